@@ -1,0 +1,24 @@
+"""A convolutional autoencoder whose codes are clustered and whose errors reveal anomalies.
+
+Needs PyTorch: ``pip install "ekmfast[torch]"``.
+"""
+
+from ekmfast._optional import require
+
+# ruff: noqa: E402 - this comes before the modules below so that its absence is told plainly
+require("torch", "torch")
+
+from ekmfast.autoencoder.export import export
+from ekmfast.autoencoder.loading import ExportedAutoencoder, load
+from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.training import History, finetune, pretrain
+
+__all__ = [
+    "ConvAutoencoder",
+    "ExportedAutoencoder",
+    "History",
+    "export",
+    "finetune",
+    "load",
+    "pretrain",
+]

@@ -1,0 +1,54 @@
+"""Apply a model to images in batches, into an array made beforehand."""
+
+from collections.abc import Callable
+from operator import index
+from typing import Any
+
+import numpy as np
+import torch
+
+from ekmfast.autoencoder._images import Images
+
+
+def apply_in_batches(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    images: Images,
+    row_shape: tuple[int, ...],
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> Any:
+    """Rows of ``function(images)``, computed in inference mode.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a float32 batch (n, C, S, S) on ``device``, returns (n, *row_shape).
+    images : Images
+        Checked images.
+    row_shape : tuple of int
+        Shape of one row of the result.
+    batch_size : int
+        Images per call of ``function``.
+    device : torch.device
+        Where ``function`` runs.
+
+    Returns
+    -------
+    ndarray or Tensor of shape (N, *row_shape), float32, C-contiguous
+        An array for an array, a tensor on the images' device for a tensor.
+    """
+    if isinstance(batch_size, bool) or index(batch_size) < 1:
+        raise ValueError(f"batch_size={batch_size!r}: must be an integer of at least 1")
+    shape = (len(images), *row_shape)
+    result: Any
+    if images.is_tensor:
+        result = rows = torch.empty(shape, dtype=torch.float32, device=images.device)
+    else:
+        result = np.empty(shape, np.float32)
+        rows = torch.from_numpy(result)  # shares the memory of the result
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            rows[batch] = function(images.batch(batch, device))
+    return result

@@ -1,0 +1,38 @@
+"""TorchScript without its deprecation warnings, in one place.
+
+PyTorch deprecates ``torch.jit`` in favour of ``torch.export``. TorchScript stays the file format
+here because it is what a program with PyTorch alone, in Python or C++, can run by method name
+(``encode``, ``reconstruct``, ``anomaly_loss``) on batches of any size; a caller of ekmfast can do
+nothing about the warning, so it is not shown to them.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", r"`?torch\.jit\.", category)
+        yield
+
+
+def script(module: nn.Module) -> torch.jit.ScriptModule:
+    with _quiet():
+        return torch.jit.script(module)
+
+
+def save(module: torch.jit.ScriptModule, path: Path) -> None:
+    with _quiet():
+        torch.jit.save(module, str(path))
+
+
+def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    with _quiet():
+        return torch.jit.load(str(path), map_location=device)

@@ -1,0 +1,195 @@
+"""The convolutional autoencoder with a class predictor on its code."""
+
+import math
+from collections import OrderedDict
+from numbers import Real
+from operator import index
+
+import torch
+from torch import nn
+
+_MIN_UNITS = 8
+
+
+def _positive_int(name: str, value: object) -> int:
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise ValueError(f"{name}={value!r}: must be an integer of at least 1")
+    return number
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+class ConvAutoencoder(nn.Module):  # type: ignore[misc]
+    """Convolutional autoencoder of square images, with a class predictor on the code.
+
+    The encoder is four convolutions (kernel 4, stride 2), each with batch normalisation and
+    ReLU, and a linear layer; the decoder mirrors it and ends in a sigmoid; the predictor is a
+    perceptron with two hidden layers. At the defaults the channels are 3-128-128-256-512, the
+    code has 1,024 features and the hidden layers have 1,024 and 256 units.
+
+    Parameters
+    ----------
+    image_size : int, default=64
+        Height and width of the images, a multiple of 16.
+    in_channels : int, default=3
+        Channels of the images.
+    latent_dim : int, default=1024
+        Features of the code, and units of the predictor's first hidden layer.
+    n_classes : int, default=10
+        Classes the predictor tells apart.
+    width : float, default=1.0
+        Factor on the channels of the convolutions and on the predictor's second hidden layer;
+        none falls below 8.
+    dropout : float, default=0.3
+        Dropout of the predictor, in [0, 1).
+
+    Attributes
+    ----------
+    encoder, decoder, predictor : torch.nn.Sequential
+        The three parts.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ekmfast.autoencoder import ConvAutoencoder
+    >>> model = ConvAutoencoder(image_size=32, in_channels=1, latent_dim=16, width=0.125)
+    >>> x_prime, y, z = model(torch.rand(5, 1, 32, 32))
+    >>> tuple(x_prime.shape), tuple(y.shape), tuple(z.shape)
+    ((5, 1, 32, 32), (5, 10), (5, 16))
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        in_channels: int = 3,
+        latent_dim: int = 1024,
+        n_classes: int = 10,
+        width: float = 1.0,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.image_size = _positive_int("image_size", image_size)
+        if self.image_size % 16:
+            raise ValueError(f"image_size={image_size!r}: must be a multiple of 16")
+        self.in_channels = _positive_int("in_channels", in_channels)
+        self.latent_dim = _positive_int("latent_dim", latent_dim)
+        self.n_classes = _positive_int("n_classes", n_classes)
+        if not _is_finite(width) or width <= 0:
+            raise ValueError(f"width={width!r}: must be a finite number above 0")
+        if not _is_finite(dropout) or not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout!r}: must be a number in [0, 1)")
+        self.width = float(width)
+        self.dropout = float(dropout)
+
+        def scaled(units: int) -> int:
+            return max(_MIN_UNITS, round(units * width))
+
+        channels = [self.in_channels, scaled(128), scaled(128), scaled(256), scaled(512)]
+        side = self.image_size // 16
+        flat = channels[-1] * side * side
+
+        encoder: list[tuple[str, nn.Module]] = []
+        for i in range(4):
+            encoder += [
+                (f"conv{i + 1}", nn.Conv2d(channels[i], channels[i + 1], 4, 2, 1)),
+                (f"norm{i + 1}", nn.BatchNorm2d(channels[i + 1])),
+                (f"relu{i + 1}", nn.ReLU()),
+            ]
+        encoder += [("flatten", nn.Flatten()), ("linear", nn.Linear(flat, self.latent_dim))]
+        self.encoder: nn.Sequential = nn.Sequential(OrderedDict(encoder))
+
+        decoder: list[tuple[str, nn.Module]] = [
+            ("linear", nn.Linear(self.latent_dim, flat)),
+            ("unflatten", nn.Unflatten(1, (channels[-1], side, side))),
+        ]
+        for i in range(4):
+            c_in, c_out = channels[4 - i], channels[3 - i]
+            decoder.append((f"conv{i + 1}", nn.ConvTranspose2d(c_in, c_out, 4, 2, 1)))
+            if i < 3:
+                decoder += [(f"norm{i + 1}", nn.BatchNorm2d(c_out)), (f"relu{i + 1}", nn.ReLU())]
+        decoder.append(("sigmoid", nn.Sigmoid()))
+        self.decoder: nn.Sequential = nn.Sequential(OrderedDict(decoder))
+
+        hidden = scaled(256)
+        self.predictor: nn.Sequential = nn.Sequential(
+            nn.Linear(self.latent_dim, self.latent_dim),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.latent_dim, hidden),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(hidden, self.n_classes),
+        )
+
+    @torch.jit.export  # type: ignore[untyped-decorator]
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Code of each image.
+
+        Parameters
+        ----------
+        x : Tensor of shape (N, in_channels, image_size, image_size), float32
+            Images in [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (N, latent_dim)
+
+        Raises
+        ------
+        ValueError
+            If ``x`` has another shape.
+        """
+        c, s = self.in_channels, self.image_size
+        if x.dim() != 4 or x.size(1) != c or x.size(2) != s or x.size(3) != s:
+            raise ValueError(f"x has shape {list(x.shape)}: must be (N, {c}, {s}, {s})")
+        return self.encoder(x)
+
+    @torch.jit.export  # type: ignore[untyped-decorator]
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Image of each code.
+
+        Parameters
+        ----------
+        z : Tensor of shape (N, latent_dim), float32
+            Codes.
+
+        Returns
+        -------
+        Tensor of shape (N, in_channels, image_size, image_size), in [0, 1]
+
+        Raises
+        ------
+        ValueError
+            If ``z`` has another shape.
+        """
+        if z.dim() != 2 or z.size(1) != self.latent_dim:
+            raise ValueError(f"z has shape {list(z.shape)}: must be (N, {self.latent_dim})")
+        return self.decoder(z)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Reconstruction, class logits and code of each image.
+
+        Parameters
+        ----------
+        x : Tensor of shape (N, in_channels, image_size, image_size), float32
+            Images in [0, 1].
+
+        Returns
+        -------
+        x_prime : Tensor of the shape of ``x``
+        y : Tensor of shape (N, n_classes)
+        z : Tensor of shape (N, latent_dim)
+        """
+        z = self.encode(x)
+        return self.decode(z), self.predictor(z), z

