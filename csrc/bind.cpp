@@ -1,0 +1,250 @@
+// The only file that knows Python: check, take pointers, release the GIL, compute, return.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ekm.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace py = pybind11;
+using ekmfast::Isa;
+using ekmfast::Samples;
+
+namespace {
+
+typedef py::array_t<double, py::array::c_style> DoubleArray;
+
+const Isa kAllIsas[] = {Isa::base, Isa::avx2, Isa::avx512};
+
+[[noreturn]] void refuse(const std::string& what) { throw py::value_error(what); }
+
+// ekmfast/kernels.py has told the user what is wrong in the user's words; these checks only keep a
+// direct caller of this module from reading memory that is not there.
+template <class T>
+Samples<T> samples_of(const py::array& X, const std::optional<py::array>& sample_weight) {
+  const py::ssize_t item = sizeof(T);
+  if (X.ndim() != 2 || !py::isinstance<py::array_t<T>>(X)) refuse("X must be 2-d of one dtype");
+  if (X.shape(1) < 1) refuse("X must have a feature");
+  const bool dense_rows = X.shape(1) == 1 || X.strides(1) == item;
+  if (X.shape(0) > 1 && (!dense_rows || X.strides(0) % item || X.strides(0) < X.shape(1) * item))
+    refuse("rows of X must be contiguous and in order");
+  if (X.shape(0) == 1 && !dense_rows) refuse("rows of X must be contiguous");
+  if (reinterpret_cast<std::uintptr_t>(X.data()) % alignof(T)) refuse("X must be aligned");
+  Samples<T> s{static_cast<const T*>(X.data()), X.shape(0), X.shape(1),
+               X.shape(0) > 1 ? X.strides(0) / item : X.shape(1), nullptr};
+  if (sample_weight) {
+    const py::array& w = *sample_weight;
+    if (w.ndim() != 1 || w.shape(0) != X.shape(0) || !py::isinstance<py::array_t<T>>(w) ||
+        (w.shape(0) > 1 && w.strides(0) != item))
+      refuse("sample_weight must be contiguous, one a row, of the dtype of X");
+    s.sample_weight = static_cast<const T*>(w.data());
+  }
+  return s;
+}
+
+template <class T>
+T* writable(const py::array& out, std::vector<py::ssize_t> shape, const char* name) {
+  bool fits = out.ndim() == static_cast<py::ssize_t>(shape.size()) &&
+              py::isinstance<py::array_t<T>>(out) && out.writeable() &&
+              (out.flags() & py::array::c_style) &&
+              reinterpret_cast<std::uintptr_t>(out.data()) % alignof(T) == 0;
+  for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = out.shape(static_cast<py::ssize_t>(i)) == shape[i];
+  if (!fits) refuse(std::string(name) + " must be C-contiguous, writable and of the right shape");
+  return static_cast<T*>(const_cast<void*>(out.data()));
+}
+
+int threads(int n) {
+  if (n < 1) refuse("n_threads must be >= 1");
+  return n;
+}
+
+bool is_float32(const py::array& X) { return py::isinstance<py::array_t<float>>(X); }
+
+template <class T>
+std::vector<T> reference_of(const Samples<T>& s, const std::optional<DoubleArray>& given) {
+  std::vector<T> reference(static_cast<std::size_t>(s.d));
+  if (!given) {
+    ekmfast::find_reference(s, reference.data());
+    return reference;
+  }
+  if (given->ndim() != 1 || given->shape(0) != s.d) refuse("reference must have shape (d,)");
+  for (std::int64_t j = 0; j < s.d; ++j)
+    reference[static_cast<std::size_t>(j)] = static_cast<T>(given->data()[j]);
+  return reference;
+}
+
+template <class T>
+py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
+                        const std::optional<py::array>& sample_weight,
+                        const std::optional<DoubleArray>& reference, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  if (centroids.ndim() != 3 || centroids.shape(1) < 1 || centroids.shape(2) != s.d)
+    refuse("centroids must have shape (s, k, d)");
+  const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
+  if (alpha.ndim() != 1 || alpha.shape(0) != problems) refuse("alpha must have shape (s,)");
+  threads(n_threads);
+  const std::vector<T> ref = reference_of(s, reference);
+  DoubleArray sum_wx({problems, k, static_cast<py::ssize_t>(s.d)}), sum_w({problems, k}),
+      sum_p({problems, k}), exponent({problems, k}), objective(problems);
+  double *wx = sum_wx.mutable_data(), *w = sum_w.mutable_data(), *p = sum_p.mutable_data(),
+         *e = exponent.mutable_data(), *j = objective.mutable_data();
+  const double *c = centroids.data(), *a = alpha.data();
+  {
+    py::gil_scoped_release release;
+    ekmfast::statistics(s, c, a, problems, k, ref.data(), n_threads, wx, w, p, e, j);
+  }
+  DoubleArray ref_out(s.d);
+  std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
+  return py::make_tuple(sum_wx, sum_w, sum_p, exponent, objective, ref_out);
+}
+
+py::tuple statistics(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
+                     const std::optional<py::array>& sample_weight,
+                     const std::optional<DoubleArray>& reference, int n_threads) {
+  return (is_float32(X) ? statistics_of<float> : statistics_of<double>)(
+      X, centroids, alpha, sample_weight, reference, n_threads);
+}
+
+void check_centroids(const DoubleArray& centroids, std::int64_t d) {
+  if (centroids.ndim() != 2 || centroids.shape(0) < 1 || centroids.shape(1) != d)
+    refuse("centroids must have shape (k, d)");
+}
+
+template <class T>
+double weights_of(const py::array& X, const DoubleArray& centroids, double alpha,
+                  const py::array& out, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt);
+  check_centroids(centroids, s.d);
+  threads(n_threads);
+  const py::ssize_t k = centroids.shape(0);
+  T* w = writable<T>(out, {X.shape(0), k}, "out");
+  const std::vector<T> ref = reference_of(s, std::nullopt);
+  const double* c = centroids.data();
+  py::gil_scoped_release release;
+  return ekmfast::weights(s, c, alpha, k, ref.data(), n_threads, w);
+}
+
+double weights(const py::array& X, const DoubleArray& centroids, double alpha,
+               const py::array& out, int n_threads) {
+  return (is_float32(X) ? weights_of<float> : weights_of<double>)(X, centroids, alpha, out,
+                                                                  n_threads);
+}
+
+template <class T>
+double assign_of(const py::array& X, const DoubleArray& centroids, const py::array& labels,
+                 const py::array& squared_distances, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt);
+  check_centroids(centroids, s.d);
+  threads(n_threads);
+  const py::ssize_t k = centroids.shape(0);
+  std::int32_t* l = writable<std::int32_t>(labels, {X.shape(0)}, "labels");
+  T* d2 = writable<T>(squared_distances, {X.shape(0)}, "squared_distances");
+  const std::vector<T> ref = reference_of(s, std::nullopt);
+  const double* c = centroids.data();
+  py::gil_scoped_release release;
+  return ekmfast::assign(s, c, k, ref.data(), n_threads, l, d2);
+}
+
+double assign(const py::array& X, const DoubleArray& centroids, const py::array& labels,
+              const py::array& squared_distances, int n_threads) {
+  return (is_float32(X) ? assign_of<float> : assign_of<double>)(X, centroids, labels,
+                                                                squared_distances, n_threads);
+}
+
+template <class T>
+py::tuple accumulate_of(const py::array& X, const py::array& weights, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt);
+  threads(n_threads);
+  if (weights.ndim() != 2 || weights.shape(0) != X.shape(0) || weights.shape(1) < 1 ||
+      !py::isinstance<py::array_t<T>>(weights) || !(weights.flags() & py::array::c_style))
+    refuse("weights must be C-contiguous (n, k) of the dtype of X");
+  const py::ssize_t k = weights.shape(1);
+  const std::vector<T> ref = reference_of(s, std::nullopt);
+  DoubleArray sum_wx({k, static_cast<py::ssize_t>(s.d)}), sum_w(k), ref_out(s.d);
+  std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
+  const T* w = static_cast<const T*>(weights.data());
+  double *wx = sum_wx.mutable_data(), *sw = sum_w.mutable_data();
+  {
+    py::gil_scoped_release release;
+    ekmfast::accumulate(s, w, k, ref.data(), n_threads, wx, sw);
+  }
+  return py::make_tuple(sum_wx, sum_w, ref_out);
+}
+
+py::tuple accumulate(const py::array& X, const py::array& weights, int n_threads) {
+  return (is_float32(X) ? accumulate_of<float> : accumulate_of<double>)(X, weights, n_threads);
+}
+
+template <class T>
+py::array exp2_of(const py::array& x) {
+  const py::array_t<T, py::array::c_style> in(x);
+  py::array_t<T> out(in.size());
+  ekmfast::exp2_kernel(in.data(), static_cast<std::int64_t>(in.size()), out.mutable_data());
+  return out;
+}
+
+py::array exp2_kernel(const py::array& x) { return is_float32(x) ? exp2_of<float>(x) : exp2_of<double>(x); }
+
+Isa isa_from(const std::string& name) {
+  std::string known;
+  for (Isa isa : kAllIsas) {
+    if (!ekmfast::isa_available(isa)) continue;
+    if (name == ekmfast::isa_name(isa)) return isa;
+    known += std::string(known.empty() ? "" : ", ") + ekmfast::isa_name(isa);
+  }
+  refuse("isa must be one of " + known + " on this machine, got '" + name + "'");
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (Isa isa : kAllIsas)
+    if (ekmfast::isa_available(isa)) names.push_back(ekmfast::isa_name(isa));
+  return names;
+}
+
+}  // namespace
+
+// What threadpoolctl calls (see ekmfast/_threads.py).
+extern "C" {
+__attribute__((visibility("default"))) int ekmfast_get_num_threads(void) {
+  return ekmfast::default_threads();
+}
+__attribute__((visibility("default"))) void ekmfast_set_num_threads(int n) {
+  ekmfast::set_default_threads(n);
+}
+}
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Compiled kernels of ekmfast; ekmfast.kernels is the public face.";
+  m.def("statistics", &statistics, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
+        py::arg("alpha").noconvert(), py::arg("sample_weight").none(true),
+        py::arg("reference").none(true), py::arg("n_threads"));
+  m.def("weights", &weights, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
+        py::arg("alpha"), py::arg("out").noconvert(), py::arg("n_threads"));
+  m.def("assign", &assign, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
+        py::arg("labels").noconvert(), py::arg("squared_distances").noconvert(),
+        py::arg("n_threads"));
+  m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
+        py::arg("n_threads"));
+  m.def("exp2_kernel", &exp2_kernel, py::arg("x").noconvert());
+  m.def("isa", [] { return std::string(ekmfast::isa_name(ekmfast::isa_in_use())); });
+  m.def("set_isa", [](const std::string& name) { ekmfast::set_isa(isa_from(name)); });
+  m.def("available_isas", &available_isas);
+  m.def("num_threads", &ekmfast::default_threads);
+  m.def("set_num_threads", &ekmfast::set_default_threads, py::arg("n"));
+  m.attr("compiler") = std::string(
+#if defined(__clang__)
+      "Clang " __clang_version__
+#elif defined(__GNUC__)
+      "GCC " __VERSION__
+#else
+      "unknown"
+#endif
+  );
+}

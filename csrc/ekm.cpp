@@ -1,0 +1,305 @@
+#include "ekm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "parallel.h"
+#include "rescue.h"
+#include "simd.h"
+
+namespace ekmfast {
+namespace {
+
+constexpr double kLog2E = 1.44269504088896340736;
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+typedef std::unique_ptr<void, Free> Scratch;
+
+Scratch allocate_scratch(std::int64_t bytes) {
+  const std::size_t size = (static_cast<std::size_t>(bytes) + 127) / 64 * 64;
+  void* p = std::aligned_alloc(64, size);
+  if (!p) throw std::bad_alloc();
+  return Scratch(p);
+}
+
+// How rows are cut. A function of the problem's sizes alone: never of the threads, so that sums
+// are formed in the same order whoever forms them.
+struct Cut {
+  std::int64_t n, block_rows, n_blocks, n_chunks;
+
+  // element: bytes of a number; sums: numbers that a chunk accumulates into.
+  Cut(std::int64_t rows, std::int64_t d, std::int64_t k, std::int64_t element, std::int64_t sums)
+      : n(rows) {
+    // A block's samples (twice: as rows, as panels) and weights must stay in the L2 cache.
+    constexpr std::int64_t kBlockBytes = 384 << 10;
+    const std::int64_t fit = kBlockBytes / (element * (2 * d + k)) / kRowUnit * kRowUnit;
+    block_rows = std::clamp<std::int64_t>(fit, kRowUnit, 32 * kRowUnit);
+    n_blocks = (n + block_rows - 1) / block_rows;
+    // Enough chunks for many threads, few enough that adding them up stays cheap.
+    n_chunks = std::min(n_blocks, std::clamp<std::int64_t>((1 << 20) / std::max<std::int64_t>(sums, 1), 16, 128));
+  }
+
+  std::int64_t first_block(std::int64_t chunk) const { return chunk * n_blocks / n_chunks; }
+
+  template <class Body>  // body(begin, end) for each block of a chunk
+  void for_blocks(std::int64_t chunk, Body body) const {
+    for (std::int64_t b = first_block(chunk); b < first_block(chunk + 1); ++b)
+      body(b * block_rows, std::min(n, (b + 1) * block_rows));
+  }
+};
+
+// Waking a thread costs some microseconds: below about that much arithmetic one thread is faster.
+int useful_threads(int n_threads, double multiply_adds) {
+  constexpr double kWorthAThread = 1e6;
+  const double useful = multiply_adds / kWorthAThread;
+  return useful < n_threads ? std::max(1, static_cast<int>(useful)) : n_threads;
+}
+
+template <class T>
+Rows<T> rows_of(const Samples<T>& samples, const T* reference) {
+  return {samples.x, samples.stride, samples.d, samples.sample_weight, reference};
+}
+
+// The centroids as the register tiles want them; the layout is described in kernels.h.
+template <class T>
+struct Prepared {
+  std::vector<T> tiles, bias;
+  Centroids<T> view;
+
+  Prepared(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
+           const T* reference, int tile_k)
+      : tiles(static_cast<std::size_t>(k * d)), bias(static_cast<std::size_t>(k)) {
+    const double q = alpha * kLog2E;
+    for (std::int64_t first = 0; first < k; first += tile_k) {
+      const std::int64_t width = std::min<std::int64_t>(tile_k, k - first);
+      for (std::int64_t g = 0; g < width; ++g) {
+        const double* c = centroids + (first + g) * d;
+        double norm = 0;
+        for (std::int64_t j = 0; j < d; ++j) {
+          const double y = c[j] - static_cast<double>(reference[j]);
+          norm += y * y;
+          tiles[static_cast<std::size_t>(first * d + j * width + g)] = static_cast<T>(q * y);
+        }
+        bias[static_cast<std::size_t>(first + g)] = static_cast<T>(-0.5 * q * norm);
+      }
+    }
+    view = {k, tiles.data(), bias.data(), 1 / q};
+  }
+};
+
+// Runs body(chunk, scratch) over the chunks of a cut, with the scratch of the running thread.
+template <class T, class Body>
+void for_chunks(const Kernels<T>& kernels, const Cut& cut, std::int64_t d, std::int64_t k,
+                int n_threads, Body body) {
+  n_threads = static_cast<int>(std::min<std::int64_t>(n_threads, cut.n_chunks));
+  std::vector<Scratch> scratch(static_cast<std::size_t>(std::max(1, n_threads)));
+  const std::int64_t bytes = kernels.scratch_bytes(cut.block_rows, d, k);
+  parallel_for(cut.n_chunks, n_threads, [&](std::int64_t chunk, int slot) {
+    Scratch& mine = scratch[static_cast<std::size_t>(slot)];
+    if (!mine) mine = allocate_scratch(bytes);
+    body(chunk, mine.get());
+  });
+}
+
+// out[i] = sum over chunks, in chunk order, of partial[chunk][i]; threads share the i.
+void reduce(const std::vector<double>& partial, std::int64_t n_chunks, std::int64_t size,
+            int n_threads, double* out) {
+  constexpr std::int64_t kSlice = 4096;
+  const std::int64_t n_slices = (size + kSlice - 1) / kSlice;
+  n_threads = useful_threads(n_threads, static_cast<double>(n_chunks * size) * 4);
+  parallel_for(n_slices, n_threads, [&](std::int64_t slice, int) {
+    const std::int64_t begin = slice * kSlice, end = std::min(size, begin + kSlice);
+    std::fill(out + begin, out + end, 0.0);
+    for (std::int64_t c = 0; c < n_chunks; ++c) {
+      const double* part = partial.data() + c * size;
+      for (std::int64_t i = begin; i < end; ++i) out[i] += part[i];
+    }
+  });
+}
+
+double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
+  // An exponential and what is around it weigh about as much as ten multiply-adds.
+  return static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(2 * d + 10);
+}
+
+}  // namespace
+
+template <class T>
+void find_reference(const Samples<T>& samples, T* reference) {
+  constexpr std::int64_t kRows = 15;
+  const std::int64_t m = std::min(kRows, samples.n);
+  for (std::int64_t j = 0; j < samples.d; ++j) {
+    T values[kRows];
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < m; ++i) {
+      const T v = samples.x[i * samples.n / m * samples.stride + j];
+      if (std::isfinite(v)) values[count++] = v;
+    }
+    std::nth_element(values, values + count / 2, values + count);
+    reference[j] = count ? values[count / 2] : T(0);
+  }
+}
+
+template <class T>
+void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
+                std::int64_t n_problems, std::int64_t k, const T* reference, int n_threads,
+                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
+                double* objective) {
+  const std::int64_t d = samples.d;
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  n_threads = useful_threads(
+      n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
+
+  std::vector<Prepared<T>> prepared;
+  std::vector<Centroids<T>> views;
+  for (std::int64_t s = 0; s < n_problems; ++s) {
+    prepared.emplace_back(centroids + s * k * d, alpha[s], k, d, reference, kernels.tile_k);
+    views.push_back(prepared.back().view);
+  }
+
+  // One chunk's sums of one problem: [sum_wx (k, d) | sum_w (k) | sum_p (k) | objective].
+  const std::int64_t size = k * d + 2 * k + 1;
+  const Cut cut(samples.n, d, k, sizeof(T), n_problems * size);
+  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * n_problems * size));
+  const Rows<T> rows = rows_of(samples, reference);
+  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    std::vector<Sums> sums;
+    for (std::int64_t s = 0; s < n_problems; ++s) {
+      double* at = partial.data() + (chunk * n_problems + s) * size;
+      sums.push_back({at, at + k * d, at + k * d + k, at + k * d + 2 * k});
+    }
+    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+      kernels.statistics(rows, begin, end, views.data(), sums.data(), n_problems, scratch);
+    });
+  });
+
+  std::vector<double> total(static_cast<std::size_t>(n_problems * size));
+  reduce(partial, cut.n_chunks, n_problems * size, n_threads, total.data());
+
+  double total_weight = static_cast<double>(samples.n);
+  if (samples.sample_weight) {
+    total_weight = 0;
+    for (std::int64_t i = 0; i < samples.n; ++i)
+      total_weight += static_cast<double>(samples.sample_weight[i]);
+  }
+  for (std::int64_t s = 0; s < n_problems; ++s) {
+    const double* at = total.data() + s * size;
+    std::copy(at, at + k * d, sum_wx + s * k * d);
+    std::copy(at + k * d, at + k * d + k, sum_w + s * k);
+    std::copy(at + k * d + k, at + k * d + 2 * k, sum_p + s * k);
+    objective[s] = at[size - 1];
+    std::fill(exponent + s * k, exponent + (s + 1) * k, 0.0);
+    if (samples.n == 0 || !std::isfinite(objective[s])) continue;
+    std::vector<std::int64_t> columns;
+    for (std::int64_t i = 0; i < k; ++i)
+      if (underflowed<T>(sum_p[s * k + i], total_weight)) columns.push_back(i);
+    if (!columns.empty())
+      rescue_columns(samples, centroids + s * k * d, alpha[s], k, columns.data(),
+                     static_cast<std::int64_t>(columns.size()), reference, n_threads,
+                     sum_wx + s * k * d, sum_w + s * k, sum_p + s * k, exponent + s * k);
+  }
+}
+
+template <class T>
+double weights(const Samples<T>& samples, const double* centroids, double alpha, std::int64_t k,
+               const T* reference, int n_threads, T* out) {
+  const std::int64_t d = samples.d;
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d));
+  const Prepared<T> prepared(centroids, alpha, k, d, reference, kernels.tile_k);
+  const Cut cut(samples.n, d, k, sizeof(T), 1);
+  Rows<T> rows = rows_of(samples, reference);
+  rows.sample_weight = nullptr;
+  std::vector<double> squares(static_cast<std::size_t>(cut.n_chunks));
+  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+      squares[static_cast<std::size_t>(chunk)] +=
+          kernels.weights(rows, begin, end, prepared.view, out, scratch);
+    });
+  });
+  double sum = 0;
+  for (double v : squares) sum += v;
+  return sum;
+}
+
+template <class T>
+double assign(const Samples<T>& samples, const double* centroids, std::int64_t k,
+              const T* reference, int n_threads, std::int32_t* labels, T* squared_distances) {
+  const std::int64_t d = samples.d;
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
+  const Prepared<T> prepared(centroids, 1.0, k, d, reference, kernels.tile_k);
+  const Cut cut(samples.n, d, k, sizeof(T), 1);
+  const Rows<T> rows = rows_of(samples, reference);
+  std::vector<double> sums(static_cast<std::size_t>(cut.n_chunks));
+  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+      kernels.nearest(rows, begin, end, prepared.view, labels, scratch);
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T* x = samples.x + i * samples.stride;
+        const double* c = centroids + labels[i] * d;
+        double sum = 0;
+        for (std::int64_t j = 0; j < d; ++j) {
+          const double diff = static_cast<double>(x[j]) - c[j];
+          sum += diff * diff;
+        }
+        squared_distances[i] = static_cast<T>(sum);
+        sums[static_cast<std::size_t>(chunk)] += sum;
+      }
+    });
+  });
+  double sum = 0;
+  for (double v : sums) sum += v;
+  return sum;
+}
+
+template <class T>
+void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, const T* reference,
+                int n_threads, double* sum_wx, double* sum_w) {
+  const std::int64_t d = samples.d;
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
+  const std::int64_t size = k * d + k;
+  const Cut cut(samples.n, d, k, sizeof(T), size);
+  const Rows<T> rows = rows_of(samples, reference);
+  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * size));
+  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    double* at = partial.data() + chunk * size;
+    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+      kernels.accumulate(rows, begin, end, weights, k, {at, at + k * d, nullptr, nullptr}, scratch);
+    });
+  });
+  std::vector<double> total(static_cast<std::size_t>(size));
+  reduce(partial, cut.n_chunks, size, n_threads, total.data());
+  std::copy(total.begin(), total.begin() + k * d, sum_wx);
+  std::copy(total.begin() + k * d, total.end(), sum_w);
+}
+
+template <class T>
+void exp2_kernel(const T* x, std::int64_t n, T* y) {
+  kernels_of<T>(kernel_table(isa_in_use())).exp2(x, n, y);
+}
+
+#define EKMFAST_INSTANTIATE(T)                                                                   \
+  template void find_reference<T>(const Samples<T>&, T*);                                        \
+  template void statistics<T>(const Samples<T>&, const double*, const double*, std::int64_t,     \
+                              std::int64_t, const T*, int, double*, double*, double*, double*,   \
+                              double*);                                                          \
+  template double weights<T>(const Samples<T>&, const double*, double, std::int64_t, const T*,   \
+                             int, T*);                                                           \
+  template double assign<T>(const Samples<T>&, const double*, std::int64_t, const T*, int,       \
+                            std::int32_t*, T*);                                                  \
+  template void accumulate<T>(const Samples<T>&, const T*, std::int64_t, const T*, int, double*, \
+                              double*);                                                          \
+  template void exp2_kernel<T>(const T*, std::int64_t, T*);
+EKMFAST_INSTANTIATE(float)
+EKMFAST_INSTANTIATE(double)
+
+}  // namespace ekmfast

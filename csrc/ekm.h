@@ -1,0 +1,62 @@
+// The plain C++ API: Eq. 38 and Eq. 39 of "Imbalanced Data Clustering using Equilibrium K-Means"
+// (arXiv 2402.14490) over all rows, in parallel, with results that do not depend on the threads.
+//
+// With d_kn = 1/2 ||x_n - c_k||^2 and p_kn = softmax_k(-alpha d_kn), E_n = sum_k p_kn d_kn:
+//   w_kn = p_kn (1 - alpha (d_kn - E_n))           Eq. 38
+//   c_k  = sum_n s_n w_kn x_n / sum_n s_n w_kn     Eq. 39
+//   J    = sum_n s_n E_n                           the objective
+#pragma once
+
+#include <cstdint>
+
+namespace ekmfast {
+
+template <class T>
+struct Samples {
+  const T* x;               // (n, d), row i at x + i * stride
+  std::int64_t n, d, stride;
+  const T* sample_weight;   // (n,) or null for ones
+};
+
+// A point amid the data, (d,), OUT: the median of a few rows, feature by feature. Kernels subtract
+// it from the rows, since ||x||^2 + ||c||^2 - 2 x c loses all digits far from the origin; a median,
+// not a mean, so that one wild row does not take the others' digits away.
+template <class T>
+void find_reference(const Samples<T>& samples, T* reference);
+
+// Sums over all rows of several problems (sets of centroids) in one read of the samples.
+//
+// IN  centroids (n_problems, k, d), alpha (n_problems,), reference (d,)
+// OUT sum_wx (n_problems, k, d) = 2^-e_k sum_n s_n w_kn (x_n - reference)
+//     sum_w, sum_p (n_problems, k) = 2^-e_k sum_n s_n w_kn, 2^-e_k sum_n s_n p_kn
+//     exponent (n_problems, k) = e_k: 0, but for a column whose memberships underflow; its sums
+//     are then scaled by its own largest membership, which leaves their ratio exact
+//     objective (n_problems,) = J; not finite if any sample is not
+template <class T>
+void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
+                std::int64_t n_problems, std::int64_t k, const T* reference, int n_threads,
+                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
+                double* objective);
+
+// IN centroids (k, d), alpha, reference (d,); OUT weights (n, k) of Eq. 38.
+// Returns sum ||x - reference||^2, not finite if any sample is not.
+template <class T>
+double weights(const Samples<T>& samples, const double* centroids, double alpha, std::int64_t k,
+               const T* reference, int n_threads, T* weights);
+
+// IN centroids (k, d), reference (d,); OUT labels (n,) of the nearest centroid and the squared
+// distance to it, summed without cancellation. Returns the sum of the latter.
+template <class T>
+double assign(const Samples<T>& samples, const double* centroids, std::int64_t k,
+              const T* reference, int n_threads, std::int32_t* labels, T* squared_distances);
+
+// IN weights (n, k), reference (d,); OUT sum_wx (k, d) = sum_n w_nk (x_n - reference), sum_w (k,).
+template <class T>
+void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, const T* reference,
+                int n_threads, double* sum_wx, double* sum_w);
+
+// The kernels' own 2^x, for tests. IN x (n,) in [-100, 0] (float32), [-900, 0]; OUT y (n,).
+template <class T>
+void exp2_kernel(const T* x, std::int64_t n, T* y);
+
+}  // namespace ekmfast

@@ -1,0 +1,79 @@
+// AVX-512 (F, DQ, VL, BW): 16 float32 or 8 float64 to a vector, 32 registers.
+#include <immintrin.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "kernels.h"
+
+#define EKMFAST_KERNEL_TABLE avx512_kernels
+
+namespace {
+
+struct F32 {
+  using T = float;
+  using V = __m512;
+  static constexpr int W = 16;
+  V v;
+  static F32 all(T a) { return {_mm512_set1_ps(a)}; }
+  static F32 load(const T* p) { return {_mm512_loadu_ps(p)}; }
+  static F32 load_part(const T* p, int n) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p)};
+  }
+  void store(T* p) const { _mm512_storeu_ps(p, v); }
+  static F32 fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static F32 max(F32 a, F32 b) { return {_mm512_max_ps(a.v, b.v)}; }
+  static F32 round(F32 a) { return {_mm512_roundscale_ps(a.v, 8)}; }
+  static F32 scale(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+  // a > b ? x : y
+  static F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
+    return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
+  }
+  friend F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
+  friend F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  friend F32 operator*(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  friend F32 operator/(F32 a, F32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+  void add_to(double* p) const {
+    const __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+    const __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+    _mm512_storeu_pd(p, _mm512_add_pd(_mm512_loadu_pd(p), lo));
+    _mm512_storeu_pd(p + 8, _mm512_add_pd(_mm512_loadu_pd(p + 8), hi));
+  }
+};
+
+struct F64 {
+  using T = double;
+  using V = __m512d;
+  static constexpr int W = 8;
+  V v;
+  static F64 all(T a) { return {_mm512_set1_pd(a)}; }
+  static F64 load(const T* p) { return {_mm512_loadu_pd(p)}; }
+  static F64 load_part(const T* p, int n) {
+    return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p)};
+  }
+  void store(T* p) const { _mm512_storeu_pd(p, v); }
+  static F64 fma(F64 a, F64 b, F64 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+  static F64 max(F64 a, F64 b) { return {_mm512_max_pd(a.v, b.v)}; }
+  static F64 round(F64 a) { return {_mm512_roundscale_pd(a.v, 8)}; }
+  static F64 scale(F64 a, F64 n) { return {_mm512_scalef_pd(a.v, n.v)}; }
+  static F64 where_greater(F64 a, F64 b, F64 x, F64 y) {
+    return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
+  }
+  friend F64 operator+(F64 a, F64 b) { return {_mm512_add_pd(a.v, b.v)}; }
+  friend F64 operator-(F64 a, F64 b) { return {_mm512_sub_pd(a.v, b.v)}; }
+  friend F64 operator*(F64 a, F64 b) { return {_mm512_mul_pd(a.v, b.v)}; }
+  friend F64 operator/(F64 a, F64 b) { return {_mm512_div_pd(a.v, b.v)}; }
+  void add_to(double* p) const { _mm512_storeu_pd(p, _mm512_add_pd(_mm512_loadu_pd(p), v)); }
+};
+
+// Register tiles: centroids x 3 vectors of samples, and centroids x vectors of features.
+constexpr int kTileCentroids = 8;
+constexpr int kProductCentroids = 6;
+constexpr int kProductVectors = 4;
+
+#include "exp2.inl"
+#include "tile.inl"
+
+}  // namespace
+
+#include "table.inl"

@@ -1,0 +1,101 @@
+// The baseline of the architecture: 128-bit vectors in the compilers' own notation, which every
+// 64-bit processor has (SSE2 on x86-64, Advanced SIMD on AArch64).
+#include <cstddef>
+#include <utility>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels.h"
+
+#define EKMFAST_KERNEL_TABLE base_kernels
+
+namespace {
+
+typedef float f32x4 __attribute__((vector_size(16)));
+typedef std::int32_t i32x4 __attribute__((vector_size(16)));
+typedef double f64x2 __attribute__((vector_size(16)));
+typedef std::int64_t i64x2 __attribute__((vector_size(16)));
+
+template <class F, class I>
+static inline F select(I mask, F x, F y) {
+  return reinterpret_cast<F>((mask & reinterpret_cast<I>(x)) | (~mask & reinterpret_cast<I>(y)));
+}
+
+struct F32 {
+  using T = float;
+  using V = f32x4;
+  static constexpr int W = 4;
+  V v;
+  static F32 all(T a) { return {V{a, a, a, a}}; }
+  static F32 load(const T* p) {
+    F32 r;
+    std::memcpy(&r.v, p, sizeof(V));
+    return r;
+  }
+  static F32 load_part(const T* p, int n) {
+    T part[W] = {0, 0, 0, 0};
+    for (int i = 0; i < n; ++i) part[i] = p[i];
+    return load(part);
+  }
+  void store(T* p) const { std::memcpy(p, &v, sizeof(V)); }
+  static F32 fma(F32 a, F32 b, F32 c) { return {a.v * b.v + c.v}; }
+  static F32 max(F32 a, F32 b) { return {select(a.v > b.v, a.v, b.v)}; }
+  // Adding and taking away 1.5 * 2^23 leaves the nearest integer of |a| < 2^22.
+  static F32 round(F32 a) { return (a + all(12582912.0f)) - all(12582912.0f); }
+  static F32 scale(F32 a, F32 n) {
+    // The low bits of n + 1.5 * 2^23 are n itself.
+    const i32x4 bits = reinterpret_cast<i32x4>((n + all(12582912.0f)).v) << 23;
+    return {reinterpret_cast<V>(reinterpret_cast<i32x4>(a.v) + bits)};
+  }
+  static F32 where_greater(F32 a, F32 b, F32 x, F32 y) { return {select(a.v > b.v, x.v, y.v)}; }
+  friend F32 operator+(F32 a, F32 b) { return {a.v + b.v}; }
+  friend F32 operator-(F32 a, F32 b) { return {a.v - b.v}; }
+  friend F32 operator*(F32 a, F32 b) { return {a.v * b.v}; }
+  friend F32 operator/(F32 a, F32 b) { return {a.v / b.v}; }
+  void add_to(double* p) const {
+    for (int i = 0; i < W; ++i) p[i] += static_cast<double>(v[i]);
+  }
+};
+
+struct F64 {
+  using T = double;
+  using V = f64x2;
+  static constexpr int W = 2;
+  V v;
+  static F64 all(T a) { return {V{a, a}}; }
+  static F64 load(const T* p) {
+    F64 r;
+    std::memcpy(&r.v, p, sizeof(V));
+    return r;
+  }
+  static F64 load_part(const T* p, int n) {
+    return {V{n > 0 ? p[0] : 0.0, n > 1 ? p[1] : 0.0}};
+  }
+  void store(T* p) const { std::memcpy(p, &v, sizeof(V)); }
+  static F64 fma(F64 a, F64 b, F64 c) { return {a.v * b.v + c.v}; }
+  static F64 max(F64 a, F64 b) { return {select(a.v > b.v, a.v, b.v)}; }
+  static F64 round(F64 a) { return (a + all(6755399441055744.0)) - all(6755399441055744.0); }
+  static F64 scale(F64 a, F64 n) {
+    const i64x2 bits = reinterpret_cast<i64x2>((n + all(6755399441055744.0)).v) << 52;
+    return {reinterpret_cast<V>(reinterpret_cast<i64x2>(a.v) + bits)};
+  }
+  static F64 where_greater(F64 a, F64 b, F64 x, F64 y) { return {select(a.v > b.v, x.v, y.v)}; }
+  friend F64 operator+(F64 a, F64 b) { return {a.v + b.v}; }
+  friend F64 operator-(F64 a, F64 b) { return {a.v - b.v}; }
+  friend F64 operator*(F64 a, F64 b) { return {a.v * b.v}; }
+  friend F64 operator/(F64 a, F64 b) { return {a.v / b.v}; }
+  void add_to(double* p) const {
+    for (int i = 0; i < W; ++i) p[i] += v[i];
+  }
+};
+
+constexpr int kTileCentroids = 4;
+constexpr int kProductCentroids = 4;
+constexpr int kProductVectors = 3;
+
+#include "exp2.inl"
+#include "tile.inl"
+
+}  // namespace
+
+#include "table.inl"

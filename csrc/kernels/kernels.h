@@ -1,0 +1,101 @@
+// What the driver (ekm.cpp) and the kernels of one instruction set know of each other.
+//
+// The kernels work on a *block* of rows at a time and include no Python and no STL containers:
+// an inline function of the library compiled here with AVX-512 flags would be a weak symbol, and
+// the linker may keep that copy for every processor.
+#pragma once
+
+#include <cstdint>
+
+namespace ekmfast {
+
+// Samples as the caller holds them: row n starts at x + n * stride and has d numbers.
+template <class T>
+struct Rows {
+  const T* x;
+  std::int64_t stride;
+  std::int64_t d;
+  const T* sample_weight;  // one a row, or null for ones
+  const T* reference;      // (d,) point that is subtracted from every row
+};
+
+// K centroids made ready for the register tiles (see ekm.cpp, prepare_centroids).
+// With q = alpha * log2(e) and y = x - reference, c likewise:
+//   tiles hold q * c_k,   bias_k = -q/2 ||c_k||^2,   so that   t_k = bias_k + y . (q c_k)
+// is -q d_k + q/2 ||y||^2: the exponent (base 2) of the membership up to a term shared by a row.
+template <class T>
+struct Centroids {
+  std::int64_t k;
+  const T* tiles;  // groups of tile_k centroids: [group][d][centroid in group]; the last is narrower
+  const T* bias;   // (k,)
+  double inv_q;    // 1 / (alpha * log2(e))
+};
+
+// Sums over rows, all in double, all added to. Leading dimension of sum_wx is d.
+struct Sums {
+  double* sum_wx;     // (k, d) sum of s w_k (x - reference)
+  double* sum_w;      // (k,)   sum of s w_k
+  double* sum_p;      // (k,)   sum of s p_k
+  double* objective;  // ()     sum of s E
+};
+
+template <class T>
+struct Kernels {
+  int panel_rows;  // rows that the samples of one register tile span; divides kRowUnit
+  int tile_k;      // centroids in a register tile
+
+  // Bytes of 64-byte-aligned scratch that the functions below need for blocks of these sizes.
+  std::int64_t (*scratch_bytes)(std::int64_t block_rows, std::int64_t d, std::int64_t k);
+
+  // IN rows, begin, end (end - begin <= block_rows), centroids[n_problems]; OUT sums[n_problems]
+  // (added to). One read of the block serves every problem.
+  void (*statistics)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                     const Centroids<T>* centroids, const Sums* sums, std::int64_t n_problems,
+                     void* scratch);
+
+  // IN rows, begin, end, centroids; OUT weights (N, K) of Eq. 38, rows begin..end written.
+  // Returns the sum of ||x - reference||^2, which is not finite if any number read was not.
+  double (*weights)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                    const Centroids<T>& centroids, T* weights, void* scratch);
+
+  // IN rows, begin, end, centroids; OUT labels (N,), rows begin..end written: the nearest
+  // centroid, the first of equals.
+  void (*nearest)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                  const Centroids<T>& centroids, std::int32_t* labels, void* scratch);
+
+  // IN rows, begin, end, weights (N, k) C-contiguous; OUT sums.sum_wx and sums.sum_w (added to).
+  void (*accumulate)(const Rows<T>& rows, std::int64_t begin, std::int64_t end, const T* weights,
+                     std::int64_t k, const Sums& sums, void* scratch);
+
+  // IN x (n,) in [exp2 clamp, 0]; OUT y (n,) = 2^x as the kernels compute it, for tests.
+  void (*exp2)(const T* x, std::int64_t n, T* y);
+};
+
+// Blocks are multiples of this many rows, whatever the instruction set.
+constexpr std::int64_t kRowUnit = 48;
+
+// From this many features on, the second product reads rows; below, samples stay in the lanes.
+constexpr std::int64_t kRowProductMinD = 30;
+
+// Exponents are clamped here: what is smaller adds nothing beside a row's largest term, and
+// denormal numbers are slow. Columns that live on such terms alone are redone exactly (rescue.cpp).
+template <class T>
+constexpr T kMinExponent = sizeof(T) == 4 ? T(-100) : T(-900);
+
+struct KernelTable {
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+extern const KernelTable base_kernels;
+extern const KernelTable avx2_kernels;
+extern const KernelTable avx512_kernels;
+
+template <class T>
+const Kernels<T>& kernels_of(const KernelTable& table);
+template <>
+inline const Kernels<float>& kernels_of<float>(const KernelTable& table) { return table.f32; }
+template <>
+inline const Kernels<double>& kernels_of<double>(const KernelTable& table) { return table.f64; }
+
+}  // namespace ekmfast

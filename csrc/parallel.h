@@ -1,0 +1,23 @@
+// The only place that starts threads: a persistent pool, made on first use.
+//
+// Why our own and not OpenMP: two OpenMP runtimes in one process (torch brings its own) spin
+// against each other, and GNU's is not safe after fork. Here waiting threads sleep, and a forked
+// child makes a new pool.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace ekmfast {
+
+// Threads that a call uses when it does not say: at first what set_default_threads() was given.
+int default_threads();
+void set_default_threads(int n);
+
+// Runs task(i, slot) for every i in [0, n_tasks), at most n_threads at a time; slot < n_threads
+// tells the running thread's scratch apart. Tasks are handed out in order. When another call holds
+// the pool, this one runs its tasks alone: results never depend on who ran them.
+void parallel_for(std::int64_t n_tasks, int n_threads,
+                  const std::function<void(std::int64_t task, int slot)>& task);
+
+}  // namespace ekmfast

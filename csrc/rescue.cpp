@@ -1,0 +1,125 @@
+#include "rescue.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "parallel.h"
+
+namespace ekmfast {
+namespace {
+
+constexpr double kLn2 = 0.69314718055994530942;
+constexpr double kLog2E = 1.44269504088896340736;
+constexpr std::int64_t kChunkRows = 4096;
+
+// Sums of one column over some rows, all multiplied by 2^-exponent.
+struct Column {
+  double exponent = -std::numeric_limits<double>::infinity();
+  double sum_w = 0, sum_p = 0;
+  std::vector<double> sum_wx;
+
+  void rescale(double larger) {
+    const double f = std::exp2(exponent - larger);  // 0 on first use
+    sum_w *= f;
+    sum_p *= f;
+    for (double& v : sum_wx) v *= f;
+    exponent = larger;
+  }
+};
+
+}  // namespace
+
+template <class T>
+bool underflowed(double sum_p, double total_weight) {
+  // A clamped entry contributes at most 2^clamp (1 + |clamp|) to a sum of weights. Asking for a
+  // mass 2^30 (2^60) above the clamp keeps that below 1e-7 (1e-15) of the column.
+  const double margin = sizeof(T) == 4 ? 30 : 60;
+  return !(sum_p > total_weight * std::exp2(static_cast<double>(kMinExponent<T>) + margin));
+}
+
+template <class T>
+void rescue_columns(const Samples<T>& samples, const double* centroids, double alpha,
+                    std::int64_t k, const std::int64_t* columns, std::int64_t n_columns,
+                    const T* reference, int n_threads, double* sum_wx, double* sum_w,
+                    double* sum_p, double* exponent) {
+  const std::int64_t d = samples.d;
+  const std::int64_t n_chunks = (samples.n + kChunkRows - 1) / kChunkRows;
+  std::vector<std::vector<Column>> partial(static_cast<std::size_t>(n_chunks));
+
+  parallel_for(n_chunks, n_threads, [&](std::int64_t chunk, int) {
+    std::vector<Column>& mine = partial[static_cast<std::size_t>(chunk)];
+    mine.resize(static_cast<std::size_t>(n_columns));
+    for (Column& c : mine) c.sum_wx.assign(static_cast<std::size_t>(d), 0.0);
+    std::vector<double> r(static_cast<std::size_t>(k));
+    const std::int64_t end = std::min(samples.n, (chunk + 1) * kChunkRows);
+    for (std::int64_t i = chunk * kChunkRows; i < end; ++i) {
+      const T* x = samples.x + i * samples.stride;
+      const double s = samples.sample_weight ? static_cast<double>(samples.sample_weight[i]) : 1.0;
+      if (!(s > 0)) continue;
+      double best = -std::numeric_limits<double>::infinity();
+      for (std::int64_t j = 0; j < k; ++j) {
+        double sum = 0;
+        for (std::int64_t f = 0; f < d; ++f) {
+          const double diff = static_cast<double>(x[f]) - centroids[j * d + f];
+          sum += diff * diff;
+        }
+        r[static_cast<std::size_t>(j)] = -0.5 * alpha * kLog2E * sum;
+        best = std::max(best, r[static_cast<std::size_t>(j)]);
+      }
+      double total = 0, moment = 0;
+      for (double& v : r) {
+        v -= best;
+        const double u = std::exp2(v);
+        total += u;
+        if (u > 0) moment += u * v;
+      }
+      const double log_total = std::log2(total), mean = moment / total;
+      for (std::int64_t c = 0; c < n_columns; ++c) {
+        const double own = r[static_cast<std::size_t>(columns[c])];
+        const double log_p = own - log_total;  // base 2, never clamped
+        if (!std::isfinite(log_p)) continue;
+        Column& column = mine[static_cast<std::size_t>(c)];
+        if (log_p > column.exponent) column.rescale(log_p);
+        const double p = s * std::exp2(log_p - column.exponent);
+        const double w = p * (1 + kLn2 * (own - mean));
+        column.sum_p += p;
+        column.sum_w += w;
+        for (std::int64_t f = 0; f < d; ++f)
+          column.sum_wx[static_cast<std::size_t>(f)] +=
+              w * (static_cast<double>(x[f]) - static_cast<double>(reference[f]));
+      }
+    }
+  });
+
+  for (std::int64_t c = 0; c < n_columns; ++c) {
+    Column total;
+    total.sum_wx.assign(static_cast<std::size_t>(d), 0.0);
+    for (std::vector<Column>& chunk : partial) {
+      Column& part = chunk[static_cast<std::size_t>(c)];
+      if (!std::isfinite(part.exponent)) continue;
+      if (part.exponent > total.exponent) total.rescale(part.exponent);
+      part.rescale(total.exponent);
+      total.sum_w += part.sum_w;
+      total.sum_p += part.sum_p;
+      for (std::size_t f = 0; f < total.sum_wx.size(); ++f) total.sum_wx[f] += part.sum_wx[f];
+    }
+    const std::int64_t j = columns[c];
+    exponent[j] = std::isfinite(total.exponent) ? total.exponent : 0.0;
+    sum_w[j] = total.sum_w;
+    sum_p[j] = total.sum_p;
+    for (std::int64_t f = 0; f < d; ++f)
+      sum_wx[j * d + f] = total.sum_wx[static_cast<std::size_t>(f)];
+  }
+}
+
+#define EKMFAST_INSTANTIATE(T)                                                                  \
+  template bool underflowed<T>(double, double);                                                 \
+  template void rescue_columns<T>(const Samples<T>&, const double*, double, std::int64_t,       \
+                                  const std::int64_t*, std::int64_t, const T*, int, double*,    \
+                                  double*, double*, double*);
+EKMFAST_INSTANTIATE(float)
+EKMFAST_INSTANTIATE(double)
+
+}  // namespace ekmfast
