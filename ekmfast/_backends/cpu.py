@@ -1,0 +1,78 @@
+"""The backend of this machine's processors: an adapter to the compiled kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class CentredStatistics:
+    """Sums of one pass for S problems, taken about ``reference`` and scaled by column.
+
+    ``sum_wx[s, k] * 2**exponent[s, k]`` is ``sum_n s_n w_kn (x_n - reference)``; ``sum_w`` and
+    ``sum_p`` likewise. The exponent is 0 but for a column whose memberships underflow, and
+    cancels in every ratio.
+    """
+
+    sum_wx: Float64  # (S, K, D)
+    sum_w: Float64  # (S, K)
+    sum_p: Float64  # (S, K)
+    exponent: Float64  # (S, K)
+    objective: Float64  # (S,)
+    reference: Float64  # (D,)
+
+    def ratio(self, centroids: Float64) -> Float64:
+        """Eq. 39, (S, K, D); a column that sums to exactly zero keeps its centroid."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = self.reference + self.sum_wx / self.sum_w[..., None]
+        return np.where((self.sum_w == 0)[..., None], centroids, ratio)
+
+
+class CpuBackend:
+    """Statistics of one data set on the processor.
+
+    Parameters
+    ----------
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+        Not copied; must outlive the backend.
+    sample_weight : ndarray of shape (N,) and the dtype of X, or None
+    n_threads : int
+    """
+
+    def __init__(self, X: NDArray[Any], sample_weight: NDArray[Any] | None, n_threads: int) -> None:
+        self.X = X
+        self.sample_weight = sample_weight
+        self.n_threads = n_threads
+        self._reference: Float64 | None = None
+
+    def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
+        """One pass over X for centroids (S, K, D) and alpha (S,)."""
+        sums = CentredStatistics(
+            *_core.statistics(
+                self.X, centroids, alpha, self.sample_weight, self._reference, self.n_threads
+            )
+        )
+        self._reference = sums.reference
+        return sums
+
+    def mean_and_dispersion(self) -> tuple[Float64, float, float]:
+        """The mean (D,), mean of 1/2 ||x - mean||^2, and total weight, in two passes.
+
+        With one centroid the weights are 1, so J is the dispersion about that centroid whatever
+        alpha is. The second pass, about the mean itself, does not cancel.
+        """
+        one = np.ones(1)
+        start = self._reference if self._reference is not None else np.zeros(self.X.shape[1])
+        first = self.statistics(start[None, None, :].copy(), one)
+        mean = first.ratio(start[None, None, :])
+        total = float(first.sum_w[0, 0])
+        second = self.statistics(mean, one)
+        return mean[0, 0], float(second.objective[0]) / total, total

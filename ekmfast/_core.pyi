@@ -1,0 +1,37 @@
+from typing import TypeAlias
+
+from numpy import float32, float64, int32
+from numpy.typing import NDArray
+
+_Samples: TypeAlias = NDArray[float32] | NDArray[float64]
+_Double: TypeAlias = NDArray[float64]
+
+compiler: str
+
+def statistics(
+    X: _Samples,
+    centroids: _Double,
+    alpha: _Double,
+    sample_weight: _Samples | None,
+    reference: _Double | None,
+    n_threads: int,
+) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
+def weights(
+    X: _Samples, centroids: _Double, alpha: float, out: _Samples, n_threads: int
+) -> float: ...
+def assign(
+    X: _Samples,
+    centroids: _Double,
+    labels: NDArray[int32],
+    squared_distances: _Samples,
+    n_threads: int,
+) -> float: ...
+def accumulate(
+    X: _Samples, weights: _Samples, n_threads: int
+) -> tuple[_Double, _Double, _Double]: ...
+def exp2_kernel(x: _Samples) -> _Samples: ...
+def isa() -> str: ...
+def set_isa(name: str) -> None: ...
+def available_isas() -> list[str]: ...
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...

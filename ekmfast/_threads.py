@@ -1,0 +1,66 @@
+"""How many threads a kernel uses: ours to count, threadpoolctl's to limit.
+
+The default is what ``OMP_NUM_THREADS`` says, else the processors that this process may use. The
+kernels' pool is not OpenMP, so threadpoolctl is told of it here; ``threadpool_limits`` and the
+joblib workers that rely on it then hold for ekmfast too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from numbers import Integral
+from typing import Any
+
+import joblib
+import threadpoolctl
+
+from . import _core
+
+
+def _initial_threads() -> int:
+    # OpenMP allows a list, one number a nesting level; the first is the outermost.
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdigit() and int(first) >= 1:
+        return int(first)
+    return int(joblib.cpu_count())
+
+
+class _EkmfastController(threadpoolctl.LibController):  # type: ignore[misc]
+    user_api = "ekmfast"
+    internal_api = "ekmfast"
+    filename_prefixes = ("_core",)
+    check_symbols = ("ekmfast_get_num_threads", "ekmfast_set_num_threads")
+    dynlib: ctypes.CDLL
+
+    def get_num_threads(self) -> int:
+        return int(self.dynlib.ekmfast_get_num_threads())
+
+    def set_num_threads(self, num_threads: int) -> Any:
+        return self.dynlib.ekmfast_set_num_threads(num_threads)
+
+    def get_version(self) -> None:
+        return None
+
+    def set_additional_attributes(self) -> None:
+        pass
+
+
+def get_num_threads() -> int:
+    """Threads that a call uses when its ``n_threads`` is None."""
+    return _core.num_threads()
+
+
+def check_n_threads(n_threads: int | None) -> int:
+    """Return ``n_threads``, or the default for None; refuse what is not a positive integer."""
+    if n_threads is None:
+        return _core.num_threads()
+    if isinstance(n_threads, bool) or not isinstance(n_threads, Integral):
+        raise TypeError(f"n_threads must be None or an integer >= 1, got {n_threads!r}")
+    if n_threads < 1:
+        raise ValueError(f"n_threads must be None or an integer >= 1, got {n_threads}")
+    return int(n_threads)
+
+
+_core.set_num_threads(_initial_threads())
+threadpoolctl.register(_EkmfastController)

@@ -1,0 +1,449 @@
+"""The kernels as functions on arrays: Eq. 38, Eq. 39, their sums, and one fused step.
+
+With ``d_kn = 1/2 ||x_n - c_k||^2``, ``p_kn = softmax_k(-alpha d_kn)`` and
+``E_n = sum_k p_kn d_kn`` (Y. He, "Imbalanced Data Clustering using Equilibrium K-Means",
+arXiv 2402.14490)::
+
+    w_kn = p_kn (1 - alpha (d_kn - E_n))           Eq. 38
+    c_k  = sum_n s_n w_kn x_n / sum_n s_n w_kn     Eq. 39
+    J    = sum_n s_n E_n                           the objective
+
+Arrays of float32 and float64 with contiguous rows are read where they lie, and results have the
+dtype of ``X``; nothing is cast or copied behind the caller's back. NaN and infinity are found
+from the sums themselves, so that checking costs no pass of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from ._backends.cpu import CentredStatistics
+from ._threads import check_n_threads
+
+__all__ = [
+    "Statistics",
+    "assign",
+    "compute_weights",
+    "ekm_statistics",
+    "ekm_step",
+    "update_centroids",
+]
+
+Float64 = NDArray[np.float64]
+
+_wanted_isa = os.environ.get("EKMFAST_ISA")
+if _wanted_isa and _wanted_isa not in _core.available_isas():
+    warnings.warn(
+        f"EKMFAST_ISA={_wanted_isa!r} is not one of {', '.join(_core.available_isas())} on this "
+        f"machine; using {_core.isa()}.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sums over some rows, all float64; those of disjoint rows add with ``+``.
+
+    Attributes
+    ----------
+    sum_wx : ndarray of shape (K, D)
+        ``sum_n s_n w_kn x_n``, the numerator of Eq. 39.
+    sum_w, sum_p : ndarray of shape (K,)
+        ``sum_n s_n w_kn``, its denominator, and ``sum_n s_n p_kn``.
+    objective : float or ndarray
+        ``J = sum_n s_n E_n``.
+
+    With several problems, centroids (S, K, D), each has a leading axis S.
+    """
+
+    sum_wx: Float64
+    sum_w: Float64
+    sum_p: Float64
+    objective: float | Float64
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        if self.sum_wx.shape != other.sum_wx.shape:
+            raise ValueError(
+                "Statistics of different problems do not add: sum_wx has shapes "
+                f"{self.sum_wx.shape} and {other.sum_wx.shape}"
+            )
+        return Statistics(
+            self.sum_wx + other.sum_wx,
+            self.sum_w + other.sum_w,
+            self.sum_p + other.sum_p,
+            self.objective + other.objective,
+        )
+
+
+def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
+    if not isinstance(X, np.ndarray):
+        X = np.asarray(X, dtype=np.float64)
+    if X.dtype != np.float32 and X.dtype != np.float64:
+        raise TypeError(
+            f"{name} must be float32 or float64 in native byte order, got {X.dtype}; "
+            f"convert it, e.g. {name}.astype(np.float64)"
+        )
+    if X.ndim != 2:
+        raise ValueError(f"{name} must have 2 dimensions (rows, columns), got {X.ndim}")
+    if X.shape[1] == 0:
+        raise ValueError(f"{name} must have at least one column, got shape {X.shape}")
+    n, d = X.shape
+    item = X.itemsize
+    rows_dense = d == 1 or X.strides[1] == item
+    rows_apart = n <= 1 or (X.strides[0] >= d * item and X.strides[0] % item == 0)
+    if X.size and not (rows_dense and rows_apart and X.flags.aligned):
+        raise ValueError(
+            f"{name} must have contiguous rows, got strides {X.strides}; "
+            f"make them so with np.ascontiguousarray({name})"
+        )
+    return X
+
+
+def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
+    C = np.ascontiguousarray(centroids, dtype=np.float64)
+    if C.ndim != 2 and not (several and C.ndim == 3):
+        allowed = "(K, D) or (S, K, D)" if several else "(K, D)"
+        raise ValueError(f"centroids must have shape {allowed}, got {C.shape}")
+    if C.shape[-2] == 0:
+        raise ValueError(f"centroids must hold at least one centroid, got shape {C.shape}")
+    if C.shape[-1] != d:
+        raise ValueError(f"centroids have {C.shape[-1]} features but X has {d}")
+    if not np.isfinite(C).all():
+        raise ValueError("centroids must be finite, got NaN or infinity")
+    return C
+
+
+def _check_alpha(alpha: ArrayLike, shape: tuple[int, ...]) -> Float64:
+    try:
+        a = np.asarray(alpha, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"alpha must be a number > 0, got {alpha!r}") from None
+    if not (np.isfinite(a).all() and (a > 0).all()):
+        raise ValueError(f"alpha must be finite and > 0, got {alpha!r}")
+    if a.ndim and a.shape != shape:
+        allowed = f"a number or have shape {shape}" if shape else "a number"
+        raise ValueError(f"alpha must be {allowed}, got shape {a.shape}")
+    return np.ascontiguousarray(np.broadcast_to(a, shape))
+
+
+def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
+    if sample_weight is None:
+        return None
+    s = np.ascontiguousarray(sample_weight, dtype=X.dtype)
+    if s.shape != (X.shape[0],):
+        raise ValueError(f"sample_weight must have shape ({X.shape[0]},), got {s.shape}")
+    if not (np.isfinite(s).all() and (s >= 0).all()):
+        raise ValueError("sample_weight must be finite and >= 0")
+    if X.shape[0] and not s.any():
+        raise ValueError("sample_weight must not be all zero")
+    return s
+
+
+def _explain_not_finite(X: NDArray[Any], name: str = "X") -> None:
+    """Raise for what made a sum overflow or turn NaN."""
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    if bad.size:
+        raise ValueError(f"{name} must be finite, got NaN or infinity in row {bad[0]}")
+    raise ValueError(
+        f"squared distances overflow {X.dtype}: scale {name} and the centroids down, or use float64"
+    )
+
+
+def _statistics(
+    X: ArrayLike,
+    centroids: ArrayLike,
+    alpha: ArrayLike,
+    sample_weight: ArrayLike | None,
+    n_threads: int | None,
+) -> tuple[NDArray[Any], Float64, CentredStatistics]:
+    """Validate and compute; the leading axis S is always there."""
+    X = _check_samples(X)
+    C = _check_centroids(centroids, X.shape[1], several=True)
+    alphas = _check_alpha(alpha, C.shape[:-2])
+    s = _check_sample_weight(sample_weight, X)
+    n = check_n_threads(n_threads)
+    C = C.reshape(-1, *C.shape[-2:])
+    sums = CentredStatistics(*_core.statistics(X, C, alphas.reshape(-1), s, None, n))
+    if not np.isfinite(sums.objective).all():
+        _explain_not_finite(X)
+    return X, C, sums
+
+
+def ekm_statistics(
+    X: ArrayLike,
+    centroids: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_threads: int | None = None,
+) -> Statistics:
+    """Sums of one pass over the rows, from which Eq. 39 and the objective follow.
+
+    Parameters
+    ----------
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    centroids : array-like of shape (K, D) or (S, K, D)
+        Taken in float64. Several problems share each read of X.
+    alpha : float or array-like of shape (S,)
+        Sharpness of the memberships, > 0, in units of 1 / (1/2 ||x||^2).
+    sample_weight : array-like of shape (N,), default=None
+        Non-negative; 2 counts a row twice. Taken in the dtype of X.
+    n_threads : int, default=None
+        None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits. The bits of
+        the result do not depend on it.
+
+    Returns
+    -------
+    Statistics
+
+    Raises
+    ------
+    ValueError, TypeError
+        For NaN, infinity, wrong shapes, dtypes or layouts, ``alpha <= 0``.
+
+    Notes
+    -----
+    Weights are Eq. 38 of arXiv 2402.14490. O(N K D) work, O(K D) memory beyond a block of rows
+    per thread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast import ekm_statistics
+    >>> X = np.array([[0.0], [1.0], [9.0]])
+    >>> whole = ekm_statistics(X, [[0.0], [9.0]], alpha=1.0)
+    >>> parts = ekm_statistics(X[:2], [[0.0], [9.0]], 1.0) + ekm_statistics(X[2:], [[0.0], [9.0]], 1.0)
+    >>> np.allclose(whole.sum_wx, parts.sum_wx)
+    True
+    """
+    _, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
+    sum_wx = sums.sum_wx + sums.sum_w[..., None] * sums.reference
+    scale = np.exp2(sums.exponent)
+    sum_wx, sum_w, sum_p = sum_wx * scale[..., None], sums.sum_w * scale, sums.sum_p * scale
+    if np.ndim(centroids) == 3:
+        return Statistics(sum_wx, sum_w, sum_p, sums.objective)
+    return Statistics(sum_wx[0], sum_w[0], sum_p[0], float(sums.objective[0]))
+
+
+def ekm_step(
+    X: ArrayLike,
+    centroids: ArrayLike,
+    alpha: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_threads: int | None = None,
+) -> tuple[NDArray[Any], float | Float64]:
+    """One exact iteration, Eq. 38 and Eq. 39 fused.
+
+    Parameters
+    ----------
+    X, centroids, alpha, sample_weight, n_threads
+        As in :func:`ekm_statistics`; N >= 1.
+
+    Returns
+    -------
+    centroids : ndarray of shape (K, D) or (S, K, D), dtype of X
+        The ratio of Eq. 39 without any epsilon; exact also for a centroid so far away that all
+        its weights underflow. A column whose weights sum to exactly zero keeps its centroid.
+    objective : float or ndarray of shape (S,)
+        J at the centroids *given*.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`ekm_statistics`.
+
+    Notes
+    -----
+    Weights may be negative (Eq. 38 of arXiv 2402.14490), so a step may leave the range of the
+    data and J may rise; :class:`EKMeans` guards against both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast import ekm_step
+    >>> X = np.array([[100.0], [101], [102], [110], [111]])
+    >>> centroids, objective = ekm_step(X, [[105.0], [1000.0]], alpha=2.0)
+    >>> centroids.ravel().round(6)
+    array([104.8, 111. ])
+    """
+    X, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
+    if X.shape[0] == 0:
+        raise ValueError("X must have at least one row, got shape " + str(X.shape))
+    new = sums.ratio(C).astype(X.dtype)
+    if np.ndim(centroids) == 3:
+        return new, sums.objective
+    return cast(NDArray[Any], new[0]), float(sums.objective[0])
+
+
+def _check_out(out: NDArray[Any] | None, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype or not out.flags.carray:
+        raise ValueError(
+            f"out must be a writable C-contiguous {dtype} array of shape {shape}, "
+            f"got {out.dtype} of shape {out.shape}"
+        )
+    return out
+
+
+def compute_weights(
+    X: ArrayLike,
+    centroids: ArrayLike,
+    alpha: float,
+    *,
+    out: NDArray[Any] | None = None,
+    n_threads: int | None = None,
+) -> NDArray[Any]:
+    """The weights of Eq. 38 as a matrix.
+
+    Parameters
+    ----------
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    centroids : array-like of shape (K, D)
+        Taken in float64.
+    alpha : float
+        > 0.
+    out : ndarray of shape (N, K), dtype of X, C-contiguous, default=None
+        Written to and returned; must not overlap X.
+    n_threads : int, default=None
+
+    Returns
+    -------
+    weights : ndarray of shape (N, K), dtype of X
+        ``w_kn = p_kn (1 - alpha (d_kn - E_n))`` with the samples as rows, so each row sums to 1.
+        Entries may be negative.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For NaN, infinity, wrong shapes, dtypes or layouts, ``alpha <= 0``.
+
+    Notes
+    -----
+    Eq. 38 of arXiv 2402.14490. A fit never forms this matrix; see :func:`ekm_step`.
+
+    Examples
+    --------
+    >>> from ekmfast import compute_weights
+    >>> compute_weights([[0.0], [10.0]], [[0.0], [10.0]], alpha=1.0).round(6)
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    X = _check_samples(X)
+    C = _check_centroids(centroids, X.shape[1], several=False)
+    a = float(_check_alpha(alpha, ()))
+    n = check_n_threads(n_threads)
+    out = _check_out(out, (X.shape[0], C.shape[0]), X.dtype)
+    if np.may_share_memory(X, out):
+        raise ValueError("out must not share memory with X")
+    if not np.isfinite(_core.weights(X, C, a, out, n)):
+        _explain_not_finite(X)
+    return out
+
+
+def update_centroids(
+    X: ArrayLike, weights: ArrayLike, *, n_threads: int | None = None
+) -> NDArray[Any]:
+    """Centroids from weights, Eq. 39.
+
+    Parameters
+    ----------
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    weights : ndarray of shape (N, K), dtype of X, C-contiguous
+        As :func:`compute_weights` returns them; any real numbers will do.
+    n_threads : int, default=None
+
+    Returns
+    -------
+    centroids : ndarray of shape (K, D), dtype of X
+        ``sum_n w_kn x_n / sum_n w_kn``.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinity, wrong shapes, or a column of weights that sums to zero, where Eq. 39
+        says nothing (:func:`ekm_step` can still tell, since it sees why the column is empty).
+    TypeError
+        For other dtypes.
+
+    Notes
+    -----
+    Eq. 39 of arXiv 2402.14490.
+
+    Examples
+    --------
+    >>> from ekmfast import update_centroids
+    >>> update_centroids([[0.0], [2.0], [9.0]], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    array([[1.],
+           [9.]])
+    """
+    X = _check_samples(X)
+    w = _check_samples(weights, "weights")
+    if w.dtype != X.dtype:
+        raise TypeError(f"weights must have the dtype of X, {X.dtype}, got {w.dtype}")
+    if w.shape[0] != X.shape[0]:
+        raise ValueError(f"weights must have one row a sample: {w.shape[0]} rows, X has {len(X)}")
+    if not w.flags.c_contiguous:
+        raise ValueError("weights must be C-contiguous; use np.ascontiguousarray(weights)")
+    sum_wx, sum_w, reference = _core.accumulate(X, w, check_n_threads(n_threads))
+    if not (np.isfinite(sum_wx).all() and np.isfinite(sum_w).all()):
+        if not np.isfinite(w).all():
+            raise ValueError("weights must be finite, got NaN or infinity")
+        _explain_not_finite(X)
+    empty = np.flatnonzero(sum_w == 0)
+    if empty.size:
+        raise ValueError(f"column {empty[0]} of weights sums to zero: its centroid is undefined")
+    return cast(NDArray[Any], (reference + sum_wx / sum_w[:, None]).astype(X.dtype))
+
+
+def assign(
+    X: ArrayLike, centroids: ArrayLike, *, n_threads: int | None = None
+) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """The nearest centroid of each row.
+
+    Parameters
+    ----------
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    centroids : array-like of shape (K, D)
+        Taken in float64.
+    n_threads : int, default=None
+
+    Returns
+    -------
+    labels : ndarray of shape (N,), int32
+        The first of equals.
+    squared_distances : ndarray of shape (N,), dtype of X
+        ``||x_n - c_label||^2``, summed from differences, so exact near zero.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For NaN, infinity, wrong shapes, dtypes or layouts.
+
+    Examples
+    --------
+    >>> from ekmfast import assign
+    >>> assign([[0.0], [9.0]], [[0.0], [10.0]])
+    (array([0, 1], dtype=int32), array([0., 1.]))
+    """
+    X = _check_samples(X)
+    C = _check_centroids(centroids, X.shape[1], several=False)
+    labels = np.empty(X.shape[0], np.int32)
+    squared_distances = np.empty(X.shape[0], X.dtype)
+    total = _core.assign(X, C, labels, squared_distances, check_n_threads(n_threads))
+    if not np.isfinite(total):
+        _explain_not_finite(X)
+    return labels, squared_distances
