@@ -29,9 +29,10 @@ class ConvAutoencoder(nn.Module):  # type: ignore[misc]
     """Convolutional autoencoder of square images, with a class predictor on the code.
 
     The encoder is four convolutions (kernel 4, stride 2), each with batch normalisation and
-    ReLU, and a linear layer; the decoder mirrors it and ends in a sigmoid; the predictor is a
-    perceptron with two hidden layers. At the defaults the channels are 3-128-128-256-512, the
-    code has 1,024 features and the hidden layers have 1,024 and 256 units.
+    ReLU, and a linear layer; the decoder is a linear layer and four transposed convolutions and
+    ends in a sigmoid; the predictor is a perceptron with two hidden layers. At the defaults the
+    channels are 3-128-128-256-512 on the way down and 512-256-128-64-3 on the way up, the code
+    has 1,024 features and the hidden layers have 1,024 and 256 units.
 
     Parameters
     ----------
@@ -95,15 +96,16 @@ class ConvAutoencoder(nn.Module):  # type: ignore[misc]
         def scaled(units: int) -> int:
             return max(_MIN_UNITS, round(units * width))
 
-        channels = [self.in_channels, scaled(128), scaled(128), scaled(256), scaled(512)]
+        down = [self.in_channels, scaled(128), scaled(128), scaled(256), scaled(512)]
+        up = [scaled(512), scaled(256), scaled(128), scaled(64), self.in_channels]
         side = self.image_size // 16
-        flat = channels[-1] * side * side
+        flat = down[-1] * side * side
 
         encoder: list[tuple[str, nn.Module]] = []
         for i in range(4):
             encoder += [
-                (f"conv{i + 1}", nn.Conv2d(channels[i], channels[i + 1], 4, 2, 1)),
-                (f"norm{i + 1}", nn.BatchNorm2d(channels[i + 1])),
+                (f"conv{i + 1}", nn.Conv2d(down[i], down[i + 1], 4, 2, 1)),
+                (f"norm{i + 1}", nn.BatchNorm2d(down[i + 1])),
                 (f"relu{i + 1}", nn.ReLU()),
             ]
         encoder += [("flatten", nn.Flatten()), ("linear", nn.Linear(flat, self.latent_dim))]
@@ -111,13 +113,15 @@ class ConvAutoencoder(nn.Module):  # type: ignore[misc]
 
         decoder: list[tuple[str, nn.Module]] = [
             ("linear", nn.Linear(self.latent_dim, flat)),
-            ("unflatten", nn.Unflatten(1, (channels[-1], side, side))),
+            ("unflatten", nn.Unflatten(1, (up[0], side, side))),
         ]
         for i in range(4):
-            c_in, c_out = channels[4 - i], channels[3 - i]
-            decoder.append((f"conv{i + 1}", nn.ConvTranspose2d(c_in, c_out, 4, 2, 1)))
+            decoder.append((f"conv{i + 1}", nn.ConvTranspose2d(up[i], up[i + 1], 4, 2, 1)))
             if i < 3:
-                decoder += [(f"norm{i + 1}", nn.BatchNorm2d(c_out)), (f"relu{i + 1}", nn.ReLU())]
+                decoder += [
+                    (f"norm{i + 1}", nn.BatchNorm2d(up[i + 1])),
+                    (f"relu{i + 1}", nn.ReLU()),
+                ]
         decoder.append(("sigmoid", nn.Sigmoid()))
         self.decoder: nn.Sequential = nn.Sequential(OrderedDict(decoder))
 

