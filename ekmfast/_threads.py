@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from numbers import Integral
 from typing import Any
 
 import joblib
+import numpy as np
 import threadpoolctl
 
 from . import _core
@@ -26,7 +26,7 @@ def _initial_threads() -> int:
     return int(joblib.cpu_count())
 
 
-class _EkmfastController(threadpoolctl.LibController):  # type: ignore[misc]
+class _EkmfastController(threadpoolctl.LibController):
     user_api = "ekmfast"
     internal_api = "ekmfast"
     filename_prefixes = ("_core",)
@@ -55,7 +55,7 @@ def check_n_threads(n_threads: int | None) -> int:
     """Return ``n_threads``, or the default for None; refuse what is not a positive integer."""
     if n_threads is None:
         return _core.num_threads()
-    if isinstance(n_threads, bool) or not isinstance(n_threads, Integral):
+    if isinstance(n_threads, bool) or not isinstance(n_threads, (int, np.integer)):
         raise TypeError(f"n_threads must be None or an integer >= 1, got {n_threads!r}")
     if n_threads < 1:
         raise ValueError(f"n_threads must be None or an integer >= 1, got {n_threads}")

@@ -133,7 +133,7 @@ def _check_alpha(alpha: ArrayLike, shape: tuple[int, ...]) -> Float64:
     if a.ndim and a.shape != shape:
         allowed = f"a number or have shape {shape}" if shape else "a number"
         raise ValueError(f"alpha must be {allowed}, got shape {a.shape}")
-    return np.ascontiguousarray(np.broadcast_to(a, shape))
+    return np.array(np.broadcast_to(a, shape))
 
 
 def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
@@ -222,11 +222,11 @@ def ekm_statistics(
     >>> from ekmfast import ekm_statistics
     >>> X = np.array([[0.0], [1.0], [9.0]])
     >>> whole = ekm_statistics(X, [[0.0], [9.0]], alpha=1.0)
-    >>> parts = ekm_statistics(X[:2], [[0.0], [9.0]], 1.0) + ekm_statistics(X[2:], [[0.0], [9.0]], 1.0)
-    >>> np.allclose(whole.sum_wx, parts.sum_wx)
+    >>> first, last = (ekm_statistics(part, [[0.0], [9.0]], 1.0) for part in (X[:2], X[2:]))
+    >>> np.allclose(whole.sum_wx, (first + last).sum_wx)
     True
     """
-    _, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
+    _, _, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
     sum_wx = sums.sum_wx + sums.sum_w[..., None] * sums.reference
     scale = np.exp2(sums.exponent)
     sum_wx, sum_w, sum_p = sum_wx * scale[..., None], sums.sum_w * scale, sums.sum_p * scale
@@ -406,7 +406,7 @@ def update_centroids(
     empty = np.flatnonzero(sum_w == 0)
     if empty.size:
         raise ValueError(f"column {empty[0]} of weights sums to zero: its centroid is undefined")
-    return cast(NDArray[Any], (reference + sum_wx / sum_w[:, None]).astype(X.dtype))
+    return (reference + sum_wx / sum_w[:, None]).astype(X.dtype)
 
 
 def assign(

@@ -8,7 +8,7 @@ from torch import nn
 from ekmfast._optional import require
 
 
-class Augmentation(nn.Module):  # type: ignore[misc]
+class Augmentation(nn.Module):
     """Small random changes that keep the meaning of a digit or a photo.
 
     Every image is rotated, shifted and scaled a little, then some get noise and some lose a

@@ -32,7 +32,7 @@ def _without_batch_norm(part: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class _Exported(nn.Module):  # type: ignore[misc]
+class _Exported(nn.Module):
     """What the file holds: the methods, the weights and the metadata."""
 
     def __init__(self, model: ConvAutoencoder) -> None:

@@ -25,7 +25,7 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
-class ConvAutoencoder(nn.Module):  # type: ignore[misc]
+class ConvAutoencoder(nn.Module):
     """Convolutional autoencoder of square images, with a class predictor on the code.
 
     The encoder is four convolutions (kernel 4, stride 2), each with batch normalisation and

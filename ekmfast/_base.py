@@ -1,0 +1,166 @@
+"""What the estimators share: checks of parameters and the methods that need centroids alone."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.special import softmax
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+)
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from . import kernels
+
+# Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
+COINCIDENT = 5e-3
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raise unless ``value`` is an integer >= ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer >= {least}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+
+
+def check_number(name: str, value: Any, *, positive: bool) -> None:
+    """Raise unless ``value`` is a finite real number > 0 (or >= 0)."""
+    allowed = "a finite number " + ("> 0" if positive else ">= 0")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    if not np.isfinite(float(value)) or value < 0 or (positive and value == 0):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+
+
+def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np.intp]:
+    """For each centroid, the first of those that coincide with it."""
+    apart = 0.5 * alpha * euclidean_distances(centroids - centroids.mean(axis=0), squared=True)
+    _, group = connected_components(apart < COINCIDENT, directed=False)
+    first = np.array([np.flatnonzero(group == g)[0] for g in range(group.max() + 1)])
+    return cast(NDArray[np.intp], first[group])
+
+
+class CentroidEstimator(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+):
+    """Base of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
+
+    n_threads: int | None
+    cluster_centers_: NDArray[Any]
+    alpha_: float
+    objective_: float
+    _merged_: NDArray[np.intp]
+
+    def _check_data(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        return cast(
+            NDArray[Any],
+            validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C"),
+        )
+
+    def _check_weight(
+        self, sample_weight: ArrayLike | None, X: NDArray[Any]
+    ) -> NDArray[Any] | None:
+        if sample_weight is None:
+            return None
+        return cast(
+            NDArray[Any],
+            _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True),
+        )
+
+    def _checked(self, X: ArrayLike) -> NDArray[Any]:
+        check_is_fitted(self)
+        return self._check_data(X, reset=False)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.cluster_centers_.shape[0])
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
+        """Index of the nearest centroid; coincident centroids share the first one's.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        labels : ndarray of shape (N,), int32
+        """
+        X = self._checked(X)
+        labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
+        return cast(NDArray[np.int32], self._merged_[labels].astype(np.int32))
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Euclidean distance of each row to each centroid.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        distances : ndarray of shape (N, K), dtype of X
+        """
+        return cast(NDArray[Any], euclidean_distances(self._checked(X), self.cluster_centers_))
+
+    def membership(self, X: ArrayLike) -> NDArray[Any]:
+        """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``; rows sum to 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        p : ndarray of shape (N, K), dtype of X
+        """
+        d2 = euclidean_distances(self._checked(X), self.cluster_centers_, squared=True)
+        return cast(NDArray[Any], softmax(-0.5 * self.alpha_ * d2, axis=1))
+
+    def weights(self, X: ArrayLike) -> NDArray[Any]:
+        """Weights of Eq. 38; rows sum to 1, and negative entries repel.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        w : ndarray of shape (N, K), dtype of X
+        """
+        X = self._checked(X)
+        return kernels.compute_weights(
+            X, self.cluster_centers_, self.alpha_, n_threads=self.n_threads
+        )
+
+    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """``-J`` of the rows: higher is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        y : ignored
+        sample_weight : array-like of shape (N,), default=None
+
+        Returns
+        -------
+        score : float
+        """
+        X = self._checked(X)
+        sums = kernels.ekm_statistics(
+            X,
+            self.cluster_centers_,
+            self.alpha_,
+            sample_weight=self._check_weight(sample_weight, X),
+            n_threads=self.n_threads,
+        )
+        return -float(sums.objective)
