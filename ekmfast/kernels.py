@@ -338,9 +338,10 @@ def compute_weights(
     Examples
     --------
     >>> from ekmfast import compute_weights
-    >>> compute_weights([[0.0], [10.0]], [[0.0], [10.0]], alpha=1.0).round(6)
-    array([[1., 0.],
-           [0., 1.]])
+    >>> compute_weights([[0.0], [1.0], [4.0]], [[0.0], [4.0]], alpha=0.5).round(3)
+    array([[ 1.053, -0.053],
+           [ 1.091, -0.091],
+           [-0.053,  1.053]])
     """
     X = _check_samples(X)
     C = _check_centroids(centroids, X.shape[1], several=False)

@@ -1,0 +1,45 @@
+"""The examples in the docstrings run and print what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+
+import pytest
+
+import ekmfast
+
+MODULES = [
+    "kernels",
+    "_ekmeans",
+    "_show",
+    "metrics",
+    "datasets",
+    "_reference",
+    "plotting",
+    "anomaly",
+]
+TORCH_MODULES = [
+    "autoencoder.model",
+    "autoencoder.training",
+    "autoencoder.export",
+    "autoencoder.loading",
+]
+
+
+@pytest.mark.parametrize("name", MODULES + TORCH_MODULES)
+def test_examples(name):
+    if name in TORCH_MODULES:
+        pytest.importorskip("torch", reason="the autoencoder is an extra")
+    module = importlib.import_module("ekmfast." + name)
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(ekmfast.__all__) - {"__version__"}))
+def test_public_names_have_docstrings(name):
+    public = getattr(ekmfast, name)
+    assert inspect.getdoc(public)
+    if inspect.isfunction(public):
+        assert ">>>" in (inspect.getdoc(public) or ""), f"{name} has no example"
