@@ -1,0 +1,75 @@
+# `make help` lists the targets. Each works in a fresh clone: it needs Python 3.11 or newer,
+# a C++17 compiler and a network to install from, and keeps everything in $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_OUT ?= demo-out
+BENCH_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+# As a URI, because pip splits this variable at spaces. Older pip hands PIP_CONSTRAINT to
+# isolated builds too, newer pip wants PIP_BUILD_CONSTRAINT for them.
+CONSTRAINTS := $(shell $(PYTHON) -c 'import pathlib; print(pathlib.Path("constraints.txt").resolve().as_uri())' 2>/dev/null)
+export PIP_CONSTRAINT := $(CONSTRAINTS)
+export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+ifdef TORCH_INDEX
+export PIP_EXTRA_INDEX_URL := $(TORCH_INDEX)
+endif
+
+# What an editable install must be made anew for; Python files are read where they lie.
+BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
+	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean distclean
+
+help:
+	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
+	@echo 'make test       install, then lint and all tests'
+	@echo 'make lint       ruff check, ruff format --check, mypy'
+	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
+	@echo 'make clean      remove what was built, and demo and cache folders'
+	@echo 'make distclean  clean, and remove $(VENV)'
+	@echo
+	@echo 'PYTHON=python3.12         another interpreter (for a new $(VENV))'
+	@echo 'PYTEST_ARGS="-k kernels"  more arguments for pytest; BENCH_ARGS for the benchmarks'
+	@echo 'TORCH_INDEX=https://download.pytorch.org/whl/cpu'
+	@echo '                          a further package index, here the one of torch without CUDA'
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/ekmfast demo --out $(DEMO_OUT)
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench
+	@mkdir -p bench/results
+	$(BIN)/python -m pytest bench --benchmark-json=bench/results/latest.json $(BENCH_ARGS)
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "ekmfast needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Name another one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.made $(BUILD_INPUTS)
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info ekmfast/*.so $(DEMO_OUT)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks bench/results/latest.json
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -f $(VENV)/.installed-*
+
+distclean: clean
+	rm -rf $(VENV)

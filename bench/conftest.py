@@ -1,0 +1,149 @@
+"""Shapes, data and the record of the machine that all benchmarks share."""
+
+import os
+import statistics
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from ekmfast import show_config
+
+N_THREADS = int(os.environ.get("EKMFAST_BENCH_THREADS", "2"))
+
+# (N, K, D): from bound by memory to bound by arithmetic, many samples to many features.
+SHAPES = [
+    (1_000_000, 3, 2),
+    (1_000_000, 8, 8),
+    (200_000, 16, 32),
+    (100_000, 64, 128),
+    (50_000, 3, 1024),
+    (50_000, 512, 128),
+]
+
+RATIOS = pytest.StashKey[list]()
+
+
+def shape_id(shape):
+    return "x".join(f"{n // 1000}k" if n >= 10_000 else str(n) for n in shape)
+
+
+class Problem:
+    """Imbalanced overlapping Gaussians, rows of them as centroids, and the answer of one step."""
+
+    def __init__(self, shape, dtype, sharpness=1.0):
+        n, k, d = shape
+        rng = np.random.default_rng(0)
+        sizes = 1.0 / np.arange(1, k + 1)
+        means = 1.5 * rng.standard_normal((k, d), dtype=np.float32)
+        labels = rng.choice(k, size=n, p=sizes / sizes.sum())
+        X = rng.standard_normal((n, d), dtype=np.float32)
+        X += means[labels]
+        self.X = X.astype(dtype, copy=False)
+        self.centroids = self.X[rng.choice(n, size=k, replace=False)].copy()
+        # The rule alpha="dvariance" at scale 2, for d = 1/2 ||.||^2.
+        self.alpha = float(sharpness * 2.0 / (0.5 * X.var(axis=0, dtype=np.float64).sum()))
+        self.shape = shape
+
+    def blocks(self):
+        """Yield rows, halved squared distances and Eq. 38 in float64, straight from the formula."""
+        C = self.centroids.astype(np.float64)
+        rows = max(1, 4_000_000 // (len(C) + C.shape[1]))
+        for start in range(0, len(self.X), rows):
+            X = self.X[start : start + rows].astype(np.float64)
+            d = 0.5 * ((X**2).sum(1)[:, None] + (C**2).sum(1) - 2 * X @ C.T)
+            p = np.exp(-self.alpha * (d - d.min(axis=1, keepdims=True)))
+            p /= p.sum(axis=1, keepdims=True)
+            w = p * (1 - self.alpha * (d - (p * d).sum(axis=1, keepdims=True)))
+            yield slice(start, start + rows), X, d, w
+
+    def solve(self):
+        """Compute the centroids of Eq. 39, and by how much each column's sum cancels."""
+        numerator = denominator = magnitude = 0.0
+        for _, X, _, w in self.blocks():
+            numerator = numerator + w.T @ X
+            denominator = denominator + w.sum(axis=0)
+            magnitude = magnitude + np.abs(w).sum(axis=0)
+        self.answer = numerator / denominator[:, None]
+        self.cancellation = magnitude / np.abs(denominator)
+        return self
+
+    def check_centroids(self, centroids, tolerance=None):
+        """Compare with Eq. 39 in units of the data, allowing for weights of both signs."""
+        if tolerance is None:
+            tolerance = 1e-4 if self.X.dtype == np.float32 else 1e-9
+        error = np.abs(centroids - self.answer).max(axis=1) / self.cancellation
+        assert error.max() <= tolerance * self.X.std(dtype=np.float64)
+
+
+_last: list = [None, None]
+
+
+@pytest.fixture
+def problem(request):
+    """Give the problem of a ``(shape, dtype, sharpness)``; only the last one is kept."""
+    if _last[0] != request.param:
+        _last[:] = [None, None]
+        _last[:] = [request.param, Problem(*request.param).solve()]
+    return _last[1]
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Give BLAS and OpenMP, which the peers use, as many threads as our kernels."""
+    with threadpool_limits(N_THREADS):
+        yield
+
+
+@pytest.fixture
+def record_ratio(request):
+    """Note ``peer time / our time`` of paired rounds, for the JSON and the closing summary."""
+
+    def record(benchmark, peer, shape, peer_times, our_times):
+        ratios = sorted(p / o for p, o in zip(peer_times, our_times, strict=True))
+        entry = {
+            "peer": peer,
+            "shape": shape_id(shape),
+            "ratio_median": statistics.median(ratios),
+            "ratio_min": ratios[0],
+            "ratio_max": ratios[-1],
+            "rounds": len(ratios),
+            "peer_ms": 1e3 * statistics.median(peer_times),
+            "our_ms": 1e3 * statistics.median(our_times),
+        }
+        benchmark.extra_info.update(entry)
+        request.config.stash.setdefault(RATIOS, []).append(entry)
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    entries = config.stash.get(RATIOS, [])
+    if not entries:
+        return
+    terminalreporter.section(f"one iteration against peers, float32, {N_THREADS} threads")
+    line = "{:26} {:>12} {:>10} {:>9} {:>8}  {}"
+    terminalreporter.write_line(
+        line.format("peer", "N x K x D", "peer ms", "ours ms", "ratio", "(least .. most, rounds)")
+    )
+    for e in entries:
+        spread = f"({e['ratio_min']:.1f} .. {e['ratio_max']:.1f}, {e['rounds']})"
+        terminalreporter.write_line(
+            line.format(
+                e["peer"],
+                e["shape"],
+                f"{e['peer_ms']:.1f}",
+                f"{e['our_ms']:.2f}",
+                f"{e['ratio_median']:.2f}",
+                spread,
+            )
+        )
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """Keep what explains a time; leave out the host's name and the list of CPU flags."""
+    machine_info.pop("node", None)
+    machine_info.get("cpu", {}).pop("flags", None)
+    machine_info["cpu_count"] = os.cpu_count()
+    machine_info["load_average"] = os.getloadavg()
+    machine_info["ekmfast"] = show_config("dict") | {"bench_threads": N_THREADS}

@@ -1,0 +1,72 @@
+"""Time of each kernel, by shape and dtype; every benchmark checks its answer."""
+
+import numpy as np
+import pytest
+from conftest import N_THREADS, SHAPES, shape_id
+
+import ekmfast
+
+
+def problems(*sharpnesses):
+    return pytest.mark.parametrize(
+        "problem",
+        [
+            pytest.param(
+                (shape, dtype, sharpness),
+                id=f"{shape_id(shape)}-{dtype}" + ("-sharp" if sharpness > 1 else ""),
+            )
+            for shape in SHAPES
+            for dtype in ("float32", "float64")
+            for sharpness in sharpnesses
+        ],
+        indirect=True,
+    )
+
+
+# Sharp: nearly hard weights, of which most are zero.
+@problems(1.0, 30.0)
+@pytest.mark.benchmark(group="ekm_step")
+def test_ekm_step(benchmark, problem):
+    centroids, objective = benchmark(
+        ekmfast.ekm_step, problem.X, problem.centroids, problem.alpha, n_threads=N_THREADS
+    )
+    assert objective > 0
+    problem.check_centroids(centroids)
+
+
+@problems(1.0)
+@pytest.mark.benchmark(group="compute_weights")
+def test_compute_weights(benchmark, problem):
+    out = np.empty((len(problem.X), len(problem.centroids)), problem.X.dtype)
+    benchmark(
+        ekmfast.compute_weights,
+        problem.X,
+        problem.centroids,
+        problem.alpha,
+        out=out,
+        n_threads=N_THREADS,
+    )
+    rows, _, _, weights = next(problem.blocks())
+    tolerance = 1e-3 if out.dtype == np.float32 else 1e-9
+    np.testing.assert_allclose(out[rows], weights, rtol=0, atol=tolerance)
+
+
+@problems(1.0)
+@pytest.mark.benchmark(group="update_centroids")
+def test_update_centroids(benchmark, problem):
+    weights = np.empty((len(problem.X), len(problem.centroids)), problem.X.dtype)
+    for rows, _, _, w in problem.blocks():
+        weights[rows] = w
+    centroids = benchmark(ekmfast.update_centroids, problem.X, weights, n_threads=N_THREADS)
+    problem.check_centroids(centroids)
+
+
+@problems(1.0)
+@pytest.mark.benchmark(group="assign")
+def test_assign(benchmark, problem):
+    labels, squared = benchmark(ekmfast.assign, problem.X, problem.centroids, n_threads=N_THREADS)
+    rows, _, d, _ = next(problem.blocks())
+    tolerance = 1e-4 if problem.X.dtype == np.float32 else 1e-9
+    chosen = 2 * d[np.arange(len(d)), labels[rows]]
+    np.testing.assert_allclose(chosen, 2 * d.min(axis=1), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(squared[rows], chosen, rtol=tolerance, atol=10 * tolerance)
