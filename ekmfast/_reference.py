@@ -1,0 +1,282 @@
+"""Equilibrium k-means in plain NumPy: the specification that the kernels are held to.
+
+Written for reading, not for speed. Every function works in the dtype of ``X``, `numpy.longdouble`
+included, so that a test can ask for more digits than the kernels have. With
+:math:`d_{kn} = \\frac12 \\|x_n - c_k\\|^2`:
+
+.. math::
+
+    p_{kn} &= \\exp(-\\alpha d_{kn}) / \\sum_i \\exp(-\\alpha d_{in}), \\qquad
+    E_n = \\sum_k p_{kn} d_{kn} \\\\
+    w_{kn} &= p_{kn} (1 - \\alpha (d_{kn} - E_n))                       \\qquad\\text{(Eq. 38)} \\\\
+    c_k &= \\sum_n s_n w_{kn} x_n / \\sum_n s_n w_{kn}                  \\qquad\\text{(Eq. 39)} \\\\
+    J &= \\sum_n s_n E_n
+
+References
+----------
+.. [1] Y. He, "Imbalanced Data Clustering using Equilibrium K-Means", arXiv:2402.14490.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating[Any]]
+
+
+def squared_distances(X: Array, centroids: Array) -> Array:
+    """Return the squared distance of every sample to every centroid.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    centroids : ndarray of shape (n_clusters, n_features)
+        Centroids, taken in the dtype of `X`.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_clusters)
+        :math:`\\|x_n - c_k\\|^2`, from differences: nothing cancels.
+    """
+    distances = np.empty((len(X), len(centroids)), dtype=X.dtype)
+    for k, centroid in enumerate(centroids.astype(X.dtype)):
+        distances[:, k] = ((X - centroid) ** 2).sum(axis=1)
+    return distances
+
+
+def _exponents(X: Array, centroids: Array, alpha: float) -> Array:
+    """Return :math:`-\\alpha (d_{kn} - \\min_i d_{in})`: at most 0, and 0 once in every row.
+
+    Neither Eq. 38 nor a membership changes by the shift, and no exponential underflows in every
+    column of a row.
+    """
+    d = squared_distances(X, centroids) / 2
+    shifted: Array = -X.dtype.type(alpha) * (d - d.min(axis=1, keepdims=True))
+    return shifted
+
+
+def _log_memberships(exponents: Array) -> Array:
+    log_p: Array = exponents - np.log(np.exp(exponents).sum(axis=1, keepdims=True))
+    return log_p
+
+
+def _tilt(exponents: Array) -> Array:
+    """Return :math:`1 - \\alpha (d_{kn} - E_n)`, the factor of Eq. 38 that may be negative."""
+    p = np.exp(_log_memberships(exponents))
+    # An exponent of -inf belongs to a membership of 0, whose share of the mean is 0.
+    moments = p * np.where(p > 0, exponents, 0)
+    tilt: Array = 1 + exponents - moments.sum(axis=1, keepdims=True)
+    return tilt
+
+
+def memberships(X: Array, centroids: Array, alpha: float) -> Array:
+    """Return the Boltzmann memberships :math:`p_{kn}`.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    centroids : ndarray of shape (n_clusters, n_features)
+        Centroids.
+    alpha : float
+        Inverse temperature, for distances with the half.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_clusters)
+        Memberships; rows sum to one.
+    """
+    p: Array = np.exp(_log_memberships(_exponents(X, centroids, alpha)))
+    return p
+
+
+def weights(X: Array, centroids: Array, alpha: float) -> Array:
+    """Return the weights of Eq. 38, :math:`w_{kn} = p_{kn} (1 - \\alpha (d_{kn} - E_n))`.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    centroids : ndarray of shape (n_clusters, n_features)
+        Centroids.
+    alpha : float
+        Inverse temperature, for distances with the half.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_clusters)
+        Weights; rows sum to one, entries may be negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast._reference import weights
+    >>> weights(np.array([[0.0], [1.0]]), np.array([[0.5], [0.5]]), 2.0)
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
+    """
+    exponents = _exponents(X, centroids, alpha)
+    return np.exp(_log_memberships(exponents)) * _tilt(exponents)
+
+
+def update(X: Array, weights: Array) -> Array:
+    """Return the centroids of Eq. 39, :math:`c_k = \\sum_n w_{kn} x_n / \\sum_n w_{kn}`.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    weights : ndarray of shape (n_samples, n_clusters)
+        Weights, those of the samples included.
+
+    Returns
+    -------
+    ndarray of shape (n_clusters, n_features)
+        Centroids.
+    """
+    centroids: Array = (weights.T @ X) / weights.sum(axis=0)[:, None]
+    return centroids
+
+
+def _ones_unless(sample_weight: Array | None, X: Array) -> Array:
+    if sample_weight is None:
+        return np.ones(len(X), dtype=X.dtype)
+    return sample_weight.astype(X.dtype)
+
+
+def statistics(
+    X: Array, centroids: Array, alpha: float, sample_weight: Array | None = None
+) -> tuple[Array, Array, Array, np.floating[Any]]:
+    """Return the sums that Eq. 39 and the objective are made of.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    centroids : ndarray of shape (n_clusters, n_features)
+        Centroids.
+    alpha : float
+        Inverse temperature, for distances with the half.
+    sample_weight : ndarray of shape (n_samples,), optional
+        Weights :math:`s_n`; ones by default.
+
+    Returns
+    -------
+    sum_wx : ndarray of shape (n_clusters, n_features)
+        :math:`\\sum_n s_n w_{kn} x_n`.
+    sum_w : ndarray of shape (n_clusters,)
+        :math:`\\sum_n s_n w_{kn}`.
+    sum_p : ndarray of shape (n_clusters,)
+        :math:`\\sum_n s_n p_{kn}`.
+    objective : floating
+        :math:`J = \\sum_n s_n E_n`.
+    """
+    s = _ones_unless(sample_weight, X)[:, None]
+    d = squared_distances(X, centroids) / 2
+    p = memberships(X, centroids, alpha)
+    sw = s * weights(X, centroids, alpha)
+    return sw.T @ X, sw.sum(axis=0), (s * p).sum(axis=0), (s * p * d).sum()
+
+
+def step(
+    X: Array, centroids: Array, alpha: float, sample_weight: Array | None = None
+) -> tuple[Array, np.floating[Any]]:
+    """Return the next centroids (Eq. 38, then Eq. 39) and the objective at the given ones.
+
+    The ratio of Eq. 39 does not change when a column is multiplied by a number. Each column is
+    divided by its own largest membership, so a centroid far from every sample has a ratio of
+    ordinary numbers, where its weights themselves would underflow to 0 / 0.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples, at least one.
+    centroids : ndarray of shape (n_clusters, n_features)
+        Centroids.
+    alpha : float
+        Inverse temperature, for distances with the half.
+    sample_weight : ndarray of shape (n_samples,), optional
+        Weights :math:`s_n`; ones by default.
+
+    Returns
+    -------
+    centroids : ndarray of shape (n_clusters, n_features)
+        Centroids after one step; one whose weights sum to exactly zero stays.
+    objective : floating
+        :math:`J` at the centroids given.
+
+    Examples
+    --------
+    The second centroid starts far away and still finds the small group:
+
+    >>> import numpy as np
+    >>> from ekmfast._reference import step
+    >>> X = np.array([[100.0], [101.0], [102.0], [110.0], [111.0]])
+    >>> step(X, np.array([[105.0], [1000.0]]), alpha=2.0)[0]
+    array([[104.8],
+           [111. ]])
+    """
+    s = _ones_unless(sample_weight, X)
+    # A row of weight zero must not decide the scale of a column.
+    X, s = X[s > 0], s[s > 0]
+    d = squared_distances(X, centroids) / 2
+    exponents = _exponents(X, centroids, alpha)
+    log_p = _log_memberships(exponents)
+    largest = log_p.max(axis=0)
+    scaled_p = np.exp(log_p - np.where(np.isfinite(largest), largest, 0))
+    scaled_w = s[:, None] * scaled_p * np.where(scaled_p > 0, _tilt(exponents), 0)
+    stays = scaled_w.sum(axis=0) == 0
+    scaled_w[:, stays] = 1  # any ratio will do: it is not used
+    new = np.where(stays[:, None], centroids.astype(X.dtype), update(X, scaled_w))
+    p = np.exp(log_p)
+    return new, (s[:, None] * p * np.where(p > 0, d, 0)).sum()
+
+
+def naive_weights(X: Array, centroids: Array, alpha: float) -> Array:
+    """Return Eq. 38 as public implementations write it. It is here to show what goes wrong.
+
+    No shift before the exponential and 1e-8 in the denominators: as soon as
+    :math:`\\alpha d` is beyond about 18 for all centroids, the memberships of a row no longer sum
+    to one but to nearly nothing. Together with `naive_update` every centroid goes to the origin.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    centroids : ndarray of shape (n_clusters, n_features)
+        Centroids.
+    alpha : float
+        Inverse temperature, for distances with the half.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_clusters)
+        Weights, where nothing underflows.
+    """
+    d = squared_distances(X, centroids) / 2
+    e = np.exp(-X.dtype.type(alpha) * d)
+    total = e.sum(axis=1, keepdims=True) + X.dtype.type(1e-8)
+    expected = (e * d).sum(axis=1, keepdims=True) / total
+    w: Array = e / total * (1 - X.dtype.type(alpha) * (d - expected))
+    return w
+
+
+def naive_update(X: Array, weights: Array) -> Array:
+    """Return Eq. 39 with 1e-8 in the denominator, the companion of `naive_weights`.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    weights : ndarray of shape (n_samples, n_clusters)
+        Weights.
+
+    Returns
+    -------
+    ndarray of shape (n_clusters, n_features)
+        Centroids, at the origin where the weights are small beside 1e-8.
+    """
+    centroids: Array = (weights.T @ X) / (weights.sum(axis=0)[:, None] + X.dtype.type(1e-8))
+    return centroids

@@ -1,0 +1,153 @@
+"""Threads: after a fork, side by side, within limits, and without the interpreter's lock."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pytest
+import threadpoolctl
+
+from ekmfast import _threads, ekm_step
+
+# Large enough that every call uses two threads (see useful_threads in ekm.cpp).
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20_000, 16))
+C = RNG.normal(size=(8, 16))
+
+
+def step(n_threads=2):
+    return ekm_step(X, C, 1.0, n_threads=n_threads)[0]
+
+
+def step_of(X, C):
+    return ekm_step(X, C, 1.0, n_threads=2)[0], _threads.get_num_threads()
+
+
+def run(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,  # a deadlock, not a measure of speed
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_call_after_fork():
+    code = """
+import os, numpy as np
+from ekmfast import ekm_step
+rng = np.random.default_rng(0)
+X, C = rng.normal(size=(20_000, 16)), rng.normal(size=(8, 16))
+before = ekm_step(X, C, 1.0, n_threads=2)[0]  # starts the pool
+child = os.fork()
+if child == 0:
+    same = all((ekm_step(X, C, 1.0, n_threads=2)[0] == before).all() for _ in range(3))
+    os._exit(0 if same else 7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert (ekm_step(X, C, 1.0, n_threads=2)[0] == before).all()  # the parent's pool still works
+print("done")
+"""
+    # The fork comes with threads running, which is what is tested; Python 3.12 warns of it.
+    assert run(code, PYTHONWARNINGS="ignore::DeprecationWarning") == "done"
+
+
+def test_calls_side_by_side_give_the_same_bits():
+    expected = step(1)
+    with ThreadPoolExecutor(8) as pool:
+        for got in pool.map(lambda _: step(2), range(64)):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_more_threads_than_processors():
+    np.testing.assert_array_equal(step(64), step(1))
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_joblib(backend):
+    expected = step(1)
+    with joblib.parallel_config(backend, n_jobs=2):
+        for got, _ in joblib.Parallel()(joblib.delayed(step_of)(X, C) for _ in range(4)):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_threadpool_limits():
+    before = _threads.get_num_threads()
+    with threadpoolctl.threadpool_limits(5):
+        assert _threads.get_num_threads() == 5
+        with threadpoolctl.threadpool_limits(1):
+            assert _threads.get_num_threads() == 1
+            assert _threads.check_n_threads(None) == 1
+            assert _threads.check_n_threads(3) == 3  # what the caller says goes
+        assert _threads.get_num_threads() == 5
+    assert _threads.get_num_threads() == before
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        assert _threads.get_num_threads() == before
+
+
+def test_threadpool_info():
+    [entry] = [e for e in threadpoolctl.threadpool_info() if e["user_api"] == "ekmfast"]
+    assert entry["num_threads"] == _threads.get_num_threads()
+
+
+@pytest.mark.parametrize(("value", "threads"), [("1", 1), ("3", 3), ("2,4", 2)])
+def test_omp_num_threads(value, threads):
+    code = "import ekmfast; print(ekmfast._threads.get_num_threads())"
+    assert int(run(code, OMP_NUM_THREADS=value)) == threads
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "many"])
+def test_omp_num_threads_that_says_nothing(value):
+    code = "import ekmfast; print(ekmfast._threads.get_num_threads())"
+    assert int(run(code, OMP_NUM_THREADS=value)) == joblib.cpu_count()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux's /proc")
+def test_the_threads_asked_for_are_started():
+    code = """
+import os, numpy as np
+from ekmfast import ekm_step
+X, C = np.random.default_rng(0).normal(size=(20_000, 16)), np.eye(8, 16)
+before = len(os.listdir("/proc/self/task"))
+for n in (1, 3):
+    ekm_step(X, C, 1.0, n_threads=n)
+    print(len(os.listdir("/proc/self/task")) - before)
+"""
+    assert run(code).split() == ["0", "2"]
+
+
+def test_the_lock_of_the_interpreter_is_released():
+    # The watcher gets the lock only where it is given away: by its own sleep, by a call that
+    # releases it, and nowhere else, as the interpreter is told not to take turns.
+    long_X = np.repeat(X, 20, axis=0)
+    state, seen = ["outside"], set()
+
+    def watch():
+        while state[0] != "stop":
+            seen.add(state[0])
+            time.sleep(1e-4)
+
+    interval = sys.getswitchinterval()
+    watcher = threading.Thread(target=watch)
+    sys.setswitchinterval(1000)
+    try:
+        watcher.start()
+        for _ in range(5):
+            state[0] = "inside"
+            ekm_step(long_X, C, 1.0, n_threads=1)
+            state[0] = "outside"
+    finally:
+        state[0] = "stop"
+        sys.setswitchinterval(interval)
+        watcher.join()
+    assert "inside" in seen
