@@ -72,11 +72,18 @@ template <class T>
 struct Prepared {
   std::vector<T> tiles, bias;
   Centroids<T> view;
+  bool finite = true;  // false where a centroid is beyond what T holds: the results are void
 
   Prepared(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
            const T* reference, int tile_k)
       : tiles(static_cast<std::size_t>(k * d)), bias(static_cast<std::size_t>(k)) {
-    const double q = alpha * kLog2E;
+    double largest = 0;
+    for (std::int64_t i = 0; i < k * d; ++i)
+      largest = std::max(largest, std::fabs(centroids[i] - static_cast<double>(reference[i % d])));
+    // Memberships are uniform to the last bit long before q c reaches T's denormal numbers, which
+    // would spoil J: hold q above them.
+    const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290;
+    const double q = std::max(alpha * kLog2E, largest > 0 ? smallest / largest : 0.0);
     for (std::int64_t first = 0; first < k; first += tile_k) {
       const std::int64_t width = std::min<std::int64_t>(tile_k, k - first);
       for (std::int64_t g = 0; g < width; ++g) {
@@ -85,7 +92,9 @@ struct Prepared {
         for (std::int64_t j = 0; j < d; ++j) {
           const double y = c[j] - static_cast<double>(reference[j]);
           norm += y * y;
-          tiles[static_cast<std::size_t>(first * d + j * width + g)] = static_cast<T>(q * y);
+          const T scaled = static_cast<T>(q * y);
+          finite = finite && std::isfinite(scaled);
+          tiles[static_cast<std::size_t>(first * d + j * width + g)] = scaled;
         }
         bias[static_cast<std::size_t>(first + g)] = static_cast<T>(-0.5 * q * norm);
       }
@@ -194,7 +203,7 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
     std::copy(at, at + k * d, sum_wx + s * k * d);
     std::copy(at + k * d, at + k * d + k, sum_w + s * k);
     std::copy(at + k * d + k, at + k * d + 2 * k, sum_p + s * k);
-    objective[s] = at[size - 1];
+    objective[s] = prepared[static_cast<std::size_t>(s)].finite ? at[size - 1] : std::nan("");
     std::fill(exponent + s * k, exponent + (s + 1) * k, 0.0);
     if (samples.n == 0 || !std::isfinite(objective[s])) continue;
     std::vector<std::int64_t> columns;
@@ -217,15 +226,15 @@ double weights(const Samples<T>& samples, const double* centroids, double alpha,
   const Cut cut(samples.n, d, k, sizeof(T), 1);
   Rows<T> rows = rows_of(samples, reference);
   rows.sample_weight = nullptr;
-  std::vector<double> squares(static_cast<std::size_t>(cut.n_chunks));
+  std::vector<double> witness(static_cast<std::size_t>(cut.n_chunks));
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
     cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
-      squares[static_cast<std::size_t>(chunk)] +=
+      witness[static_cast<std::size_t>(chunk)] +=
           kernels.weights(rows, begin, end, prepared.view, out, scratch);
     });
   });
-  double sum = 0;
-  for (double v : squares) sum += v;
+  double sum = prepared.finite ? 0 : std::nan("");
+  for (double v : witness) sum += v;
   return sum;
 }
 
@@ -251,11 +260,11 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
           sum += diff * diff;
         }
         squared_distances[i] = static_cast<T>(sum);
-        sums[static_cast<std::size_t>(chunk)] += sum;
+        sums[static_cast<std::size_t>(chunk)] += static_cast<double>(squared_distances[i]);
       }
     });
   });
-  double sum = 0;
+  double sum = prepared.finite ? 0 : std::nan("");
   for (double v : sums) sum += v;
   return sum;
 }

@@ -31,7 +31,7 @@ void find_reference(const Samples<T>& samples, T* reference);
 //     sum_w, sum_p (n_problems, k) = 2^-e_k sum_n s_n w_kn, 2^-e_k sum_n s_n p_kn
 //     exponent (n_problems, k) = e_k: 0, but for a column whose memberships underflow; its sums
 //     are then scaled by its own largest membership, which leaves their ratio exact
-//     objective (n_problems,) = J; not finite if any sample is not
+//     objective (n_problems,) = J; not finite if any sample is not, or if T overflows
 template <class T>
 void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
                 std::int64_t n_problems, std::int64_t k, const T* reference, int n_threads,
@@ -39,13 +39,14 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
                 double* objective);
 
 // IN centroids (k, d), alpha, reference (d,); OUT weights (n, k) of Eq. 38.
-// Returns sum ||x - reference||^2, not finite if any sample is not.
+// Returns a number that is not finite if any sample is not, or if T overflows.
 template <class T>
 double weights(const Samples<T>& samples, const double* centroids, double alpha, std::int64_t k,
                const T* reference, int n_threads, T* weights);
 
 // IN centroids (k, d), reference (d,); OUT labels (n,) of the nearest centroid and the squared
-// distance to it, summed without cancellation. Returns the sum of the latter.
+// distance to it, summed without cancellation. Returns the sum of the latter, not finite if T
+// overflows.
 template <class T>
 double assign(const Samples<T>& samples, const double* centroids, std::int64_t k,
               const T* reference, int n_threads, std::int32_t* labels, T* squared_distances);

@@ -848,3 +848,28 @@ def test_public_names():
     assert {"assign", "compute_weights", "ekm_statistics", "ekm_step", "update_centroids"} <= set(
         ekmfast.__all__
     )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda X: compute_weights(X, [[1.0], [1e39]], 1.0),
+        lambda X: ekm_step(X, [[1e200], [1.0]], 1.0),
+        lambda X: assign(X, [[1e39], [1.0]]),
+        lambda X: assign(X * np.float32(1e25), [[1e25], [0.0]]),
+    ],
+    ids=["compute_weights", "ekm_step", "assign", "assign distance"],
+)
+def test_overflow_of_float32_is_an_error(call):
+    X = np.array([[0.0], [4.0], [5.0]], np.float32)
+    with pytest.raises(ValueError, match="overflow float32"):
+        call(X)
+
+
+@pytest.mark.parametrize("alpha", [1e-20, 1e-45, 1e-300])
+def test_tiny_alpha_means_uniform_memberships(alpha):
+    X = np.array([[0.0], [4.0], [5.0]], np.float32)
+    centroids, objective = ekm_step(X, [[1.0], [2.0]], alpha)
+    np.testing.assert_allclose(centroids, [[3.0], [3.0]], rtol=1e-6)
+    # The mean of the two centroids' sums of 1/2 (x - c)^2: (13 + 8.5) / 2.
+    assert objective == pytest.approx(10.75, rel=1e-6)

@@ -54,7 +54,7 @@ struct Kernels {
                      void* scratch);
 
   // IN rows, begin, end, centroids; OUT weights (N, K) of Eq. 38, rows begin..end written.
-  // Returns the sum of ||x - reference||^2, which is not finite if any number read was not.
+  // Returns a sum that is not finite if any number read was not, or if a score overflowed.
   double (*weights)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
                     const Centroids<T>& centroids, T* weights, void* scratch);
 

@@ -472,20 +472,22 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const Scratch<F> s(scratch, n, d, k);
   pack<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
-  double squares = 0;
+  double finite_witness = 0;
   for (i64 p = 0; p < n_padded; p += P) {
     T* t = s.weights;  // one panel's worth suffices
     F best[kPanelVectors], expected[kPanelVectors];
     score_panel<F>(s.panels + p * d, d, c, t, best);
     weigh_panel<F>(s.sample_weight + p, k, best, t, s, expected);
     const i64 count = n - p < P ? n - p : P;
+    T e[P];
+    for (int v = 0; v < kPanelVectors; ++v) expected[v].store(e + v * F::W);
     for (i64 i = 0; i < count; ++i) {
       T* w = out + (begin + p + i) * k;
       for (i64 j = 0; j < k; ++j) w[j] = t[j * P + i];
-      squares += 2 * static_cast<double>(s.half_norm[p + i]);
+      finite_witness += static_cast<double>(s.half_norm[p + i]) + static_cast<double>(e[i]);
     }
   }
-  return squares;
+  return finite_witness;
 }
 
 template <class F>
