@@ -1,0 +1,49 @@
+"""Draw the picture of the README: ``python bench/readme_figure.py [FILE]``."""
+
+import sys
+from pathlib import Path
+
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from ekmfast import EKMeans
+from ekmfast.datasets import make_imbalanced_blobs
+from ekmfast.metrics import cluster_sizes
+from ekmfast.plotting import new_figure, plot_clusters
+
+SIZES = (2000, 50, 200)
+DEFAULT = Path(__file__).parent.parent / "docs" / "kmeans_vs_ekm.png"
+
+
+def main(path: Path) -> None:
+    X, y = make_imbalanced_blobs(SIZES)
+    figure, axes = new_figure(9.6, 3.5, columns=3, sharex=True, sharey=True)
+    plot_clusters(X, y, ax=axes[0, 0])
+    panels = [(f"truth: {', '.join(map(str, SIZES))}", axes[0, 0])]
+    estimators = {
+        "k-means": KMeans(3, n_init=10, random_state=0),
+        "equilibrium k-means": EKMeans(3, n_init=10, random_state=0),
+    }
+    for (name, estimator), ax in zip(estimators.items(), axes[0, 1:], strict=True):
+        labels = estimator.fit_predict(X)
+        # The order of clusters means nothing: give each the colour of its corner.
+        centroids = estimator.cluster_centers_
+        order = [int((-centroids.sum(axis=1)).argmax())]
+        rest = [k for k in range(3) if k not in order]
+        order += sorted(rest, key=lambda k: -centroids[k, 0])
+        rank = {k: i for i, k in enumerate(order)}
+        labels = [rank[k] for k in labels]
+        plot_clusters(X, labels, centroids, ax)
+        sizes = ", ".join(map(str, cluster_sizes(labels, 3)))
+        panels.append((f"{name}: {sizes}\nARI {adjusted_rand_score(y, labels):.2f}", ax))
+    for title, ax in panels:
+        ax.set_title(title, fontsize=11)
+        ax.set_aspect("equal")
+        ax.set_xticks([])
+        ax.set_yticks([])
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT)

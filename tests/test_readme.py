@@ -1,0 +1,69 @@
+"""What the README shows works as pasted."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ekmfast import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_python_runs_as_pasted():
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(block.splitlines()) <= 10
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # It says that all three clusters are found: the small one within a few points.
+    sizes = [int(n) for n in re.findall(r"\d+", done.stdout.splitlines()[0])]
+    assert abs(min(sizes) - 50) < 25
+
+
+def test_relative_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"^(?:    )?make (\w+)|`make (\w+)`", README, re.MULTILINE)):
+        name = target[0] or target[1]
+        assert re.search(rf"^{name}:", makefile, re.MULTILINE), name
+
+
+def test_names_in_the_table_exist():
+    import ekmfast
+
+    table = README.split("## What there is")[1].split("## ")[0]
+    for row in table.strip().splitlines()[2:]:
+        name, does = row.split("|")[1:3]
+        for public in re.findall(r"`(\w+)(?:\(.*?\))?`", name):
+            thing = getattr(ekmfast, public)
+            # For a module the right column lists what is in it.
+            if type(thing).__name__ == "module":
+                for member in re.findall(r"`(\w+)`", does):
+                    assert hasattr(thing, member), f"{public}.{member}"
+
+
+def test_files_of_the_demo_are_those_that_it_writes():
+    from test_cli import FILES
+
+    table = README.split("writes to `demo-out/`:")[1].split("\n\n")[1]
+    assert sorted(re.findall(r"`([\w.]+\.\w+)`", table)) == FILES
+
+
+def test_options_of_the_demo_exist(capsys):
+    assert {"--out", "--seed", "--images", "--anomalies"} <= set(re.findall(r"--\w+", README))
+    actions = cli._parser()._subparsers._group_actions[0].choices["demo"]._option_string_actions
+    for option in re.findall(r"`ekmfast demo[^`]*`", README):
+        assert set(re.findall(r"--\w+", option)) <= set(actions)
