@@ -407,7 +407,10 @@ def _cluster_draw(codes: Codes, draw: _Draw, settings: _Settings, seed: int) -> 
         if multiple != 1:
             fits[f"ekm_{multiple:g}x"] = _ekm(X, draw, starts, multiple * alpha)
     for multiple in NAIVE_MULTIPLES:
-        fits[f"naive_{multiple:g}x"] = _naive(X, draw, starts[0], multiple * alpha)
+        # From where EKM ended: the best of starts, and the same one for both formulas.
+        start = fits["ekm"].centroids
+        fits[f"stable_{multiple:g}x"] = _ekm(X, draw, [start], multiple * alpha)
+        fits[f"naive_{multiple:g}x"] = _naive(X, draw, start, multiple * alpha)
     fits["kmeans"] = _kmeans(X, draw, starts)
     return fits
 
@@ -555,21 +558,26 @@ def _tsne(
     seed: int,
     out: Path,
 ) -> Path:
+    from scipy.spatial.distance import cdist
     from sklearn.manifold import TSNE
 
     from ekmfast import report
 
     shown = ["ekm_0.1x", "ekm", "ekm_10x"]
     X = codes[draw.rows]
-    together = np.concatenate([X, *(fits[key].centroids for key in shown)])
+    centroids = np.concatenate([fits[key].centroids for key in shown])
+    # t-SNE pushes equal points apart, so centroids that coincide enter it as one.
+    apart = cdist(centroids, centroids) / _radius(X)
+    first = (apart < 0.01).argmax(axis=1)
+    distinct, inverse = np.unique(first, return_inverse=True)
     plane = TSNE(
         init="pca",
         perplexity=min(30.0, (len(X) - 1) / 4),
         max_iter=settings.tsne_iterations,
         random_state=seed,
-    ).fit_transform(together.astype(np.float32))
-    points, centroids = plane[: len(X)], plane[len(X) :].reshape(len(shown), 3, 2)
-    panels = {key: (fits[key], c) for key, c in zip(shown, centroids, strict=True)}
+    ).fit_transform(np.concatenate([X, centroids[distinct]]).astype(np.float32))
+    points, drawn = plane[: len(X)], plane[len(X) :][inverse].reshape(len(shown), 3, 2)
+    panels = {key: (fits[key], c) for key, c in zip(shown, drawn, strict=True)}
     return report.tsne_figure(points, draw.classes, panels, names, out / "tsne.png")
 
 
