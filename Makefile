@@ -14,9 +14,6 @@ CONSTRAINTS := $(shell $(PYTHON) -c 'import pathlib; print(pathlib.Path("constra
 export PIP_CONSTRAINT := $(CONSTRAINTS)
 export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-ifdef TORCH_INDEX
-export PIP_EXTRA_INDEX_URL := $(TORCH_INDEX)
-endif
 
 # What an editable install must be made anew for; Python files are read where they lie.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
@@ -35,8 +32,7 @@ help:
 	@echo
 	@echo 'PYTHON=python3.12         another interpreter (for a new $(VENV))'
 	@echo 'PYTEST_ARGS="-k kernels"  more arguments for pytest; BENCH_ARGS for the benchmarks'
-	@echo 'TORCH_INDEX=https://download.pytorch.org/whl/cpu'
-	@echo '                          a further package index, here the one of torch without CUDA'
+	@echo 'PIP_EXTRA_INDEX_URL=...    a further package index, such as one of torch without CUDA'
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/ekmfast demo --out $(DEMO_OUT)

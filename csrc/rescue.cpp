@@ -13,6 +13,9 @@ namespace {
 constexpr double kLn2 = 0.69314718055994530942;
 constexpr double kLog2E = 1.44269504088896340736;
 constexpr std::int64_t kChunkRows = 4096;
+// Powers of two below a column's largest term at which another adds nothing: 53 bits of a double,
+// and room for the factor 1 - alpha (d - E), which grows with the distance but not like 2^d.
+constexpr double kNegligible = 100;
 
 // Sums of one column over some rows, all multiplied by 2^-exponent.
 struct Column {
@@ -48,6 +51,13 @@ void rescue_columns(const Samples<T>& samples, const double* centroids, double a
   const std::int64_t n_chunks = (samples.n + kChunkRows - 1) / kChunkRows;
   std::vector<std::vector<Column>> partial(static_cast<std::size_t>(n_chunks));
 
+  // Feature by feature for all centroids at once, which compilers turn into vectors without
+  // reordering any sum.
+  std::vector<double> transposed(static_cast<std::size_t>(d * k));
+  for (std::int64_t j = 0; j < k; ++j)
+    for (std::int64_t f = 0; f < d; ++f)
+      transposed[static_cast<std::size_t>(f * k + j)] = centroids[j * d + f];
+
   parallel_for(n_chunks, n_threads, [&](std::int64_t chunk, int) {
     std::vector<Column>& mine = partial[static_cast<std::size_t>(chunk)];
     mine.resize(static_cast<std::size_t>(n_columns));
@@ -58,16 +68,24 @@ void rescue_columns(const Samples<T>& samples, const double* centroids, double a
       const T* x = samples.x + i * samples.stride;
       const double s = samples.sample_weight ? static_cast<double>(samples.sample_weight[i]) : 1.0;
       if (!(s > 0)) continue;
-      double best = -std::numeric_limits<double>::infinity();
-      for (std::int64_t j = 0; j < k; ++j) {
-        double sum = 0;
-        for (std::int64_t f = 0; f < d; ++f) {
-          const double diff = static_cast<double>(x[f]) - centroids[j * d + f];
-          sum += diff * diff;
-        }
-        r[static_cast<std::size_t>(j)] = -0.5 * alpha * kLog2E * sum;
-        best = std::max(best, r[static_cast<std::size_t>(j)]);
+      std::fill(r.begin(), r.end(), 0.0);
+      for (std::int64_t f = 0; f < d; ++f) {
+        const double v = static_cast<double>(x[f]);
+        const double* c = transposed.data() + f * k;
+        double* sum = r.data();
+        for (std::int64_t j = 0; j < k; ++j) sum[j] += (v - c[j]) * (v - c[j]);
       }
+      double best = -std::numeric_limits<double>::infinity();
+      for (double& v : r) {
+        v *= -0.5 * alpha * kLog2E;
+        best = std::max(best, v);
+      }
+      // r - best bounds log2 p from above: most rows add nothing to a column beside its largest.
+      bool adds = false;
+      for (std::int64_t c = 0; c < n_columns; ++c)
+        adds = adds || r[static_cast<std::size_t>(columns[c])] - best >
+                           mine[static_cast<std::size_t>(c)].exponent - kNegligible;
+      if (!adds) continue;
       double total = 0, moment = 0;
       for (double& v : r) {
         v -= best;
