@@ -53,6 +53,8 @@ class build_ext(pybind11_build_ext):  # noqa: N801 - setuptools' name for the co
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = [name for names in pool.map(compile_one, jobs) for name in names]
         ext.extra_objects = objects
+        # The check for what is up to date sees no sources below: link whenever objects were made.
+        self.force = True
         sources, ext.sources = ext.sources, []
         try:
             super().build_extension(ext)

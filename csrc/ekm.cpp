@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -138,6 +139,80 @@ double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
   return static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(2 * d + 10);
 }
 
+// One chunk's sums of one problem: [sum_wx (k, d) | sum_w (k) | sum_p (k) | objective].
+std::int64_t sums_size(std::int64_t d, std::int64_t k) { return k * d + 2 * k + 1; }
+
+template <class T>
+double total_weight(const Samples<T>& samples) {
+  if (!samples.sample_weight) return static_cast<double>(samples.n);
+  double sum = 0;
+  for (std::int64_t i = 0; i < samples.n; ++i) sum += static_cast<double>(samples.sample_weight[i]);
+  return sum;
+}
+
+// A block of rows of U, widened to T.
+template <class T, class U>
+struct Widened {
+  std::vector<T> x, sample_weight, reference;
+  Rows<T> rows;
+
+  Widened(const Samples<U>& samples, const U* ref, std::int64_t begin, std::int64_t end)
+      : reference(ref, ref + samples.d) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const U* row = samples.x + i * samples.stride;
+      x.insert(x.end(), row, row + samples.d);
+    }
+    if (samples.sample_weight)
+      sample_weight.assign(samples.sample_weight + begin, samples.sample_weight + end);
+    rows = {x.data(), samples.d, samples.d,
+            samples.sample_weight ? sample_weight.data() : nullptr, reference.data()};
+  }
+};
+
+// Sums of all rows, (n_problems, sums_size), computed in T. The objective of a problem whose
+// centroids T cannot hold is NaN.
+template <class T, class U>
+std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
+                            const double* alpha, std::int64_t n_problems, std::int64_t k,
+                            const U* reference, int n_threads) {
+  const std::int64_t d = samples.d, size = sums_size(d, k);
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  const std::vector<T> ref(reference, reference + d);
+  std::vector<Prepared<T>> prepared;
+  std::vector<Centroids<T>> views;
+  for (std::int64_t s = 0; s < n_problems; ++s) {
+    prepared.emplace_back(centroids + s * k * d, alpha[s], k, d, ref.data(), kernels.tile_k);
+    views.push_back(prepared.back().view);
+  }
+
+  const Cut cut(samples.n, d, k, sizeof(T), n_problems * size);
+  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * n_problems * size));
+  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    std::vector<Sums> sums;
+    for (std::int64_t s = 0; s < n_problems; ++s) {
+      double* at = partial.data() + (chunk * n_problems + s) * size;
+      sums.push_back({at, at + k * d, at + k * d + k, at + k * d + 2 * k});
+    }
+    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+      if constexpr (std::is_same<T, U>::value) {
+        kernels.statistics(rows_of(samples, reference), begin, end, views.data(), sums.data(),
+                           n_problems, scratch);
+      } else {
+        const Widened<T, U> block(samples, reference, begin, end);
+        kernels.statistics(block.rows, 0, end - begin, views.data(), sums.data(), n_problems,
+                           scratch);
+      }
+    });
+  });
+
+  std::vector<double> total(static_cast<std::size_t>(n_problems * size));
+  reduce(partial, cut.n_chunks, n_problems * size, n_threads, total.data());
+  for (std::int64_t s = 0; s < n_problems; ++s)
+    if (!prepared[static_cast<std::size_t>(s)].finite)
+      total[static_cast<std::size_t>((s + 1) * size - 1)] = std::nan("");
+  return total;
+}
+
 }  // namespace
 
 template <class T>
@@ -161,54 +236,44 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
                 std::int64_t n_problems, std::int64_t k, const T* reference, int n_threads,
                 double* sum_wx, double* sum_w, double* sum_p, double* exponent,
                 double* objective) {
-  const std::int64_t d = samples.d;
-  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  const std::int64_t d = samples.d, size = sums_size(d, k);
   n_threads = useful_threads(
       n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
+  const std::vector<double> total =
+      sum_all<T>(samples, centroids, alpha, n_problems, k, reference, n_threads);
+  const double weight = total_weight(samples);
 
-  std::vector<Prepared<T>> prepared;
-  std::vector<Centroids<T>> views;
-  for (std::int64_t s = 0; s < n_problems; ++s) {
-    prepared.emplace_back(centroids + s * k * d, alpha[s], k, d, reference, kernels.tile_k);
-    views.push_back(prepared.back().view);
-  }
-
-  // One chunk's sums of one problem: [sum_wx (k, d) | sum_w (k) | sum_p (k) | objective].
-  const std::int64_t size = k * d + 2 * k + 1;
-  const Cut cut(samples.n, d, k, sizeof(T), n_problems * size);
-  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * n_problems * size));
-  const Rows<T> rows = rows_of(samples, reference);
-  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
-    std::vector<Sums> sums;
-    for (std::int64_t s = 0; s < n_problems; ++s) {
-      double* at = partial.data() + (chunk * n_problems + s) * size;
-      sums.push_back({at, at + k * d, at + k * d + k, at + k * d + 2 * k});
-    }
-    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
-      kernels.statistics(rows, begin, end, views.data(), sums.data(), n_problems, scratch);
-    });
-  });
-
-  std::vector<double> total(static_cast<std::size_t>(n_problems * size));
-  reduce(partial, cut.n_chunks, n_problems * size, n_threads, total.data());
-
-  double total_weight = static_cast<double>(samples.n);
-  if (samples.sample_weight) {
-    total_weight = 0;
-    for (std::int64_t i = 0; i < samples.n; ++i)
-      total_weight += static_cast<double>(samples.sample_weight[i]);
-  }
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double* at = total.data() + s * size;
     std::copy(at, at + k * d, sum_wx + s * k * d);
     std::copy(at + k * d, at + k * d + k, sum_w + s * k);
     std::copy(at + k * d + k, at + k * d + 2 * k, sum_p + s * k);
-    objective[s] = prepared[static_cast<std::size_t>(s)].finite ? at[size - 1] : std::nan("");
+    objective[s] = at[size - 1];
     std::fill(exponent + s * k, exponent + (s + 1) * k, 0.0);
     if (samples.n == 0 || !std::isfinite(objective[s])) continue;
+
     std::vector<std::int64_t> columns;
     for (std::int64_t i = 0; i < k; ++i)
-      if (underflowed<T>(sum_p[s * k + i], total_weight)) columns.push_back(i);
+      if (underflowed<T>(sum_p[s * k + i], weight)) columns.push_back(i);
+    if (columns.empty()) continue;
+    if (sizeof(T) < sizeof(double)) {
+      // float64 reaches 2^800 times deeper at twice the cost of a pass; few columns need more.
+      const std::vector<double> deeper =
+          sum_all<double>(samples, centroids + s * k * d, alpha + s, 1, k, reference, n_threads);
+      std::vector<std::int64_t> still;
+      for (std::int64_t i : columns) {
+        const double p = deeper[static_cast<std::size_t>(k * d + k + i)];
+        if (underflowed<double>(p, weight)) {
+          still.push_back(i);
+          continue;
+        }
+        sum_p[s * k + i] = p;
+        sum_w[s * k + i] = deeper[static_cast<std::size_t>(k * d + i)];
+        std::copy(deeper.begin() + i * d, deeper.begin() + (i + 1) * d,
+                  sum_wx + (s * k + i) * d);
+      }
+      columns.swap(still);
+    }
     if (!columns.empty())
       rescue_columns(samples, centroids + s * k * d, alpha[s], k, columns.data(),
                      static_cast<std::int64_t>(columns.size()), reference, n_threads,
