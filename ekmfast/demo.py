@@ -213,10 +213,11 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
     print(data.source, flush=True)
     train, held = _split(data.labels, seed)
 
-    plain, augmented, results = _train(data, train, held, settings, seed, seconds)
-    exported = max([augmented, plain], key=lambda pair: pair[1])[0]
-    with _stage("export, reload, encode", seconds):
-        loaded, codes = _export_and_encode(exported, data.images, out / "model.ts")
+    with _one_torch_thread():
+        plain, augmented, results = _train(data, train, held, settings, seed, seconds)
+        exported = max([augmented, plain], key=lambda pair: pair[1])[0]
+        with _stage("export, reload, encode", seconds):
+            loaded, codes = _export_and_encode(exported, data.images, out / "model.ts")
     with _stage("cluster", seconds):
         draws = {name: _draw(data.labels, data.triple, r, seed) for name, r in RATIOS.items()}
         fits = {name: _cluster_draw(codes, draws[name], settings, seed) for name in RATIOS}
@@ -229,7 +230,7 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
             "path": report.path_figure(paths, fits, out / "path.png"),
             "tsne": _tsne(codes, draws["20:1:1"], fits["20:1:1"], names, settings, seed, out),
         }
-    with _stage("anomalies", seconds):
+    with _stage("anomalies", seconds), _one_torch_thread():
         anomaly, pictures["anomalies"] = _anomalies(loaded, data, held, seed, out)
 
     seconds["total"] = time.perf_counter() - started
@@ -260,6 +261,23 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     yield
     seconds[name] = time.perf_counter() - started
     print(f"{seconds[name]:6.1f} s  {name}", flush=True)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Train on one thread, so that the same seed gives the same model on any number of cores.
+
+    The layers are too small to gain much from more, and threads that wait for each other lose
+    several times over where another program wants a core too.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _smaller(data: DemoData) -> DemoData:
@@ -460,6 +478,7 @@ def _kmeans(X: Codes, draw: _Draw, starts: list[Codes]) -> Fit:
 def _naive(X: Codes, draw: _Draw, start: Codes, alpha: float) -> Fit:
     """The formula without a shift and with 1e-8 in its denominators, from one start."""
     from ekmfast import assign, ekm_statistics
+    from ekmfast._base import merge_coincident
     from ekmfast._reference import naive_update, naive_weights
 
     centroids, converged, n_iter = start, False, 0
@@ -473,7 +492,8 @@ def _naive(X: Codes, draw: _Draw, start: Codes, alpha: float) -> Fit:
     return _scored(
         X,
         draw,
-        assign(X, centroids)[0].astype(np.int64),
+        # As in EKMeans: centroids in one point are one cluster, not a matter of rounding.
+        merge_coincident(centroids, alpha)[assign(X, centroids)[0]].astype(np.int64),
         centroids,
         alpha=alpha,
         objective=float(ekm_statistics(X, centroids, alpha).objective),

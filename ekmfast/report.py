@@ -162,10 +162,9 @@ def _finetune_reading(scores: Scores) -> str:
     n = scores["n_validation"]
     difference = round((augmented - plain) * n)
     if difference == 0:
-        text = "With and without augmentation as many validation images are classified rightly"
-    else:
-        way = "more" if difference > 0 else "fewer"
-        text = f"With augmentation {abs(difference)} {way} of {n} validation images are right"
+        return "With and without augmentation as many validation images are classified rightly."
+    way = "more" if difference > 0 else "fewer"
+    text = f"With augmentation {abs(difference)} {way} of {n} validation images are right"
     # Two standard errors of a difference between two shares on the same number of images.
     p = (plain + augmented) / 2
     if abs(augmented - plain) <= 2 * np.sqrt(2 * max(p * (1 - p), 1 / n) / n):
