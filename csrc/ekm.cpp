@@ -43,8 +43,12 @@ struct Cut {
     const std::int64_t fit = kBlockBytes / (element * (2 * d + k)) / kRowUnit * kRowUnit;
     block_rows = std::clamp<std::int64_t>(fit, kRowUnit, 32 * kRowUnit);
     n_blocks = (n + block_rows - 1) / block_rows;
-    // Enough chunks for many threads, few enough that adding them up stays cheap.
-    n_chunks = std::min(n_blocks, std::clamp<std::int64_t>((1 << 20) / std::max<std::int64_t>(sums, 1), 16, 128));
+    // Enough chunks for many threads, few enough that adding them up stays cheap and that their
+    // sums, kept until then, stay within some 64 MB (or four chunks).
+    sums = std::max<std::int64_t>(sums, 1);
+    const std::int64_t cheap = std::clamp<std::int64_t>((1 << 20) / sums, 16, 128);
+    const std::int64_t small = std::max<std::int64_t>((1 << 23) / sums, 4);
+    n_chunks = std::min({n_blocks, cheap, small});
   }
 
   std::int64_t first_block(std::int64_t chunk) const { return chunk * n_blocks / n_chunks; }
