@@ -85,9 +85,16 @@ class Statistics:
         )
 
 
+def _as_numbers(name: str, value: ArrayLike, dtype: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+
+
 def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     if not isinstance(X, np.ndarray):
-        X = np.asarray(X, dtype=np.float64)
+        X = _as_numbers(name, X, np.float64)
     if X.dtype != np.float32 and X.dtype != np.float64:
         raise TypeError(
             f"{name} must be float32 or float64 in native byte order, got {X.dtype}; "
@@ -110,7 +117,7 @@ def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
 
 
 def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
-    C = np.ascontiguousarray(centroids, dtype=np.float64)
+    C = np.asarray(_as_numbers("centroids", centroids, np.float64), order="C")
     if C.ndim != 2 and not (several and C.ndim == 3):
         allowed = "(K, D) or (S, K, D)" if several else "(K, D)"
         raise ValueError(f"centroids must have shape {allowed}, got {C.shape}")
@@ -139,7 +146,7 @@ def _check_alpha(alpha: ArrayLike, shape: tuple[int, ...]) -> Float64:
 def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
     if sample_weight is None:
         return None
-    s = np.ascontiguousarray(sample_weight, dtype=X.dtype)
+    s = np.asarray(_as_numbers("sample_weight", sample_weight, X.dtype), order="C")
     if s.shape != (X.shape[0],):
         raise ValueError(f"sample_weight must have shape ({X.shape[0]},), got {s.shape}")
     if not (np.isfinite(s).all() and (s >= 0).all()):

@@ -873,3 +873,12 @@ def test_tiny_alpha_means_uniform_memberships(alpha):
     np.testing.assert_allclose(centroids, [[3.0], [3.0]], rtol=1e-6)
     # The mean of the two centroids' sums of 1/2 (x - c)^2: (13 + 8.5) / 2.
     assert objective == pytest.approx(10.75, rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", ["a", [[1.0, 2.0], [3.0]], [[1j, 0]]], ids=str)
+@pytest.mark.parametrize("name", ["X", "centroids", "sample_weight"])
+def test_what_is_not_an_array_of_numbers_is_named(name, bad):
+    arguments = {"X": [[0.0, 0.0], [1.0, 1.0]], "centroids": [[0.0, 0.0]], "sample_weight": None}
+    arguments[name] = bad
+    with pytest.raises(ValueError, match=f"{name} must be an array of real numbers"):
+        ekm_step(**arguments, alpha=1.0)
