@@ -143,6 +143,8 @@ def plot_sizes(
     ------
     ImportError
         If Matplotlib is not installed.
+    TypeError
+        If ``sizes`` is not a dict.
     ValueError
         If there is nothing to draw, or the lengths differ.
 
@@ -153,7 +155,13 @@ def plot_sizes(
     >>> len(axes.patches)
     4
     """
-    lengths = {len(row) for row in sizes.values()}
+    try:
+        rows = list(sizes.items())
+    except AttributeError:
+        raise TypeError(
+            f"sizes is a {type(sizes).__name__}: must be a dict of names to sizes"
+        ) from None
+    lengths = {len(row) for _, row in rows}
     if len(lengths) != 1:
         raise ValueError(f"sizes has rows of lengths {sorted(lengths)}: must be one length")
     n_clusters = lengths.pop()
@@ -163,7 +171,7 @@ def plot_sizes(
     if ax is None:
         ax = new_figure(5, 3)[1][0, 0]
     width = 0.8 / len(sizes)
-    for i, (name, row) in enumerate(sizes.items()):
+    for i, (name, row) in enumerate(rows):
         at = np.arange(n_clusters) + (i - (len(sizes) - 1) / 2) * width
         bars = ax.bar(at, row, 0.92 * width, color=PALETTE[i % len(PALETTE)], label=name)
         ax.bar_label(bars, fontsize=8, padding=1)

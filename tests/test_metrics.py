@@ -93,3 +93,5 @@ def test_bad_pictures_are_refused():
         plot_sizes({"a": [1], "b": [1, 2]})
     with pytest.raises(ValueError, match="1 entries"):
         plot_sizes({"a": [1, 2]}, names=["x"])
+    with pytest.raises(TypeError, match="sizes is a list: must be a dict"):
+        plot_sizes([1, 2])
