@@ -159,7 +159,7 @@ class EKMeans(CentroidEstimator):
             raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}")
 
         backend = CpuBackend(X, weight, check_n_threads(self.n_threads))
-        _, dispersion, _ = backend.mean_and_dispersion()
+        dispersion = backend.dispersion()
         if not np.isfinite(dispersion):
             raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
@@ -201,8 +201,8 @@ class EKMeans(CentroidEstimator):
         self.labels_ = self._merged_[labels].astype(np.int32)
         if not run.converged:
             warnings.warn(
-                f"EKMeans did not converge in max_iter={self.max_iter} passes: raise max_iter or "
-                "tol, or try another alpha.",
+                f"EKMeans stopped after {run.n_iter} passes without converging "
+                f"(max_iter={self.max_iter}): raise max_iter or tol, or try another alpha.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -63,8 +63,8 @@ class CpuBackend:
         self._reference = sums.reference
         return sums
 
-    def mean_and_dispersion(self) -> tuple[Float64, float, float]:
-        """The mean (D,), mean of 1/2 ||x - mean||^2, and total weight, in two passes.
+    def dispersion(self) -> float:
+        """The weighted mean of 1/2 ||x - mean||^2, in two passes.
 
         With one centroid the weights are 1, so J is the dispersion about that centroid whatever
         alpha is. The second pass, about the mean itself, does not cancel.
@@ -73,6 +73,5 @@ class CpuBackend:
         start = self._reference if self._reference is not None else np.zeros(self.X.shape[1])
         first = self.statistics(start[None, None, :].copy(), one)
         mean = first.ratio(start[None, None, :])
-        total = float(first.sum_w[0, 0])
         second = self.statistics(mean, one)
-        return mean[0, 0], float(second.objective[0]) / total, total
+        return float(second.objective[0] / first.sum_w[0, 0])
