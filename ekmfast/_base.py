@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -15,10 +16,12 @@ from sklearn.base import (
     ClusterMixin,
     TransformerMixin,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import kernels
+from ._solver import Run
 
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
@@ -54,6 +57,8 @@ class CentroidEstimator(
 ):
     """Base of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
 
+    n_clusters: int
+    max_iter: int
     n_threads: int | None
     cluster_centers_: NDArray[Any]
     alpha_: float
@@ -164,3 +169,39 @@ class CentroidEstimator(
             n_threads=self.n_threads,
         )
         return -float(sums.objective)
+
+    def _keep(self, run: Run, X: NDArray[Any], alpha: float) -> None:
+        if not np.isfinite(run.objective):
+            raise ValueError(
+                "no start gave a finite objective: the initial centroids are too far from X"
+            )
+        self.alpha_ = alpha
+        self.cluster_centers_ = run.centroids.astype(X.dtype)
+        self.objective_ = run.objective
+        self.objective_history_ = np.array(run.history)
+        self.n_iter_ = run.n_iter
+        self.converged_ = run.converged
+        self._merged_ = merge_coincident(run.centroids, alpha)
+        self.n_clusters_effective_ = len(np.unique(self._merged_))
+        labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
+        self.labels_ = self._merged_[labels].astype(np.int32)
+        if not run.converged:
+            warnings.warn(
+                f"{type(self).__name__} stopped after {run.n_iter} passes without converging "
+                f"(max_iter={self.max_iter}): raise max_iter or tol, or try another alpha.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if self.n_clusters_effective_ < self.n_clusters:
+            warnings.warn(
+                f"only {self.n_clusters_effective_} of {self.n_clusters} centroids are distinct: "
+                "alpha may be too small, or n_clusters too large for X.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+def print_pass(iteration: int, runs: list[Run]) -> None:
+    best = min(run.objective for run in runs)
+    going = sum(not run.done for run in runs)
+    print(f"pass {iteration}: best objective {best:.8g}, {going} of {len(runs)} runs going")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CpuBackend
-from ._base import CentroidEstimator, check_integer, check_number, merge_coincident
+from ._base import CentroidEstimator, check_integer, check_number, print_pass
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._solver import OBJECTIVE_RESOLUTION, Run, solve
+from ._solver import OBJECTIVE_RESOLUTION, solve
 from ._threads import check_n_threads
-from .kernels import assign
 
 
 class EKMeans(CentroidEstimator):
@@ -179,43 +176,7 @@ class EKMeans(CentroidEstimator):
             radius=float(np.sqrt(2 * dispersion)),
             resolution=OBJECTIVE_RESOLUTION[X.itemsize],
             max_iter=self.max_iter,
-            report=_print_pass if self.verbose else None,
+            report=print_pass if self.verbose else None,
         )
         self._keep(min(runs, key=lambda run: run.objective), X, alpha)
         return self
-
-    def _keep(self, run: Run, X: NDArray[Any], alpha: float) -> None:
-        if not np.isfinite(run.objective):
-            raise ValueError(
-                "no start gave a finite objective: the initial centroids are too far from X"
-            )
-        self.alpha_ = alpha
-        self.cluster_centers_ = run.centroids.astype(X.dtype)
-        self.objective_ = run.objective
-        self.objective_history_ = np.array(run.history)
-        self.n_iter_ = run.n_iter
-        self.converged_ = run.converged
-        self._merged_ = merge_coincident(run.centroids, alpha)
-        self.n_clusters_effective_ = len(np.unique(self._merged_))
-        labels, _ = assign(X, self.cluster_centers_, n_threads=self.n_threads)
-        self.labels_ = self._merged_[labels].astype(np.int32)
-        if not run.converged:
-            warnings.warn(
-                f"EKMeans stopped after {run.n_iter} passes without converging "
-                f"(max_iter={self.max_iter}): raise max_iter or tol, or try another alpha.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        if self.n_clusters_effective_ < self.n_clusters:
-            warnings.warn(
-                f"only {self.n_clusters_effective_} of {self.n_clusters} centroids are distinct: "
-                "alpha may be too small, or n_clusters too large for X.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-
-
-def _print_pass(iteration: int, runs: list[Run]) -> None:
-    best = min(run.objective for run in runs)
-    going = sum(not run.done for run in runs)
-    print(f"pass {iteration}: best objective {best:.8g}, {going} of {len(runs)} runs going")
