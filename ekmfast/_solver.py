@@ -9,18 +9,23 @@ near zero and throw a centroid far away. With P the sum of memberships:
   (that is how a dead centroid comes back), but only so often, since it can loop; from then on it
   takes the damped step like the others.
 
+Away from weak columns Anderson acceleration proposes where to go: the last few steps say how the
+step changes with the centroids, and the proposal is where that linear model has it vanish. It is
+taken only if J does not rise; otherwise the run falls back to the damped step.
+
 Where a step turns back on the one before it, the map overshoots (its slope along the step is below
 -1, or not far above): the next step is cut to what the secant through both says.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ._backends.cpu import CentredStatistics
 
@@ -29,8 +34,11 @@ Float64 = NDArray[np.float64]
 THETA = 0.1
 MAX_WEAK_JUMPS = 20
 MAX_HALVINGS = 12
+WINDOW = 5
 # J is a sum of rounded numbers: a rise below this share of it is not one.
 OBJECTIVE_RESOLUTION = {4: 1e-6, 8: 1e-13}
+# A run is given up when its last fall of J, repeated this often, would not reach the best run.
+HOPELESS_FALLS = 50
 
 
 class Backend(Protocol):
@@ -44,52 +52,73 @@ class Run:
     """One restart: where it is, and where it would go next."""
 
     centroids: Float64  # (K, D), the last accepted
+    alpha: float
     objective: float = np.inf
     step: Float64 | None = None  # from centroids to the full proposal
     size: float = 1.0  # share of the step that is tried
+    leap: Float64 | None = None  # Anderson's proposal, tried before the step
+    past: deque[tuple[Float64, Float64]] = field(default_factory=deque)  # centroids and steps
     n_halvings: int = 0
     n_jumps: int = 0
     jumping: bool = False  # the step holds an exact ratio: a rise of J is allowed
     n_iter: int = 0
     converged: bool = False
+    given_up: bool = False
     done: bool = False
     history: list[float] = field(default_factory=list)
 
     def candidate(self) -> Float64:
+        if self.leap is not None:
+            return self.leap
         if self.step is None:
             return self.centroids
         return self.centroids + self.size * self.step
 
 
+@dataclass(frozen=True)
+class Rules:
+    """When a run is done."""
+
+    threshold: float  # length of a step, in units of the data
+    resolution: float  # relative rounding of J
+    window: int  # steps that Anderson's proposal looks back on; 0 for none
+
+
 def solve(
     backend: Backend,
     starts: Float64,
-    alpha: float,
+    alpha: ArrayLike,
     *,
     tol: float,
     radius: float,
     resolution: float,
     max_iter: int,
+    window: int = WINDOW,
+    compete: bool = False,
     report: Callable[[int, list[Run]], None] | None = None,
 ) -> list[Run]:
     """Iterate every start (S, K, D) until its step is <= tol * sqrt(K) * radius.
 
-    ``radius`` is the root mean square distance of a sample from the mean, which makes ``tol`` free
-    of units and of the origin; ``resolution`` the relative rounding of J. One pass over the data
-    evaluates all runs that are still going. ``max_iter`` bounds the passes.
+    ``alpha`` is a number or (S,). ``radius`` is the root mean square distance of a sample from the
+    mean, which makes ``tol`` free of units and of the origin; ``resolution`` the relative rounding
+    of J. One pass over the data evaluates all runs that are still going. ``max_iter`` bounds the
+    passes. With ``compete``, runs of one alpha that will not reach the best of them are given up.
     """
-    runs = [Run(start) for start in starts]
-    threshold = tol * np.sqrt(starts.shape[1]) * radius
+    alphas = np.broadcast_to(np.asarray(alpha, np.float64), len(starts))
+    runs = [Run(start, float(a)) for start, a in zip(starts, alphas, strict=True)]
+    rules = Rules(tol * np.sqrt(starts.shape[1]) * radius, resolution, window)
     for iteration in range(max_iter):
         going = [run for run in runs if not run.done]
         if not going:
             break
         candidates = np.stack([run.candidate() for run in going])
-        sums = backend.statistics(candidates, np.full(len(going), alpha))
+        sums = backend.statistics(candidates, np.array([run.alpha for run in going]))
         ratios = sums.ratio(candidates)
         for i, run in enumerate(going):
             run.n_iter += 1
-            _advance(run, candidates[i], sums, ratios[i], i, threshold, resolution)
+            _advance(run, candidates[i], sums, ratios[i], i, rules)
+        if compete:
+            _give_up_the_hopeless(runs)
         if report is not None:
             report(iteration + 1, runs)
     return runs
@@ -101,23 +130,26 @@ def _advance(
     sums: CentredStatistics,
     ratio: Float64,
     i: int,
-    threshold: float,
-    resolution: float,
+    rules: Rules,
 ) -> None:
     objective = float(sums.objective[i])
     if not np.isfinite(objective):  # ran off to where distances overflow: step back
         objective = np.inf
-    rises = objective > run.objective + resolution * abs(run.objective)
+    rises = objective > run.objective + rules.resolution * abs(run.objective)
+    if rises and run.leap is not None:
+        run.leap = None
+        run.past.clear()
+        return
     if rises and run.step is not None and not run.jumping:
         run.size /= 2
         run.n_halvings += 1
         if run.n_halvings > MAX_HALVINGS:
             # No descent along the step at the resolution of J: this is as low as it gets here.
             run.done = True
-            run.converged = bool(np.linalg.norm(run.step) * run.size <= threshold)
+            run.converged = bool(np.linalg.norm(run.step) * run.size <= rules.threshold)
         return
-    moved, last_step = candidate - run.centroids, run.step
-    run.centroids, run.objective = candidate, objective
+    moved, last_step, leapt = candidate - run.centroids, run.step, run.leap is not None
+    run.centroids, run.objective, run.leap = candidate, objective, None
     run.history.append(objective)
     run.n_halvings = 0
 
@@ -131,12 +163,18 @@ def _advance(
         share = sums.sum_w[i] / np.maximum(sums.sum_w[i], THETA * sums.sum_p[i])
     share = np.where(weak | ~np.isfinite(share), 1.0, share)
     run.step = share[:, None] * (ratio - candidate)
-    run.size = 1.0 if last_step is None else _secant_size(moved, last_step, run.step)
+    run.size = 1.0
+    if last_step is not None and not leapt:
+        run.size = _secant_size(moved, last_step, run.step)
     length = float(np.linalg.norm(run.step))
     if not np.isfinite(length):
         run.done = True
-    elif length <= threshold:
+    elif length <= rules.threshold:
         run.done = run.converged = True
+    elif run.jumping:
+        run.past.clear()
+    elif rules.window:
+        run.leap = _anderson(run, rules.window)
 
 
 def _secant_size(moved: Float64, last_step: Float64, step: Float64) -> float:
@@ -149,3 +187,39 @@ def _secant_size(moved: Float64, last_step: Float64, step: Float64) -> float:
         return 1.0
     share = np.vdot(moved, moved) / np.vdot(moved, last_step - step)
     return float(np.clip(share, 2.0**-6, 1.0))
+
+
+def _anderson(run: Run, window: int) -> Float64 | None:
+    """Where the last steps, taken as linear in the centroids, would vanish; None for no idea.
+
+    With dC_j = C - C_j and dG_j = g - g_j against the last points: gamma minimises
+    ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
+    """
+    assert run.step is not None
+    centroids, step = run.centroids, run.step
+    proposal = None
+    if run.past:
+        moves = np.stack([(centroids - c).ravel() for c, _ in run.past], axis=1)
+        turns = np.stack([(step - g).ravel() for _, g in run.past], axis=1)
+        scale = np.linalg.norm(turns, axis=0)
+        if (scale > 0).all():
+            gamma = np.linalg.lstsq(turns / scale, step.ravel(), rcond=1e-6)[0] / scale
+            leap = centroids + step - ((moves + turns) @ gamma).reshape(step.shape)
+            proposal = leap if np.isfinite(leap).all() else None
+    run.past.append((centroids, step))
+    while len(run.past) > window:
+        run.past.popleft()
+    return proposal
+
+
+def _give_up_the_hopeless(runs: list[Run]) -> None:
+    best: dict[float, float] = {}
+    for run in runs:
+        if run.converged:
+            best[run.alpha] = min(run.objective, best.get(run.alpha, np.inf))
+    for run in runs:
+        if run.done or run.jumping or run.leap is None or len(run.history) < 4:
+            continue
+        fall = max(run.history[-3] - run.history[-2], run.history[-2] - run.history[-1])
+        if run.objective - HOPELESS_FALLS * fall > best.get(run.alpha, np.inf):
+            run.done = run.given_up = True
