@@ -1,0 +1,34 @@
+"""Write the golden files of this version: ``python tests/golden/make.py``, once before a release.
+
+A file that is there is never written again: it shows that what users saved still loads. Beside each
+``<name>.npz`` lies ``<name>.json`` with the rows it was fitted on and what it said of them.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import ekmfast
+from ekmfast._persist import CLASSES, save
+
+HERE = Path(__file__).parent
+# Two large clusters and a small one, without a random generator that may change.
+STEPS = np.arange(60)
+X = np.column_stack([np.sin(STEPS * 1.7), np.cos(STEPS * 2.3)]) * 0.9
+X[40:56] += [9, 1]
+X[56:] += [4, 8]
+
+for name in CLASSES:
+    path = HERE / f"{name.lower()}-{ekmfast.__version__}.npz"
+    if path.exists() or not hasattr(ekmfast, name):
+        continue
+    model = getattr(ekmfast, name)(3, random_state=0).fit(X)
+    save(model, path)
+    expected = {
+        "X": X.tolist(),
+        "labels": model.predict(X).tolist(),
+        "distances": model.transform(X).tolist(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(expected, indent=1) + "\n")
+    print(path.name, np.bincount(expected["labels"]))

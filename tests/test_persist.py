@@ -1,0 +1,338 @@
+"""Files of estimators: they say the same when loaded, and bad ones are refused."""
+
+import errno
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+
+import ekmfast
+from ekmfast import EKMeans, _persist
+from ekmfast._minibatch import MiniBatchEKMeans
+from ekmfast._persist import load, save
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
+
+
+@pytest.fixture(params=[np.float64, np.float32])
+def fitted(request):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(0, 1, (300, 3)), rng.normal(5, 1, (20, 3))]).astype(request.param)
+    return X, EKMeans(2, random_state=0).fit(X)
+
+
+def assert_same_state(one, other):
+    assert type(one) is type(other)
+    mine, others = vars(one), vars(other)
+    assert list(mine) == list(others)
+    for name, value in mine.items():
+        if isinstance(value, np.ndarray):
+            assert others[name].dtype == value.dtype
+            np.testing.assert_array_equal(others[name], value)
+        else:
+            assert type(others[name]) is type(value), name
+            assert others[name] == value
+
+
+def test_a_loaded_estimator_is_the_saved_one(fitted, tmp_path):
+    X, model = fitted
+    path = tmp_path / "model"
+    assert save(model, path) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+    again = load(str(path))
+    assert_same_state(model, again)
+    for method in ("predict", "transform", "membership", "weights"):
+        assert getattr(again, method)(X).tobytes() == getattr(model, method)(X).tobytes()
+    assert again.score(X) == model.score(X)
+    assert_same_state(model, clone(again).fit(X))
+
+
+def test_the_file_is_an_npz_and_the_same_each_time(fitted, tmp_path):
+    _, model = fitted
+    save(model, tmp_path / "a.npz")
+    save(load(tmp_path / "a.npz"), tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        centroids = file["attributes/cluster_centers_"]
+    np.testing.assert_array_equal(centroids, model.cluster_centers_)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"alpha": np.float64(0.1) + 0.2, "n_init": np.int64(3), "tol": 1e-7, "verbose": True},
+        {"alpha": np.float32(0.1)},
+        {"init": np.array([[0, 1], [2, 3]], ">i4"), "n_threads": 2},
+        {"init": [[0.5, 1], [2, 3]], "random_state": 2**31},
+    ],
+)
+def test_unfitted_estimators_keep_their_parameters(parameters, tmp_path):
+    model = EKMeans(2, **parameters)
+    save(model, tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert not hasattr(again, "cluster_centers_")
+    for name, value in model.get_params().items():
+        read = again.get_params()[name]
+        np.testing.assert_array_equal(read, value)
+        if not isinstance(value, (list, np.ndarray)):
+            assert type(read) is type(value), name
+
+
+def test_feature_names_and_output_are_kept(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(np.arange(12.0).reshape(6, 2), columns=["größe", "weight\0"])
+    model = EKMeans(2, random_state=0).fit(X).set_output(transform="pandas")
+    save(model, tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert again.feature_names_in_.dtype == object
+    assert again.feature_names_in_.tolist() == ["größe", "weight\0"]
+    pandas.testing.assert_frame_equal(again.transform(X), model.transform(X))
+    with pytest.raises(ValueError, match="feature names"):
+        again.predict(X[["weight\0", "größe"]])
+
+
+def test_a_stream_goes_on_after_loading(tmp_path, monkeypatch):
+    monkeypatch.setattr(ekmfast, "MiniBatchEKMeans", MiniBatchEKMeans, raising=False)
+    batches = np.random.default_rng(0).normal(size=(4, 50, 2))
+    model = MiniBatchEKMeans(2, random_state=0)
+    for batch in batches[:3]:
+        model.partial_fit(batch)
+    save(model, tmp_path / "m")
+    again = load(tmp_path / "m").partial_fit(batches[3])
+    model.partial_fit(batches[3])
+    np.testing.assert_array_equal(again.cluster_centers_, model.cluster_centers_)
+    assert again.n_steps_ == 4
+
+
+def test_attributes_that_a_class_lists_are_saved(fitted, tmp_path, monkeypatch):
+    _, model = fitted
+    model._extra = np.arange(3)
+    save(model, tmp_path / "without")
+    assert not hasattr(load(tmp_path / "without"), "_extra")
+    monkeypatch.setattr(EKMeans, "_saved_state", ("_extra",), raising=False)
+    save(model, tmp_path / "with")
+    np.testing.assert_array_equal(load(tmp_path / "with")._extra, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"init": lambda X, k, random_state: X[:k]}, "parameter init is <function"),
+        ({"random_state": np.random.RandomState(0)}, "parameter random_state is RandomState"),
+        ({"init": np.array([None, 1])}, "parameter init is array of dtype object"),
+        ({"alpha": 1j}, "parameter alpha is 1j"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_refused(change, message, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        save(EKMeans(2).set_params(**change), tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_objects_are_refused(fitted, tmp_path):
+    class EKMeansToo(EKMeans):
+        pass
+
+    for other in (make_pipeline(EKMeans()), EKMeansToo(), {"a": 1}):
+        with pytest.raises(TypeError, match=r"must be one of .*EKMeans"):
+            save(other, tmp_path / "m")
+    model = fitted[1]
+    model.notes_ = {"a": 1}
+    with pytest.raises(TypeError, match="attribute notes_ is"):
+        save(model, tmp_path / "m")
+    with pytest.raises(OSError, match="regular file"):
+        save(EKMeans(), tmp_path)
+    with pytest.raises(FileNotFoundError):
+        save(EKMeans(), tmp_path / "none" / "m")
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_file(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    save(EKMeans(5), path)
+    before = path.read_bytes()
+
+    def full(file, *_, **__):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(fitted[1], path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full here")
+def test_a_device_is_not_replaced():
+    with pytest.raises(OSError, match="regular file"):
+        save(EKMeans(), "/dev/full")
+    assert not os.path.isfile("/dev/full")
+
+
+def test_links_are_followed_and_permissions_usual(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    save(EKMeans(3), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert load(tmp_path / "real").n_clusters == 3
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "real").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# --- files that are not ours, or no longer -------------------------------------------------
+
+
+def rewritten(path, change=None, **members):
+    """The archive at ``path`` with its header changed and members replaced or added."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    if change is not None:
+        header = json.loads(content["header.json"])
+        change(header)
+        content["header.json"] = json.dumps(header).encode()
+    content.update(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)
+    return path
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save(EKMeans(2, random_state=0).fit([[0.0], [1.0], [9.0]]), tmp_path / "m")
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.update(format_version=2, ekmfast="9.1"), "format 2, written by ekmfast 9.1"),
+        (lambda h: h.update(format_version="1"), "format '1'"),
+        (lambda h: h.update(format="other"), "not a file of ekmfast.save"),
+        (lambda h: h.update({"class": "Popen"}), "class 'Popen'"),
+        (lambda h: h.update({"class": ["EKMeans"]}), "class"),
+        (lambda h: h.pop("class"), "class"),
+        (lambda h: h.update(parameters=[1]), "list"),
+        (lambda h: h["parameters"].update(colour="red"), "no parameters colour"),
+        (lambda h: h["attributes"].update(fit=1), "no attributes fit"),
+        (lambda h: h["attributes"].update(__class__=1), "no attributes __class__"),
+        (lambda h: h["attributes"].update(a_={"array": "none"}), "none"),
+        (lambda h: h["attributes"].update(a_={"eval": "exit()"}), "'exit"),
+        (lambda h: h["attributes"].update(a_={"fields": {}}), "fields"),
+        (lambda h: h["attributes"].update(a_={"strings": [1]}), "strings"),
+    ],
+)
+def test_headers_that_say_something_else_are_refused(saved, change, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        load(rewritten(saved, change))
+    assert str(saved) in str(raised.value)
+
+
+def test_a_parameter_that_the_file_lacks_takes_its_default(saved):
+    assert load(rewritten(saved, lambda h: h["parameters"].pop("tol"))).tol == EKMeans().tol
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("unpickled",))
+
+
+def npy(array, **options):
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def test_no_pickle_is_read(saved, tmp_path):
+    bomb = npy(np.array([Bomb()]), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        load(rewritten(saved, **{"attributes/labels_.npy": bomb}))
+    (tmp_path / "p").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="not a file of"):
+        load(tmp_path / "p")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    np.savez(tmp_path / "b.npz", x=np.zeros(3))
+    np.savez_compressed(tmp_path / "c.npz", x=np.zeros(3))
+    (tmp_path / "d").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "e", "w") as archive:
+        archive.writestr("header.json", "[" * 100_000)
+    for file in sorted(tmp_path.iterdir()):
+        with pytest.raises(ValueError, match=r"not a file of|cannot be loaded"):
+            load(file)
+
+
+def test_arrays_of_other_kinds_or_wrong_length_are_refused(saved):
+    labels = "attributes/labels_.npy"
+    with pytest.raises(ValueError, match="datetime64"):
+        load(rewritten(saved, **{labels: npy(np.zeros(3, "M8[s]"))}))
+    huge = npy(np.zeros(3)).replace(b"(3,)", b"(3000000000000000,)")
+    with pytest.raises(ValueError, match=r"cannot be loaded|damaged"):
+        load(rewritten(saved, **{labels: huge}))
+
+
+def test_arrays_of_the_other_byte_order_are_read(saved):
+    model = load(saved)
+    swapped = model.cluster_centers_.astype(">f8")
+    assert load(saved).cluster_centers_.dtype == "=f8"
+    again = load(rewritten(saved, **{"attributes/cluster_centers_.npy": npy(swapped)}))
+    assert_same_state(again, model)
+
+
+def test_damage_is_told_or_does_no_harm(saved):
+    """Cut anywhere, it is refused; one byte changed, it is refused or says the same."""
+    model, good = load(saved), saved.read_bytes()
+    rng = np.random.default_rng(0)
+    for length in rng.integers(0, len(good), 150):
+        saved.write_bytes(good[:length])
+        with pytest.raises(ValueError, match=r"damaged|cannot be loaded"):
+            load(saved)
+    refused = 0
+    for at in rng.integers(0, len(good), 600):
+        bad = bytearray(good)
+        bad[at] ^= 1 << rng.integers(8)
+        saved.write_bytes(bad)
+        try:
+            again = load(saved)
+        except ValueError:
+            refused += 1
+        else:
+            assert_same_state(model, again)
+    assert refused > 300
+
+
+# --- files of released versions ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_files_still_say_what_they_said(path):
+    expected = json.loads(path.with_suffix(".json").read_text())
+    model = load(path)
+    assert type(model).__name__.lower() == path.stem.partition("-")[0]
+    assert model.predict(expected["X"]).tolist() == expected["labels"]
+    assert len(set(expected["labels"])) == 3
+    np.testing.assert_allclose(
+        model.transform(expected["X"]), expected["distances"], rtol=1e-12, atol=1e-12
+    )
+
+
+def test_there_is_a_golden_file():
+    assert "ekmeans-0.1.0" in [path.stem for path in GOLDEN]
+
+
+def test_every_class_that_can_be_saved_is_known_by_name():
+    assert _persist._class("EKMeans") is EKMeans
+    assert "EKMeans" in _persist.CLASSES
