@@ -42,6 +42,8 @@ Float64 = NDArray[np.float64]
 INIT_BATCHES = 3
 LEAST_INIT_ROWS = 1000
 INIT_PASSES = 300
+# Least number of runs of consecutive rows that a batch of many rows is made of.
+RUNS = 1024
 # The share of its step that a batch takes is halved where epochs swing, and recovers slowly.
 LEAST_SHARE = 1 / 64
 GROWTH = 1.1
@@ -72,16 +74,19 @@ def _pack(sums: CentredStatistics, reference: Float64) -> Float64:
     return np.asarray(packed * unscale[:, None], np.float64)
 
 
-def _step(packed: Float64, centroids: Float64, reference: Float64) -> Float64:
-    """(A - B C) / max(B, theta P), the solver's damped step; a column with B <= 0 waits.
+def _step(packed: Float64, centroids: Float64, reference: Float64, radius: float) -> Float64:
+    """The step of each column, no longer than ``radius``.
 
-    Following a negative B is a descent of J that can lead to infinity; other batches, or the exact
-    ratio over all of them, decide where such a column goes.
+    (A - B C) / max(B, theta P), the solver's damped step, where B > 0. A centroid that all rows
+    repel has B < 0, but then A / B is a mean of those rows and leads back to them: that exact step
+    is taken where B <= -theta P. In between, where weights of both signs cancel, the column waits.
     """
     wx, w, p = packed[:, :-2], packed[:, -2:-1], packed[:, -1:]
     with np.errstate(divide="ignore", invalid="ignore"):
-        step = (wx - w * (centroids - reference)) / np.maximum(w, THETA * p)
-    return np.where((w > 0) & np.isfinite(step), step, 0.0)
+        step = (wx - w * (centroids - reference)) / np.where(w > 0, np.maximum(w, THETA * p), w)
+        step = np.where(((w > 0) | (w <= -THETA * p)) & np.isfinite(step), step, 0.0)
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        return step * np.where(length > radius, radius / length, 1.0)
 
 
 @dataclass
@@ -98,6 +103,41 @@ class _Stream:
     @property
     def dispersion(self) -> float:
         return 0.5 * self.scatter / self.weight
+
+
+class _Batches:
+    """The data cut at random into batches that stay the same from epoch to epoch.
+
+    Rows may come sorted, so a batch is drawn from all over; in runs of a few rows where it is
+    long enough for that, which keeps the index short and the copies quick.
+    """
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        weight: NDArray[Any] | None,
+        batch_size: int,
+        n_threads: int,
+        random_state: np.random.RandomState,
+    ) -> None:
+        self.X, self.weight, self.n_threads = X, weight, n_threads
+        self.length = max(1, batch_size // RUNS)
+        runs = random_state.permutation(len(X) // self.length)
+        self.runs = np.array_split(runs, -(-len(X) // batch_size))
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __getitem__(self, b: int) -> CpuBackend:
+        weight = None if self.weight is None else self._rows(self.weight[:, None], b)[:, 0]
+        return CpuBackend(self._rows(self.X, b), weight, self.n_threads)
+
+    def _rows(self, values: NDArray[Any], b: int) -> NDArray[Any]:
+        whole = len(values) // self.length
+        cut = values[: whole * self.length].reshape(whole, -1).take(self.runs[b], axis=0)
+        rows = cut.reshape(-1, values.shape[1])
+        # The first batch takes the rows that are left over.
+        return rows if b else np.concatenate([rows, values[whole * self.length :]])
 
 
 class MiniBatchEKMeans(CentroidEstimator):
@@ -307,7 +347,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         if not np.isfinite(dispersion):
             raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
-        threshold = self.tol * np.sqrt(2 * dispersion * self.n_clusters)
+        radius = float(np.sqrt(2 * dispersion))
+        threshold = self.tol * np.sqrt(self.n_clusters) * radius
         random_state = check_random_state(self.random_state)
         alphas = np.array([alpha])
 
@@ -318,14 +359,9 @@ class MiniBatchEKMeans(CentroidEstimator):
         sums = sample.statistics(centroids[None], alphas)
         reference = sums.reference
 
-        cuts = range(0, len(X), self.batch_size)
-        slices = [slice(start, start + self.batch_size) for start in cuts]
-        batches = [
-            CpuBackend(X[s], None if weight is None else weight[s], backend.n_threads)
-            for s in slices
-        ]
+        batches = _Batches(X, weight, self.batch_size, backend.n_threads, random_state)
         # Until its first visit the sample stands in for a batch, by weight.
-        mass = np.array([_mass(batch) for batch in batches]) / _mass(sample)
+        mass = np.array([_mass(batches[b]) for b in range(len(batches))]) / _mass(sample)
         kept = mass[:, None, None] * _pack(sums, reference)
         run = Run(centroids, alpha)
         objectives = np.empty(len(batches))
@@ -339,7 +375,7 @@ class MiniBatchEKMeans(CentroidEstimator):
                 total += fresh - kept[b]
                 kept[b] = fresh
                 objectives[b] = sums.objective[0]
-                centroids = centroids + share * _step(total, centroids, reference)
+                centroids = centroids + share * _step(total, centroids, reference, radius)
             objective = float(objectives.sum())
             run.history.append(objective)
             run.n_iter = epoch
@@ -355,6 +391,8 @@ class MiniBatchEKMeans(CentroidEstimator):
                 continue
             sums = backend.statistics(centroids[None], alphas)
             run.centroids, run.objective = centroids, float(sums.objective[0])
+            if not np.isfinite(run.objective):
+                break
             ratio = sums.ratio(centroids[None])[0]
             weak = sums.sum_w[0] < THETA * sums.sum_p[0]
             residual = float(np.linalg.norm(np.where(weak[:, None], 0, ratio - centroids)))
@@ -385,7 +423,10 @@ class MiniBatchEKMeans(CentroidEstimator):
         dispersion: float,
         random_state: np.random.RandomState,
     ) -> Float64:
-        """Solve every restart on the rows of ``backend`` and return the best centroids."""
+        """Solve every restart on the rows of ``backend`` and return the best centroids.
+
+        A single start is returned as it is: some rows alone could lead it astray.
+        """
         starts = initial_centroids(
             backend.X,
             self.n_clusters,
@@ -394,6 +435,8 @@ class MiniBatchEKMeans(CentroidEstimator):
             backend.sample_weight,
             random_state,
         )
+        if len(starts) == 1:
+            return starts[0]
         runs = solve(
             backend,
             starts,
@@ -403,12 +446,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
             max_iter=INIT_PASSES,
         )
-        best = min(runs, key=lambda run: run.objective)
-        if not np.isfinite(best.objective):
-            raise ValueError(
-                "no start gave a finite objective: the initial centroids are too far from X"
-            )
-        return best.centroids
+        return min(runs, key=lambda run: run.objective).centroids
 
     def partial_fit(
         self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
@@ -465,6 +503,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         if not np.isfinite(scatter):
             raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
         dispersion = 0.5 * scatter / total
+        radius = float(np.sqrt(2 * dispersion))
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         alphas = np.array([alpha])
         if first:
@@ -473,6 +512,10 @@ class MiniBatchEKMeans(CentroidEstimator):
             sums = backend.statistics(centroids[None], alphas)
             reference = sums.reference
             packed = _pack(sums, reference)
+            # A start too far for any membership comes to where its ratio, which is exact, says.
+            dead = (sums.exponent[0] < 0)[:, None]
+            step = _step(packed, centroids, reference, radius)
+            centroids = np.where(dead, sums.ratio(centroids[None])[0], centroids + step)
             self.n_steps_ = 1
         else:
             stream = self._stream_
@@ -481,7 +524,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             self.n_steps_ += 1
             eta = self.n_steps_**-self.forgetting
             packed = (1 - eta) * stream.packed + eta * _pack(sums, reference)
-            centroids = stream.centroids + _step(packed, stream.centroids, reference)
+            centroids = stream.centroids + _step(packed, stream.centroids, reference, radius)
         self._stream_ = _Stream(centroids, packed, reference, total, mean, scatter)
 
         self.alpha_ = alpha
