@@ -13,7 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
-__all__ = ["cluster_sizes", "clustering_accuracy", "imbalance_ratio"]
+__all__ = [
+    "class_recall",
+    "cluster_sizes",
+    "clustering_accuracy",
+    "cv_difference",
+    "imbalance_ratio",
+]
 
 
 def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
@@ -46,14 +52,86 @@ def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float
     >>> clustering_accuracy([0, 0, 0, 1], [7, 7, 3, 3])
     0.75
     """
-    true, pred = _checked(labels_true, "labels_true"), _checked(labels_pred, "labels_pred")
-    if len(true) != len(pred):
-        raise ValueError(
-            f"labels_true has {len(true)} entries and labels_pred {len(pred)}: must be as many"
-        )
-    table = contingency_matrix(true, pred)
-    rows, columns = linear_sum_assignment(table, maximize=True)
-    return float(table[rows, columns].sum() / len(true))
+    matched, sizes = _matched(labels_true, labels_pred)
+    return float(matched.sum() / sizes.sum())
+
+
+def class_recall(labels_true: ArrayLike, labels_pred: ArrayLike) -> NDArray[np.float64]:
+    """Share of each class that lies in the cluster matched to it.
+
+    The matching is that of `clustering_accuracy`, one cluster to one class with the most samples
+    right; a class that no cluster is left for has recall 0. The mean over the classes, not weighted
+    by size, is the balanced accuracy.
+
+    Parameters
+    ----------
+    labels_true, labels_pred : array-like of shape (N,)
+        Classes and clusters: integers, strings or booleans. Their values need not agree.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), float64
+        In [0, 1], in the order of ``np.unique(labels_true)``.
+
+    Raises
+    ------
+    TypeError
+        If labels are floats or objects.
+    ValueError
+        If the two differ in length, are empty or have more than one dimension.
+
+    Examples
+    --------
+    >>> from ekmfast.metrics import class_recall
+    >>> class_recall([0, 0, 0, 1], [7, 7, 3, 3]).round(2).tolist()
+    [0.67, 1.0]
+    """
+    matched, sizes = _matched(labels_true, labels_pred)
+    return matched / sizes
+
+
+def cv_difference(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
+    """How much more, or less, unequal in size the clusters are than the classes.
+
+    ``CV(clusters) - CV(classes)``, where CV, the coefficient of variation of the sizes
+    ``m_1 .. m_k``, is their standard deviation divided by their mean,
+    ``sqrt(sum_i (m_i - m)^2 / (k - 1)) / m``; it is 0 where there is one. Negative: the clusters
+    are more alike than the classes, the "uniform effect" of k-means. 0 does not say that the
+    clusters are right, only that their sizes vary as much; read it beside the adjusted Rand index.
+    A cluster without samples is not seen and does not count.
+
+    Parameters
+    ----------
+    labels_true, labels_pred : array-like of shape (N,)
+        Classes and clusters: integers, strings or booleans. Their values need not agree.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If labels are floats or objects.
+    ValueError
+        If the two differ in length, are empty or have more than one dimension.
+
+    References
+    ----------
+    H. Xiong, J. Wu, J. Chen, "K-Means Clustering Versus Validation Measures: A Data-Distribution
+    Perspective", IEEE Trans. Systems, Man, and Cybernetics B 39(2), 2009,
+    doi:10.1109/TSMCB.2008.2004559: the CV of the sizes as a criterion of clusterings.
+
+    Examples
+    --------
+    Classes of 90 and 10 samples, clusters of 60 and 40:
+
+    >>> from ekmfast.metrics import cv_difference
+    >>> round(cv_difference([0] * 90 + [1] * 10, [0] * 60 + [1] * 40), 3)
+    -0.849
+    """
+    true, pred = _checked_pair(labels_true, labels_pred)
+    return _size_variation(pred) - _size_variation(true)
 
 
 def cluster_sizes(labels: ArrayLike, n_clusters: int | None = None) -> NDArray[np.int64]:
@@ -124,6 +202,33 @@ def imbalance_ratio(labels: ArrayLike) -> float:
     """
     counts = np.unique(_checked(labels, "labels"), return_counts=True)[1]
     return float(counts.max() / counts.min())
+
+
+def _size_variation(labels: NDArray[Any]) -> float:
+    sizes = np.unique(labels, return_counts=True)[1]
+    return float(sizes.std(ddof=1) / sizes.mean()) if len(sizes) > 1 else 0.0
+
+
+def _matched(
+    labels_true: ArrayLike, labels_pred: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each class, the samples in the cluster matched to it; and its size."""
+    table = contingency_matrix(*_checked_pair(labels_true, labels_pred))
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    matched = np.zeros(len(table), np.int64)
+    matched[rows] = table[rows, columns]
+    return matched, table.sum(axis=1)
+
+
+def _checked_pair(
+    labels_true: ArrayLike, labels_pred: ArrayLike
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    true, pred = _checked(labels_true, "labels_true"), _checked(labels_pred, "labels_pred")
+    if len(true) != len(pred):
+        raise ValueError(
+            f"labels_true has {len(true)} entries and labels_pred {len(pred)}: must be as many"
+        )
+    return true, pred
 
 
 def _checked(labels: ArrayLike, name: str) -> NDArray[Any]:

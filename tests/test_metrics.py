@@ -1,10 +1,15 @@
-"""Scores of clusterings, and the pictures that need no training."""
+"""Scores of clusterings."""
 
 import numpy as np
 import pytest
 
-from ekmfast.metrics import cluster_sizes, clustering_accuracy, imbalance_ratio
-from ekmfast.plotting import plot_clusters, plot_sizes
+from ekmfast.metrics import (
+    class_recall,
+    cluster_sizes,
+    clustering_accuracy,
+    cv_difference,
+    imbalance_ratio,
+)
 
 
 def test_accuracy_does_not_depend_on_the_names_of_clusters():
@@ -31,6 +36,49 @@ def test_accuracy_of_small_cases(true, pred, expected):
     assert clustering_accuracy(true, pred) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("true", "pred", "expected"),
+    [
+        (["b", "b", "a", "b"], [0, 0, 5, 5], [1, 2 / 3]),  # in the order of the sorted classes
+        ([0, 0, 0, 1], [3, 3, 3, 3], [1, 0]),  # fewer clusters than classes
+        ([0, 0, 0, 0, 1], [0, 1, 2, 2, 3], [1 / 2, 1]),  # more
+        # By class, cluster 0 would be the best of both.
+        ([0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1, 1], [2 / 5, 1]),
+    ],
+)
+def test_recall_of_each_class(true, pred, expected):
+    recall = class_recall(true, pred)
+    assert recall.dtype == np.float64
+    np.testing.assert_allclose(recall, expected)
+    weighted = np.average(recall, weights=np.unique(true, return_counts=True)[1])
+    assert weighted == pytest.approx(clustering_accuracy(true, pred))
+
+
+def test_recall_of_a_labelling_with_known_names_is_scikit_learns():
+    from sklearn.metrics import recall_score
+
+    rng = np.random.default_rng(1)
+    true = rng.choice(4, 300, p=[0.7, 0.2, 0.06, 0.04])
+    pred = np.where(rng.random(300) < 0.85, true, rng.integers(0, 4, 300))
+    expected = recall_score(true, pred, average=None)
+    np.testing.assert_allclose(class_recall(true, pred), expected)
+    np.testing.assert_allclose(class_recall(true, rng.permutation(4)[pred]), expected)
+
+
+def test_difference_of_the_coefficients_of_variation():
+    def labels(*sizes):
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+    true = labels(90, 10)  # CV = sqrt(2 * 40**2) / 50
+    assert cv_difference(true, true) == 0
+    assert cv_difference(true, labels(50, 50)) == pytest.approx(-(3200**0.5) / 50)
+    assert cv_difference(labels(50, 50), true) == pytest.approx(3200**0.5 / 50)
+    # One cluster has no variation; with three, deviations 20, 0, -20 about 30 and n - 1 = 2.
+    assert cv_difference(labels(50, 30, 10), labels(90)) == pytest.approx(-20 / 30)
+    # Names and samples do not matter, sizes alone do.
+    assert cv_difference(true, np.random.default_rng(0).permutation(9 - true)) == 0
+
+
 def test_sizes_and_ratio():
     assert cluster_sizes(np.array([2, 0, 2], np.int32)).tolist() == [1, 0, 2]
     assert cluster_sizes([0], n_clusters=3).tolist() == [1, 0, 0]
@@ -53,45 +101,16 @@ def test_bad_labels_are_refused(function, labels, error, message):
 
 
 def test_other_bad_input_is_refused():
-    with pytest.raises(ValueError, match="2 entries and labels_pred 3"):
-        clustering_accuracy([0, 1], [0, 1, 1])
-    with pytest.raises(ValueError, match="labels_pred is empty"):
-        clustering_accuracy([0, 1], [])
+    for score in (clustering_accuracy, class_recall, cv_difference):
+        with pytest.raises(ValueError, match="2 entries and labels_pred 3"):
+            score([0, 1], [0, 1, 1])
+        with pytest.raises(ValueError, match="labels_pred is empty"):
+            score([0, 1], [])
+        with pytest.raises(TypeError, match="labels_true has dtype float64"):
+            score([0.0, 1.0], [0, 1])
     with pytest.raises(ValueError, match="value -1"):
         cluster_sizes([-1, 0])
     with pytest.raises(ValueError, match="below n_clusters=2"):
         cluster_sizes([0, 2], n_clusters=2)
     with pytest.raises(TypeError, match="integer"):
         cluster_sizes(["a"])
-
-
-def test_clusters_of_an_estimator_are_drawn_with_its_centroids():
-    from ekmfast import EKMeans
-
-    X = np.random.default_rng(0).normal(size=(50, 2)) + np.repeat([[0, 0], [9, 9]], 25, axis=0)
-    model = EKMeans(2, random_state=0).fit(X)
-    ax = plot_clusters(X, model)
-    assert sum(len(c.get_offsets()) for c in ax.collections[:2]) == 50
-    np.testing.assert_allclose(ax.collections[-1].get_offsets(), model.cluster_centers_)
-    assert plot_clusters(X, model.labels_, ax=ax) is ax
-
-
-def test_pictures_leave_pyplot_alone():
-    import sys
-
-    before = "matplotlib.pyplot" in sys.modules
-    plot_sizes({"a": [3, 0], "b": [1, 2]})
-    assert ("matplotlib.pyplot" in sys.modules) == before
-
-
-def test_bad_pictures_are_refused():
-    with pytest.raises(ValueError, match=r"X has shape \(2, 3\)"):
-        plot_clusters(np.zeros((2, 3)), [0, 1])
-    with pytest.raises(ValueError, match=r"must be \(2,\)"):
-        plot_clusters(np.zeros((2, 2)), [0])
-    with pytest.raises(ValueError, match="one length"):
-        plot_sizes({"a": [1], "b": [1, 2]})
-    with pytest.raises(ValueError, match="1 entries"):
-        plot_sizes({"a": [1, 2]}, names=["x"])
-    with pytest.raises(TypeError, match="sizes is a list: must be a dict"):
-        plot_sizes([1, 2])
