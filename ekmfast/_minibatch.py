@@ -436,7 +436,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             random_state,
         )
         if len(starts) == 1:
-            return starts[0]
+            return starts.reshape(starts.shape[1:])
         runs = solve(
             backend,
             starts,
@@ -445,6 +445,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             radius=float(np.sqrt(2 * dispersion)),
             resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
             max_iter=INIT_PASSES,
+            compete=True,
         )
         return min(runs, key=lambda run: run.objective).centroids
 
