@@ -1,9 +1,17 @@
 """The pictures that need no training."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from ekmfast.plotting import plot_clusters, plot_sizes
+from ekmfast.plotting import (
+    new_figure,
+    plot_alpha_path,
+    plot_clusters,
+    plot_repulsion,
+    plot_sizes,
+)
 
 
 def test_clusters_of_an_estimator_are_drawn_with_its_centroids():
@@ -36,3 +44,151 @@ def test_bad_pictures_are_refused():
         plot_sizes({"a": [1, 2]}, names=["x"])
     with pytest.raises(TypeError, match="sizes is a list: must be a dict"):
         plot_sizes([1, 2])
+
+
+# --- repulsion -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def imbalanced():
+    from ekmfast import EKMeans
+
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(c, 1, (n, 2)) for c, n in ((0, 400), (4, 20), (9, 30))])
+    return X, EKMeans(3, random_state=0, alpha=0.5).fit(X)
+
+
+def samples_of(ax):
+    """The scatter of the samples, told from the crosses by its number of points."""
+    return max(ax.collections, key=lambda c: len(c.get_offsets()))
+
+
+def test_repulsion_shows_the_weights_of_each_centroid(imbalanced):
+    X, model = imbalanced
+    axes = plot_repulsion(X, model)
+    weights = model.weights(X)
+    assert (weights < -0.01).any()
+    for k, ax in enumerate(axes):
+        drawn = samples_of(ax)
+        place = np.lexsort(np.asarray(drawn.get_offsets()).T)
+        np.testing.assert_allclose(drawn.get_array()[place], weights[np.lexsort(X.T), k])
+        red, _, blue, _ = drawn.cmap(drawn.norm(weights.min()))
+        assert red > blue
+        red, _, blue, _ = drawn.cmap(drawn.norm(weights.max()))
+        assert blue > red
+        assert drawn.norm(0) == 0.5
+        np.testing.assert_allclose(ax.collections[-1].get_offsets(), [model.cluster_centers_[k]])
+    assert len({samples_of(ax).norm.vmin for ax in axes}) == 1
+    axes[0].figure.draw_without_rendering()
+
+
+def test_repulsion_of_one_centroid_and_into_given_axes(imbalanced):
+    X, model = imbalanced
+    one = plot_repulsion(X, model, cluster=np.int64(2))
+    assert one.get_title().startswith("centroid 2: pull ")
+    _, axes = new_figure(9, 3, columns=3)
+    drawn = plot_repulsion(X, model, ax=axes)
+    assert all(mine is given for mine, given in zip(drawn, axes[0], strict=True))
+    assert plot_repulsion(X, model, cluster=0, ax=one) is one
+
+
+@pytest.mark.parametrize("n_clusters", [1, 5])
+def test_repulsion_with_other_numbers_of_centroids(n_clusters):
+    model = SimpleNamespace(cluster_centers_=np.arange(2.0 * n_clusters).reshape(-1, 2), alpha_=1.0)
+    axes = plot_repulsion(np.zeros((3, 2), np.float32), model)
+    assert len(axes) == n_clusters
+    # The panels, and the colour scale.
+    assert len(axes[0].figure.axes) == n_clusters + 1
+    axes[0].figure.draw_without_rendering()
+
+
+def test_bad_repulsion_is_refused(imbalanced):
+    X, model = imbalanced
+    with pytest.raises(ValueError, match=r"X has shape \(450, 1\)"):
+        plot_repulsion(X[:, :1], model)
+    with pytest.raises(ValueError, match="no rows"):
+        plot_repulsion(X[:0], model)
+    with pytest.raises(ValueError, match="cluster is 3: must be from 0 to 2"):
+        plot_repulsion(X, model, cluster=3)
+    with pytest.raises(TypeError, match="float"):
+        plot_repulsion(X, model, cluster=1.0)
+    with pytest.raises(ValueError, match="ax has 2 Axes: must be 3"):
+        plot_repulsion(X, model, ax=new_figure(4, 4, columns=2)[1])
+    with pytest.raises(TypeError, match=r"EKMeans\(\).* must be fitted"):
+        plot_repulsion(X, type(model)())
+
+
+# --- path of alphas ------------------------------------------------------------------------
+
+
+def alpha_path(n_alphas=9, **changes):
+    """Four clusters of which two small ones merge at small alphas; 1000 samples."""
+    multiples = np.geomspace(0.5, 8, n_alphas)
+    merged = multiples < 1
+    sizes = np.where(merged[:, None], [0, 900, 40, 60], [25, 900, 40, 35])
+    fields = {
+        "alphas": 0.3 * multiples,
+        "dvariance": 0.3,
+        "sizes": sizes.astype(float),
+        "likelihood": np.where(merged, -np.inf, -np.log(multiples)),
+        "agreement": np.where(merged, 0.7, 1.0),
+        "n_clusters_effective": (sizes > 0).sum(axis=1),
+        "objective": 100 / multiples,
+        "converged": multiples < 7,
+        "best": min(int(merged.sum()), n_alphas - 1),
+    }
+    return SimpleNamespace(**{**fields, **changes})
+
+
+def test_the_path_shows_sorted_shares_and_the_best_alpha():
+    path = alpha_path()
+    axes = plot_alpha_path(path)
+    axes[0].figure.draw_without_rendering()
+    bars = [bar for bar in axes[0].containers for bar in bar.patches]
+    heights = np.array([bar.get_height() for bar in bars]).reshape(4, 9).T
+    np.testing.assert_allclose(heights, -np.sort(-path.sizes, axis=1) / 1000)
+    # Bars meet, and each holds its alpha.
+    left = np.array([bar.get_x() for bar in bars[:9]])
+    right = left + [bar.get_width() for bar in bars[:9]]
+    np.testing.assert_allclose(left[1:], right[:-1])
+    multiples = path.alphas / path.dvariance
+    assert ((left < multiples) & (multiples < right)).all()
+    assert [text.get_text() for text in axes[0].texts] == ["40", "40"] + ["25"] * 7
+    best = multiples[path.best]
+    assert f"{path.alphas[path.best]:.4g} ({best:.3g} x dvariance)" in axes[0].get_title()
+    for ax in axes:
+        start, end = ax.patches[0].get_extents().transformed(ax.transData.inverted()).intervalx
+        assert start < best < end
+
+
+def test_the_path_shows_what_is_not_there_as_a_gap_and_what_did_not_converge_hollow():
+    path = alpha_path()
+    ax = plot_alpha_path(path)[1]
+    line = ax.lines[0].get_ydata()
+    np.testing.assert_array_equal(np.isnan(line), np.isinf(path.likelihood))
+    full, hollow = ax.collections
+    assert len(full.get_offsets()) == path.converged.sum()
+    assert len(hollow.get_offsets()) == (~path.converged).sum() == 1
+    assert hollow.get_facecolor().tolist() == [[1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("n_alphas", [1, 2, 40])
+def test_paths_of_other_lengths(n_alphas):
+    axes = plot_alpha_path(alpha_path(n_alphas), new_figure(6, 6, 3)[1])
+    axes[0].figure.draw_without_rendering()
+    assert len(axes[0].containers[0].patches) == n_alphas
+    assert 1 <= len(axes[2].get_xticks()) <= 11
+
+
+def test_a_path_without_clusters_says_so():
+    path = alpha_path(likelihood=np.full(9, -np.inf), best=8)
+    axes = plot_alpha_path(path)
+    axes[0].figure.draw_without_rendering()
+    assert axes[0].get_title() == "no alpha tells clusters apart"
+
+
+def test_bad_paths_are_refused():
+    with pytest.raises(TypeError, match=r"dict without alphas, .*best: must be the result of"):
+        plot_alpha_path({})
+    with pytest.raises(ValueError, match="axes has 2 Axes"):
+        plot_alpha_path(alpha_path(), new_figure(4, 4, 2)[1])
