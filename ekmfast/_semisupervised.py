@@ -145,9 +145,10 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         Factor of the ``'dvariance'`` rule.
     theta : 'auto' or float, default='auto'
         Weight of the labels, >= 0. 0 takes labels as seeds alone, 1 lets a labelled row follow its
-        label alone, more lets labelled rows stand for the others as well. ``'auto'``, the paper's
-        choice, is the number of rows for each labelled one (by ``sample_weight``): both parts of
-        the objective then weigh the same.
+        label alone, more lets labelled rows stand for the others as well. With N rows, S of them
+        labelled (both counted by ``sample_weight``), ``'auto'`` is min(N / S, S). N / S is the
+        paper's choice, which gives both parts of the objective the same weight; S keeps a handful
+        of labels, whose sums are mostly noise, from outweighing the data.
     init : str, array of shape (K, D) or callable, default='auto'
         How to seed clusters without labels: ``'auto'`` (farthest-first once, then k-means++),
         ``'k-means++'``, ``'farthest'`` or ``'random'``, given the seeds of the others. An array or
@@ -208,8 +209,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     >>> model = SemiSupervisedEKMeans(2).fit(X, y=[1, -1, -1, -1, -1, 0])
     >>> model.labels_
     array([1, 1, 1, 0, 0, 0], dtype=int32)
-    >>> model.theta_
-    3.0
+    >>> model.theta_  # min(6 / 2, 2)
+    2.0
     """
 
     theta_: float
@@ -413,7 +414,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             return 0.0
         if isinstance(self.theta, str):
             total = float(n) if weight is None else float(weight.sum(dtype=np.float64))
-            return total / labelled
+            return min(total / labelled, labelled)
         return float(self.theta)
 
     def _starts(self, X: NDArray[Any], weight: NDArray[Any] | None, told: Supervision) -> Float64:
