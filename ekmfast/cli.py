@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ekmfast._version import __version__
 
@@ -33,18 +36,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.command == "info":
-        from ekmfast import show_config
-
-        show_config()
-        return 0
-    if (arguments.images is None) != (arguments.anomalies is None):
+    if arguments.command == "demo" and (arguments.images is None) != (arguments.anomalies is None):
         parser.error("--images and --anomalies go together")
+    commands = {"info": _info, "demo": _demo, "cluster": _cluster, "path": _path}
     try:
-        return _demo(arguments)
+        return commands[arguments.command](arguments)
     except KeyboardInterrupt:
         print("ekmfast: interrupted", file=sys.stderr)
         return 130
+
+
+def _fail(error: Exception) -> int:
+    print(f"ekmfast: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
+
+
+def _info(_: argparse.Namespace) -> int:
+    from ekmfast import show_config
+
+    show_config()
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -57,10 +68,152 @@ def _demo(arguments: argparse.Namespace) -> int:
         data = demo.load_data(arguments.images, arguments.anomalies, quick=arguments.quick)
         arguments.out.mkdir(parents=True, exist_ok=True)
     except (ImportError, OSError, ValueError) as error:
-        print(f"ekmfast: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return _fail(error)
     demo.run(data, arguments.out, seed=arguments.seed, quick=arguments.quick)
     return 0
+
+
+def _cluster(arguments: argparse.Namespace) -> int:
+    from ekmfast import EKMeans
+    from ekmfast._persist import save
+    from ekmfast.metrics import cluster_sizes
+
+    # What the user asked for may be impossible: read, fit and written under one roof, told in a
+    # line. Other kinds of errors are faults of the program.
+    try:
+        _check_outputs(arguments.plot, arguments.out, arguments.save)
+        X, names = _read(arguments)
+        options = {} if arguments.alpha is None else {"alpha": arguments.alpha}
+        model = EKMeans(arguments.clusters, random_state=arguments.seed, **options)
+        with _told_warnings():
+            model.fit(X)
+        sizes = cluster_sizes(model.labels_, arguments.clusters)
+        rule = f" ({model.alpha})" if isinstance(model.alpha, str) else ""
+        _print_row("data", f"{len(X)} rows, {len(names)} columns")
+        _print_row("alpha", f"{model.alpha_:.6g}{rule}")
+        _print_row("objective", f"{model.objective_:.8g}")
+        _print_row("converged", f"{'yes' if model.converged_ else 'no'}, {model.n_iter_} passes")
+        _print_row("clusters", f"{model.n_clusters_effective_} of {model.n_clusters} distinct")
+        _print_row("sizes", " ".join(str(size) for size in sizes))
+        if arguments.out is not None:
+            rows = "\n".join(str(label) for label in model.labels_)
+            arguments.out.write_text(f"label\n{rows}\n")
+            _print_row("labels", str(arguments.out))
+        if arguments.save is not None:
+            save(model, arguments.save)
+            scaled = " (takes standardized columns)" if arguments.standardize else ""
+            _print_row("model", f"{arguments.save}{scaled}")
+        if arguments.plot is not None:
+            _plot_clusters(X, names, model, sizes).savefig(arguments.plot, dpi=150)
+            _print_row("picture", str(arguments.plot))
+    except (ImportError, OSError, ValueError) as error:
+        return _fail(error)
+    return 0
+
+
+def _path(arguments: argparse.Namespace) -> int:
+    import ekmfast
+
+    try:
+        _check_outputs(arguments.plot)
+        X, _ = _read(arguments)
+        with _told_warnings():
+            path = ekmfast.alpha_path(
+                X, arguments.clusters, arguments.alphas, random_state=arguments.seed
+            )
+        print("       alpha  x dvariance  likelihood  agreement  clusters     objective  sizes")
+        for a, alpha in enumerate(path.alphas):
+            sizes = " ".join(f"{size:.0f}" for size in sorted(path.sizes[a], reverse=True))
+            print(
+                f"{'*' if a == path.best else ' '} {alpha:10.5g}  {alpha / path.dvariance:11.4g}  "
+                f"{path.likelihood[a]:10.4f}  {path.agreement[a]:9.3f}  "
+                f"{path.n_clusters_effective[a]:8d}  {path.objective[a]:12.6g}  {sizes}"
+                f"{'' if path.converged[a] else '  (not converged)'}"
+            )
+        print("* largest likelihood")
+        if arguments.plot is not None:
+            from ekmfast.plotting import plot_alpha_path
+
+            plot_alpha_path(path)[0].figure.savefig(arguments.plot, dpi=150)
+            _print_row("picture", str(arguments.plot))
+    except (ImportError, OSError, ValueError) as error:
+        return _fail(error)
+    return 0
+
+
+def _check_outputs(plot: Path | None, *others: Path | None) -> None:
+    """Refuse before a long fit what could not be written after it."""
+    for path in (plot, *others):
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"{path}: no such folder {str(path.parent)!r}")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path}: is a folder")
+    if plot is not None:
+        from ekmfast.plotting import new_figure
+
+        known = new_figure(1, 1)[0].canvas.get_supported_filetypes()
+        if plot.suffix[1:].lower() not in known:
+            raise ValueError(f"{plot}: the name must end in one of {', '.join(sorted(known))}")
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Any, list[str]]:
+    from ekmfast._tables import read_table
+
+    columns = None if arguments.columns is None else arguments.columns.split(",")
+    X, names = read_table(arguments.data, columns)
+    if len(X) < arguments.clusters:
+        raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
+    if arguments.standardize:
+        deviation = X.std(axis=0, dtype="float64")
+        deviation[deviation == 0] = 1
+        X = ((X - X.mean(axis=0, dtype="float64")) / deviation).astype(X.dtype)
+    return X, names
+
+
+def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
+    """The samples in their plane: their two columns, or the two principal components."""
+    import numpy as np
+
+    from ekmfast.plotting import new_figure, plot_clusters
+
+    figure, axes = new_figure(6, 5)
+    ax = axes[0, 0]
+    labels, centroids = model.labels_, model.cluster_centers_
+    if len(names) == 1:
+        X = np.column_stack([X, np.arange(len(X))])
+        centroids = np.column_stack([centroids, np.full(len(centroids), len(X) / 2)])
+        names = [*names, "row"]
+    elif len(names) > 2:
+        from sklearn.decomposition import PCA
+
+        plane = PCA(2, random_state=0).fit(X)
+        X, centroids = plane.transform(X), plane.transform(centroids)
+        shares = plane.explained_variance_ratio_
+        names = [f"principal component {i + 1} ({100 * s:.0f} %)" for i, s in enumerate(shares)]
+    plot_clusters(X, labels, centroids, ax)
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+    handles, ticks = ax.get_legend_handles_labels()
+    if len(ticks) <= 20:
+        texts = [f"{k}: {sizes[int(k)]}" for k in ticks]
+        ax.legend(handles, texts, title="cluster: samples", markerscale=2, fontsize=8,
+                  loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)  # fmt: skip
+    return figure
+
+
+def _print_row(name: str, value: str) -> None:
+    print(f"{name:10} {value}")
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Warnings as lines of the command, without the place in the code that they come from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"ekmfast: warning: {message}", file=sys.stderr
+        )
+        yield
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +244,43 @@ def _parser() -> argparse.ArgumentParser:
         help="little data and one epoch, to see that everything runs; the figures mean nothing",
     )
 
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument(
+        "data", type=Path, metavar="DATA", help=".npy, .npz or text with a line a sample (.csv)"
+    )
+    data.add_argument("--clusters", type=_count, required=True, metavar="K")
+    data.add_argument(
+        "--columns", metavar="A,B", help="names, or numbers from 0, of the columns; default: all"
+    )
+    data.add_argument(
+        "--standardize", action="store_true", help="bring each column to mean 0 and deviation 1"
+    )
+    data.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: %(default)s")
+
+    cluster = commands.add_parser(
+        "cluster",
+        parents=[data],
+        help="cluster the rows of a file",
+        description="Cluster the rows of a file with equilibrium k-means.",
+    )
+    cluster.add_argument(
+        "--alpha", type=_alpha, metavar="A", help="a number > 0, dvariance or auto"
+    )
+    cluster.add_argument("--out", type=Path, metavar="CSV", help="write the labels")
+    cluster.add_argument("--save", type=Path, metavar="FILE", help="write the model: ekmfast.load")
+    cluster.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the clusters")
+
+    path = commands.add_parser(
+        "path",
+        parents=[data],
+        help="cluster the rows of a file at many alphas, to choose one",
+        description="Cluster the rows of a file at many alphas and tell the results apart.",
+    )
+    path.add_argument(
+        "--alphas", type=_alphas, metavar="A,B", help="default: multiples of the rule dvariance"
+    )
+    path.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the path")
+
     commands.add_parser("info", help="show version, instruction set, threads and compiler")
     return parser
 
@@ -100,6 +290,30 @@ def _seed(text: str) -> int:
     if not 0 <= value < 2**32 - 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 4294966295")
     return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer >= 1")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number > 0")
+    return value
+
+
+def _alpha(text: str) -> str | float:
+    return text if text in ("auto", "dvariance") else _positive(text)
+
+
+def _alphas(text: str) -> list[float]:
+    return [_positive(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from ekmfast import __version__, cli, demo, report
+import ekmfast
+from ekmfast import EKMeans, __version__, cli, demo, report
+from ekmfast._persist import load
+from ekmfast._tables import read_table
 
 FILES = ["anomalies.png", "labels.csv", "metrics.json", "model.ts", "path.png", "report.html"]
 FILES += ["sizes.png", "tsne.png"]
@@ -147,7 +150,19 @@ def test_an_interrupt_is_told(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["no-such"], ["demo", "--images", "x"], ["demo", "--seed", "-1"], ["demo", "--seed", "a"]],
+    [
+        [],
+        ["no-such"],
+        ["demo", "--images", "x"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", "a"],
+        ["cluster", "x.csv"],
+        ["cluster", "--clusters", "2"],
+        ["cluster", "x.csv", "--clusters", "0"],
+        ["cluster", "x.csv", "--clusters", "2", "--alpha", "inf"],
+        ["cluster", "x.csv", "--clusters", "2", "--alpha", "variance"],
+        ["path", "x.csv", "--clusters", "2", "--alphas", "1,,2"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as raised:
@@ -163,6 +178,252 @@ def test_info_and_version(capsys):
         cli.main(["--version"])
     assert raised.value.code == 0
     assert capsys.readouterr().out == f"ekmfast {__version__}\n"
+
+
+# --- cluster and path ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Samples of three sizes, with a name and a unit a row that are no numbers."""
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(c, 1, (n, 3)) for c, n in ((0, 300), (6, 20), (-6, 10))]).round(3)
+    path = tmp_path_factory.mktemp("tables") / "data.csv"
+    rows = [f"r{i},{a},{b},{c},kg" for i, (a, b, c) in enumerate(X)]
+    path.write_text("\n".join(["name,a,b,c,unit", *rows]) + "\n")
+    return path, X
+
+
+def says(out, name):
+    (value,) = re.findall(rf"^{name} +(.*)$", out, re.MULTILINE)
+    return value
+
+
+def test_cluster_writes_labels_model_and_picture(table, tmp_path, capsys):
+    path, X = table
+    arguments = ["cluster", str(path), "--clusters", "3", "--columns", "a,b,c", "--alpha", "0.5"]
+    for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.png")):
+        arguments += [option, str(tmp_path / name)]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    model = EKMeans(3, alpha=0.5, random_state=0).fit(X)
+    assert says(out, "data") == "330 rows, 3 columns"
+    assert says(out, "alpha") == "0.5"
+    assert float(says(out, "objective")) == pytest.approx(model.objective_)
+    assert says(out, "converged") == f"yes, {model.n_iter_} passes"
+    assert says(out, "clusters") == "3 of 3 distinct"
+    assert sorted(map(int, says(out, "sizes").split())) == [10, 20, 300]
+    labels = (tmp_path / "l.csv").read_text().splitlines()
+    assert labels == ["label", *map(str, model.labels_)]
+    np.testing.assert_array_equal(load(tmp_path / "m").predict(X), model.labels_)
+    assert (tmp_path / "p.png").read_bytes()[1:4] == b"PNG"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["l.csv", "m", "p.png"]
+
+
+@pytest.mark.parametrize("columns", ["a", "a,b"])
+def test_cluster_draws_one_and_two_columns(table, tmp_path, columns):
+    arguments = ["cluster", str(table[0]), "--clusters", "2", "--columns", columns]
+    assert cli.main([*arguments, "--plot", str(tmp_path / "p.svg")]) == 0
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+def test_cluster_standardizes(table, tmp_path, capsys):
+    _, X = table
+    X = np.column_stack([1000 + 50 * X[:, 0], X[:, 1], np.full(len(X), 7)]).astype(np.float32)
+    np.save(tmp_path / "x.npy", X)
+    arguments = ["cluster", str(tmp_path / "x.npy"), "--clusters", "3", "--standardize"]
+    assert cli.main([*arguments, "--save", str(tmp_path / "m"), "--seed", "4"]) == 0
+    assert says(capsys.readouterr().out, "model").endswith("m (takes standardized columns)")
+    model = load(tmp_path / "m")
+    assert model.cluster_centers_.dtype == np.float32
+    assert model.random_state == 4
+    scaled = np.column_stack([(X[:, :2] - X[:, :2].mean(0)) / X[:, :2].std(0), np.zeros(len(X))])
+    np.testing.assert_array_equal(model.predict(scaled.astype(np.float32)), model.labels_)
+    np.testing.assert_allclose(model.cluster_centers_[:, 2], 0)
+
+
+def test_cluster_tells_warnings_in_a_line(table, capsys):
+    arguments = ["cluster", str(table[0]), "--clusters", "3", "--columns", "a"]
+    assert cli.main([*arguments, "--alpha", "1e-6"]) == 0
+    said = capsys.readouterr()
+    assert re.fullmatch(r"ekmfast: warning: only 1 of 3 centroids .*\n", said.err)
+    assert says(said.out, "clusters") == "1 of 3 distinct"
+
+
+needs_alpha_path = pytest.mark.skipif(
+    not hasattr(ekmfast, "alpha_path"), reason="this version has no alpha_path yet"
+)
+
+
+@needs_alpha_path
+def test_path_prints_a_line_an_alpha_and_draws(table, tmp_path, capsys):
+    path, X = table
+    arguments = ["path", str(path), "--clusters", "3", "--columns", "a,b,c", "--seed", "2"]
+    assert cli.main([*arguments, "--plot", str(tmp_path / "path.png")]) == 0
+    head, *lines, note, picture = capsys.readouterr().out.splitlines()
+    expected = ekmfast.alpha_path(X, 3, random_state=2)
+    assert head.split()[0] == "alpha"
+    assert [float(line[1:].split()[0]) for line in lines] == pytest.approx(
+        expected.alphas, rel=1e-3
+    )
+    assert [line[0] == "*" for line in lines].index(True) == expected.best
+    assert sum(line[0] == "*" for line in lines) == 1
+    best = np.sort(expected.sizes[expected.best])[::-1]
+    assert lines[expected.best].endswith("  " + " ".join(f"{size:.0f}" for size in best))
+    assert note == "* largest likelihood"
+    assert picture.split() == ["picture", str(tmp_path / "path.png")]
+    assert (tmp_path / "path.png").stat().st_size > 1000
+
+
+@needs_alpha_path
+def test_path_takes_alphas(table, capsys):
+    arguments = ["path", str(table[0]), "--clusters", "2", "--columns", "1", "--alphas", "0.5,.25"]
+    assert cli.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()[1:3]
+    assert [float(line[1:].split()[0]) for line in lines] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("command", ["cluster", "path"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--clusters", "3"], r"data\.csv: line 2, column 'name': 'r0' is not a number"),
+        (["--clusters", "3", "--columns", "a,d"], "no column 'd': there are name, a, b, c, unit"),
+        (["--clusters", "331", "--columns", "a"], r"data\.csv: 330 rows, fewer than --clusters"),
+        (["--clusters", "3", "--plot", "none/p.png"], "none/p.png: no such folder 'none'"),
+        (["--clusters", "3", "--plot", "p.nope"], r"p\.nope: the name must end in one of .*png"),
+        (["--clusters", "3", "--plot", "/"], "/: is a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(table, capsys, command, options, message):
+    assert cli.main([command, str(table[0]), *options]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.match(f"ekmfast: error: .*{message}", said.err)
+    assert said.err.count("\n") == 1
+
+
+def test_cluster_without_matplotlib_is_one_line(table, monkeypatch, capsys, tmp_path):
+    arguments = ["cluster", str(table[0]), "--clusters", "2", "--columns", "a"]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert cli.main([*arguments, "--plot", str(tmp_path / "p.png")]) == 1
+    assert 'pip install "ekmfast[plot]"' in capsys.readouterr().err
+    assert cli.main(arguments) == 0
+
+
+def test_an_interrupted_fit_is_told(table, monkeypatch, capsys):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EKMeans, "fit", interrupt)
+    assert cli.main(["cluster", str(table[0]), "--clusters", "2", "--columns", "a"]) == 130
+    assert capsys.readouterr().err == "ekmfast: interrupted\n"
+
+
+# --- tables --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "rows"),
+    [
+        ("1,2\n3,4\n", ["0", "1"], [[1, 2], [3, 4]]),
+        ("x,y\n1,2\n", ["x", "y"], [[1, 2]]),
+        ("\ufeffx,y\r\n1,2\r\n", ["x", "y"], [[1, 2]]),
+        ('"x, y";z\n"1";-2e3\n\n3;.5\n', ["x, y", "z"], [[1, -2000], [3, 0.5]]),
+        ("x\ty\n 1\t2 \n", ["x", "y"], [[1, 2]]),
+        ("height\n1\n2", ["height"], [[1], [2]]),
+        ("\n\n,y\n0,1\n1,2\n", ["0", "y"], [[0, 1], [1, 2]]),
+        ("2019,total\n1,2\n", ["2019", "total"], [[1, 2]]),
+        ("7", ["0"], [[7]]),
+    ],
+)
+def test_text_is_read(tmp_path, text, names, rows):
+    (tmp_path / "t.csv").write_text(text, newline="")
+    X, found = read_table(tmp_path / "t.csv")
+    assert (X.tolist(), found) == (rows, names)
+
+
+def test_columns_are_chosen_by_name_and_number(tmp_path):
+    (tmp_path / "t.csv").write_text("a,2,b,b\n1,2,3,4\n5,6,7,8\n")
+    X, names = read_table(tmp_path / "t.csv", ["2", "0", "3"])
+    assert (X.tolist(), names) == ([[2, 1, 4], [6, 5, 8]], ["2", "a", "b"])
+    np.save(tmp_path / "t.npy", X.astype(np.float32))
+    X, names = read_table(tmp_path / "t.npy", ["1"])
+    assert (X.tolist(), X.dtype, names) == ([[1], [5]], np.float32, ["1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no rows"),
+        ("\n\n", "no rows"),
+        ("x,y\n", "no rows"),
+        ("x,y\n1,2\n3,\n", "line 3, column 'y': the value is missing"),
+        ("x,y\n\n1,2\n\n3,NaN\n", "line 5, column 'y': the value is missing"),
+        ("1,\n2,3\n", "line 1, column '1': the value is missing"),
+        ("x,y\n1,2\n3,-inf\n", "line 3, column 'y': -inf is not a finite number"),
+        ("x,y\n1,2\n3,4,5\n", "line 3 has 3 cells: must be 2"),
+        ("x,y\n1,2\n3\n", "line 3 has 1 cells: must be 2"),
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n", "line 1, column '2': 'setosa' is not a number"),
+        ("x,y\n1,2\n3,1_0\n", "line 3, column 'y': '1_0' is not a number"),
+        (b"x,y\n1,\xff\n", "not text in UTF-8"),
+        (b"\x00\x01\x02", ""),
+    ],
+)
+def test_bad_text_is_refused_by_line_and_column(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: {re.escape(message)}"):
+        read_table(path)
+
+
+def test_bad_columns_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,b\n1,2,3\n")
+    for column, message in (("b", "more than one column 'b'"), ("3", "no column '3'"), ("", "''")):
+        with pytest.raises(ValueError, match=message):
+            read_table(tmp_path / "t.csv", [column])
+
+
+def test_arrays_are_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.asfortranarray([[1, 2], [3, 4]]))
+    X, names = read_table(tmp_path / "a.npy")
+    assert (X.tolist(), X.dtype, names) == ([[1, 2], [3, 4]], np.float64, ["0", "1"])
+    np.savez(tmp_path / "b.npz", y=[0, 1], X=np.ones((2, 3), np.float32))
+    assert read_table(tmp_path / "b.npz")[0].dtype == np.float32
+    np.savez_compressed(tmp_path / "c.npz", points=[1.0, 2.0])
+    assert read_table(tmp_path / "c.npz")[0].tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 2, 2)), r"has shape \(2, 2, 2\): must be \(rows, columns\)"),
+        (np.zeros((2, 0)), "has shape"),
+        (np.zeros((0, 2)), "no rows"),
+        (np.zeros(2, complex), "dtype complex128"),
+        (np.array([["a"]]), "dtype <U1"),
+        (np.array([[1, np.nan]]), "row 0, column '1': nan is not a finite number"),
+        (np.array([{}]), "allow_pickle"),
+    ],
+)
+def test_bad_arrays_are_refused(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=rf"a\.npy: .*{message}"):
+        read_table(tmp_path / "a.npy")
+
+
+def test_bad_archives_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=[1], y=[2])
+    with pytest.raises(ValueError, match="holds the arrays x, y: must be one, or X"):
+        read_table(tmp_path / "a.npz")
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
+    (tmp_path / "c.npy").write_bytes(b"")
+    (tmp_path / "d.npy").write_bytes(b"1,2\n3,4\n")
+    for name in ("b.npz", "c.npy", "d.npy"):
+        with pytest.raises(ValueError, match=name):
+            read_table(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        read_table(tmp_path / "none.csv")
 
 
 # --- the sentences follow the numbers ------------------------------------------------------
