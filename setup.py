@@ -17,13 +17,14 @@ from setuptools import setup
 
 # (name, compiler flags, source) of each instruction set, by machine architecture.
 # -ffp-contract=fast lets a multiply and an add fuse, which is what these sets are for;
-# -Wno-maybe-uninitialized hides GCC's bug 105593, in its own header of AVX-512.
+# -Wno-(maybe-)uninitialized hides GCC's bug 105593, in its own header of AVX-512.
 X86_TABLE = [
     ("avx2", ["-mavx2", "-mfma", "-ffp-contract=fast"], "csrc/kernels/avx2.cpp"),
     (
         "avx512",
         ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma",
-         "-mprefer-vector-width=512", "-ffp-contract=fast", "-Wno-maybe-uninitialized"],
+         "-mprefer-vector-width=512", "-ffp-contract=fast",
+         "-Wno-maybe-uninitialized", "-Wno-uninitialized"],
         "csrc/kernels/avx512.cpp",
     ),
 ]  # fmt: skip

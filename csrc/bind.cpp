@@ -158,6 +158,36 @@ double assign(const py::array& X, const DoubleArray& centroids, const py::array&
 }
 
 template <class T>
+DoubleArray closest_of(const py::array& X, const DoubleArray& candidates, const py::array& closest,
+                       const std::optional<py::array>& sample_weight,
+                       const std::optional<DoubleArray>& reference, int n_threads, bool update) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  if (candidates.ndim() != 3 || candidates.shape(0) < 1 || candidates.shape(1) < 1 ||
+      candidates.shape(2) != s.d)
+    refuse("candidates must have shape (s, l, d)");
+  const py::ssize_t seedings = candidates.shape(0), each = candidates.shape(1);
+  if (update && each != 1) refuse("update takes one candidate each");
+  threads(n_threads);
+  T* distances = writable<T>(closest, {seedings, X.shape(0)}, "closest");
+  const std::vector<T> ref = reference_of(s, reference);
+  DoubleArray potentials({seedings, each});
+  const double* c = candidates.data();
+  double* out = potentials.mutable_data();
+  {
+    py::gil_scoped_release release;
+    ekmfast::closest(s, c, seedings, each, ref.data(), n_threads, update, distances, out);
+  }
+  return potentials;
+}
+
+DoubleArray closest(const py::array& X, const DoubleArray& candidates, const py::array& distances,
+                    const std::optional<py::array>& sample_weight,
+                    const std::optional<DoubleArray>& reference, int n_threads, bool update) {
+  return (is_float32(X) ? closest_of<float> : closest_of<double>)(
+      X, candidates, distances, sample_weight, reference, n_threads, update);
+}
+
+template <class T>
 py::tuple accumulate_of(const py::array& X, const py::array& weights, int n_threads) {
   const Samples<T> s = samples_of<T>(X, std::nullopt);
   threads(n_threads);
@@ -230,6 +260,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("assign", &assign, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("labels").noconvert(), py::arg("squared_distances").noconvert(),
         py::arg("n_threads"));
+  m.def("closest", &closest, py::arg("X").noconvert(), py::arg("candidates").noconvert(),
+        py::arg("closest").noconvert(), py::arg("sample_weight").none(true),
+        py::arg("reference").none(true), py::arg("n_threads"), py::arg("update") = false);
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
   m.def("exp2_kernel", &exp2_kernel, py::arg("x").noconvert());

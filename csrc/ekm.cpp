@@ -79,16 +79,9 @@ struct Prepared {
   Centroids<T> view;
   bool finite = true;  // false where a centroid is beyond what T holds: the results are void
 
-  Prepared(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
-           const T* reference, int tile_k)
+  Prepared(const double* centroids, double q, std::int64_t k, std::int64_t d, const T* reference,
+           int tile_k)
       : tiles(static_cast<std::size_t>(k * d)), bias(static_cast<std::size_t>(k)) {
-    double largest = 0;
-    for (std::int64_t i = 0; i < k * d; ++i)
-      largest = std::max(largest, std::fabs(centroids[i] - static_cast<double>(reference[i % d])));
-    // Memberships are uniform to the last bit long before q c reaches T's denormal numbers, which
-    // would spoil J: hold q above them.
-    const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290;
-    const double q = std::max(alpha * kLog2E, largest > 0 ? smallest / largest : 0.0);
     for (std::int64_t first = 0; first < k; first += tile_k) {
       const std::int64_t width = std::min<std::int64_t>(tile_k, k - first);
       for (std::int64_t g = 0; g < width; ++g) {
@@ -107,6 +100,19 @@ struct Prepared {
     view = {k, tiles.data(), bias.data(), 1 / q};
   }
 };
+
+// The q by which scores are exponents in base 2.
+template <class T>
+double exponent_scale(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
+                      const T* reference) {
+  double largest = 0;
+  for (std::int64_t i = 0; i < k * d; ++i)
+    largest = std::max(largest, std::fabs(centroids[i] - static_cast<double>(reference[i % d])));
+  // Memberships are uniform to the last bit long before q c reaches T's denormal numbers, which
+  // would spoil J: hold q above them.
+  const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290;
+  return std::max(alpha * kLog2E, largest > 0 ? smallest / largest : 0.0);
+}
 
 // Runs body(chunk, scratch) over the chunks of a cut, with the scratch of the running thread.
 template <class T, class Body>
@@ -185,7 +191,9 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
   std::vector<Prepared<T>> prepared;
   std::vector<Centroids<T>> views;
   for (std::int64_t s = 0; s < n_problems; ++s) {
-    prepared.emplace_back(centroids + s * k * d, alpha[s], k, d, ref.data(), kernels.tile_k);
+    const double* c = centroids + s * k * d;
+    const double q = exponent_scale(c, alpha[s], k, d, ref.data());
+    prepared.emplace_back(c, q, k, d, ref.data(), kernels.tile_k);
     views.push_back(prepared.back().view);
   }
 
@@ -291,7 +299,8 @@ double weights(const Samples<T>& samples, const double* centroids, double alpha,
   const std::int64_t d = samples.d;
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d));
-  const Prepared<T> prepared(centroids, alpha, k, d, reference, kernels.tile_k);
+  const double q = exponent_scale(centroids, alpha, k, d, reference);
+  const Prepared<T> prepared(centroids, q, k, d, reference, kernels.tile_k);
   const Cut cut(samples.n, d, k, sizeof(T), 1);
   Rows<T> rows = rows_of(samples, reference);
   rows.sample_weight = nullptr;
@@ -339,6 +348,28 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
 }
 
 template <class T>
+void closest(const Samples<T>& samples, const double* candidates, std::int64_t n_seedings,
+             std::int64_t n_candidates, const T* reference, int n_threads, bool update,
+             T* distances, double* potentials) {
+  const std::int64_t d = samples.d, k = n_seedings * n_candidates;
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
+  // By q = 2 a score is 2 y . c - ||c||^2, and scaling by 2 rounds nothing.
+  const Prepared<T> prepared(candidates, 2.0, k, d, reference, kernels.tile_k);
+  const Cut cut(samples.n, d, k, sizeof(T), k);
+  const Rows<T> rows = rows_of(samples, reference);
+  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * k));
+  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+      kernels.closest(rows, begin, end, prepared.view, n_seedings, distances, samples.n, update,
+                      partial.data() + chunk * k, scratch);
+    });
+  });
+  reduce(partial, cut.n_chunks, k, n_threads, potentials);
+  if (!prepared.finite) std::fill(potentials, potentials + k, std::nan(""));
+}
+
+template <class T>
 void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, const T* reference,
                 int n_threads, double* sum_wx, double* sum_w) {
   const std::int64_t d = samples.d;
@@ -374,6 +405,8 @@ void exp2_kernel(const T* x, std::int64_t n, T* y) {
                              int, T*);                                                           \
   template double assign<T>(const Samples<T>&, const double*, std::int64_t, const T*, int,       \
                             std::int32_t*, T*);                                                  \
+  template void closest<T>(const Samples<T>&, const double*, std::int64_t, std::int64_t,         \
+                           const T*, int, bool, T*, double*);                                    \
   template void accumulate<T>(const Samples<T>&, const T*, std::int64_t, const T*, int, double*, \
                               double*);                                                          \
   template void exp2_kernel<T>(const T*, std::int64_t, T*);

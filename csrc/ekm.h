@@ -51,6 +51,17 @@ template <class T>
 double assign(const Samples<T>& samples, const double* centroids, std::int64_t k,
               const T* reference, int n_threads, std::int32_t* labels, T* squared_distances);
 
+// How far the rows are from the seeds of several seedings, and would be with one candidate more.
+// IN candidates (n_seedings, n_candidates, d), reference (d,); distances (n_seedings, n) squared,
+// to the nearest seed so far, +inf at first
+// OUT potentials (n_seedings, n_candidates) = sum_n s_n min(distance, ||x_n - candidate||^2), not
+// finite if any sample is not, or if T overflows. If update (n_candidates is 1), the minima replace
+// the distances.
+template <class T>
+void closest(const Samples<T>& samples, const double* candidates, std::int64_t n_seedings,
+             std::int64_t n_candidates, const T* reference, int n_threads, bool update,
+             T* distances, double* potentials);
+
 // IN weights (n, k), reference (d,); OUT sum_wx (k, d) = sum_n w_nk (x_n - reference), sum_w (k,).
 template <class T>
 void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, const T* reference,

@@ -26,6 +26,15 @@ def assign(
     squared_distances: _Samples,
     n_threads: int,
 ) -> float: ...
+def closest(
+    X: _Samples,
+    candidates: _Double,
+    closest: _Samples,
+    sample_weight: _Samples | None,
+    reference: _Double | None,
+    n_threads: int,
+    update: bool = False,
+) -> _Double: ...
 def accumulate(
     X: _Samples, weights: _Samples, n_threads: int
 ) -> tuple[_Double, _Double, _Double]: ...

@@ -48,6 +48,10 @@ struct F32 {
     return {reinterpret_cast<V>(reinterpret_cast<i32x4>(a.v) + bits)};
   }
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) { return {select(a.v > b.v, x.v, y.v)}; }
+  static bool any_greater(F32 a, F32 b) {
+    const i32x4 m = a.v > b.v;
+    return (m[0] | m[1] | m[2] | m[3]) != 0;
+  }
   friend F32 operator+(F32 a, F32 b) { return {a.v + b.v}; }
   friend F32 operator-(F32 a, F32 b) { return {a.v - b.v}; }
   friend F32 operator*(F32 a, F32 b) { return {a.v * b.v}; }
@@ -80,6 +84,10 @@ struct F64 {
     return {reinterpret_cast<V>(reinterpret_cast<i64x2>(a.v) + bits)};
   }
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) { return {select(a.v > b.v, x.v, y.v)}; }
+  static bool any_greater(F64 a, F64 b) {
+    const i64x2 m = a.v > b.v;
+    return (m[0] | m[1]) != 0;
+  }
   friend F64 operator+(F64 a, F64 b) { return {a.v + b.v}; }
   friend F64 operator-(F64 a, F64 b) { return {a.v - b.v}; }
   friend F64 operator*(F64 a, F64 b) { return {a.v * b.v}; }

@@ -19,8 +19,8 @@ struct Rows {
   const T* reference;      // (d,) point that is subtracted from every row
 };
 
-// K centroids made ready for the register tiles (see ekm.cpp, prepare_centroids).
-// With q = alpha * log2(e) and y = x - reference, c likewise:
+// K centroids made ready for the register tiles (see ekm.cpp, Prepared).
+// With y = x - reference, c likewise, and a scale q, alpha * log2(e) where scores are exponents:
 //   tiles hold q * c_k,   bias_k = -q/2 ||c_k||^2,   so that   t_k = bias_k + y . (q c_k)
 // is -q d_k + q/2 ||y||^2: the exponent (base 2) of the membership up to a term shared by a row.
 template <class T>
@@ -28,7 +28,7 @@ struct Centroids {
   std::int64_t k;
   const T* tiles;  // groups of tile_k centroids: [group][d][centroid in group]; the last is narrower
   const T* bias;   // (k,)
-  double inv_q;    // 1 / (alpha * log2(e))
+  double inv_q;    // 1 / q
 };
 
 // Sums over rows, all in double, all added to. Leading dimension of sum_wx is d.
@@ -62,6 +62,14 @@ struct Kernels {
   // centroid, the first of equals.
   void (*nearest)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
                   const Centroids<T>& centroids, std::int32_t* labels, void* scratch);
+
+  // IN rows, begin, end, candidates (made with q = 2), n_seedings, which share the candidates
+  // equally, in order; OUT potentials (candidates.k,) (added to) = sum of s min(distance so far,
+  // squared distance to the candidate). IN/OUT distances: row n of seeding i at [i * stride + n],
+  // the minima replace them if update, which asks for one candidate a seeding.
+  void (*closest)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                  const Centroids<T>& candidates, std::int64_t n_seedings, T* distances,
+                  std::int64_t stride, bool update, double* potentials, void* scratch);
 
   // IN rows, begin, end, weights (N, k) C-contiguous; OUT sums.sum_wx and sums.sum_w (added to).
   void (*accumulate)(const Rows<T>& rows, std::int64_t begin, std::int64_t end, const T* weights,

@@ -63,6 +63,23 @@ class CpuBackend:
         self._reference = sums.reference
         return sums
 
+    def closest(self, candidates: Float64, closest: NDArray[Any], update: bool = False) -> Float64:
+        """One pass over X for S seedings at once: potentials (S, L) of candidates (S, L, D).
+
+        ``closest`` (S, N), dtype of X, holds squared distances to the nearest seed so far, ``inf``
+        at first. A potential is ``sum_n s_n min(closest[s, n], ||x_n - candidates[s, l]||^2)``.
+        With ``update`` (L = 1) the minima replace ``closest``.
+        """
+        return _core.closest(
+            self.X,
+            candidates,
+            closest,
+            self.sample_weight,
+            self._reference,
+            self.n_threads,
+            update,
+        )
+
     def dispersion(self) -> float:
         """The weighted mean of 1/2 ||x - mean||^2, in two passes.
 

@@ -1,0 +1,83 @@
+// Stage 2: scores, the first product.
+
+// G centroids x the 3 vectors of a panel, in registers over all features. `best` is the running
+// maximum over the centroids seen so far.
+template <class F, int G>
+static inline void score_tile(const typename F::T* panel, i64 d, const typename F::T* tile,
+                              const typename F::T* bias, typename F::T* t, F* best) {
+  constexpr int P = panel_rows<F>();
+  F acc[G][kPanelVectors];
+  for (int g = 0; g < G; ++g)
+    for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::all(bias[g]);
+  for (i64 j = 0; j < d; ++j) {
+    F y[kPanelVectors];
+    for (int v = 0; v < kPanelVectors; ++v) y[v] = F::load(panel + j * P + v * F::W);
+    for (int g = 0; g < G; ++g) {
+      const F c = F::all(tile[j * G + g]);
+      for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::fma(c, y[v], acc[g][v]);
+    }
+  }
+  for (int g = 0; g < G; ++g)
+    for (int v = 0; v < kPanelVectors; ++v) {
+      acc[g][v].store(t + g * P + v * F::W);
+      best[v] = F::max(best[v], acc[g][v]);
+    }
+}
+
+// The last, narrower group of centroids: pick the tile of its width at compile time.
+template <class F, int G>
+static inline void score_rest(int g, const typename F::T* panel, i64 d, const typename F::T* tile,
+                              const typename F::T* bias, typename F::T* t, F* best) {
+  if (g == G) return score_tile<F, G>(panel, d, tile, bias, t, best);
+  if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, t, best);
+}
+
+template <class F>
+static inline void score_panel(const typename F::T* panel, i64 d,
+                               const Centroids<typename F::T>& c, typename F::T* t, F* best) {
+  constexpr int P = panel_rows<F>();
+  for (int v = 0; v < kPanelVectors; ++v)
+    best[v] = F::all(-__builtin_huge_valf());
+  i64 k = 0;
+  for (; k + kTileCentroids <= c.k; k += kTileCentroids)
+    score_tile<F, kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, t + k * P, best);
+  if (k < c.k)
+    score_rest<F, kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
+                                      c.bias + k, t + k * P, best);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Squared distances of a panel, from scores made with q = 2, by which t = 2 y . c - ||c||^2.
+
+// Below this share of ||y||^2 + ||c||^2 more than half of a difference's digits cancel.
+template <class T>
+constexpr T kCancelled = sizeof(T) == 4 ? T(0x1p-12) : T(0x1p-26);
+
+// d2 = ||y - c||^2 of the panel's rows to centroid i; norm holds their ||y||^2. Where digits are
+// lost, the centroid's distances to the panel are summed again from differences, so that a row
+// that equals the centroid is at 0 exactly, and one nearby is not.
+template <class F>
+static inline void squared_distances(const typename F::T* panel, i64 d,
+                                     const Centroids<typename F::T>& c, i64 i,
+                                     const typename F::T* t, const F* norm, F* d2) {
+  using T = typename F::T;
+  constexpr int P = panel_rows<F>();
+  const F own = F::all(-c.bias[i]), share = F::all(kCancelled<T>);
+  F lost = F::all(0);
+  for (int v = 0; v < kPanelVectors; ++v) {
+    d2[v] = norm[v] - F::load(t + i * P + v * F::W);
+    lost = F::max(lost, F::fma(norm[v] + own, share, F::all(0) - d2[v]));
+  }
+  if (!F::any_greater(lost, F::all(0))) return;
+  const i64 first = i / kTileCentroids * kTileCentroids;
+  const i64 width = c.k - first < kTileCentroids ? c.k - first : kTileCentroids;
+  const T* scaled = c.tiles + first * d + (i - first);
+  for (int v = 0; v < kPanelVectors; ++v) d2[v] = F::all(0);
+  for (i64 j = 0; j < d; ++j) {
+    const F y = F::all(scaled[j * width] / 2);
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const F difference = F::load(panel + j * P + v * F::W) - y;
+      d2[v] = F::fma(difference, difference, d2[v]);
+    }
+  }
+}
