@@ -7,6 +7,7 @@ know of, so nothing is left behind in the caller's session.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from operator import index
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast._optional import require
-from ekmfast.kernels import compute_weights
 from ekmfast.metrics import cluster_sizes
 
 __all__ = [
@@ -146,7 +146,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
     X : array-like of shape (N, 2)
         Samples.
     estimator : fitted estimator
-        With ``cluster_centers_`` of shape (K, 2) and ``alpha_``, as `EKMeans` has them.
+        With ``cluster_centers_`` of shape (K, 2) and a method ``weights``, as `EKMeans`.
     cluster : int, default=None
         The centroid, 0 to K - 1; None for a panel each, all in one colour scale.
     ax : matplotlib Axes, default=None
@@ -161,8 +161,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
     ImportError
         If Matplotlib is not installed.
     TypeError
-        If ``estimator`` has no ``cluster_centers_`` and ``alpha_``, or ``cluster`` is not an
-        integer.
+        If ``estimator`` is not fitted or has no weights, or ``cluster`` is not an integer.
     ValueError
         If ``X`` has not two columns or no rows, ``cluster`` is out of range, or ``ax`` are not K.
 
@@ -185,13 +184,14 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
     points = _plane(X, "X")
     if not len(points):
         raise ValueError("X has no rows")
-    try:
-        centroids = _plane(estimator.cluster_centers_, "cluster_centers_")
-        alpha = float(estimator.alpha_)
-    except AttributeError:
+    if not (hasattr(estimator, "cluster_centers_") and hasattr(estimator, "weights")):
         raise TypeError(
-            f"estimator is {estimator!r:.80}: must be fitted and have cluster_centers_ and alpha_"
-        ) from None
+            f"estimator is {estimator!r:.80}: must be fitted and have cluster_centers_ and weights"
+        )
+    centroids = _plane(estimator.cluster_centers_, "cluster_centers_")
+    # The grid has no column names, and scikit-learn warns where the fit had them.
+    nameless = copy(estimator)
+    vars(nameless).pop("feature_names_in_", None)
     n_clusters = len(centroids)
     if cluster is None:
         chosen = list(range(n_clusters))
@@ -215,7 +215,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
             raise ValueError(f"cluster is {cluster}: must be from 0 to {n_clusters - 1}")
         axes = np.array([new_figure(4.8, 4)[1][0, 0] if ax is None else ax], object)
 
-    weights = compute_weights(points, centroids, alpha)
+    weights = nameless.weights(points)
     colors: Any = require("matplotlib.colors", "plot")
     colours = colors.LinearSegmentedColormap.from_list("repulsion", [REPEL, "#DDDDDD", ATTRACT])
     low, high = weights[:, chosen].min(), weights[:, chosen].max()
@@ -226,7 +226,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
     margin = 0.06 * np.maximum(np.ptp(both, axis=0), 1e-9)
     (left, bottom), (right, top) = both.min(axis=0) - margin, both.max(axis=0) + margin
     x, y = np.meshgrid(np.linspace(left, right, 200), np.linspace(bottom, top, 200))
-    around = compute_weights(np.column_stack([x.ravel(), y.ravel()]), centroids, alpha)
+    around = nameless.weights(np.column_stack([x.ravel(), y.ravel()]))
 
     for panel, k in zip(axes, chosen, strict=True):
         w = weights[:, k]
@@ -243,8 +243,8 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
         _draw_centroids(panel, centroids[k : k + 1])
         panel.set_xlim(left, right)
         panel.set_ylim(bottom, top)
-        pulls, pushes = w[w > 0].sum(), w[w < 0].sum()
-        panel.set_title(f"centroid {k}: pull {pulls:,.4g}, push {-pushes:,.3g}", fontsize=9)
+        pull, push = w[w > 0].sum(), abs(w[w < 0].sum())
+        panel.set_title(f"centroid {k}: pull {pull:,.4g}, push {push:,.3g}", fontsize=9)
     bar = axes[0].figure.colorbar(scatter, ax=list(axes), aspect=30, pad=0.02)
     ends = [f"{low:.2g}", f"{high:.2g}"] if low < 0 else ["0", f"{high:.2g}"]
     bar.set_ticks([norm.vmin, 0, norm.vmax], labels=[ends[0], "0", ends[1]])

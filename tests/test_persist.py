@@ -99,6 +99,24 @@ def test_feature_names_and_output_are_kept(tmp_path):
         again.predict(X[["weight\0", "größe"]])
 
 
+@pytest.mark.parametrize("name", _persist.CLASSES)
+def test_every_class_is_saved(name, tmp_path):
+    cls = getattr(ekmfast, name, None)
+    if cls is None:
+        pytest.skip(f"this version has no {name}")
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(c, 1, (30, 2)) for c in (0, 9)])
+    y = np.full(60, -1)
+    y[[0, -1]] = [1, 0]
+    model = cls(2, random_state=0).fit(X, y)
+    save(model, tmp_path / "m")
+    again = load(tmp_path / "m")
+    for method in ("predict", "transform", "membership", "weights"):
+        assert getattr(again, method)(X).tobytes() == getattr(model, method)(X).tobytes()
+    assert again.score(X) == model.score(X)
+    assert list(vars(again)) == list(vars(model))
+
+
 def test_a_stream_goes_on_after_loading(tmp_path, monkeypatch):
     monkeypatch.setattr(ekmfast, "MiniBatchEKMeans", MiniBatchEKMeans, raising=False)
     batches = np.random.default_rng(0).normal(size=(4, 50, 2))

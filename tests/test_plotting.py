@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
+from ekmfast.kernels import compute_weights
 from ekmfast.plotting import (
     new_figure,
     plot_alpha_path,
@@ -94,12 +96,25 @@ def test_repulsion_of_one_centroid_and_into_given_axes(imbalanced):
 
 @pytest.mark.parametrize("n_clusters", [1, 5])
 def test_repulsion_with_other_numbers_of_centroids(n_clusters):
-    model = SimpleNamespace(cluster_centers_=np.arange(2.0 * n_clusters).reshape(-1, 2), alpha_=1.0)
+    centroids = np.arange(2.0 * n_clusters).reshape(-1, 2)
+    model = SimpleNamespace(
+        cluster_centers_=centroids, weights=lambda X: compute_weights(X, centroids, 1.0)
+    )
     axes = plot_repulsion(np.zeros((3, 2), np.float32), model)
     assert len(axes) == n_clusters
     # The panels, and the colour scale.
     assert len(axes[0].figure.axes) == n_clusters + 1
     axes[0].figure.draw_without_rendering()
+
+
+def test_repulsion_takes_data_frames(imbalanced):
+    pandas = pytest.importorskip("pandas")
+    X, model = imbalanced
+    frame = pandas.DataFrame(X, columns=["a", "b"])
+    named = clone(model).fit(frame)
+    drawn, expected = (plot_repulsion(x, m, cluster=0) for x, m in ((frame, named), (X, model)))
+    np.testing.assert_array_equal(samples_of(drawn).get_array(), samples_of(expected).get_array())
+    assert named.feature_names_in_.tolist() == ["a", "b"]
 
 
 def test_bad_repulsion_is_refused(imbalanced):
