@@ -6,7 +6,6 @@ import csv
 import math
 import os
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,17 +68,20 @@ def read_table(
 
 
 def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any], list[str]]:
-    try:
-        # A with statement, as an .npz is read only when its arrays are asked for.
-        with open(path, "rb") as file:
+    # Open until the end, as an .npz is read only when its arrays are asked for.
+    with open(path, "rb") as file:
+        found: list[str] | None = None
+        try:
             content: Any = np.load(file, allow_pickle=False)
             if isinstance(content, np.lib.npyio.NpzFile):
                 found = content.files
-                if len(found) != 1 and "X" not in found:
-                    raise ValueError(f"holds the arrays {_listed(found)}: must be one, or X")
-                content = content["X" if "X" in found else found[0]]
-    except (zipfile.BadZipFile, EOFError):
-        raise ValueError("not a whole NumPy file") from None
+                if len(found) == 1 or "X" in found:
+                    content, found = content["X" if "X" in found else found[0]], None
+        # On damaged files numpy and zipfile raise what they happen to meet.
+        except Exception as error:
+            raise ValueError(f"not a whole NumPy file of numbers: {error}") from None
+    if found is not None:
+        raise ValueError(f"holds the arrays {_listed(found)}: must be one, or X")
     array = np.asarray(content)
     if array.ndim == 1:
         array = array[:, None]
@@ -137,7 +139,7 @@ def _read_text(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any],
             )
     except ValueError as error:
         raise ValueError(_explain(path, delimiter, skip, names, chosen) or str(error)) from None
-    if not np.isfinite(X).all():
+    if len(X) and ((chosen is None and X.shape[1] != len(names)) or not np.isfinite(X).all()):
         raise ValueError(_explain(path, delimiter, skip, names, chosen))
     return X, names if chosen is None else [names[i] for i in chosen]
 

@@ -364,6 +364,7 @@ def test_columns_are_chosen_by_name_and_number(tmp_path):
         ("x,y\n1,2\n3,-inf\n", "line 3, column 'y': -inf is not a finite number"),
         ("x,y\n1,2\n3,4,5\n", "line 3 has 3 cells: must be 2"),
         ("x,y\n1,2\n3\n", "line 3 has 1 cells: must be 2"),
+        ("x,y,z\n1,2\n3,4\n", "line 2 has 2 cells: must be 3"),
         ("5.1,3.5,setosa\n4.9,3.0,setosa\n", "line 1, column '2': 'setosa' is not a number"),
         ("x,y\n1,2\n3,1_0\n", "line 3, column 'y': '1_0' is not a number"),
         (b"x,y\n1,\xff\n", "not text in UTF-8"),
@@ -419,8 +420,11 @@ def test_bad_archives_are_refused(tmp_path):
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
     (tmp_path / "c.npy").write_bytes(b"")
     (tmp_path / "d.npy").write_bytes(b"1,2\n3,4\n")
-    for name in ("b.npz", "c.npy", "d.npy"):
-        with pytest.raises(ValueError, match=name):
+    np.save(tmp_path / "e.npy", [1.0, 2.0])
+    header = (tmp_path / "e.npy").read_bytes().replace(b"(2,)", b"(2,(")
+    (tmp_path / "e.npy").write_bytes(header)
+    for name in ("b.npz", "c.npy", "d.npy", "e.npy"):
+        with pytest.raises(ValueError, match=f"{name}: not a whole NumPy file"):
             read_table(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"none\.csv"):
         read_table(tmp_path / "none.csv")

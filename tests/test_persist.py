@@ -277,7 +277,7 @@ def test_no_pickle_is_read(saved, tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"):
         load(rewritten(saved, **{"attributes/labels_.npy": bomb}))
     (tmp_path / "p").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match="not a file of"):
+    with pytest.raises(ValueError, match="not a zip file"):
         load(tmp_path / "p")
 
 
@@ -289,7 +289,7 @@ def test_foreign_files_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "e", "w") as archive:
         archive.writestr("header.json", "[" * 100_000)
     for file in sorted(tmp_path.iterdir()):
-        with pytest.raises(ValueError, match=r"not a file of|cannot be loaded"):
+        with pytest.raises(ValueError, match=r"cannot be loaded"):
             load(file)
 
 
@@ -297,9 +297,11 @@ def test_arrays_of_other_kinds_or_wrong_length_are_refused(saved):
     labels = "attributes/labels_.npy"
     with pytest.raises(ValueError, match="datetime64"):
         load(rewritten(saved, **{labels: npy(np.zeros(3, "M8[s]"))}))
-    huge = npy(np.zeros(3)).replace(b"(3,)", b"(3000000000000000,)")
-    with pytest.raises(ValueError, match=r"cannot be loaded|damaged"):
-        load(rewritten(saved, **{labels: huge}))
+    whole = npy(np.zeros(3))
+    for bad in (whole.replace(b"(3,)", b"(3000000000000000,)"), whole.replace(b"(3,)", b"(3,(")):
+        assert bad != whole
+        with pytest.raises(ValueError, match="cannot be loaded"):
+            load(rewritten(saved, **{labels: bad}))
 
 
 def test_arrays_of_the_other_byte_order_are_read(saved):
@@ -316,7 +318,7 @@ def test_damage_is_told_or_does_no_harm(saved):
     rng = np.random.default_rng(0)
     for length in rng.integers(0, len(good), 150):
         saved.write_bytes(good[:length])
-        with pytest.raises(ValueError, match=r"damaged|cannot be loaded"):
+        with pytest.raises(ValueError, match="cannot be loaded"):
             load(saved)
     refused = 0
     for at in rng.integers(0, len(good), 600):
