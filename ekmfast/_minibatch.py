@@ -7,7 +7,9 @@ forgetting and replacing them is plain arithmetic.
 
 `fit` sees every batch again, so it forgets exactly: a batch's new sums replace those of its last
 visit. When the centroids no longer move, all the sums were taken at the same centroids, and
-A / B = C is the fixed point of the full data, with no noise left and no schedule to choose.
+A / B = C is the fixed point of the full data, with no noise left and no schedule to choose. Once
+an epoch gains little on the one before it the solver takes over: near the end its acceleration
+needs fewer passes, and only full passes can promise that the objective falls.
 
 `partial_fit` may see every batch once, so it forgets by decay: after batch t
 
@@ -33,7 +35,7 @@ from ._backends.cpu import CentredStatistics, CpuBackend
 from ._base import CentroidEstimator, check_integer, check_number, merge_coincident
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._solver import MAX_WEAK_JUMPS, OBJECTIVE_RESOLUTION, THETA, Run, solve
+from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
 from ._threads import check_n_threads
 
 Float64 = NDArray[np.float64]
@@ -41,12 +43,10 @@ Float64 = NDArray[np.float64]
 # Rows that the restarts are solved on: this many batches, and no fewer than will show clusters.
 INIT_BATCHES = 3
 LEAST_INIT_ROWS = 1000
-INIT_PASSES = 300
 # Least number of runs of consecutive rows that a batch of many rows is made of.
 RUNS = 1024
-# The share of its step that a batch takes is halved where epochs swing, and recovers slowly.
-LEAST_SHARE = 1 / 64
-GROWTH = 1.1
+# Batches give way to the solver when an epoch moves more than this share of the one before it.
+STALL = 0.5
 SHARED_PARAMETERS = (
     "n_clusters",
     "alpha",
@@ -144,9 +144,9 @@ class MiniBatchEKMeans(CentroidEstimator):
     """Equilibrium k-means in batches: for data that are many, or come as a stream.
 
     The restarts are solved on a sample of three batches and the best goes on over all the data,
-    moving after every batch. ``fit`` converges to a fixed point of the full data, as `EKMeans`
-    does and by the same criterion; with ``batch_size >= N`` it is `EKMeans`. ``partial_fit``
-    takes one batch at a time and keeps none.
+    moving after every batch, then, near the end, after every pass. ``fit`` converges to a fixed
+    point of the full data, as `EKMeans` does and by the same criterion; with ``batch_size >= N``
+    it is `EKMeans`. ``partial_fit`` takes one batch at a time and keeps none.
 
     Parameters
     ----------
@@ -163,12 +163,11 @@ class MiniBatchEKMeans(CentroidEstimator):
     batch_size : int, default=4096
         Rows a batch in ``fit``. A cluster that the sample of three batches does not hold can be
         missed. ``fit`` keeps K * (D + 2) float64 numbers a batch.
-    max_iter : int, default=100
-        Most epochs (passes over the data) of ``fit``.
+    max_iter : int, default=300
+        Most passes over the data in ``fit``, and as many again over the sample.
     tol : float, default=1e-4
-        ``fit`` ends when an epoch moves the centroids, and the full data's step would move them,
-        by at most ``tol`` times the root mean square distance of the samples from their mean
-        (root mean square over the centroids).
+        ``fit`` ends when a step over all the data, root mean square over the centroids, is at most
+        ``tol`` times the root mean square distance of the samples from their mean.
     forgetting : float, default=0.7
         In ``partial_fit`` batch t replaces the share ``t ** -forgetting`` of the sums so far.
         Between 1/2 and 1 the centroids settle; larger averages more, smaller follows data that
@@ -189,12 +188,13 @@ class MiniBatchEKMeans(CentroidEstimator):
     objective_ : float
         J of all rows at ``cluster_centers_``; after ``partial_fit``, of the last batch at the
         centroids that it met.
-    objective_history_ : ndarray of shape (n_iter_,)
-        Sums over each epoch's batches of J at the centroids that they met; by ``fit``.
+    objective_history_ : ndarray
+        By ``fit``: for each epoch the sum of its batches' J at the centroids that they met, then J
+        of all rows at every centroids that the solver accepted.
     n_iter_ : int
-        Epochs; by ``fit``.
+        Passes over the data; by ``fit``.
     n_steps_ : int
-        Batches seen.
+        How often the centroids moved, or could have: once a batch, then once a pass.
     converged_ : bool
         By ``fit``.
     alpha_ : float
@@ -243,7 +243,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         batch_size: int = 4096,
-        max_iter: int = 100,
+        max_iter: int = 300,
         tol: float = 1e-4,
         forgetting: float = 0.7,
         random_state: int | np.random.RandomState | None = None,
@@ -329,20 +329,18 @@ class MiniBatchEKMeans(CentroidEstimator):
                     setattr(self, name, value)
             self.n_steps_ = self.n_iter_
             centroids = self.cluster_centers_.astype(np.float64)
-            sums = backend.statistics(centroids[None], np.array([self.alpha_]))
         else:
-            run, sums = self._epochs(X, weight, backend)
+            run = self._epochs(X, weight, backend)
             self._keep(run, X, run.alpha)
             centroids = run.centroids
+        sums = backend.statistics(centroids[None], np.array([self.alpha_]))
         self._stream_ = _Stream(
             centroids, _pack(sums, sums.reference), sums.reference, *_moments(X, weight)
         )
         return self
 
-    def _epochs(
-        self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend
-    ) -> tuple[Run, CentredStatistics]:
-        """Batch after batch until nothing moves; the last sums are those of one full pass."""
+    def _epochs(self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend) -> Run:
+        """Batch after batch while that gains, then the solver over all rows."""
         dispersion = backend.dispersion()
         if not np.isfinite(dispersion):
             raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
@@ -363,9 +361,9 @@ class MiniBatchEKMeans(CentroidEstimator):
         # Until its first visit the sample stands in for a batch, by weight.
         mass = np.array([_mass(batches[b]) for b in range(len(batches))]) / _mass(sample)
         kept = mass[:, None, None] * _pack(sums, reference)
-        run = Run(centroids, alpha)
         objectives = np.empty(len(batches))
-        share, jumps, moved_before = 1.0, 0, np.inf
+        history: list[float] = []
+        moved_before = np.inf
         for epoch in range(1, self.max_iter + 1):
             before = centroids
             total = kept.sum(axis=0)  # anew each epoch, lest differences' rounding pile up
@@ -375,35 +373,31 @@ class MiniBatchEKMeans(CentroidEstimator):
                 total += fresh - kept[b]
                 kept[b] = fresh
                 objectives[b] = sums.objective[0]
-                centroids = centroids + share * _step(total, centroids, reference, radius)
-            objective = float(objectives.sum())
-            run.history.append(objective)
-            run.n_iter = epoch
+                centroids = centroids + _step(total, centroids, reference, radius)
+            history.append(float(objectives.sum()))
             moved = float(np.linalg.norm(centroids - before))
             if self.verbose:
-                print(f"epoch {epoch}: objective about {objective:.8g}, moved by {moved:.3g}")
-            # Where the map overshoots, steps and objective grow; a shorter step settles.
-            if epoch > 1:
-                swings = moved > moved_before and objective > run.history[-2]
-                share = max(share / 2, LEAST_SHARE) if swings else min(GROWTH * share, 1.0)
+                print(f"epoch {epoch}: objective about {history[-1]:.8g}, moved by {moved:.3g}")
+            if moved <= threshold or not moved < STALL * moved_before:
+                break
             moved_before = moved
-            if moved > threshold and epoch < self.max_iter:
-                continue
-            sums = backend.statistics(centroids[None], alphas)
-            run.centroids, run.objective = centroids, float(sums.objective[0])
-            if not np.isfinite(run.objective):
-                break
-            ratio = sums.ratio(centroids[None])[0]
-            weak = sums.sum_w[0] < THETA * sums.sum_p[0]
-            residual = float(np.linalg.norm(np.where(weak[:, None], 0, ratio - centroids)))
-            run.converged = moved <= threshold and residual <= threshold and not weak.any()
-            if run.converged:
-                break
-            if weak.any() and jumps < MAX_WEAK_JUMPS and epoch < self.max_iter:
-                jumps += 1
-                centroids = np.where(weak[:, None] & np.isfinite(ratio), ratio, centroids)
-        self.n_steps_ = run.n_iter * len(batches)
-        return run, sums
+        if epoch > 1 and history[-1] > history[-2]:
+            centroids = before
+
+        # The last evaluation of the epochs' centroids is the first of the solver.
+        run = solve(
+            backend,
+            centroids[None],
+            alpha,
+            tol=self.tol,
+            radius=radius,
+            resolution=OBJECTIVE_RESOLUTION[X.itemsize],
+            max_iter=self.max_iter - epoch + 1,
+        )[0]
+        self.n_steps_ = epoch * len(batches) + run.n_iter - 1
+        run.n_iter += epoch - 1
+        run.history[:0] = history
+        return run
 
     def _sample_rows(
         self, n: int, weight: NDArray[Any] | None, random_state: np.random.RandomState
@@ -444,7 +438,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             tol=self.tol,
             radius=float(np.sqrt(2 * dispersion)),
             resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
-            max_iter=INIT_PASSES,
+            max_iter=self.max_iter,
             compete=True,
         )
         return min(runs, key=lambda run: run.objective).centroids
