@@ -40,9 +40,9 @@ from ._threads import check_n_threads
 
 Float64 = NDArray[np.float64]
 
-# Rows that the restarts are solved on: this many batches, and no fewer than will show clusters.
+# Rows that the restarts are solved on: this many batches, and no fewer than show small clusters.
 INIT_BATCHES = 3
-LEAST_INIT_ROWS = 1000
+LEAST_INIT_ROWS = 4096
 # Least number of runs of consecutive rows that a batch of many rows is made of.
 RUNS = 1024
 # Batches give way to the solver when an epoch moves more than this share of the one before it.
@@ -143,7 +143,7 @@ class _Batches:
 class MiniBatchEKMeans(CentroidEstimator):
     """Equilibrium k-means in batches: for data that are many, or come as a stream.
 
-    The restarts are solved on a sample of three batches and the best goes on over all the data,
+    The restarts are solved on a sample (three batches) and the best goes on over all the data,
     moving after every batch, then, near the end, after every pass. ``fit`` converges to a fixed
     point of the full data, as `EKMeans` does and by the same criterion; with ``batch_size >= N``
     it is `EKMeans`. ``partial_fit`` takes one batch at a time and keeps none.
@@ -161,8 +161,8 @@ class MiniBatchEKMeans(CentroidEstimator):
     n_init : int or 'auto', default='auto'
         Restarts, as in `EKMeans`. They run on the sample, or on the first batch, alone.
     batch_size : int, default=4096
-        Rows a batch in ``fit``. A cluster that the sample of three batches does not hold can be
-        missed. ``fit`` keeps K * (D + 2) float64 numbers a batch.
+        Rows a batch in ``fit``. A cluster that the sample (three batches, at least 4096 rows)
+        does not hold can be missed. ``fit`` keeps K * (D + 2) float64 numbers a batch.
     max_iter : int, default=300
         Most passes over the data in ``fit``, and as many again over the sample.
     tol : float, default=1e-4
