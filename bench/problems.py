@@ -3,8 +3,9 @@
 A problem is K clusters in D dimensions, the largest up to 50 times the smallest. What is drawn as
 the *separation* is the distance from a centre to its nearest other one, in standard deviations of
 the two clusters along the line between them, averaged over the centres: the overlap of neighbours
-then means the same in 2 dimensions and in 50, for round clusters and for long ones. `overlap`
-tells how well the clusters can be told apart at all: it labels the rows by their true densities.
+then means the same in 2 dimensions and in 50, for round clusters and for long ones.
+`attainable_ari` tells how well the classes can be told apart at all: it labels the rows by their
+true densities.
 
 Seeds 0 .. 199 of each family are for publication; rules and constants are chosen on seeds from
 TUNING_SEEDS on, which publication never sees.
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 Float64 = NDArray[np.float64]
@@ -37,49 +39,75 @@ def families() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class Densities:
+    """What the clusters were drawn from, in the units of X: normal, or Student with `df` finite."""
+
+    centres: Float64  # (K, D)
+    scatters: Float64  # (K, D, D)
+    df: float
+
+    def label(self, X: Float64, sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Cluster of the largest density times size, for each row."""
+        n_features = X.shape[1]
+        score = np.empty((len(sizes), len(X)))
+        for i, (centre, scatter) in enumerate(zip(self.centres, self.scatters, strict=True)):
+            half = np.linalg.cholesky(scatter)
+            m = (np.linalg.solve(half, (X - centre).T) ** 2).sum(axis=0)
+            # What all clusters have in common is left out.
+            score[i] = np.log(sizes[i]) - np.log(np.diag(half)).sum()
+            if np.isinf(self.df):
+                score[i] -= m / 2
+            else:
+                score[i] -= 0.5 * (self.df + n_features) * np.log1p(m / self.df)
+        labels: NDArray[np.intp] = score.argmax(axis=0)
+        return labels
+
+
+@dataclass(frozen=True)
 class Problem:
-    """Rows, the clusters they were drawn from, and what was drawn to make them."""
+    """Rows, the classes they belong to, and what was drawn to make them."""
 
     name: str
-    X: Float64  # (N, D), z-scored
-    y: NDArray[np.intp]  # (N,), cluster of each row, BACKGROUND for none
+    X: Float64  # (N, D)
+    y: NDArray[np.intp]  # (N,), class of each row from 0 on, BACKGROUND for none
     k: int
-    facts: dict[str, Any] = field(repr=False)
-    # Centres, scale matrices and degrees of freedom, in the units of X.
-    centres: Float64 = field(repr=False)
-    scatters: Float64 = field(repr=False)
-    df: float = field(repr=False)
+    facts: dict[str, Any] = field(repr=False, default_factory=dict)
+    densities: Densities | None = field(repr=False, default=None)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Rows that belong to a cluster, on which alone a result is judged."""
-        return self.y != BACKGROUND
+        """Rows that belong to a class, on which alone a result is judged."""
+        mask: NDArray[np.bool_] = self.y != BACKGROUND
+        return mask
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """Rows of each class."""
+        return np.bincount(self.y[self.mask], minlength=self.k)
 
     def ari(self, labels: NDArray[Any]) -> float:
-        """Adjusted Rand index of ``labels`` over the rows that belong to a cluster."""
+        """Adjusted Rand index of ``labels`` over the rows that belong to a class."""
         if len(labels) != len(self.y):
             raise ValueError(f"labels has {len(labels)} entries, the problem {len(self.y)} rows")
         return float(adjusted_rand_score(self.y[self.mask], np.asarray(labels)[self.mask]))
 
-    def overlap(self) -> float:
+    def attainable_ari(self) -> float:
         """ARI of the labels that the true densities and sizes give: about the best there is."""
-        n_features = self.X.shape[1]
-        log_density = np.empty((self.k, len(self.X)))
-        for i, (centre, scatter) in enumerate(zip(self.centres, self.scatters, strict=True)):
-            half = np.linalg.cholesky(scatter)
-            m = (np.linalg.solve(half, (self.X - centre).T) ** 2).sum(axis=0)
-            log_density[i] = np.log(np.count_nonzero(self.y == i))
-            log_density[i] -= np.log(np.diag(half)).sum()
-            if np.isinf(self.df):
-                log_density[i] -= m / 2
-            else:
-                log_density[i] -= 0.5 * (self.df + n_features) * np.log1p(m / self.df)
-                log_density[i] += gammaln((self.df + n_features) / 2) - gammaln(self.df / 2)
-        return self.ari(log_density.argmax(axis=0))
+        if self.densities is None:
+            raise ValueError(f"the densities of {self.name} are not known")
+        return self.ari(self.densities.label(self.X, self.sizes))
 
 
-def make_problem(family: str, seed: int) -> Problem:
-    """Draw problem ``seed`` of a family.
+def make_problem(
+    family: str,
+    seed: int,
+    *,
+    n_samples: int | None = None,
+    n_clusters: int | None = None,
+    n_features: int | None = None,
+    imbalance: float | None = None,
+) -> Problem:
+    """Draw problem ``seed`` of a family; what is given takes the place of what is drawn.
 
     - 'gaussian': spherical, or with their own scale along each axis; of different spread.
     - 'correlated': each with its own rotation and eccentricity.
@@ -89,9 +117,9 @@ def make_problem(family: str, seed: int) -> Problem:
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
     rng = np.random.default_rng([FAMILIES.index(family), seed])
-    k = int(rng.integers(2, 11))
-    n_features = round(_log_uniform(rng, 2, 50))
-    sizes = _sizes(rng, k)
+    drawn = int(rng.integers(2, 11)), round(_log_uniform(rng, 2, 50))
+    k, n_features = n_clusters or drawn[0], n_features or drawn[1]
+    sizes = _sizes(rng, k, n_samples, imbalance)
     spread = _log_uniform(rng, 0.6, 1.6, size=k)
     scatters = np.stack([_scatter(rng, family, n_features) for _ in range(k)])
     scatters *= spread[:, None, None] ** 2
@@ -131,26 +159,96 @@ def make_problem(family: str, seed: int) -> Problem:
             "background": share,
             "df": df if np.isfinite(df) else None,
         },
-        centres=(centres - mean) / std,
-        scatters=scatters / np.outer(std, std),
-        df=df,
+        densities=Densities((centres - mean) / std, scatters / np.outer(std, std), df),
     )
+
+
+def named_sets() -> list[Problem]:
+    """Four imbalanced sets in the plane, and scikit-learn's sets, z-scored but for the pixels."""
+    corners = ((2000, (-2, 2)), (50, (2, -2)), (200, (4, 4)))
+    around = ((5, 5), (-5, 5), (-5, -5), (5, -5), (10, 0), (-10, 0), (0, 10), (0, -10))
+    g = np.random.default_rng(0)
+    a = np.vstack([g.standard_normal((q, 2)) + c for q, c in corners])
+    g = np.random.default_rng(0)
+    b = np.vstack([3.5 * g.random((q, 2)) + c for q, c in corners])
+    g = np.random.default_rng(0)
+    c = np.vstack(
+        [g.standard_normal((5000, 2)), np.column_stack([3 + 5 * g.random(200), g.random(200)])]
+    )
+    g = np.random.default_rng(0)
+    d = np.vstack(
+        [3 * (g.random((5000, 2)) - 0.5), *(g.standard_normal((50, 2)) + c for c in around)]
+    )
+    sets = [
+        _classes("A: three blobs", _z_scored(a), np.repeat([0, 1, 2], [2000, 50, 200])),
+        _classes("B: three squares", _z_scored(b), np.repeat([0, 1, 2], [2000, 50, 200])),
+        _classes("C: blob and bar", _z_scored(c), np.repeat([0, 1], [5000, 200])),
+        _classes("D: square and eight blobs", _z_scored(d), np.repeat(range(9), [5000] + 8 * [50])),
+    ]
+    loaders = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer}
+    for name, load in loaders.items():
+        X, y = load(return_X_y=True)
+        sets.append(_classes(name, _z_scored(X), y))
+    X, y = load_digits(return_X_y=True)
+    rows = _thinned(y, np.rint(np.geomspace(170, 10, 10)))
+    sets.append(_classes("digits, 170 to 10 a class", X[rows] / 16, y[rows]))
+    rows = _thinned(y, [170, 80, 40, 20])
+    varying = X[rows][:, X[rows].std(axis=0) > 0]
+    few = PCA(10, svd_solver="full").fit_transform(_z_scored(varying))
+    sets.append(_classes("digits 0 to 3, z-scored, 10 components", few, y[rows]))
+    return sets
+
+
+def _classes(name: str, X: Float64, y: NDArray[Any]) -> Problem:
+    y = np.asarray(y, np.intp)
+    sizes = np.bincount(y)
+    facts = {
+        "n": len(X),
+        "k": len(sizes),
+        "d": X.shape[1],
+        "sizes": sizes.tolist(),
+        "imbalance": float(sizes.max() / sizes.min()),
+    }
+    return Problem(name, np.ascontiguousarray(X), y, len(sizes), facts)
+
+
+def _z_scored(X: Float64) -> Float64:
+    scaled: Float64 = (X - X.mean(axis=0)) / X.std(axis=0, ddof=1)
+    return scaled
+
+
+def _thinned(y: NDArray[Any], sizes: Any) -> NDArray[np.intp]:
+    """So many random rows of class 0, of class 1, ..., in their order in the set."""
+    rng = np.random.default_rng(0)
+    rows = np.concatenate(
+        [
+            rng.choice(np.flatnonzero(y == label), int(size), replace=False)
+            for label, size in enumerate(sizes)
+        ]
+    )
+    rows.sort()
+    return rows
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float, size: Any = None) -> Any:
     return np.exp(rng.uniform(np.log(low), np.log(high), size))
 
 
-def _sizes(rng: np.random.Generator, k: int) -> NDArray[np.intp]:
+def _sizes(
+    rng: np.random.Generator, k: int, n_samples: int | None, imbalance: float | None
+) -> NDArray[np.intp]:
     """Rows of each cluster: geometric from the smallest to the largest, or random in between."""
-    imbalance = _log_uniform(rng, 1, 50)
+    drawn = _log_uniform(rng, 1, 50)
+    imbalance = imbalance or drawn
     between = np.linspace(0, 1, k)
     if rng.random() < 0.5:
         between[1:-1] = rng.random(k - 2)
     share = imbalance**between
-    total = _log_uniform(rng, 300, 3000)
+    drawn = _log_uniform(rng, 300, 3000)
+    total = n_samples or drawn
     # Many clusters of high imbalance need more rows for the smallest to be one at all.
-    return np.rint(share * max(total / share.sum(), LEAST_ROWS)).astype(np.intp)
+    sizes: NDArray[np.intp] = np.rint(share * max(total / share.sum(), LEAST_ROWS)).astype(np.intp)
+    return sizes
 
 
 def _scatter(rng: np.random.Generator, family: str, n_features: int) -> Float64:
@@ -164,7 +262,8 @@ def _scatter(rng: np.random.Generator, family: str, n_features: int) -> Float64:
         if rng.random() < 0.5:
             variance = _log_uniform(rng, 0.5, 2, size=n_features) ** 2
         scatter = np.diag(variance)
-    return scatter / variance.mean()
+    unit: Float64 = scatter / variance.mean()
+    return unit
 
 
 def _nearest(centres: Float64, scatters: Float64) -> Float64:
@@ -176,7 +275,8 @@ def _nearest(centres: Float64, scatters: Float64) -> Float64:
     variance = np.einsum("ijd,ide,ije->ij", unit, scatters, unit)
     variance = (variance + variance.T) / 2
     np.fill_diagonal(variance, 1.0)
-    return (length / np.sqrt(variance)).min(axis=1)
+    nearest: Float64 = (length / np.sqrt(variance)).min(axis=1)
+    return nearest
 
 
 def _rows(rng: np.random.Generator, size: int, scatter: Float64, df: float) -> Float64:

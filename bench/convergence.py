@@ -1,0 +1,224 @@
+"""Passes over the data to a tolerance: plain iteration, safeguarded, with Anderson acceleration.
+
+    python bench/convergence.py [--starts 10] [--multiples 1 2] [--out FILE]
+
+All three go from the same starts by the same rule: done when the step, root mean square over the
+centroids, is at most tol times the root mean square distance of a sample from the mean. The plain
+iteration is C <- A / B, each pass the exact Eq. 38 and 39. A pass is one evaluation of the
+statistics A, B, P, J, whatever comes of it; one that Anderson's method tries in vain counts.
+
+Means of passes are over the starts from which all three converge to that tolerance, and each set
+counts the same; how often a method converges at all stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from problems import Problem, families, make_problem, named_sets
+from quality import RESULTS, markdown, objective, write
+from sklearn.cluster import kmeans_plusplus
+from threadpoolctl import threadpool_limits
+
+from ekmfast._backends.cpu import CpuBackend
+from ekmfast._solver import OBJECTIVE_RESOLUTION, WINDOW, solve
+
+Float64 = NDArray[np.float64]
+
+TOLERANCES = (1e-4, 1e-6, 1e-8)
+MAX_PASSES = 1000
+SEEDS = range(3)  # of each family of random problems
+# Relative to the lowest J that one of the methods reaches from the same start.
+SAME_OBJECTIVE = 1e-6
+
+
+class Result(NamedTuple):
+    centroids: Float64
+    n_passes: int
+    converged: bool
+
+
+Method = Callable[[CpuBackend, Float64, float, float, float], Result]
+
+
+def plain(backend: CpuBackend, start: Float64, alpha: float, tol: float, radius: float) -> Result:
+    centroids = start
+    threshold = tol * np.sqrt(len(start)) * radius
+    for n_passes in range(1, MAX_PASSES + 1):
+        following = backend.statistics(centroids[None], np.array([alpha])).ratio(centroids[None])[0]
+        length = np.linalg.norm(following - centroids)
+        if not np.isfinite(length):
+            return Result(centroids, n_passes, False)
+        if length <= threshold:
+            return Result(centroids, n_passes, True)
+        centroids = following
+    return Result(centroids, MAX_PASSES, False)
+
+
+def solver(window: int) -> Method:
+    def method(
+        backend: CpuBackend, start: Float64, alpha: float, tol: float, radius: float
+    ) -> Result:
+        (run,) = solve(
+            backend,
+            start[None],
+            alpha,
+            tol=tol,
+            radius=radius,
+            resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
+            max_iter=MAX_PASSES,
+            window=window,
+        )
+        return Result(run.centroids, run.n_iter, run.converged)
+
+    return method
+
+
+METHODS: dict[str, Method] = {"plain": plain, "safeguarded": solver(0), "Anderson": solver(WINDOW)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--starts", type=int, default=10, help="of each set and alpha")
+    parser.add_argument(
+        "--multiples", type=float, nargs="+", default=[1.0, 2.0], help="of the dvariance alpha"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS / "convergence")
+    args = parser.parse_args()
+    rows = []
+    with threadpool_limits(args.threads):
+        for problem in sets():
+            for multiple in args.multiples:
+                rows += compare(problem, multiple, args.starts, args.threads)
+            print(problem.name, flush=True)
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    settings |= {"max_passes": MAX_PASSES, "window": WINDOW}
+    write(args.out, settings, rows, report(rows))
+
+
+def sets() -> list[Problem]:
+    return named_sets() + [make_problem(family, s) for family in families() for s in SEEDS]
+
+
+def compare(problem: Problem, multiple: float, n_starts: int, n_threads: int) -> list[Any]:
+    """One row a start and tolerance: of each method the passes, whether it converged, and J."""
+    backend = CpuBackend(problem.X, None, n_threads)
+    dispersion = backend.dispersion()
+    alpha, radius = multiple * 2 / dispersion, float(np.sqrt(2 * dispersion))
+    rows = []
+    for i in range(n_starts):
+        start = seeds(problem, i)
+        for tol in TOLERANCES:
+            row: dict[str, Any] = {"set": problem.name, "multiple": multiple, "start": i}
+            row |= {"tol": tol, "results": {}}
+            for name, method in METHODS.items():
+                result = method(backend, start, alpha, tol, radius)
+                J = objective(problem.X, result.centroids, alpha)
+                if result.converged:
+                    check(problem.X, result.centroids, alpha, 1.01 * tol * radius)
+                row["results"][name] = {
+                    "passes": result.n_passes,
+                    "converged": result.converged,
+                    "J": J if np.isfinite(J) else None,
+                }
+            rows.append(row)
+    return rows
+
+
+def seeds(problem: Problem, i: int) -> Float64:
+    """Start i: k-means++ where i is even, otherwise random rows."""
+    if i % 2 == 0:
+        return np.asarray(kmeans_plusplus(problem.X, problem.k, random_state=i)[0], np.float64)
+    rows = np.random.default_rng(i).choice(len(problem.X), problem.k, replace=False)
+    return problem.X[rows].copy()
+
+
+def check(X: Float64, centroids: Float64, alpha: float, tolerance: float) -> None:
+    """Raise unless the exact step from ``centroids``, straight from the formula, is as short.
+
+    A column that the solver damps (B < theta P) may step by up to 1 / theta more.
+    """
+    d = 0.5 * ((X[:, None, :] - centroids[None]) ** 2).sum(axis=2)
+    p = np.exp(-alpha * (d - d.min(axis=1, keepdims=True)))
+    p /= p.sum(axis=1, keepdims=True)
+    w = p * (1 - alpha * (d - (p * d).sum(axis=1, keepdims=True)))
+    B = w.sum(axis=0)
+    sound = 0.1 * p.sum(axis=0) <= B  # elsewhere the formula itself underflows or is damped
+    step = (w.T @ X)[sound] / B[sound, None] - centroids[sound]
+    length = np.sqrt((step**2).sum() / len(centroids))
+    assert length <= tolerance + 1e-10, (length, tolerance)
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """Tables: one line a tolerance and method, over all sets; then one line a set, at 1e-6."""
+    names = list(dict.fromkeys(row["set"] for row in rows))
+    table = []
+    for tol in TOLERANCES:
+        at = [row for row in rows if row["tol"] == tol]
+        means: dict[str, list[float]] = {m: [] for m in METHODS}
+        for name in names:
+            if passes := paired_passes([row for row in at if row["set"] == name]):
+                for method in METHODS:
+                    means[method].append(passes[method])
+        for method in METHODS:
+            fewer = np.array(means["plain"]) / means[method]
+            counted = [row["results"][method]["passes"] for row in at]
+            table.append(
+                [
+                    f"{tol:.0e}",
+                    method,
+                    f"{np.mean(means[method]):.1f}",
+                    f"{np.mean(means['plain']) / np.mean(means[method]):.2f}",
+                    f"{np.exp(np.log(fewer).mean()):.2f}",
+                    f"{np.mean(counted):.1f}",
+                    percent([row["results"][method]["converged"] for row in at]),
+                    percent([reaches_best(row, method) for row in at]),
+                ]
+            )
+    header = ["tol", "iteration", "passes", "fewer by", "mean of ratios", "all runs"]
+    header += ["converged", "best J"]
+    text = (
+        f"{len(names)} sets, {len(rows) // len(TOLERANCES)} starts. *passes*: mean over the sets "
+        "of the mean over the starts from which all three converge; *fewer by*: plain / this; "
+        "*mean of ratios*: the same a set, geometric mean; *all runs*: mean passes with those "
+        f"that did not converge counted as they stopped (at most {MAX_PASSES}); *best J*: within "
+        f"{SAME_OBJECTIVE:.0e} of the lowest of the three from the same start.\n\n"
+    )
+    text += markdown(header, table)
+
+    table = []
+    for name in names:
+        at = [row for row in rows if row["tol"] == 1e-6 and row["set"] == name]
+        passes = paired_passes(at)
+        cells = [f"{passes[m]:.1f}" if passes else "-" for m in METHODS]
+        cells += [percent([row["results"][m]["converged"] for row in at]) for m in METHODS]
+        table.append([name, *cells])
+    header = ["set", *METHODS, *(f"{m} converged" for m in METHODS)]
+    return text + "\n\nAt tol 1e-6, passes and share converged:\n\n" + markdown(header, table)
+
+
+def paired_passes(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean passes of each method over the starts from which all converge; {} for none."""
+    both = [row for row in rows if all(r["converged"] for r in row["results"].values())]
+    if not both:
+        return {}
+    return {m: float(np.mean([row["results"][m]["passes"] for row in both])) for m in METHODS}
+
+
+def reaches_best(row: dict[str, Any], method: str) -> bool:
+    J = {m: np.inf if r["J"] is None else r["J"] for m, r in row["results"].items()}
+    return bool(J[method] <= (1 + SAME_OBJECTIVE) * min(J.values()))
+
+
+def percent(values: list[bool]) -> str:
+    return f"{100 * np.mean(values):.1f} %"
+
+
+if __name__ == "__main__":
+    main()
