@@ -28,7 +28,8 @@ FAMILIES = ("gaussian", "correlated", "heavy-tailed", "background")
 PUBLISHED = 200
 TUNING_SEEDS = 10_000
 
-SEPARATION = (1.5, 5.0)
+# From clusters that make one mode together (below 2) to clusters with empty space between them.
+SEPARATION = (1.5, 7.0)
 LEAST_ROWS = 10  # of a cluster
 BACKGROUND = -1  # label of the rows of no cluster
 
