@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -15,6 +16,7 @@
 namespace py = pybind11;
 using ekmfast::Isa;
 using ekmfast::Samples;
+using ekmfast::Weighting;
 
 namespace {
 
@@ -79,15 +81,29 @@ std::vector<T> reference_of(const Samples<T>& s, const std::optional<DoubleArray
   return reference;
 }
 
+Weighting weighting_from(const std::string& name) {
+  if (name == "equilibrium") return Weighting::equilibrium;
+  if (name == "maximum-entropy") return Weighting::maximum_entropy;
+  if (name == "hard") return Weighting::hard;
+  if (name == "fuzzy") return Weighting::fuzzy;
+  refuse("weighting must be equilibrium, maximum-entropy, hard or fuzzy, got '" + name + "'");
+}
+
 template <class T>
 py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
                         const std::optional<py::array>& sample_weight,
-                        const std::optional<DoubleArray>& reference, int n_threads) {
+                        const std::optional<DoubleArray>& reference, int n_threads,
+                        const std::string& weighting, double fuzzifier) {
   const Samples<T> s = samples_of<T>(X, sample_weight);
+  const Weighting rule = weighting_from(weighting);
+  if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
   if (centroids.ndim() != 3 || centroids.shape(1) < 1 || centroids.shape(2) != s.d)
     refuse("centroids must have shape (s, k, d)");
   const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
   if (alpha.ndim() != 1 || alpha.shape(0) != problems) refuse("alpha must have shape (s,)");
+  // Between all centroids a membership is 1/k, and its power must not underflow.
+  if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(static_cast<double>(k)) > 800)
+    refuse("fuzzifier must be <= 1 + 800 / log2(k)");
   threads(n_threads);
   const std::vector<T> ref = reference_of(s, reference);
   DoubleArray sum_wx({problems, k, static_cast<py::ssize_t>(s.d)}), sum_w({problems, k}),
@@ -97,7 +113,8 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
   const double *c = centroids.data(), *a = alpha.data();
   {
     py::gil_scoped_release release;
-    ekmfast::statistics(s, c, a, problems, k, ref.data(), n_threads, wx, w, p, e, j);
+    ekmfast::statistics(s, c, a, problems, k, ref.data(), rule, fuzzifier, n_threads, wx, w, p, e,
+                        j);
   }
   DoubleArray ref_out(s.d);
   std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
@@ -106,9 +123,10 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
 
 py::tuple statistics(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
                      const std::optional<py::array>& sample_weight,
-                     const std::optional<DoubleArray>& reference, int n_threads) {
+                     const std::optional<DoubleArray>& reference, int n_threads,
+                     const std::string& weighting, double fuzzifier) {
   return (is_float32(X) ? statistics_of<float> : statistics_of<double>)(
-      X, centroids, alpha, sample_weight, reference, n_threads);
+      X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier);
 }
 
 void check_centroids(const DoubleArray& centroids, std::int64_t d) {
@@ -254,7 +272,8 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Compiled kernels of ekmfast; ekmfast.kernels is the public face.";
   m.def("statistics", &statistics, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("alpha").noconvert(), py::arg("sample_weight").none(true),
-        py::arg("reference").none(true), py::arg("n_threads"));
+        py::arg("reference").none(true), py::arg("n_threads"),
+        py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0);
   m.def("weights", &weights, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("alpha"), py::arg("out").noconvert(), py::arg("n_threads"));
   m.def("assign", &assign, py::arg("X").noconvert(), py::arg("centroids").noconvert(),

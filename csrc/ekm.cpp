@@ -97,7 +97,7 @@ struct Prepared {
         bias[static_cast<std::size_t>(first + g)] = static_cast<T>(-0.5 * q * norm);
       }
     }
-    view = {k, tiles.data(), bias.data(), 1 / q};
+    view = {k, tiles.data(), bias.data(), 1 / q, T(1)};
   }
 };
 
@@ -184,17 +184,22 @@ struct Widened {
 template <class T, class U>
 std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
                             const double* alpha, std::int64_t n_problems, std::int64_t k,
-                            const U* reference, int n_threads) {
+                            const U* reference, Weighting weighting, double fuzzifier,
+                            int n_threads) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  const auto block_statistics = kernels.statistics[static_cast<int>(weighting)];
   const std::vector<T> ref(reference, reference + d);
   std::vector<Prepared<T>> prepared;
   std::vector<Centroids<T>> views;
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double* c = centroids + s * k * d;
-    const double q = exponent_scale(c, alpha[s], k, d, ref.data());
+    const double q = weighting == Weighting::fuzzy  ? 2.0
+                     : weighting == Weighting::hard ? 1.0
+                                                    : exponent_scale(c, alpha[s], k, d, ref.data());
     prepared.emplace_back(c, q, k, d, ref.data(), kernels.tile_k);
     views.push_back(prepared.back().view);
+    views.back().power = static_cast<T>(1 / (fuzzifier - 1));
   }
 
   const Cut cut(samples.n, d, k, sizeof(T), n_problems * size);
@@ -207,12 +212,12 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
     }
     cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
       if constexpr (std::is_same<T, U>::value) {
-        kernels.statistics(rows_of(samples, reference), begin, end, views.data(), sums.data(),
-                           n_problems, scratch);
+        block_statistics(rows_of(samples, reference), begin, end, views.data(), sums.data(),
+                         n_problems, scratch);
       } else {
         const Widened<T, U> block(samples, reference, begin, end);
-        kernels.statistics(block.rows, 0, end - begin, views.data(), sums.data(), n_problems,
-                           scratch);
+        block_statistics(block.rows, 0, end - begin, views.data(), sums.data(), n_problems,
+                         scratch);
       }
     });
   });
@@ -245,15 +250,18 @@ void find_reference(const Samples<T>& samples, T* reference) {
 
 template <class T>
 void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
-                std::int64_t n_problems, std::int64_t k, const T* reference, int n_threads,
-                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
-                double* objective) {
+                std::int64_t n_problems, std::int64_t k, const T* reference,
+                Weighting weighting, double fuzzifier, int n_threads, double* sum_wx,
+                double* sum_w, double* sum_p, double* exponent, double* objective) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   n_threads = useful_threads(
       n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
-  const std::vector<double> total =
-      sum_all<T>(samples, centroids, alpha, n_problems, k, reference, n_threads);
+  const std::vector<double> total = sum_all<T>(samples, centroids, alpha, n_problems, k, reference,
+                                               weighting, fuzzifier, n_threads);
   const double weight = total_weight(samples);
+  const bool fuzzy = weighting == Weighting::fuzzy;
+  // Powers p^m underflow before the memberships do.
+  const std::int64_t witness = fuzzy ? k * d : k * d + k;
 
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double* at = total.data() + s * size;
@@ -262,32 +270,33 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
     std::copy(at + k * d + k, at + k * d + 2 * k, sum_p + s * k);
     objective[s] = at[size - 1];
     std::fill(exponent + s * k, exponent + (s + 1) * k, 0.0);
-    if (samples.n == 0 || !std::isfinite(objective[s])) continue;
+    if (samples.n == 0 || !std::isfinite(objective[s]) || weighting == Weighting::hard) continue;
 
     std::vector<std::int64_t> columns;
     for (std::int64_t i = 0; i < k; ++i)
-      if (underflowed<T>(sum_p[s * k + i], weight)) columns.push_back(i);
+      if (underflowed<T>(at[witness + i], weight)) columns.push_back(i);
     if (columns.empty()) continue;
     if (sizeof(T) < sizeof(double)) {
       // float64 reaches 2^800 times deeper at twice the cost of a pass; few columns need more.
       const std::vector<double> deeper =
-          sum_all<double>(samples, centroids + s * k * d, alpha + s, 1, k, reference, n_threads);
+          sum_all<double>(samples, centroids + s * k * d, alpha + s, 1, k, reference, weighting,
+                          fuzzifier, n_threads);
+      if (fuzzy) objective[s] = deeper.back();
       std::vector<std::int64_t> still;
       for (std::int64_t i : columns) {
-        const double p = deeper[static_cast<std::size_t>(k * d + k + i)];
-        if (underflowed<double>(p, weight)) {
+        if (!fuzzy && underflowed<double>(deeper[static_cast<std::size_t>(witness + i)], weight)) {
           still.push_back(i);
           continue;
         }
-        sum_p[s * k + i] = p;
+        sum_p[s * k + i] = deeper[static_cast<std::size_t>(k * d + k + i)];
         sum_w[s * k + i] = deeper[static_cast<std::size_t>(k * d + i)];
         std::copy(deeper.begin() + i * d, deeper.begin() + (i + 1) * d,
                   sum_wx + (s * k + i) * d);
       }
       columns.swap(still);
     }
-    if (!columns.empty())
-      rescue_columns(samples, centroids + s * k * d, alpha[s], k, columns.data(),
+    if (!columns.empty() && !fuzzy)
+      rescue_columns(weighting, samples, centroids + s * k * d, alpha[s], k, columns.data(),
                      static_cast<std::int64_t>(columns.size()), reference, n_threads,
                      sum_wx + s * k * d, sum_w + s * k, sum_p + s * k, exponent + s * k);
   }
@@ -399,8 +408,8 @@ void exp2_kernel(const T* x, std::int64_t n, T* y) {
 #define EKMFAST_INSTANTIATE(T)                                                                   \
   template void find_reference<T>(const Samples<T>&, T*);                                        \
   template void statistics<T>(const Samples<T>&, const double*, const double*, std::int64_t,     \
-                              std::int64_t, const T*, int, double*, double*, double*, double*,   \
-                              double*);                                                          \
+                              std::int64_t, const T*, Weighting, double, int, double*, double*,  \
+                              double*, double*, double*);                                        \
   template double weights<T>(const Samples<T>&, const double*, double, std::int64_t, const T*,   \
                              int, T*);                                                           \
   template double assign<T>(const Samples<T>&, const double*, std::int64_t, const T*, int,       \

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "weighting.h"
+
 namespace ekmfast {
 
 template <class T>
@@ -26,17 +28,19 @@ void find_reference(const Samples<T>& samples, T* reference);
 
 // Sums over all rows of several problems (sets of centroids) in one read of the samples.
 //
-// IN  centroids (n_problems, k, d), alpha (n_problems,), reference (d,)
+// IN  centroids (n_problems, k, d), alpha (n_problems,), reference (d,), weighting (weighting.h),
+//     fuzzifier > 1 (of the fuzzy one, which ignores alpha, as the hard one does)
 // OUT sum_wx (n_problems, k, d) = 2^-e_k sum_n s_n w_kn (x_n - reference)
 //     sum_w, sum_p (n_problems, k) = 2^-e_k sum_n s_n w_kn, 2^-e_k sum_n s_n p_kn
 //     exponent (n_problems, k) = e_k: 0, but for a column whose memberships underflow; its sums
-//     are then scaled by its own largest membership, which leaves their ratio exact
+//     are then scaled by its own largest membership, which leaves their ratio exact. A column of
+//     the hard and the fuzzy weighting may sum to 0
 //     objective (n_problems,) = J; not finite if any sample is not, or if T overflows
 template <class T>
 void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
-                std::int64_t n_problems, std::int64_t k, const T* reference, int n_threads,
-                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
-                double* objective);
+                std::int64_t n_problems, std::int64_t k, const T* reference,
+                Weighting weighting, double fuzzifier, int n_threads, double* sum_wx, double* sum_w,
+                double* sum_p, double* exponent, double* objective);
 
 // IN centroids (k, d), alpha, reference (d,); OUT weights (n, k) of Eq. 38.
 // Returns a number that is not finite if any sample is not, or if T overflows.

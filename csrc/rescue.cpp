@@ -43,8 +43,8 @@ bool underflowed(double sum_p, double total_weight) {
 }
 
 template <class T>
-void rescue_columns(const Samples<T>& samples, const double* centroids, double alpha,
-                    std::int64_t k, const std::int64_t* columns, std::int64_t n_columns,
+void rescue_columns(Weighting weighting, const Samples<T>& samples, const double* centroids,
+                    double alpha, std::int64_t k, const std::int64_t* columns, std::int64_t n_columns,
                     const T* reference, int n_threads, double* sum_wx, double* sum_w,
                     double* sum_p, double* exponent) {
   const std::int64_t d = samples.d;
@@ -101,7 +101,8 @@ void rescue_columns(const Samples<T>& samples, const double* centroids, double a
         Column& column = mine[static_cast<std::size_t>(c)];
         if (log_p > column.exponent) column.rescale(log_p);
         const double p = s * std::exp2(log_p - column.exponent);
-        const double w = p * (1 + kLn2 * (own - mean));
+        const double w =
+            weighting == Weighting::equilibrium ? p * (1 + kLn2 * (own - mean)) : p;
         column.sum_p += p;
         column.sum_w += w;
         for (std::int64_t f = 0; f < d; ++f)
@@ -134,9 +135,9 @@ void rescue_columns(const Samples<T>& samples, const double* centroids, double a
 
 #define EKMFAST_INSTANTIATE(T)                                                                  \
   template bool underflowed<T>(double, double);                                                 \
-  template void rescue_columns<T>(const Samples<T>&, const double*, double, std::int64_t,       \
-                                  const std::int64_t*, std::int64_t, const T*, int, double*,    \
-                                  double*, double*, double*);
+  template void rescue_columns<T>(Weighting, const Samples<T>&, const double*, double,          \
+                                  std::int64_t, const std::int64_t*, std::int64_t, const T*,    \
+                                  int, double*, double*, double*, double*);
 EKMFAST_INSTANTIATE(float)
 EKMFAST_INSTANTIATE(double)
 

@@ -14,11 +14,11 @@ bool underflowed(double sum_p, double total_weight);
 
 // Recomputes the flagged columns of one problem in double with a running scale of their own, so
 // that sum_wx / sum_w is exact however small both are.
-// IN samples, centroids (k, d), alpha, columns (n_columns,) indices, reference (d,)
+// IN weighting (equilibrium or maximum_entropy), samples, centroids (k, d), alpha, columns (n_columns,) indices, reference (d,)
 // OUT sum_wx (k, d), sum_w, sum_p, exponent (k,): the rows of the named columns are overwritten.
 template <class T>
-void rescue_columns(const Samples<T>& samples, const double* centroids, double alpha,
-                    std::int64_t k, const std::int64_t* columns, std::int64_t n_columns,
+void rescue_columns(Weighting weighting, const Samples<T>& samples, const double* centroids,
+                    double alpha, std::int64_t k, const std::int64_t* columns, std::int64_t n_columns,
                     const T* reference, int n_threads, double* sum_wx, double* sum_w,
                     double* sum_p, double* exponent);
 

@@ -15,6 +15,8 @@ def statistics(
     sample_weight: _Samples | None,
     reference: _Double | None,
     n_threads: int,
+    weighting: str = "equilibrium",
+    fuzzifier: float = 2.0,
 ) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
 def weights(
     X: _Samples, centroids: _Double, alpha: float, out: _Samples, n_threads: int

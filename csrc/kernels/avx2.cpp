@@ -29,6 +29,11 @@ struct F32 {
     const __m256i bits = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), bits))};
   }
+  // floor(log2 a) of a positive normal number
+  static F32 exponent(F32 a) {
+    return {_mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(a.v), 23)),
+                          _mm256_set1_ps(127))};
+  }
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
     return {_mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ))};
   }
@@ -67,6 +72,13 @@ struct F64 {
     return {_mm256_castsi256_pd(
         _mm256_add_epi64(_mm256_castpd_si256(a.v), _mm256_slli_epi64(wide, 52)))};
   }
+  static F64 exponent(F64 a) {
+    // An integer n below 2^52 put into the low bits of 2^52 is 2^52 + n.
+    const __m256i shift = _mm256_castpd_si256(_mm256_set1_pd(0x1p52));
+    const __m256i bits = _mm256_srli_epi64(_mm256_castpd_si256(a.v), 52);
+    return {_mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(bits, shift)),
+                          _mm256_set1_pd(0x1p52 + 1023))};
+  }
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) {
     return {_mm256_blendv_pd(y.v, x.v, _mm256_cmp_pd(a.v, b.v, _CMP_GT_OQ))};
   }
@@ -86,6 +98,7 @@ constexpr int kProductCentroids = 4;
 constexpr int kProductVectors = 3;
 
 #include "exp2.inl"
+#include "log2.inl"
 #include "tile.inl"
 
 }  // namespace

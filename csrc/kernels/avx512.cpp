@@ -25,6 +25,8 @@ struct F32 {
   static F32 max(F32 a, F32 b) { return {_mm512_max_ps(a.v, b.v)}; }
   static F32 round(F32 a) { return {_mm512_roundscale_ps(a.v, 8)}; }
   static F32 scale(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+  // floor(log2 a) of a positive normal number
+  static F32 exponent(F32 a) { return {_mm512_getexp_ps(a.v)}; }
   // a > b ? x : y
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
     return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
@@ -57,6 +59,7 @@ struct F64 {
   static F64 max(F64 a, F64 b) { return {_mm512_max_pd(a.v, b.v)}; }
   static F64 round(F64 a) { return {_mm512_roundscale_pd(a.v, 8)}; }
   static F64 scale(F64 a, F64 n) { return {_mm512_scalef_pd(a.v, n.v)}; }
+  static F64 exponent(F64 a) { return {_mm512_getexp_pd(a.v)}; }
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) {
     return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
   }
@@ -74,6 +77,7 @@ constexpr int kProductCentroids = 6;
 constexpr int kProductVectors = 4;
 
 #include "exp2.inl"
+#include "log2.inl"
 #include "tile.inl"
 
 }  // namespace

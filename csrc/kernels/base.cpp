@@ -47,6 +47,10 @@ struct F32 {
     const i32x4 bits = reinterpret_cast<i32x4>((n + all(12582912.0f)).v) << 23;
     return {reinterpret_cast<V>(reinterpret_cast<i32x4>(a.v) + bits)};
   }
+  // floor(log2 a) of a positive normal number
+  static F32 exponent(F32 a) {
+    return {__builtin_convertvector(reinterpret_cast<i32x4>(a.v) >> 23, V) - all(127).v};
+  }
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) { return {select(a.v > b.v, x.v, y.v)}; }
   static bool any_greater(F32 a, F32 b) {
     const i32x4 m = a.v > b.v;
@@ -83,6 +87,9 @@ struct F64 {
     const i64x2 bits = reinterpret_cast<i64x2>((n + all(6755399441055744.0)).v) << 52;
     return {reinterpret_cast<V>(reinterpret_cast<i64x2>(a.v) + bits)};
   }
+  static F64 exponent(F64 a) {
+    return {__builtin_convertvector(reinterpret_cast<i64x2>(a.v) >> 52, V) - all(1023).v};
+  }
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) { return {select(a.v > b.v, x.v, y.v)}; }
   static bool any_greater(F64 a, F64 b) {
     const i64x2 m = a.v > b.v;
@@ -102,6 +109,7 @@ constexpr int kProductCentroids = 4;
 constexpr int kProductVectors = 3;
 
 #include "exp2.inl"
+#include "log2.inl"
 #include "tile.inl"
 
 }  // namespace

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "weighting.h"
+
 namespace ekmfast {
 
 // Samples as the caller holds them: row n starts at x + n * stride and has d numbers.
@@ -29,14 +31,15 @@ struct Centroids {
   const T* tiles;  // groups of tile_k centroids: [group][d][centroid in group]; the last is narrower
   const T* bias;   // (k,)
   double inv_q;    // 1 / q
+  T power;         // 1 / (fuzzifier - 1)
 };
 
-// Sums over rows, all in double, all added to. Leading dimension of sum_wx is d.
+// Sums over rows, all in double, all added to (see weighting.h). Leading dimension of sum_wx is d.
 struct Sums {
   double* sum_wx;     // (k, d) sum of s w_k (x - reference)
   double* sum_w;      // (k,)   sum of s w_k
   double* sum_p;      // (k,)   sum of s p_k
-  double* objective;  // ()     sum of s E
+  double* objective;  // ()     J
 };
 
 template <class T>
@@ -48,10 +51,11 @@ struct Kernels {
   std::int64_t (*scratch_bytes)(std::int64_t block_rows, std::int64_t d, std::int64_t k);
 
   // IN rows, begin, end (end - begin <= block_rows), centroids[n_problems]; OUT sums[n_problems]
-  // (added to). One read of the block serves every problem.
-  void (*statistics)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
-                     const Centroids<T>* centroids, const Sums* sums, std::int64_t n_problems,
-                     void* scratch);
+  // (added to). One read of the block serves every problem. One function for each Weighting; q is
+  // 2 for the fuzzy one.
+  void (*statistics[kWeightings])(const Rows<T>& rows, std::int64_t begin,
+                                  std::int64_t end, const Centroids<T>* centroids, const Sums* sums,
+                                  std::int64_t n_problems, void* scratch);
 
   // IN rows, begin, end, centroids; OUT weights (N, K) of Eq. 38, rows begin..end written.
   // Returns a sum that is not finite if any number read was not, or if a score overflowed.

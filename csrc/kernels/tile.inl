@@ -15,6 +15,7 @@ using ekmfast::kMinExponent;
 using ekmfast::kRowProductMinD;
 using ekmfast::Rows;
 using ekmfast::Sums;
+using ekmfast::Weighting;
 
 typedef std::int64_t i64;
 
@@ -88,7 +89,7 @@ static i64 scratch_bytes(i64 block_rows, i64 d, i64 k) {
   return Scratch<F>(nullptr, block_rows, d, k).bytes;
 }
 
-template <class F>
+template <class F, Weighting W>
 static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
                        const Centroids<typename F::T>* centroids, const Sums* sums,
                        i64 n_problems, void* scratch) {
@@ -104,14 +105,18 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     double objective = 0;
     for (i64 p = 0; p < n_padded; p += P) {
       T* t = s.weights + p * k;
-      F best[kPanelVectors], expected[kPanelVectors];
+      F best[kPanelVectors], cost[kPanelVectors];
       score_panel<F>(s.panels + p * d, d, c, t, best);
-      weigh_panel<F>(s.sample_weight + p, k, best, t, s, expected);
+      weigh_panel<F, W>(s.panels + p * d, d, c, s.sample_weight + p, s.half_norm + p, best, t, s,
+                        cost);
       T e[P];
-      for (int v = 0; v < kPanelVectors; ++v) expected[v].store(e + v * F::W);
-      for (int i = 0; i < P; ++i)
+      for (int v = 0; v < kPanelVectors; ++v) cost[v].store(e + v * F::W);
+      for (int i = 0; i < P; ++i) {
+        const double half_norm = static_cast<double>(s.half_norm[p + i]);
+        const double own = static_cast<double>(e[i]) * c.inv_q;
         objective += static_cast<double>(s.sample_weight[p + i]) *
-                     (static_cast<double>(s.half_norm[p + i]) - static_cast<double>(e[i]) * c.inv_q);
+                     (W == Weighting::fuzzy ? own : half_norm - own);
+      }
     }
     *out.objective += objective;
     for (i64 i = 0; i < k; ++i) {
@@ -134,12 +139,13 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
   double finite_witness = 0;
   for (i64 p = 0; p < n_padded; p += P) {
     T* t = s.weights;  // one panel's worth suffices
-    F best[kPanelVectors], expected[kPanelVectors];
+    F best[kPanelVectors], cost[kPanelVectors];
     score_panel<F>(s.panels + p * d, d, c, t, best);
-    weigh_panel<F>(s.sample_weight + p, k, best, t, s, expected);
+    weigh_panel<F, Weighting::equilibrium>(s.panels + p * d, d, c, s.sample_weight + p,
+                                           s.half_norm + p, best, t, s, cost);
     const i64 count = n - p < P ? n - p : P;
     T e[P];
-    for (int v = 0; v < kPanelVectors; ++v) expected[v].store(e + v * F::W);
+    for (int v = 0; v < kPanelVectors; ++v) cost[v].store(e + v * F::W);
     for (i64 i = 0; i < count; ++i) {
       T* w = out + (begin + p + i) * k;
       for (i64 j = 0; j < k; ++j) w[j] = t[j * P + i];
@@ -212,6 +218,14 @@ static void exp2_array(const typename F::T* x, i64 n, typename F::T* y) {
 template <class F>
 constexpr Kernels<typename F::T> kernels_for() {
   static_assert(ekmfast::kRowUnit % panel_rows<F>() == 0, "blocks must be whole panels");
-  return {panel_rows<F>(), kTileCentroids, scratch_bytes<F>, statistics<F>, weights<F>,
-          nearest<F>,      closest<F>,     accumulate<F>,         exp2_array<F>};
+  return {panel_rows<F>(),
+          kTileCentroids,
+          scratch_bytes<F>,
+          {statistics<F, Weighting::equilibrium>, statistics<F, Weighting::maximum_entropy>,
+           statistics<F, Weighting::hard>, statistics<F, Weighting::fuzzy>},
+          weights<F>,
+          nearest<F>,
+          closest<F>,
+          accumulate<F>,
+          exp2_array<F>};
 }

@@ -1,10 +1,15 @@
-// Stage 3: scores become weights.
+// Stage 3: scores become weights (weighting.h), the one stage that depends on the weighting.
+//
+// weigh_panel<F, W>: t (k, panel) becomes s * w, sums of s w and s p are added to s.sum_w and
+// s.sum_p. OUT cost, one a row: e, by which the row's part of J is s (1/2 ||y||^2 - e / q), but
+// s e / q for the fuzzy weighting.
 
-// t (k, panel) becomes s * w. With u_k = 2^r_k, S = sum u, m = sum u r / S:
-//   s w_k = u_k (a + b r_k),  b = ln2 s / S,  a = s / S - b m;    E = 1/2||y||^2 - (max t + m) / q.
-template <class F>
-static inline void weigh_panel(const typename F::T* sample_weight, i64 k, const F* best,
-                               typename F::T* t, const Scratch<F>& s, F* expected) {
+// With u_k = 2^r_k, S = sum u, m = sum u r / S, and as alpha (d_k - E) = -ln2 (r_k - m):
+//   equilibrium      s w_k = u_k (a + b r_k),  b = ln2 s / S,  a = s / S - b m;   e = max t + m
+//   maximum entropy  s w_k = u_k s / S;   e = max t + log2 S
+template <class F, bool kTilted>
+static inline void weigh_softmax(const typename F::T* sample_weight, i64 k, const F* best,
+                                 typename F::T* t, const Scratch<F>& s, F* cost) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   const F floor = F::all(kMinExponent<T>);
@@ -15,31 +20,151 @@ static inline void weigh_panel(const typename F::T* sample_weight, i64 k, const 
       const F r = F::max(F::load(t + i * P + v * F::W) - best[v], floor);
       const F u = exp2_nonpositive<F>(r);
       u.store(s.exponentials + i * P + v * F::W);
-      r.store(t + i * P + v * F::W);
       sum[v] = sum[v] + u;
-      moment[v] = F::fma(u, r, moment[v]);
+      if constexpr (kTilted) {
+        r.store(t + i * P + v * F::W);
+        moment[v] = F::fma(u, r, moment[v]);
+      }
     }
   }
   F a[kPanelVectors], b[kPanelVectors], share[kPanelVectors];
   for (int v = 0; v < kPanelVectors; ++v) {
     const F inverse = F::all(1) / sum[v];
-    const F mean = moment[v] * inverse;
     share[v] = F::load(sample_weight + v * F::W) * inverse;
-    b[v] = share[v] * F::all(T(kLn2));
-    a[v] = share[v] - b[v] * mean;
-    expected[v] = best[v] + mean;
+    if constexpr (kTilted) {
+      const F mean = moment[v] * inverse;
+      b[v] = share[v] * F::all(T(kLn2));
+      a[v] = share[v] - b[v] * mean;
+      cost[v] = best[v] + mean;
+    } else {
+      cost[v] = best[v] + log2_normal<F>(sum[v]);
+    }
   }
   for (i64 i = 0; i < k; ++i) {
     F w_sum = F::load(s.sum_w + i * F::W), p_sum = F::load(s.sum_p + i * F::W);
     for (int v = 0; v < kPanelVectors; ++v) {
       const F u = F::load(s.exponentials + i * P + v * F::W);
-      const F r = F::load(t + i * P + v * F::W);
-      const F w = u * F::fma(b[v], r, a[v]);
-      w.store(t + i * P + v * F::W);
-      w_sum = w_sum + w;
-      p_sum = F::fma(u, share[v], p_sum);
+      if constexpr (kTilted) {
+        const F r = F::load(t + i * P + v * F::W);
+        const F w = u * F::fma(b[v], r, a[v]);
+        w.store(t + i * P + v * F::W);
+        w_sum = w_sum + w;
+        p_sum = F::fma(u, share[v], p_sum);
+      } else {
+        const F w = u * share[v];
+        w.store(t + i * P + v * F::W);
+        w_sum = w_sum + w;
+        p_sum = p_sum + w;
+      }
     }
     w_sum.store(s.sum_w + i * F::W);
     p_sum.store(s.sum_p + i * F::W);
   }
+}
+
+// e = max t. What is left of a row's weight goes to the first centroid that has it.
+template <class F>
+static inline void weigh_hard(const typename F::T* sample_weight, i64 k, const F* best,
+                              typename F::T* t, const Scratch<F>& s, F* cost) {
+  constexpr int P = panel_rows<F>();
+  F left[kPanelVectors];
+  for (int v = 0; v < kPanelVectors; ++v) {
+    left[v] = F::load(sample_weight + v * F::W);
+    cost[v] = best[v];
+  }
+  for (i64 i = 0; i < k; ++i) {
+    F sum = F::load(s.sum_w + i * F::W);
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const F w = F::where_greater(best[v], F::load(t + i * P + v * F::W), F::all(0), left[v]);
+      left[v] = left[v] - w;
+      w.store(t + i * P + v * F::W);
+      sum = sum + w;
+    }
+    sum.store(s.sum_w + i * F::W);
+    sum.store(s.sum_p + i * F::W);
+  }
+}
+
+// Relative to a row's least distance D, nothing overflows: with r_k = D / d_k in [0, 1],
+// v_k = r_k^(1/(m-1)) and S = sum v,
+//   p_k = v_k / S,  w_k = p_k^m = p_k r_k S^-(m-1),  and  sum_k w_k d_k = D S^-(m-1).
+// A row on a centroid has D = 0: r is 1 at all centroids that it is on and 0 elsewhere. Powers
+// below 2^kMinExponent are 0.
+template <class F>
+static inline void weigh_fuzzy(const typename F::T* panel, i64 d,
+                               const Centroids<typename F::T>& c,
+                               const typename F::T* sample_weight, const typename F::T* half_norm,
+                               typename F::T* t, const Scratch<F>& s, F* cost) {
+  using T = typename F::T;
+  constexpr int P = panel_rows<F>();
+  constexpr T kMinNormal = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
+  const F zero = F::all(0), one = F::all(1), floor = F::all(kMinExponent<T>);
+  const bool reciprocal = c.power == T(1);  // m = 2: v = r
+  F norm[kPanelVectors], least[kPanelVectors], sum[kPanelVectors];
+  for (int v = 0; v < kPanelVectors; ++v) {
+    const F half = F::load(half_norm + v * F::W);
+    norm[v] = half + half;
+    least[v] = F::all(__builtin_huge_valf());
+    sum[v] = zero;
+  }
+  for (i64 i = 0; i < c.k; ++i) {
+    F d2[kPanelVectors];
+    squared_distances<F>(panel, d, c, i, t, norm, d2);
+    for (int v = 0; v < kPanelVectors; ++v) {
+      d2[v].store(t + i * P + v * F::W);
+      least[v] = F::where_greater(d2[v], least[v], least[v], d2[v]);
+    }
+  }
+  for (i64 i = 0; i < c.k; ++i)
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const F d2 = F::load(t + i * P + v * F::W);
+      const F r = F::where_greater(d2, zero, least[v] / d2, one);
+      F power = r;
+      if (!reciprocal) {
+        const F x = log2_normal<F>(r) * F::all(c.power);
+        power = F::where_greater(x, floor, exp2_nonpositive<F>(F::max(x, floor)), zero);
+        power = F::where_greater(r, F::all(kMinNormal), power, zero);
+      }
+      r.store(t + i * P + v * F::W);
+      power.store(s.exponentials + i * P + v * F::W);
+      sum[v] = sum[v] + power;
+    }
+  F share[kPanelVectors], scale[kPanelVectors];
+  for (int v = 0; v < kPanelVectors; ++v) {
+    const F inverse = one / sum[v];
+    F shrunk = inverse;  // S^-(m-1)
+    if (!reciprocal) {
+      const F x = log2_normal<F>(sum[v]) * F::all(T(-1) / c.power);
+      shrunk = exp2_nonpositive<F>(F::max(x, floor));
+    }
+    cost[v] = least[v] * shrunk;
+    share[v] = F::load(sample_weight + v * F::W) * inverse;
+    scale[v] = share[v] * shrunk;
+  }
+  for (i64 i = 0; i < c.k; ++i) {
+    F w_sum = F::load(s.sum_w + i * F::W), p_sum = F::load(s.sum_p + i * F::W);
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const F r = F::load(t + i * P + v * F::W);
+      const F power = F::load(s.exponentials + i * P + v * F::W);
+      const F w = power * r * scale[v];
+      w.store(t + i * P + v * F::W);
+      w_sum = w_sum + w;
+      p_sum = F::fma(power, share[v], p_sum);
+    }
+    w_sum.store(s.sum_w + i * F::W);
+    p_sum.store(s.sum_p + i * F::W);
+  }
+}
+
+template <class F, Weighting W>
+static inline void weigh_panel(const typename F::T* panel, i64 d,
+                               const Centroids<typename F::T>& c,
+                               const typename F::T* sample_weight, const typename F::T* half_norm,
+                               const F* best, typename F::T* t, const Scratch<F>& s, F* cost) {
+  if constexpr (W == Weighting::fuzzy)
+    weigh_fuzzy<F>(panel, d, c, sample_weight, half_norm, t, s, cost);
+  else if constexpr (W == Weighting::hard)
+    weigh_hard<F>(sample_weight, c.k, best, t, s, cost);
+  else
+    weigh_softmax<F, W == Weighting::equilibrium>(sample_weight, c.k, best, t, s, cost);
 }

@@ -19,7 +19,7 @@ class CentredStatistics:
 
     ``sum_wx[s, k] * 2**exponent[s, k]`` is ``sum_n s_n w_kn (x_n - reference)``; ``sum_w`` and
     ``sum_p`` likewise. The exponent is 0 but for a column whose memberships underflow, and
-    cancels in every ratio.
+    cancels in every ratio. An empty column of ``'hard'`` or ``'fuzzy'`` sums to 0.
     """
 
     sum_wx: Float64  # (S, K, D)
@@ -45,19 +45,39 @@ class CpuBackend:
         Not copied; must outlive the backend.
     sample_weight : ndarray of shape (N,) and the dtype of X, or None
     n_threads : int
+    weighting : {'equilibrium', 'maximum-entropy', 'fuzzy', 'hard'}
+        What the weights w_kn of the sums are: see ``csrc/weighting.h``.
+    fuzzifier : float > 1
+        The exponent m of ``'fuzzy'``.
     """
 
-    def __init__(self, X: NDArray[Any], sample_weight: NDArray[Any] | None, n_threads: int) -> None:
+    def __init__(
+        self,
+        X: NDArray[Any],
+        sample_weight: NDArray[Any] | None,
+        n_threads: int,
+        weighting: str = "equilibrium",
+        fuzzifier: float = 2.0,
+    ) -> None:
         self.X = X
         self.sample_weight = sample_weight
         self.n_threads = n_threads
+        self.weighting = weighting
+        self.fuzzifier = fuzzifier
         self._reference: Float64 | None = None
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over X for centroids (S, K, D) and alpha (S,)."""
         sums = CentredStatistics(
             *_core.statistics(
-                self.X, centroids, alpha, self.sample_weight, self._reference, self.n_threads
+                self.X,
+                centroids,
+                alpha,
+                self.sample_weight,
+                self._reference,
+                self.n_threads,
+                self.weighting,
+                self.fuzzifier,
             )
         )
         self._reference = sums.reference
@@ -84,7 +104,7 @@ class CpuBackend:
         """The weighted mean of 1/2 ||x - mean||^2, in two passes.
 
         With one centroid the weights are 1, so J is the dispersion about that centroid whatever
-        alpha is. The second pass, about the mean itself, does not cancel.
+        alpha and the weighting are. The second pass, about the mean itself, does not cancel.
         """
         one = np.ones(1)
         start = self._reference if self._reference is not None else np.zeros(self.X.shape[1])
