@@ -19,15 +19,40 @@ from .kernels import (
 if TYPE_CHECKING:
     from . import anomaly, autoencoder, datasets, metrics, plotting
     from ._ekmeans import EKMeans
+    from ._fuzzy import FuzzyCMeans
+    from ._hard import HardKMeans
+    from ._maxent import MaximumEntropyKMeans
+    from ._minibatch import MiniBatchEKMeans
+    from ._path import AlphaPath, alpha_path
+    from ._persist import load, save
+    from ._semisupervised import SemiSupervisedEKMeans
 
 # Loaded on first use: scikit-learn's estimators for their import time, the rest for what they need.
-_LAZY_NAMES = {"EKMeans": "_ekmeans"}
+_LAZY_NAMES = {
+    "AlphaPath": "_path",
+    "EKMeans": "_ekmeans",
+    "FuzzyCMeans": "_fuzzy",
+    "HardKMeans": "_hard",
+    "MaximumEntropyKMeans": "_maxent",
+    "MiniBatchEKMeans": "_minibatch",
+    "SemiSupervisedEKMeans": "_semisupervised",
+    "alpha_path": "_path",
+    "load": "_persist",
+    "save": "_persist",
+}
 _LAZY_MODULES = ("anomaly", "autoencoder", "datasets", "metrics", "plotting")
 
 __all__ = [
+    "AlphaPath",
     "EKMeans",
+    "FuzzyCMeans",
+    "HardKMeans",
+    "MaximumEntropyKMeans",
+    "MiniBatchEKMeans",
+    "SemiSupervisedEKMeans",
     "Statistics",
     "__version__",
+    "alpha_path",
     "anomaly",
     "assign",
     "autoencoder",
@@ -35,8 +60,10 @@ __all__ = [
     "datasets",
     "ekm_statistics",
     "ekm_step",
+    "load",
     "metrics",
     "plotting",
+    "save",
     "show_config",
     "update_centroids",
 ]

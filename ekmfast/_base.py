@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,9 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import kernels
+from ._backends.cpu import CpuBackend
 from ._solver import Run
+from ._threads import check_n_threads
 
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
@@ -46,8 +48,8 @@ def check_number(name: str, value: Any, *, positive: bool) -> None:
 
 def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np.intp]:
     """For each centroid, the first of those that coincide with it."""
-    apart = 0.5 * alpha * euclidean_distances(centroids - centroids.mean(axis=0), squared=True)
-    _, group = connected_components(apart < COINCIDENT, directed=False)
+    apart = 0.5 * euclidean_distances(centroids - centroids.mean(axis=0), squared=True)
+    _, group = connected_components(apart <= COINCIDENT / alpha, directed=False)
     first = np.array([np.flatnonzero(group == g)[0] for g in range(group.max() + 1)])
     return cast(NDArray[np.intp], first[group])
 
@@ -56,6 +58,12 @@ class CentroidEstimator(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
 ):
     """Base of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
+
+    # The weight function of the kernels, and its exponent where that is 'fuzzy'.
+    _weighting: ClassVar[str] = "equilibrium"
+    _weighting_fuzzifier: float = 2.0
+    # Where the weights do not depend on alpha, alpha_ is infinite and centroids merge if equal.
+    _uses_alpha: ClassVar[bool] = True
 
     n_clusters: int
     max_iter: int
@@ -148,7 +156,7 @@ class CentroidEstimator(
         )
 
     def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """``-J`` of the rows: higher is better.
+        """Minus the objective of the rows: higher is better.
 
         Parameters
         ----------
@@ -161,16 +169,20 @@ class CentroidEstimator(
         score : float
         """
         X = self._checked(X)
-        sums = kernels.ekm_statistics(
+        backend = CpuBackend(
             X,
-            self.cluster_centers_,
-            self.alpha_,
-            sample_weight=self._check_weight(sample_weight, X),
-            n_threads=self.n_threads,
+            self._check_weight(sample_weight, X),
+            check_n_threads(self.n_threads),
+            self._weighting,
+            self._weighting_fuzzifier,
         )
-        return -float(sums.objective)
+        sums = backend.statistics(
+            self.cluster_centers_[None].astype(np.float64),
+            np.array([float(self.alpha_) if self._uses_alpha else 1.0]),
+        )
+        return -float(sums.objective[0])
 
-    def _keep(self, run: Run, X: NDArray[Any], alpha: float) -> None:
+    def _keep(self, run: Run, X: NDArray[Any], alpha: float, stacklevel: int = 3) -> None:
         if not np.isfinite(run.objective):
             raise ValueError(
                 "no start gave a finite objective: the initial centroids are too far from X"
@@ -190,18 +202,12 @@ class CentroidEstimator(
                 f"{type(self).__name__} stopped after {run.n_iter} passes without converging "
                 f"(max_iter={self.max_iter}): raise max_iter or tol, or try another alpha.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
         if self.n_clusters_effective_ < self.n_clusters:
             warnings.warn(
                 f"only {self.n_clusters_effective_} of {self.n_clusters} centroids are distinct: "
                 "alpha may be too small, or n_clusters too large for X.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
-
-
-def print_pass(iteration: int, runs: list[Run]) -> None:
-    best = min(run.objective for run in runs)
-    going = sum(not run.done for run in runs)
-    print(f"pass {iteration}: best objective {best:.8g}, {going} of {len(runs)} runs going")

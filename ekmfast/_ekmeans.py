@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_random_state
 
-from ._alpha import check_alpha_parameter, resolve_alpha
-from ._backends.cpu import CpuBackend
-from ._base import CentroidEstimator, check_integer, check_number, print_pass
-from ._init import check_init, initial_centroids, resolve_n_init
-from ._solver import OBJECTIVE_RESOLUTION, solve
-from ._threads import check_n_threads
+from ._alpha import MULTIPLES, SAMPLE_ROWS, check_alpha_parameter, resolve_alpha
+from ._base import check_number
+from ._fullbatch import FullBatchEstimator
+from ._path import AlphaPath, explore
+from ._problem import Problem
+from ._solver import Run
 
 
-class EKMeans(CentroidEstimator):
+class EKMeans(FullBatchEstimator):
     """Equilibrium k-means: clusters of very different sizes, each with its own centroid.
 
     Hard k-means pulls several centroids into the largest cluster. Here a sample's weight on a
@@ -26,20 +25,28 @@ class EKMeans(CentroidEstimator):
     Parameters
     ----------
     n_clusters : int, default=8
-    alpha : 'dvariance' or float, default='dvariance'
-        Sharpness of the memberships, > 0. ``'dvariance'`` is the paper's rule,
-        ``scale / mean_n(1/2 ||x_n - mean||^2)``. With distances ``d = 1/2 ||x - c||^2`` this alpha
-        is twice that of packages that leave the half out. Large alpha tends to hard k-means; too
-        small an alpha lets all centroids meet in the mean.
+    alpha : {'auto', 'dvariance'} or float, default='auto'
+        Sharpness of the memberships, > 0. Large alpha tends to hard k-means; too small an alpha
+        lets all centroids meet in the mean. What is best depends on the data.
+        ``'auto'`` clusters at multiples 1/2 to 8 of the ``'dvariance'`` alpha and keeps the result
+        under which rows and labels are likeliest (see :func:`alpha_path`, and its plot to choose
+        by eye); with more than 50,000 rows, alpha is chosen on a sample of so many.
+        ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
+        With distances ``d = 1/2 ||x - c||^2`` alpha is twice that of packages that leave the half
+        out.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
-    init : {'auto', 'k-means++', 'random'}, array of shape (K, D) or callable, default='auto'
-        First centroids; ``'auto'`` is k-means++. A callable gets (X, n_clusters, random_state).
+    init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array of shape (K, D) or \
+callable, default='auto'
+        First centroids. ``'k-means++'`` is the greedy form, ``'farthest'`` takes the row farthest
+        from the centroids so far, ``'k-means'`` the centroids of hard k-means, ``'random'`` rows;
+        ``'auto'`` goes round the first three over the restarts, with ``'farthest'`` every other
+        time. A callable gets (X, n_clusters, random_state).
     n_init : int or 'auto', default='auto'
-        Restarts, of which the lowest objective is kept. They share every read of X.
-        ``'auto'``: 10, or 1 where ``init`` is an array.
+        Restarts, of which the lowest objective is kept. They share every read of X, and one that
+        will not reach the best is given up early. ``'auto'``: 16, or 1 where ``init`` is an array.
     max_iter : int, default=300
-        Most passes over the data.
+        Most passes over the data of one run.
     tol : float, default=1e-4
         A run ends when its step, root mean square over the centroids, is at most ``tol`` times the
         root mean square distance of the samples from their mean: free of units and origin.
@@ -49,7 +56,8 @@ class EKMeans(CentroidEstimator):
     n_threads : int, default=None
         None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits.
     verbose : int, default=0
-        1 prints a line each pass.
+        1 prints a line each pass. Where scikit-learn has callbacks (1.9), ``set_callbacks`` takes
+        them too, such as its progress bar.
 
     Attributes
     ----------
@@ -99,7 +107,7 @@ class EKMeans(CentroidEstimator):
         self,
         n_clusters: int = 8,
         *,
-        alpha: str | float = "dvariance",
+        alpha: str | float = "auto",
         scale: float = 2.0,
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
@@ -123,60 +131,34 @@ class EKMeans(CentroidEstimator):
         self.verbose = verbose
 
     def _check_parameters(self) -> None:
-        check_integer("n_clusters", self.n_clusters, 1)
+        super()._check_parameters()
         check_alpha_parameter(self.alpha)
         check_number("scale", self.scale, positive=True)
-        check_init(self.init)
-        if self.n_init != "auto":
-            check_integer("n_init", self.n_init, 1)
-        check_integer("max_iter", self.max_iter, 1)
-        check_number("tol", self.tol, positive=False)
-        if self.device != "cpu":
-            raise ValueError(f"device must be 'cpu', got {self.device!r}")
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> EKMeans:
-        """Find the centroids.
+    def _alpha(self, problem: Problem) -> float:
+        return resolve_alpha(self.alpha, self.scale, problem.dispersion)
 
-        Parameters
-        ----------
-        X : array-like of shape (N, D)
-            float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
-        y : ignored
-        sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice.
+    def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
+        if self.alpha != "auto" or self.n_clusters == 1 or problem.dispersion == 0:
+            return super()._find(problem, random_state)
+        dvariance = resolve_alpha("dvariance", self.scale, problem.dispersion)
+        path = self._path(problem, dvariance, random_state)
+        run = path._runs[path.best]
+        if len(path.labels[0]) == len(problem.X):
+            return run
+        starts = np.concatenate([self._starts(problem, random_state), run.centroids[None]])
+        return min(problem.solve(starts, run.alpha), key=lambda run: run.objective)
 
-        Returns
-        -------
-        self : EKMeans
-        """
-        self._check_parameters()
-        X = self._check_data(X, reset=True)
-        weight = self._check_weight(sample_weight, X)
-        if len(X) < self.n_clusters:
-            raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}")
-
-        backend = CpuBackend(X, weight, check_n_threads(self.n_threads))
-        dispersion = backend.dispersion()
-        if not np.isfinite(dispersion):
-            raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
-        alpha = resolve_alpha(self.alpha, self.scale, dispersion)
-        starts = initial_centroids(
-            X,
-            self.n_clusters,
-            self.init,  # type: ignore[arg-type]
-            resolve_n_init(self.n_init, self.init),
-            weight,
-            check_random_state(self.random_state),
+    def _path(
+        self, problem: Problem, dvariance: float, random_state: np.random.RandomState
+    ) -> AlphaPath:
+        """Explore the multiples of dvariance, on a sample of the rows where there are many."""
+        if len(problem.X) > SAMPLE_ROWS:
+            weight = problem.sample_weight
+            rows = np.arange(len(problem.X)) if weight is None else np.flatnonzero(weight)
+            rows = np.sort(random_state.permutation(rows)[:SAMPLE_ROWS])
+            weight = None if weight is None else weight[rows]
+            problem = self._problem(problem.X[rows], weight, problem.report)
+        return explore(
+            problem, self._starts(problem, random_state), dvariance * MULTIPLES, dvariance
         )
-        runs = solve(
-            backend,
-            starts,
-            alpha,
-            tol=self.tol,
-            radius=float(np.sqrt(2 * dispersion)),
-            resolution=OBJECTIVE_RESOLUTION[X.itemsize],
-            max_iter=self.max_iter,
-            report=print_pass if self.verbose else None,
-        )
-        self._keep(min(runs, key=lambda run: run.objective), X, alpha)
-        return self

@@ -35,6 +35,7 @@ from ._backends.cpu import CentredStatistics, CpuBackend
 from ._base import CentroidEstimator, check_integer, check_number, merge_coincident
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
+from ._problem import bounds_of
 from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
 from ._threads import check_n_threads
 
@@ -218,7 +219,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from ekmfast._minibatch import MiniBatchEKMeans
+    >>> from ekmfast import MiniBatchEKMeans
     >>> g = np.random.default_rng(0)
     >>> X = np.vstack([g.normal(0, 1, (9500, 2)), g.normal(6, 1, (500, 2))])
     >>> model = MiniBatchEKMeans(2, batch_size=1000, random_state=0).fit(X)
@@ -269,7 +270,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         check_integer("n_clusters", self.n_clusters, 1)
         if isinstance(self.alpha, str) and self.alpha != "dvariance":
             raise ValueError(f"alpha must be 'dvariance' or a number > 0, got {self.alpha!r}")
-        check_alpha_parameter(self.alpha)
+        check_alpha_parameter(self.alpha, ("dvariance",))
         check_number("scale", self.scale, positive=True)
         check_init(self.init)
         if self.n_init != "auto":
@@ -311,7 +312,7 @@ class MiniBatchEKMeans(CentroidEstimator):
 
         Examples
         --------
-        >>> from ekmfast._minibatch import MiniBatchEKMeans
+        >>> from ekmfast import MiniBatchEKMeans
         >>> X = [[0.0], [1.0], [9.0], [10.0]]
         >>> MiniBatchEKMeans(2, init=[[0.0], [9.0]], batch_size=2).fit(X).labels_
         array([0, 0, 1, 1], dtype=int32)
@@ -393,6 +394,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             radius=radius,
             resolution=OBJECTIVE_RESOLUTION[X.itemsize],
             max_iter=self.max_iter - epoch + 1,
+            bounds=bounds_of(X),
         )[0]
         self.n_steps_ = epoch * len(batches) + run.n_iter - 1
         run.n_iter += epoch - 1
@@ -428,6 +430,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             resolve_n_init(self.n_init, self.init),
             backend.sample_weight,
             random_state,
+            backend.n_threads,
         )
         if len(starts) == 1:
             return starts.reshape(starts.shape[1:])
@@ -439,6 +442,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             radius=float(np.sqrt(2 * dispersion)),
             resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
             max_iter=self.max_iter,
+            bounds=bounds_of(backend.X),
             compete=True,
         )
         return min(runs, key=lambda run: run.objective).centroids
@@ -472,7 +476,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         Examples
         --------
         >>> import numpy as np
-        >>> from ekmfast._minibatch import MiniBatchEKMeans
+        >>> from ekmfast import MiniBatchEKMeans
         >>> g = np.random.default_rng(0)
         >>> model = MiniBatchEKMeans(2, init=[[0.0], [1.0]])
         >>> for _ in range(20):

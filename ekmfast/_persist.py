@@ -78,8 +78,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     Examples
     --------
     >>> import os, tempfile
-    >>> from ekmfast import EKMeans
-    >>> from ekmfast._persist import load, save
+    >>> from ekmfast import EKMeans, load, save
     >>> model = EKMeans(2, random_state=0).fit([[0.0], [1.0], [9.0], [10.0]])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(model, os.path.join(folder, "model.npz"))
@@ -156,8 +155,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     Examples
     --------
     >>> import os, tempfile
-    >>> from ekmfast import EKMeans
-    >>> from ekmfast._persist import load, save
+    >>> from ekmfast import EKMeans, load, save
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(EKMeans(n_clusters=3), os.path.join(folder, "model.npz"))
     ...     load(os.path.join(folder, "model.npz"))

@@ -33,6 +33,7 @@ from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
 from ._base import CentroidEstimator, check_integer, check_number
 from ._init import check_init, initial_centroids, resolve_n_init
+from ._problem import bounds_of
 from ._solver import OBJECTIVE_RESOLUTION, solve
 from ._threads import check_n_threads
 
@@ -204,7 +205,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from ekmfast._semisupervised import SemiSupervisedEKMeans
+    >>> from ekmfast import SemiSupervisedEKMeans
     >>> X = np.array([[0.0], [1.0], [2.0], [8.0], [9.0], [10.0]])
     >>> model = SemiSupervisedEKMeans(2).fit(X, y=[1, -1, -1, -1, -1, 0])
     >>> model.labels_
@@ -248,7 +249,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         check_integer("n_clusters", self.n_clusters, 1)
         if isinstance(self.alpha, str) and self.alpha != "dvariance":
             raise ValueError(f"alpha must be 'dvariance' or a number > 0, got {self.alpha!r}")
-        check_alpha_parameter(self.alpha)
+        check_alpha_parameter(self.alpha, ("dvariance",))
         check_number("scale", self.scale, positive=True)
         if not isinstance(self.theta, str):
             check_number("theta", self.theta, positive=False)
@@ -297,7 +298,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         Examples
         --------
-        >>> from ekmfast._semisupervised import SemiSupervisedEKMeans
+        >>> from ekmfast import SemiSupervisedEKMeans
         >>> X = [[0.0], [1.0], [2.0], [8.0], [9.0], [10.0]]
         >>> prior = [[0.1, 0.9], [0, 0], [0, 0], [0, 0], [0.8, 0.2], [1, 0]]
         >>> SemiSupervisedEKMeans(2).fit(X, prior=prior).labels_
@@ -336,6 +337,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             radius=float(np.sqrt(2 * dispersion)),
             resolution=OBJECTIVE_RESOLUTION[X.itemsize],
             max_iter=self.max_iter,
+            bounds=bounds_of(X),
             compete=True,
         )
         if self.verbose:
@@ -368,7 +370,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         Examples
         --------
-        >>> from ekmfast._semisupervised import SemiSupervisedEKMeans
+        >>> from ekmfast import SemiSupervisedEKMeans
         >>> SemiSupervisedEKMeans(2).fit_predict([[0.0], [1.0], [9.0], [8.0]], [1, -1, 0, -1])
         array([1, 1, 0, 0], dtype=int32)
         """
@@ -430,6 +432,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
                 n_init,
                 weight,
                 random_state,
+                check_n_threads(self.n_threads),
             )
         if not free.any():
             return told.seeds[None]

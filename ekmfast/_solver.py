@@ -6,8 +6,12 @@ near zero and throw a centroid far away. With P the sum of memberships:
 - where every B_k >= theta P_k the step is C + (A - B C) / max(B, theta P), which is the plain
   step, and is halved while the objective J rises;
 - a *weak* column, B_k < theta P_k, takes its exact ratio A_k / B_k without descent being asked
-  (that is how a dead centroid comes back), but only so often, since it can loop; from then on it
-  takes the damped step like the others.
+  (that is how a dead centroid comes back), but only where that is amid the data, and only so often,
+  since it can loop; else it takes the damped step like the others.
+
+A centroid that is dead for good, far from everything, costs nothing where it is and would be sent
+ever farther. None leaves the box of the data by more than the box's width; a run that ends on that
+edge has not converged.
 
 Away from weak columns Anderson acceleration proposes where to go: the last few steps say how the
 step changes with the centroids, and the proposal is where that linear model has it vanish. It is
@@ -61,6 +65,7 @@ class Run:
     n_halvings: int = 0
     n_jumps: int = 0
     jumping: bool = False  # the step holds an exact ratio: a rise of J is allowed
+    held: bool = False  # the step would leave the bounds and was cut
     n_iter: int = 0
     converged: bool = False
     given_up: bool = False
@@ -82,6 +87,7 @@ class Rules:
     threshold: float  # length of a step, in units of the data
     resolution: float  # relative rounding of J
     window: int  # steps that Anderson's proposal looks back on; 0 for none
+    bounds: tuple[Float64, Float64] | None  # (D,) each: where centroids may be
 
 
 def solve(
@@ -94,20 +100,23 @@ def solve(
     resolution: float,
     max_iter: int,
     window: int = WINDOW,
+    bounds: tuple[Float64, Float64] | None = None,
     compete: bool = False,
-    report: Callable[[int, list[Run]], None] | None = None,
+    report: Callable[[list[Run]], bool] | None = None,
 ) -> list[Run]:
     """Iterate every start (S, K, D) until its step is <= tol * sqrt(K) * radius.
 
     ``alpha`` is a number or (S,). ``radius`` is the root mean square distance of a sample from the
     mean, which makes ``tol`` free of units and of the origin; ``resolution`` the relative rounding
-    of J. One pass over the data evaluates all runs that are still going. ``max_iter`` bounds the
+    of J; ``bounds`` the least and the greatest value of each feature that a centroid may have. One
+    pass over the data evaluates all runs that are still going. ``max_iter`` bounds the
     passes. With ``compete``, runs of one alpha that will not reach the best of them are given up.
+    ``report`` is called after each pass; True stops the iteration.
     """
     alphas = np.broadcast_to(np.asarray(alpha, np.float64), len(starts))
     runs = [Run(start, float(a)) for start, a in zip(starts, alphas, strict=True)]
-    rules = Rules(tol * np.sqrt(starts.shape[1]) * radius, resolution, window)
-    for iteration in range(max_iter):
+    rules = Rules(tol * np.sqrt(starts.shape[1]) * radius, resolution, window, bounds)
+    for _ in range(max_iter):
         going = [run for run in runs if not run.done]
         if not going:
             break
@@ -119,8 +128,8 @@ def solve(
             _advance(run, candidates[i], sums, ratios[i], i, rules)
         if compete:
             _give_up_the_hopeless(runs)
-        if report is not None:
-            report(iteration + 1, runs)
+        if report is not None and report(runs):
+            break
     return runs
 
 
@@ -156,6 +165,10 @@ def _advance(
     weak = sums.sum_w[i] < THETA * sums.sum_p[i]
     if run.n_jumps >= MAX_WEAK_JUMPS:
         weak[:] = False
+    elif rules.bounds is not None:
+        # B near zero throws the ratio to either side; the damped step knows which way J falls.
+        low, high = rules.bounds
+        weak &= ((ratio >= low) & (ratio <= high)).all(axis=1)
     run.jumping = bool(weak.any())
     run.n_jumps += run.jumping
     # Where B >= theta P the damped step is A / B - C, the exact one; sums are about `reference`.
@@ -163,6 +176,12 @@ def _advance(
         share = sums.sum_w[i] / np.maximum(sums.sum_w[i], THETA * sums.sum_p[i])
     share = np.where(weak | ~np.isfinite(share), 1.0, share)
     run.step = share[:, None] * (ratio - candidate)
+    run.held = False
+    if rules.bounds is not None:
+        inside = np.clip(candidate + run.step, *rules.bounds)
+        run.held = bool((inside != candidate + run.step).any())
+        if run.held:
+            run.step = inside - candidate
     run.size = 1.0
     if last_step is not None and not leapt:
         run.size = _secant_size(moved, last_step, run.step)
@@ -170,11 +189,14 @@ def _advance(
     if not np.isfinite(length):
         run.done = True
     elif length <= rules.threshold:
-        run.done = run.converged = True
-    elif run.jumping:
+        run.done = True
+        run.converged = not run.held
+    elif run.jumping or run.held:
         run.past.clear()
     elif rules.window:
         run.leap = _anderson(run, rules.window)
+        if run.leap is not None and rules.bounds is not None:
+            run.leap = np.clip(run.leap, *rules.bounds)
 
 
 def _secant_size(moved: Float64, last_step: Float64, step: Float64) -> float:

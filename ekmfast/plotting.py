@@ -346,6 +346,17 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
         If ``path`` is not the result of `ekmfast.alpha_path`.
     ValueError
         If ``axes`` are not three.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast import alpha_path
+    >>> from ekmfast.plotting import plot_alpha_path
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.vstack([rng.normal(0, 1, (400, 2)), rng.normal(6, 1, (20, 2))])
+    >>> axes = plot_alpha_path(alpha_path(X, 2, random_state=0))
+    >>> len(axes)
+    3
     """
     wanted = "alphas dvariance sizes likelihood agreement n_clusters_effective objective converged"
     missing = [name for name in [*wanted.split(), "best"] if not hasattr(path, name)]

@@ -250,12 +250,6 @@ def test_cluster_tells_warnings_in_a_line(table, capsys):
     assert says(said.out, "clusters") == "1 of 3 distinct"
 
 
-needs_alpha_path = pytest.mark.skipif(
-    not hasattr(ekmfast, "alpha_path"), reason="this version has no alpha_path yet"
-)
-
-
-@needs_alpha_path
 def test_path_prints_a_line_an_alpha_and_draws(table, tmp_path, capsys):
     path, X = table
     arguments = ["path", str(path), "--clusters", "3", "--columns", "a,b,c", "--seed", "2"]
@@ -275,7 +269,6 @@ def test_path_prints_a_line_an_alpha_and_draws(table, tmp_path, capsys):
     assert (tmp_path / "path.png").stat().st_size > 1000
 
 
-@needs_alpha_path
 def test_path_takes_alphas(table, capsys):
     arguments = ["path", str(table[0]), "--clusters", "2", "--columns", "1", "--alphas", "0.5,.25"]
     assert cli.main(arguments) == 0

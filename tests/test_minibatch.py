@@ -7,13 +7,12 @@ import warnings
 
 import numpy as np
 import pytest
+from data import set_a, set_c
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
-from test_ekmeans import set_a, set_c
 
-from ekmfast import EKMeans, ekm_step
-from ekmfast._minibatch import MiniBatchEKMeans
+from ekmfast import EKMeans, MiniBatchEKMeans, ekm_step
 
 SETS = pytest.mark.parametrize(("data", "k"), [(set_a, 3), (set_c, 2)], ids=["A", "C"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from data import set_a, set_c
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.cluster import KMeans
@@ -13,13 +14,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
-from test_ekmeans import set_a, set_c
 from threadpoolctl import threadpool_limits
 
-from ekmfast import EKMeans
+from ekmfast import EKMeans, SemiSupervisedEKMeans
 from ekmfast._backends.cpu import CpuBackend
 from ekmfast._reference import memberships, weights
-from ekmfast._semisupervised import SemiSupervisedEKMeans, SupervisedBackend, supervise
+from ekmfast._semisupervised import SupervisedBackend, supervise
 
 
 def partly(y, share, seed):

@@ -1,0 +1,71 @@
+"""One data set to be fitted: its backend, its units, and the tolerances that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._backends.cpu import CpuBackend
+from ._solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
+
+Float64 = NDArray[np.float64]
+
+
+def bounds_of(X: NDArray[Any]) -> tuple[Float64, Float64]:
+    """Where centroids may be: the box of the rows and its width again on every side.
+
+    Equilibrium centroids do lie outside the data now and then, pushed there by other clusters.
+    """
+    low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
+    width = high - low
+    return low - width, high + width
+
+
+class Problem:
+    """Rows, their weights, and how a fit iterates over them."""
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        sample_weight: NDArray[Any] | None,
+        n_threads: int,
+        *,
+        tol: float,
+        max_iter: int,
+        weighting: str = "equilibrium",
+        fuzzifier: float = 2.0,
+        report: Callable[[list[Run]], bool] | None = None,
+    ) -> None:
+        self.X = X
+        self.sample_weight = sample_weight
+        self.n_threads = n_threads
+        self.tol = tol
+        self.max_iter = max_iter
+        self.report = report
+        self.backend = CpuBackend(X, sample_weight, n_threads, weighting, fuzzifier)
+        # The weighted mean of 1/2 ||x - mean||^2.
+        self.dispersion = self.backend.dispersion()
+        if not np.isfinite(self.dispersion):
+            raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
+        self.bounds = bounds_of(X)
+        # Lloyd's iteration and its kin are monotone and stop by themselves: nothing to speed up.
+        self.window = 0 if weighting == "hard" else WINDOW
+
+    def solve(self, starts: Float64, alpha: ArrayLike) -> list[Run]:
+        """Run every start (S, K, D) to its end; alpha is a number or (S,)."""
+        return solve(
+            self.backend,
+            starts,
+            alpha,
+            tol=self.tol,
+            radius=float(np.sqrt(2 * self.dispersion)),
+            resolution=OBJECTIVE_RESOLUTION[self.X.itemsize],
+            max_iter=self.max_iter,
+            compete=True,
+            bounds=self.bounds,
+            report=self.report,
+            window=self.window,
+        )

@@ -1,0 +1,156 @@
+"""alpha_path and the rule alpha='auto' that chooses on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data import set_a, set_b, set_c, set_d
+from scipy.stats import multivariate_t
+from sklearn.metrics import adjusted_rand_score
+
+import ekmfast._ekmeans
+from ekmfast import EKMeans, alpha_path
+from ekmfast._alpha import MULTIPLES, classification_likelihood
+
+
+def test_each_entry_is_the_fit_at_its_alpha():
+    X = set_a()[0]
+    path = alpha_path(X, 3, [4.0, 0.5, 1.0], random_state=3)
+    np.testing.assert_array_equal(path.alphas, [0.5, 1.0, 4.0])
+    for a, alpha in enumerate(path.alphas):
+        model = EKMeans(3, alpha=alpha, random_state=3).fit(X)
+        np.testing.assert_array_equal(path.centroids[a], model.cluster_centers_)
+        np.testing.assert_array_equal(path.labels[a], model.labels_)
+        assert path.objective[a] == model.objective_
+        assert path.n_clusters_effective[a] == model.n_clusters_effective_
+        assert path.converged[a] == model.converged_
+        np.testing.assert_array_equal(path.sizes[a], np.bincount(model.labels_, minlength=3))
+    assert (np.diff(path.objective) < 0).all()
+
+
+def test_agreement_is_that_of_the_neighbours():
+    X = set_a()[0]
+    path = alpha_path(X, 3, random_state=0)
+    assert len(path.alphas) == len(MULTIPLES)
+    np.testing.assert_allclose(path.alphas / path.dvariance, MULTIPLES)
+    alike = [
+        adjusted_rand_score(a, b) for a, b in zip(path.labels[:-1], path.labels[1:], strict=True)
+    ]
+    assert path.agreement[0] == pytest.approx(alike[0])
+    assert path.agreement[-1] == pytest.approx(alike[-1])
+    np.testing.assert_allclose(path.agreement[1:-1], np.convolve(alike, [0.5, 0.5], "valid"))
+    assert alpha_path(X, 3, [1.0], random_state=0).agreement.tolist() == [1.0]
+
+
+def test_auto_takes_the_likeliest_entry():
+    X = set_a()[0]
+    path = alpha_path(X, 3, random_state=0)
+    model = EKMeans(3, random_state=0).fit(X)
+    assert path.best == path.likelihood.argmax()
+    assert model.alpha_ == path.alphas[path.best]
+    np.testing.assert_array_equal(model.labels_, path.labels[path.best])
+    assert model.objective_ == path.objective[path.best]
+
+
+@pytest.mark.parametrize(
+    ("data", "k", "least"),
+    [(set_a, 3, 0.98), (set_b, 3, 0.99), (set_c, 2, 0.97), (set_d, 9, 0.99)],
+    ids=["A", "B", "C", "D"],
+)
+def test_auto_on_the_imbalanced_sets(data, k, least):
+    X, y = data()
+    assert adjusted_rand_score(y, EKMeans(k, random_state=0).fit_predict(X)) >= least
+
+
+def test_auto_on_many_rows_chooses_on_a_sample(monkeypatch):
+    X, y = set_a()
+    whole = EKMeans(3, random_state=0).fit(X)
+    monkeypatch.setattr(ekmfast._ekmeans, "SAMPLE_ROWS", 1500)
+    model = EKMeans(3, random_state=0).fit(X)
+    assert whole.alpha_ / 2 <= model.alpha_ <= whole.alpha_ * 2
+    again = EKMeans(3, alpha=model.alpha_, random_state=1).fit(X)
+    assert model.objective_ <= again.objective_ * (1 + 1e-6)
+    assert adjusted_rand_score(y, model.labels_) >= 0.98
+    weight = np.ones(len(X))
+    weight[:1000] = 0
+    light = EKMeans(3, random_state=0).fit(X, sample_weight=weight)
+    assert adjusted_rand_score(y[1000:], light.labels_[1000:]) >= 0.97
+
+
+def test_auto_is_equivariant():
+    X = set_a()[0]
+    plain = EKMeans(3, random_state=0).fit(X)
+    moved = EKMeans(3, random_state=0).fit(X * 1e6 + 1e8)
+    np.testing.assert_array_equal(plain.labels_, moved.labels_)
+    assert moved.alpha_ * 1e12 == pytest.approx(plain.alpha_, rel=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_auto_where_nothing_can_be_chosen(k):
+    X = np.full((10, 2), 3.0)
+    if k == 1:
+        X[0] += 1
+        model = EKMeans(1, random_state=0).fit(X)
+        np.testing.assert_allclose(model.cluster_centers_, X.mean(axis=0, keepdims=True))
+    else:
+        with pytest.warns(UserWarning, match="only 1 of 2 centroids are distinct"):
+            model = EKMeans(2, random_state=0).fit(X)
+        assert np.isfinite(model.cluster_centers_).all()
+
+
+def test_likelihood_is_of_student_clusters():
+    rng = np.random.default_rng(0)
+    sizes = (3000, 1000)
+    y = np.repeat([0, 1], sizes)
+    X = np.vstack(
+        [
+            multivariate_t(mean, np.diag([1.0, 9.0]), df=8, seed=rng).rvs(n)
+            for mean, n in zip([(0, 0), (20, 0)], sizes, strict=True)
+        ]
+    )
+    truth = [multivariate_t(mean, np.diag([1.0, 9.0]), df=8) for mean in [(0, 0), (20, 0)]]
+    exact = np.mean(
+        np.where(
+            y == 0,
+            truth[0].logpdf(X) + np.log(0.75),
+            truth[1].logpdf(X) + np.log(0.25),
+        )
+    )
+    assert classification_likelihood(X, y) == pytest.approx(exact, abs=0.02)
+    worse = np.where(rng.random(len(y)) < 0.1, 1 - y, y)
+    assert classification_likelihood(X, worse) < classification_likelihood(X, y) - 0.1
+
+
+def test_likelihood_does_not_depend_on_units_names_or_order():
+    X, y = set_a()
+    value = classification_likelihood(X, y)
+    order = np.random.default_rng(0).permutation(len(X))
+    assert classification_likelihood(X[order], 7 - 2 * y[order]) == pytest.approx(value, rel=1e-9)
+    scaled = classification_likelihood(3 * X + 5, y)
+    assert scaled == pytest.approx(value - 2 * np.log(3), rel=1e-9)
+    weight = np.where(np.arange(len(X)) % 2, 2.0, 1.0)
+    twice = np.repeat(np.arange(len(X)), weight.astype(int))
+    a, b = classification_likelihood(X, y, weight), classification_likelihood(X[twice], y[twice])
+    assert a == pytest.approx(b, abs=0.02)
+    assert classification_likelihood(X, np.zeros(len(X), int)) == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"alphas": [1.0, 0.0]}, ValueError, "alphas must be finite and > 0"),
+        ({"alphas": [np.nan]}, ValueError, "alphas must be finite and > 0"),
+        ({"alphas": []}, ValueError, r"alphas must have shape \(A,\)"),
+        ({"alphas": 1.0}, ValueError, r"alphas must have shape \(A,\)"),
+        ({"alphas": ["a"]}, TypeError, "alphas must be numbers"),
+        ({"n_clusters": 0}, ValueError, "n_clusters must be an integer >= 1"),
+        ({"n_clusters": 21}, ValueError, "n_samples=20 should be >= n_clusters=21"),
+        ({"n_init": 0}, ValueError, "n_init must be an integer >= 1"),
+        ({"X": np.full((20, 2), np.nan)}, ValueError, "Input X contains NaN"),
+        ({"sample_weight": -np.ones(20)}, ValueError, "[Nn]egative"),
+    ],
+)
+def test_bad_arguments(arguments, error, match):
+    good = {"X": np.random.default_rng(0).standard_normal((20, 2)), "n_clusters": 2}
+    with pytest.raises(error, match=match):
+        alpha_path(**good | arguments)

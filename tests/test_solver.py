@@ -1,0 +1,173 @@
+"""The safeguarded, accelerated iteration: it converges where the plain map does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data import set_a, set_c, set_d
+from sklearn.cluster import kmeans_plusplus
+from sklearn.datasets import load_wine
+
+from ekmfast import EKMeans, ekm_step
+from ekmfast._problem import Problem
+from ekmfast._solver import WINDOW, solve
+
+
+def problem_of(X, tol=1e-6, max_iter=2000):
+    return Problem(np.ascontiguousarray(X), None, 1, tol=tol, max_iter=max_iter)
+
+
+def runs_of(X, k, window, tol=1e-6, n_starts=6):
+    problem = problem_of(X)
+    seed = np.random.RandomState(0)
+    starts = np.stack([kmeans_plusplus(X, k, random_state=seed)[0] for _ in range(n_starts)])
+    return problem, solve(
+        problem.backend,
+        starts,
+        2 / problem.dispersion,
+        tol=tol,
+        radius=np.sqrt(2 * problem.dispersion),
+        resolution=1e-13,
+        max_iter=2000,
+        window=window,
+    )
+
+
+SETS = {
+    "A": (lambda: set_a()[0], 3),
+    "C": (lambda: set_c()[0], 2),
+    "wine": (lambda: np.log1p(load_wine(return_X_y=True)[0]), 3),
+}
+
+
+def test_acceleration_finds_the_same_fixed_points_in_fewer_passes():
+    passes = {0: 0, WINDOW: 0}
+    for data, k in SETS.values():
+        X = data()
+        best = []
+        for window in passes:
+            problem, runs = runs_of(X, k, window)
+            assert all(run.converged for run in runs)
+            passes[window] += sum(run.n_iter for run in runs)
+            best.append(min(run.objective for run in runs))
+            for run in runs:
+                stepped, _ = ekm_step(X, run.centroids, run.alpha)
+                unit = np.sqrt(2 * problem.dispersion)
+                np.testing.assert_allclose(stepped, run.centroids, atol=1e-5 * unit)
+        assert best[0] == pytest.approx(best[1], rel=1e-9)
+    assert 1.7 * passes[WINDOW] <= passes[0]
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+def test_objective_never_rises_without_a_weak_column(window):
+    for run in runs_of(set_a()[0], 3, window)[1]:
+        if run.n_jumps == 0:
+            history = np.array(run.history)
+            assert (np.diff(history) <= 1e-12 * history[:-1]).all()
+
+
+def test_runs_do_not_depend_on_their_neighbours():
+    X = set_a()[0]
+    problem = problem_of(X)
+    starts = np.stack([X[[0, 2010, 2200]], X[[5, 6, 7]], X[[0, 1, 2100]]])
+    alphas = np.array([0.5, 1.0, 4.0])
+    together = solve(
+        problem.backend, starts, alphas, tol=1e-6, radius=1.0, resolution=1e-13, max_iter=500
+    )
+    for start, alpha, run in zip(starts, alphas, together, strict=True):
+        [alone] = solve(
+            problem.backend,
+            start[None],
+            alpha,
+            tol=1e-6,
+            radius=1.0,
+            resolution=1e-13,
+            max_iter=500,
+        )
+        np.testing.assert_array_equal(alone.centroids, run.centroids)
+        assert alone.history == run.history
+
+
+def test_giving_up_restarts_does_not_change_the_best():
+    X = set_d()[0]
+    seed = np.random.RandomState(0)
+    starts = np.stack([kmeans_plusplus(X, 9, random_state=seed)[0] for _ in range(12)])
+    problem = problem_of(X, tol=1e-5)
+    options = {"tol": 1e-5, "radius": 1.4, "resolution": 1e-13, "max_iter": 1000}
+    patient = solve(problem.backend, starts, 2.0, **options)
+    hasty = solve(problem.backend, starts, 2.0, compete=True, **options)
+    assert any(run.given_up for run in hasty)
+    best = min(run.objective for run in patient)
+    assert min(run.objective for run in hasty) == pytest.approx(best, rel=1e-6)
+    assert sum(run.n_iter for run in hasty) < sum(run.n_iter for run in patient)
+    assert all(run.objective > best for run in hasty if run.given_up)
+
+
+@pytest.mark.parametrize(
+    ("n_zeros", "stepped_to", "fixed_point"),
+    [(22, 684.4105, (-0.00812859, 1.42256407)), (23, -22.7650, (-0.00771174, 1.42940065))],
+)
+@pytest.mark.parametrize("start", [[[0.0], [1.0]], [[1.0], [0.0]], None])
+def test_fit_finds_the_fixed_point_where_the_exact_step_flies_past(
+    n_zeros, stepped_to, fixed_point, start
+):
+    X = np.r_[np.zeros(n_zeros), np.ones(2)][:, None]
+    stepped, _ = ekm_step(X, [[0.0], [1.0]], 4.8)
+    assert stepped[1, 0] == pytest.approx(stepped_to, abs=5e-5)
+    init = "auto" if start is None else start
+    model = EKMeans(2, alpha=4.8, init=init, tol=1e-8, random_state=0).fit(X)
+    assert model.converged_
+    np.testing.assert_allclose(np.sort(model.cluster_centers_.ravel()), fixed_point, atol=1e-6)
+    again, _ = ekm_step(X, model.cluster_centers_, 4.8)
+    np.testing.assert_allclose(again, model.cluster_centers_, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_centroids_stay_near_the_data(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_t(2, (60, int(rng.integers(1, 6))))
+    k = int(rng.integers(2, 7))
+    problem = problem_of(X)
+    low, high = problem.bounds
+    for alpha in 2 / problem.dispersion * np.array([0.5, 2, 10]):
+        starts = X[rng.integers(0, len(X), (5, k))] * rng.choice([1, 1.5, 1.9], (5, k, 1))
+        for run in problem.solve(np.clip(starts, low, high), alpha):
+            assert np.isfinite(run.objective)
+            assert ((run.centroids >= low) & (run.centroids <= high)).all()
+            if run.converged:
+                stepped, _ = ekm_step(X, run.centroids, alpha)
+                step = np.linalg.norm(stepped - run.centroids)
+                assert step <= 1e-4 * np.sqrt(k * 2 * problem.dispersion)
+
+
+@pytest.mark.parametrize("start", [[[2.0], [0.0]], None])
+def test_rising_plain_objective_converges(start):
+    X = np.array([2.0, 2, 7, 0])[:, None]
+    init = "auto" if start is None else start
+    model = EKMeans(2, alpha="dvariance", scale=8, init=init, tol=1e-8, random_state=0).fit(X)
+    assert model.converged_
+    again, _ = ekm_step(X, model.cluster_centers_, model.alpha_)
+    np.testing.assert_allclose(again, model.cluster_centers_, atol=1e-6)
+
+
+def test_a_report_can_stop_the_iteration():
+    X = set_a()[0]
+    problem = problem_of(X)
+    seen = []
+
+    def report(runs):
+        seen.append(min(run.objective for run in runs))
+        return len(seen) == 3
+
+    [run] = solve(
+        problem.backend,
+        X[None, :3],
+        1.0,
+        tol=0.0,
+        radius=1.0,
+        resolution=1e-13,
+        max_iter=100,
+        report=report,
+    )
+    assert len(seen) == run.n_iter == 3
+    assert not run.converged
