@@ -239,6 +239,12 @@ py::array exp2_of(const py::array& x) {
 
 py::array exp2_kernel(const py::array& x) { return is_float32(x) ? exp2_of<float>(x) : exp2_of<double>(x); }
 
+// Runs the handlers of signals that came; true when one of them raised, as Ctrl-C's does.
+bool signal_raised() {
+  const py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
 Isa isa_from(const std::string& name) {
   std::string known;
   for (Isa isa : kAllIsas) {
@@ -270,6 +276,14 @@ __attribute__((visibility("default"))) void ekmfast_set_num_threads(int n) {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Compiled kernels of ekmfast; ekmfast.kernels is the public face.";
+  ekmfast::set_poll(&signal_raised);
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const ekmfast::Interrupted&) {
+      // The handler's exception is set already; it is what the caller gets.
+    }
+  });
   m.def("statistics", &statistics, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("alpha").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"),

@@ -55,8 +55,10 @@ struct Cut {
 
   template <class Body>  // body(begin, end) for each block of a chunk
   void for_blocks(std::int64_t chunk, Body body) const {
-    for (std::int64_t b = first_block(chunk); b < first_block(chunk + 1); ++b)
+    for (std::int64_t b = first_block(chunk); b < first_block(chunk + 1); ++b) {
+      checkpoint();
       body(b * block_rows, std::min(n, (b + 1) * block_rows));
+    }
   }
 };
 

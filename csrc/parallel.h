@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 
 namespace ekmfast {
@@ -19,5 +20,17 @@ void set_default_threads(int n);
 // the pool, this one runs its tasks alone: results never depend on who ran them.
 void parallel_for(std::int64_t n_tasks, int n_threads,
                   const std::function<void(std::int64_t task, int slot)>& task);
+
+// A person may want a long call to end. `poll` is asked about ten times a second, on the thread
+// that called parallel_for, and answers true for "stop"; the other threads are told.
+void set_poll(bool (*poll)());
+
+// What parallel_for throws when it was stopped; whatever the tasks wrote is then of no use.
+struct Interrupted : std::exception {
+  const char* what() const noexcept override { return "interrupted"; }
+};
+
+// Between two pieces of a task, of some milliseconds at most: throws Interrupted once stopped.
+void checkpoint();
 
 }  // namespace ekmfast

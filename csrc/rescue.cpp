@@ -65,6 +65,7 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
     std::vector<double> r(static_cast<std::size_t>(k));
     const std::int64_t end = std::min(samples.n, (chunk + 1) * kChunkRows);
     for (std::int64_t i = chunk * kChunkRows; i < end; ++i) {
+      if (i % 64 == 0) checkpoint();
       const T* x = samples.x + i * samples.stride;
       const double s = samples.sample_weight ? static_cast<double>(samples.sample_weight[i]) : 1.0;
       if (!(s > 0)) continue;

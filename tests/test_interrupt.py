@@ -1,0 +1,93 @@
+"""Signals in the midst of a call: Ctrl-C ends it, and handlers may do what they like."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from ekmfast import EKMeans, ekm_step
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(100_000, 64))
+# Some 350 Gflop in one call: seconds, of which a test sees a few tenths.
+MANY = RNG.normal(size=(200, 64, 64))
+SMALL = X[:20_000, :16].copy(), MANY[0, :8, :16].copy()
+
+
+class EnoughError(Exception):
+    pass
+
+
+@pytest.fixture
+def every_fifty_ms():
+    """Calls a function 20 times a second, from the handler of a signal."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def start(handler):
+        signal.signal(signal.SIGALRM, lambda *_: handler())
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+
+    yield start
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_ends_a_call():
+    before = ekm_step(*SMALL, 1.0, n_threads=2)[0]
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        ekm_step(X, MANY, 1.0, n_threads=2)
+    timer.join()
+    np.testing.assert_array_equal(ekm_step(*SMALL, 1.0, n_threads=2)[0], before)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_handlers_run_during_a_call(every_fifty_ms, n_threads):
+    calls = []
+    before = ekm_step(*SMALL, 1.0, n_threads=2)[0]
+
+    def handler():
+        calls.append(ekm_step(*SMALL, 1.0, n_threads=2)[0])  # a kernel inside of another
+        if len(calls) == 3:
+            raise EnoughError
+
+    every_fifty_ms(handler)
+    with pytest.raises(EnoughError):
+        # One call: were handlers run at its end only, this would return.
+        ekm_step(X, MANY, 1.0, n_threads=n_threads)
+    assert all((found == before).all() for found in calls)
+
+
+def test_ctrl_c_ends_a_fit():
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    model = EKMeans(64, alpha="dvariance", n_init=50, max_iter=100_000, tol=0.0, random_state=0)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    timer.join()
+    assert not hasattr(model, "cluster_centers_")
+    two = np.concatenate([X[:500, :2], X[500:550, :2] + 9])
+    model.set_params(n_clusters=2, n_init=1, tol=1e-3).fit(two)
+    assert sorted(np.bincount(model.labels_)) == [50, 500]
+
+
+def test_a_call_in_another_thread_is_left_alone(every_fifty_ms):
+    caught, found = [], []
+
+    def handler():
+        caught.append(True)
+
+    def work():
+        found.extend(ekm_step(X, MANY[:20], 1.0, n_threads=1)[0] for _ in range(2))
+
+    every_fifty_ms(handler)
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert caught
+    np.testing.assert_array_equal(found[0], found[1])
