@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from problems import Problem, families, make_problem, named_sets
-from quality import RESULTS, markdown, objective, write
+from records import RESULTS, markdown, objective, write
 from sklearn.cluster import kmeans_plusplus
 from threadpoolctl import threadpool_limits
 
 from ekmfast._backends.cpu import CpuBackend
+from ekmfast._problem import bounds_of
 from ekmfast._solver import OBJECTIVE_RESOLUTION, WINDOW, solve
 
 Float64 = NDArray[np.float64]
@@ -73,6 +74,7 @@ def solver(window: int) -> Method:
             resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
             max_iter=MAX_PASSES,
             window=window,
+            bounds=bounds_of(backend.X),
         )
         return Result(run.centroids, run.n_iter, run.converged)
 

@@ -26,7 +26,7 @@ import sklearn.cluster
 import sklekmeans
 from numpy.typing import NDArray
 from problems import Problem, make_problem
-from quality import RESULTS, markdown, objective, write
+from records import RESULTS, markdown, objective, write
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 

@@ -12,10 +12,7 @@ FILE.md, with the tables.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
 from problems import PUBLISHED, Problem, families, make_problem, named_sets
+from records import RESULTS, markdown, objective, write
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
@@ -34,8 +31,6 @@ from threadpoolctl import threadpool_limits
 
 import ekmfast
 from ekmfast.metrics import class_recall, clustering_accuracy
-
-RESULTS = Path(__file__).parent / "results"
 
 Method = Callable[[int, int], Any]  # (n_clusters, random_state) -> estimator
 
@@ -144,20 +139,6 @@ def fitted(make: Method, problem: Problem, seed: int) -> tuple[NDArray[Any], dic
     return labels, about
 
 
-def objective(X: NDArray[Any], centroids: NDArray[Any], alpha: float) -> float:
-    """J = sum_n sum_k p_kn d_kn in float64, straight from the formula."""
-    total = 0.0
-    rows = max(1, 2_000_000 // centroids.size)
-    C = np.asarray(centroids, np.float64)
-    for start in range(0, len(X), rows):
-        block = X[start : start + rows].astype(np.float64)
-        d = 0.5 * ((block[:, None, :] - C[None]) ** 2).sum(axis=2)
-        p = np.exp(-alpha * (d - d.min(axis=1, keepdims=True)))
-        p /= p.sum(axis=1, keepdims=True)
-        total += float((p * d).sum())
-    return total
-
-
 def scores(problem: Problem, labels: NDArray[Any]) -> dict[str, float]:
     recall = class_recall(problem.y, labels)
     smallest = problem.sizes == problem.sizes.min()
@@ -199,6 +180,18 @@ def families_report(rows: list[dict[str, Any]]) -> str:
     header = ["family", f"{EKM} minus", "mean", "won / tied / lost", "goal", "reached"]
     text += f"\n\nProblem by problem (ARIs within {TIE} are a tie):\n\n" + markdown(header, paired)
 
+    separations = np.array([row["separation"] for row in rows])
+    edges = np.quantile(separations, (0, 1 / 3, 2 / 3, 1))
+    thirds = []
+    for low, high in itertools.pairwise(edges):
+        inside = [row for row in rows if low <= row["separation"] <= high]
+        cells = [np.mean([r["results"][m]["ARI"] for r in inside]) for m in FAMILY_METHODS]
+        attainable = np.mean([row["attainable"] for row in inside])
+        line = [f"{low:.1f} to {high:.1f}", len(inside), attainable, *cells]
+        thirds.append([f"{v:.3f}" if isinstance(v, float) else v for v in line])
+    header = ["separation", "problems", "true densities", *FAMILY_METHODS]
+    text += "\n\nMean ARI by separation, all families:\n\n" + markdown(header, thirds)
+
     costs = []
     for method in FAMILY_METHODS:
         results = [row["results"][method] for row in rows]
@@ -228,54 +221,6 @@ def sets_report(rows: list[dict[str, Any]]) -> str:
 def mean_and_error(values: NDArray[np.float64], *, sign: bool = False) -> str:
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return f"{values.mean():{'+' if sign else ''}.3f} ± {error:.3f}"
-
-
-def markdown(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def write(out: Path, settings: dict[str, Any], rows: list[Any], report: str) -> None:
-    """Print the report; keep it as Markdown, and everything with the machine's facts as JSON."""
-    machine = machine_facts()
-    isa, threads = machine["ekmfast"]["isa"], settings.get("threads")
-    report += (
-        f"\n\n{machine['cpu']}, {machine['cpu_count']} processors, {isa}, {threads} thread(s), "
-        f"commit {machine['commit']}{', with changes' if machine['uncommitted'] else ''}."
-    )
-    print("\n" + report)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "settings": settings, "rows": rows}
-    out.with_name(out.name + ".md").write_text(report + "\n")
-    out.with_name(out.name + ".json").write_text(json.dumps(content, indent=1) + "\n")
-    print(f"\n{out}.json, {out}.md")
-
-
-def machine_facts() -> dict[str, Any]:
-    """What explains a result and how long it took; not the host's name."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if models:
-            cpu = models[0].partition(":")[2].strip()
-    here = Path(__file__).parent.parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True)
-        return done.stdout.strip()
-
-    return {
-        "cpu": cpu,
-        "cpu_count": os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "commit": git("rev-parse", "--short", "HEAD"),
-        "uncommitted": bool(git("status", "--porcelain", "--", "ekmfast", "csrc", "bench/*.py")),
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-        "ekmfast": ekmfast.show_config("dict"),
-    }
 
 
 if __name__ == "__main__":
