@@ -1,22 +1,36 @@
-"""Draw the picture of the README: ``python bench/readme_figure.py [FILE]``."""
+"""Draw the pictures of the README: ``python bench/readme_figures.py [FOLDER]``."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from ekmfast import EKMeans
+from ekmfast import EKMeans, alpha_path
 from ekmfast.datasets import make_imbalanced_blobs
 from ekmfast.metrics import cluster_sizes
-from ekmfast.plotting import new_figure, plot_clusters
+from ekmfast.plotting import new_figure, plot_alpha_path, plot_clusters
 
 SIZES = (2000, 50, 200)
-DEFAULT = Path(__file__).parent.parent / "docs" / "kmeans_vs_ekm.png"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
-def main(path: Path) -> None:
+def main(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
     X, y = make_imbalanced_blobs(SIZES)
+    for name, figure in ("kmeans_vs_ekm", compare(X, y)), ("alpha_path", draw_path(X)):
+        figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
+
+
+def draw_path(X: Any) -> Any:
+    axes = plot_alpha_path(alpha_path(X, len(SIZES), random_state=0))
+    figure = axes[0].figure
+    figure.set_size_inches(7.5, 6)
+    return figure
+
+
+def compare(X: Any, y: Any) -> Any:
     figure, axes = new_figure(9.6, 3.5, columns=3, sharex=True, sharey=True)
     plot_clusters(X, y, ax=axes[0, 0])
     panels = [(f"truth: {', '.join(map(str, SIZES))}", axes[0, 0])]
@@ -41,9 +55,8 @@ def main(path: Path) -> None:
         ax.set_aspect("equal")
         ax.set_xticks([])
         ax.set_yticks([])
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    return figure
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS)
