@@ -28,7 +28,7 @@ class EKMeans(FullBatchEstimator):
     alpha : {'auto', 'dvariance'} or float, default='auto'
         Sharpness of the memberships, > 0. Large alpha tends to hard k-means; too small an alpha
         lets all centroids meet in the mean. What is best depends on the data.
-        ``'auto'`` clusters at multiples 1/2 to 8 of the ``'dvariance'`` alpha and keeps the result
+        ``'auto'`` clusters at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps the result
         under which rows and labels are likeliest (see :func:`alpha_path`, and its plot to choose
         by eye); with more than 50,000 rows, alpha is chosen on a sample of so many.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.

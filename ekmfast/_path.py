@@ -90,7 +90,8 @@ def alpha_path(
         float32 and float64 are kept; others become float64.
     n_clusters : int
     alphas : array-like of shape (A,), default=None
-        > 0. None: 1/2 to 8 times the alpha of the rule ``'dvariance'``, in steps of sqrt(2).
+        > 0. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, in steps of sqrt(2) to 8
+        and of 2 from there.
     sample_weight : array-like of shape (N,), default=None
     init, n_init, max_iter, tol, random_state, n_threads, verbose
         As of :class:`EKMeans`. Every alpha starts from the same centroids.
