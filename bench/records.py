@@ -30,10 +30,16 @@ def write(out: Path, settings: dict[str, Any], rows: list[Any], report: str) -> 
     )
     print("\n" + report)
     out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "settings": settings, "rows": rows}
     out.with_name(out.name + ".md").write_text(report + "\n")
-    out.with_name(out.name + ".json").write_text(json.dumps(content, indent=1) + "\n")
+    out.with_name(out.name + ".json").write_text(as_json(machine, settings, rows))
     print(f"\n{out}.json, {out}.md")
+
+
+def as_json(machine: dict[str, Any], settings: dict[str, Any], rows: list[Any]) -> str:
+    """One line a row: short, and a difference between two runs can be read."""
+    head = json.dumps({"machine": machine, "settings": settings}, indent=1)
+    lines = ",\n".join(map(json.dumps, rows))
+    return f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n'
 
 
 def machine_facts() -> dict[str, Any]:
