@@ -11,6 +11,7 @@
 
 #include "ekm.h"
 #include "parallel.h"
+#include "rescue.h"
 #include "simd.h"
 
 namespace py = pybind11;
@@ -93,7 +94,7 @@ template <class T>
 py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
                         const std::optional<py::array>& sample_weight,
                         const std::optional<DoubleArray>& reference, int n_threads,
-                        const std::string& weighting, double fuzzifier) {
+                        const std::string& weighting, double fuzzifier, bool rescue) {
   const Samples<T> s = samples_of<T>(X, sample_weight);
   const Weighting rule = weighting_from(weighting);
   if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
@@ -113,8 +114,8 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
   const double *c = centroids.data(), *a = alpha.data();
   {
     py::gil_scoped_release release;
-    ekmfast::statistics(s, c, a, problems, k, ref.data(), rule, fuzzifier, n_threads, wx, w, p, e,
-                        j);
+    ekmfast::statistics(s, c, a, problems, k, ref.data(), rule, fuzzifier, rescue, n_threads, wx, w,
+                        p, e, j);
   }
   DoubleArray ref_out(s.d);
   std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
@@ -124,9 +125,9 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
 py::tuple statistics(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
                      const std::optional<py::array>& sample_weight,
                      const std::optional<DoubleArray>& reference, int n_threads,
-                     const std::string& weighting, double fuzzifier) {
+                     const std::string& weighting, double fuzzifier, bool rescue) {
   return (is_float32(X) ? statistics_of<float> : statistics_of<double>)(
-      X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier);
+      X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier, rescue);
 }
 
 void check_centroids(const DoubleArray& centroids, std::int64_t d) {
@@ -287,7 +288,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("statistics", &statistics, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("alpha").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"),
-        py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0);
+        py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0,
+        py::arg("rescue") = true);
   m.def("weights", &weights, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("alpha"), py::arg("out").noconvert(), py::arg("n_threads"));
   m.def("assign", &assign, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
@@ -299,6 +301,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
   m.def("exp2_kernel", &exp2_kernel, py::arg("x").noconvert());
+  m.def("least_mass", [](bool float32) {
+    return float32 ? ekmfast::least_mass<float>() : ekmfast::least_mass<double>();
+  }, py::arg("float32"));
   m.def("isa", [] { return std::string(ekmfast::isa_name(ekmfast::isa_in_use())); });
   m.def("set_isa", [](const std::string& name) { ekmfast::set_isa(isa_from(name)); });
   m.def("available_isas", &available_isas);

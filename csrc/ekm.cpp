@@ -253,8 +253,9 @@ void find_reference(const Samples<T>& samples, T* reference) {
 template <class T>
 void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
                 std::int64_t n_problems, std::int64_t k, const T* reference,
-                Weighting weighting, double fuzzifier, int n_threads, double* sum_wx,
-                double* sum_w, double* sum_p, double* exponent, double* objective) {
+                Weighting weighting, double fuzzifier, bool rescue, int n_threads,
+                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
+                double* objective) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   n_threads = useful_threads(
       n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
@@ -272,7 +273,8 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
     std::copy(at + k * d + k, at + k * d + 2 * k, sum_p + s * k);
     objective[s] = at[size - 1];
     std::fill(exponent + s * k, exponent + (s + 1) * k, 0.0);
-    if (samples.n == 0 || !std::isfinite(objective[s]) || weighting == Weighting::hard) continue;
+    if (!rescue || samples.n == 0 || !std::isfinite(objective[s]) || weighting == Weighting::hard)
+      continue;
 
     std::vector<std::int64_t> columns;
     for (std::int64_t i = 0; i < k; ++i)
@@ -410,8 +412,8 @@ void exp2_kernel(const T* x, std::int64_t n, T* y) {
 #define EKMFAST_INSTANTIATE(T)                                                                   \
   template void find_reference<T>(const Samples<T>&, T*);                                        \
   template void statistics<T>(const Samples<T>&, const double*, const double*, std::int64_t,     \
-                              std::int64_t, const T*, Weighting, double, int, double*, double*,  \
-                              double*, double*, double*);                                        \
+                              std::int64_t, const T*, Weighting, double, bool, int, double*,     \
+                              double*, double*, double*, double*);                               \
   template double weights<T>(const Samples<T>&, const double*, double, std::int64_t, const T*,   \
                              int, T*);                                                           \
   template double assign<T>(const Samples<T>&, const double*, std::int64_t, const T*, int,       \

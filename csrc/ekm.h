@@ -39,8 +39,9 @@ void find_reference(const Samples<T>& samples, T* reference);
 template <class T>
 void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
                 std::int64_t n_problems, std::int64_t k, const T* reference,
-                Weighting weighting, double fuzzifier, int n_threads, double* sum_wx, double* sum_w,
-                double* sum_p, double* exponent, double* objective);
+                Weighting weighting, double fuzzifier, bool rescue, int n_threads,
+                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
+                double* objective);
 
 // IN centroids (k, d), alpha, reference (d,); OUT weights (n, k) of Eq. 38.
 // Returns a number that is not finite if any sample is not, or if T overflows.

@@ -35,11 +35,16 @@ struct Column {
 }  // namespace
 
 template <class T>
-bool underflowed(double sum_p, double total_weight) {
+double least_mass() {
   // A clamped entry contributes at most 2^clamp (1 + |clamp|) to a sum of weights. Asking for a
   // mass 2^30 (2^60) above the clamp keeps that below 1e-7 (1e-15) of the column.
   const double margin = sizeof(T) == 4 ? 30 : 60;
-  return !(sum_p > total_weight * std::exp2(static_cast<double>(kMinExponent<T>) + margin));
+  return std::exp2(static_cast<double>(kMinExponent<T>) + margin);
+}
+
+template <class T>
+bool underflowed(double sum_p, double total_weight) {
+  return !(sum_p > total_weight * least_mass<T>());
 }
 
 template <class T>
@@ -135,6 +140,7 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
 }
 
 #define EKMFAST_INSTANTIATE(T)                                                                  \
+  template double least_mass<T>();                                                              \
   template bool underflowed<T>(double, double);                                                 \
   template void rescue_columns<T>(Weighting, const Samples<T>&, const double*, double,          \
                                   std::int64_t, const std::int64_t*, std::int64_t, const T*,    \

@@ -12,6 +12,10 @@ namespace ekmfast {
 template <class T>
 bool underflowed(double sum_p, double total_weight);
 
+// Up to which sum_p / total_weight that is so.
+template <class T>
+double least_mass();
+
 // Recomputes the flagged columns of one problem in double with a running scale of their own, so
 // that sum_wx / sum_w is exact however small both are.
 // IN weighting (equilibrium or maximum_entropy), samples, centroids (k, d), alpha, columns (n_columns,) indices, reference (d,)

@@ -17,7 +17,9 @@ def statistics(
     n_threads: int,
     weighting: str = "equilibrium",
     fuzzifier: float = 2.0,
+    rescue: bool = True,
 ) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
+def least_mass(float32: bool) -> float: ...
 def weights(
     X: _Samples, centroids: _Double, alpha: float, out: _Samples, n_threads: int
 ) -> float: ...

@@ -23,6 +23,9 @@ from ._threads import check_n_threads
 
 Float64 = NDArray[np.float64]
 
+# Relative: likelihoods of the same clusters, summed from different centroids and in any order.
+SAME_LIKELIHOOD = 1e-9
+
 
 @dataclass(frozen=True)
 class AlphaPath:
@@ -51,7 +54,8 @@ class AlphaPath:
         Mean adjusted Rand index with the labels of the neighbouring alphas: near 1 on a plateau.
     converged : ndarray of shape (A,), bool
     best : int
-        Entry of the largest likelihood: the alpha that ``EKMeans(alpha="auto")`` takes.
+        Entry of the largest likelihood, of equals the middle one: the alpha that
+        ``EKMeans(alpha="auto")`` takes.
     """
 
     alphas: Float64
@@ -200,8 +204,6 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         likelihood[a] = classification_likelihood(sampled[0], labels[a][sample], sampled[1])
     alike = [adjusted_rand_score(a, b) for a, b in pairwise(labels)]
     left, right = np.array([np.nan, *alike]), np.array([*alike, np.nan])
-    # All of -inf: the sharpest memberships are the least likely to have merged what differs.
-    best = int(likelihood.argmax()) if np.isfinite(likelihood).any() else len(runs) - 1
     return AlphaPath(
         alphas=alphas,
         dvariance=dvariance,
@@ -213,6 +215,20 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         likelihood=likelihood,
         agreement=np.nanmean([left, right], axis=0) if alike else np.ones(1),
         converged=np.array([run.converged for run in runs]),
-        best=best,
+        best=_most_likely(likelihood),
         _runs=runs,
     )
+
+
+def _most_likely(likelihood: Float64) -> int:
+    """Where the likelihood is largest; of equals the middle one.
+
+    Alphas that find the same clusters have likelihoods that differ by rounding, which must not
+    choose between them.
+    """
+    if not np.isfinite(likelihood).any():
+        # The sharpest memberships are the least likely to have merged what differs.
+        return len(likelihood) - 1
+    largest = likelihood.max()
+    equal = np.flatnonzero(likelihood >= largest - SAME_LIKELIHOOD * (1 + abs(largest)))
+    return int(equal[(len(equal) - 1) // 2])

@@ -17,7 +17,6 @@ import inspect
 import io
 import json
 import os
-import secrets
 import sys
 import typing
 import zipfile
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._files import replace_file
 from ._version import __version__
 
 __all__ = ["load", "save"]
@@ -86,14 +86,15 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     >>> bool((again.predict([[2.0], [8.0]]) == model.predict([[2.0], [8.0]])).all())
     True
     """
-    # A link is followed, not replaced.
-    target = os.path.realpath(os.fsdecode(path))
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise OSError(f"path {target!r} is not a regular file")
     name = type(estimator).__name__
     if name not in CLASSES or _class(name) is not type(estimator):
+        hint = ""
+        if hasattr(estimator, "to_local"):
+            hint = "; save what its to_local() returns"
+            name = "ekmfast.dask." + name
         raise TypeError(
             f"estimator is a {name}: must be one of {', '.join(c for c in CLASSES if _class(c))}"
+            + hint
         )
     arrays: Arrays = {}
     header = {
@@ -112,18 +113,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         },
         "output": getattr(estimator, "_sklearn_output_config", {}).get("transform"),
     }
-    # A plain open, unlike tempfile's, gives the permissions that the user's other files have.
-    temporary = os.path.join(os.path.dirname(target), f".ekmfast-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            _write(file, json.dumps(header, indent=1), arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
+    replace_file(path, lambda file: _write(file, json.dumps(header, indent=1), arrays))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -224,7 +214,7 @@ def _encode(value: Any, what: str, member: str, arrays: Arrays) -> Any:
     )
 
 
-def _write(file: typing.BinaryIO, header: str, arrays: Arrays) -> None:
+def _write(file: typing.IO[bytes], header: str, arrays: Arrays) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         # ZipInfo's date is fixed, where writing by name would take the clock's.
         archive.writestr(zipfile.ZipInfo(HEADER), header)

@@ -103,6 +103,7 @@ def solve(
     bounds: tuple[Float64, Float64] | None = None,
     compete: bool = False,
     report: Callable[[list[Run]], bool] | None = None,
+    runs: list[Run] | None = None,
 ) -> list[Run]:
     """Iterate every start (S, K, D) until its step is <= tol * sqrt(K) * radius.
 
@@ -111,12 +112,15 @@ def solve(
     of J; ``bounds`` the least and the greatest value of each feature that a centroid may have. One
     pass over the data evaluates all runs that are still going. ``max_iter`` bounds the
     passes. With ``compete``, runs of one alpha that will not reach the best of them are given up.
-    ``report`` is called after each pass; True stops the iteration.
+    ``report`` is called after each pass; True stops the iteration. ``runs`` are those of an
+    iteration that was broken off between two passes, to go on from.
     """
     alphas = np.broadcast_to(np.asarray(alpha, np.float64), len(starts))
-    runs = [Run(start, float(a)) for start, a in zip(starts, alphas, strict=True)]
+    if runs is None:
+        runs = [Run(start, float(a)) for start, a in zip(starts, alphas, strict=True)]
+    n_passes = max(run.n_iter for run in runs)
     rules = Rules(tol * np.sqrt(starts.shape[1]) * radius, resolution, window, bounds)
-    for _ in range(max_iter):
+    for _ in range(n_passes, max_iter):
         going = [run for run in runs if not run.done]
         if not going:
             break

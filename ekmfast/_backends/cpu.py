@@ -35,6 +35,30 @@ class CentredStatistics:
             ratio = self.reference + self.sum_wx / self.sum_w[..., None]
         return np.where((self.sum_w == 0)[..., None], centroids, ratio)
 
+    def __add__(self, other: CentredStatistics) -> CentredStatistics:
+        """The sums over both sets of rows; both are about the same reference."""
+        if not np.array_equal(self.reference, other.reference):
+            raise ValueError("sums about different references do not add")
+        # A column of nothing has no scale to speak of. Both come to the larger exponent; what is
+        # beyond a double's range below it is beyond its digits too.
+        here = np.where(self.sum_p == 0, -np.inf, self.exponent)
+        there = np.where(other.sum_p == 0, -np.inf, other.exponent)
+        exponent = np.maximum(here, there)
+        exponent = np.where(np.isfinite(exponent), exponent, 0.0)
+
+        def scaled(sums: CentredStatistics) -> tuple[Float64, Float64, Float64]:
+            shift = np.clip(sums.exponent - exponent, -3000, 0).astype(np.int32)
+            if not shift.any():
+                return sums.sum_wx, sums.sum_w, sums.sum_p
+            wx = np.ldexp(sums.sum_wx, shift[..., None])
+            return wx, np.ldexp(sums.sum_w, shift), np.ldexp(sums.sum_p, shift)
+
+        (wx, w, p), (more_wx, more_w, more_p) = scaled(self), scaled(other)
+        objective = self.objective + other.objective
+        return CentredStatistics(
+            wx + more_wx, w + more_w, p + more_p, exponent, objective, self.reference
+        )
+
 
 class CpuBackend:
     """Statistics of one data set on the processor.
