@@ -17,7 +17,7 @@ from .kernels import (
 )
 
 if TYPE_CHECKING:
-    from . import anomaly, autoencoder, datasets, metrics, plotting
+    from . import anomaly, autoencoder, blocks, dask, datasets, metrics, plotting
     from ._ekmeans import EKMeans
     from ._fuzzy import FuzzyCMeans
     from ._hard import HardKMeans
@@ -40,7 +40,7 @@ _LAZY_NAMES = {
     "load": "_persist",
     "save": "_persist",
 }
-_LAZY_MODULES = ("anomaly", "autoencoder", "datasets", "metrics", "plotting")
+_LAZY_MODULES = ("anomaly", "autoencoder", "blocks", "dask", "datasets", "metrics", "plotting")
 
 __all__ = [
     "AlphaPath",
@@ -56,6 +56,7 @@ __all__ = [
     "anomaly",
     "assign",
     "autoencoder",
+    "blocks",
     "compute_weights",
     "datasets",
     "ekm_statistics",

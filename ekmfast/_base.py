@@ -23,8 +23,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from . import kernels
 from ._backends.cpu import CpuBackend
 from ._solver import Run
+from ._source import LocalSource
+from ._survey import finite
 from ._threads import check_n_threads
+from .blocks import Block, Blocks, as_blocks
 
+WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
 
@@ -68,16 +72,15 @@ class CentroidEstimator(
     n_clusters: int
     max_iter: int
     n_threads: int | None
+    n_features_in_: int
     cluster_centers_: NDArray[Any]
     alpha_: float
     objective_: float
     _merged_: NDArray[np.intp]
 
     def _check_data(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-        return cast(
-            NDArray[Any],
-            validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C"),
-        )
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
+        return np.require(X, requirements="A")
 
     def _check_weight(
         self, sample_weight: ArrayLike | None, X: NDArray[Any]
@@ -89,28 +92,57 @@ class CentroidEstimator(
             _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True),
         )
 
-    def _checked(self, X: ArrayLike) -> NDArray[Any]:
+    def _checked(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
+        if isinstance(X, Blocks):
+            raise TypeError(
+                "this method takes arrays; go through the blocks: for block in blocks: ... block.X"
+            )
         return self._check_data(X, reset=False)
 
     @property
     def _n_features_out(self) -> int:
         return int(self.cluster_centers_.shape[0])
 
-    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
+    def _source(self, blocks: Blocks) -> LocalSource:
+        check_is_fitted(self)
+        return LocalSource(blocks, check_n_threads(self.n_threads))
+
+    def _nearest(self, X: NDArray[Any]) -> NDArray[np.int32]:
+        labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
+        return cast(NDArray[np.int32], self._merged_[labels].astype(np.int32))
+
+    def predict(self, X: ArrayLike | Blocks) -> NDArray[np.int32]:
         """Index of the nearest centroid; coincident centroids share the first one's.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or Blocks
 
         Returns
         -------
         labels : ndarray of shape (N,), int32
         """
-        X = self._checked(X)
-        labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
-        return cast(NDArray[np.int32], self._merged_[labels].astype(np.int32))
+        blocks = as_blocks(X)
+        if blocks is None:
+            return self._nearest(self._checked(X))
+        return np.concatenate(self._source(blocks).map(self._predict_block))
+
+    def _predict_block(self, block: Block, index: int) -> NDArray[np.int32]:
+        self._check_block(block)
+        return self._nearest(block.X)
+
+    def _score_block(self, block: Block, index: int) -> float:
+        self._check_block(block)
+        return self._score(block.X, block.sample_weight)
+
+    def _check_block(self, block: Block) -> None:
+        finite(block)
+        if block.X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"{block.name}: has {block.X.shape[1]} features, but {type(self).__name__} is "
+                f"expecting {self.n_features_in_} features as input"
+            )
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Euclidean distance of each row to each centroid.
@@ -155,12 +187,14 @@ class CentroidEstimator(
             X, self.cluster_centers_, self.alpha_, n_threads=self.n_threads
         )
 
-    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self, X: ArrayLike | Blocks, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Minus the objective of the rows: higher is better.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or Blocks
         y : ignored
         sample_weight : array-like of shape (N,), default=None
 
@@ -168,10 +202,18 @@ class CentroidEstimator(
         -------
         score : float
         """
+        blocks = as_blocks(X)
+        if blocks is not None:
+            if sample_weight is not None:
+                raise ValueError(WEIGHT_OF_BLOCKS)
+            return self._source(blocks).sum(self._score_block)
         X = self._checked(X)
+        return self._score(X, self._check_weight(sample_weight, X))
+
+    def _score(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> float:
         backend = CpuBackend(
             X,
-            self._check_weight(sample_weight, X),
+            sample_weight,
             check_n_threads(self.n_threads),
             self._weighting,
             self._weighting_fuzzifier,
@@ -182,24 +224,29 @@ class CentroidEstimator(
         )
         return -float(sums.objective[0])
 
-    def _keep(self, run: Run, X: NDArray[Any], alpha: float, stacklevel: int = 3) -> None:
+    def _keep(self, run: Run, dtype: np.dtype[Any], alpha: float) -> None:
         if not np.isfinite(run.objective):
             raise ValueError(
                 "no start gave a finite objective: the initial centroids are too far from X"
             )
         self.alpha_ = alpha
-        self.cluster_centers_ = run.centroids.astype(X.dtype)
+        self.cluster_centers_ = run.centroids.astype(dtype)
         self.objective_ = run.objective
         self.objective_history_ = np.array(run.history)
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
         self._merged_ = merge_coincident(run.centroids, alpha)
         self.n_clusters_effective_ = len(np.unique(self._merged_))
+
+    def _label(self, X: NDArray[Any]) -> None:
         labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
         self.labels_ = self._merged_[labels].astype(np.int32)
-        if not run.converged:
+
+    def _complain(self, stacklevel: int = 3) -> None:
+        """Warn of what a user should know of the fit; ``stacklevel`` 3 is the caller's caller."""
+        if not self.converged_:
             warnings.warn(
-                f"{type(self).__name__} stopped after {run.n_iter} passes without converging "
+                f"{type(self).__name__} stopped after {self.n_iter_} passes without converging "
                 f"(max_iter={self.max_iter}): raise max_iter or tol, or try another alpha.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,

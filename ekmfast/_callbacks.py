@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ._solver import Run
 
@@ -38,8 +37,9 @@ class Progress:
     the best centroids so far; one that returns True stops the fit.
     """
 
-    def __init__(self, estimator: Any, X: NDArray[Any], verbose: int) -> None:
+    def __init__(self, estimator: Any, X: Any, verbose: int) -> None:
         self.estimator, self.X, self.verbose = estimator, X, verbose
+        self.dtype: Any = getattr(X, "dtype", np.float64)
         self.n_passes = 0
         self.stopped = False
         self.context: Any = None
@@ -65,7 +65,7 @@ class Progress:
                 X=self.X,
                 metadata={"objective": best.objective},
                 reconstruction_attributes=lambda: {
-                    "cluster_centers_": best.centroids.astype(self.X.dtype),
+                    "cluster_centers_": best.centroids.astype(self.dtype),
                     "alpha_": best.alpha,
                     "_merged_": np.arange(len(best.centroids)),
                 },

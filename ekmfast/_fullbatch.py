@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from ._base import CentroidEstimator, check_integer, check_number
+from ._alpha import SAMPLE_ROWS
+from ._base import WEIGHT_OF_BLOCKS, CentroidEstimator, check_integer, check_number
+from ._block_problem import BlockProblem
 from ._callbacks import CallbackSupportMixin, Progress, with_callbacks
-from ._init import check_init, initial_centroids, resolve_n_init
+from ._init import check_init, resolve_n_init
 from ._problem import Problem
 from ._solver import Run
+from ._source import LocalSource, Source
 from ._threads import check_n_threads
+from .blocks import Blocks, as_blocks
 
 Float64 = NDArray[np.float64]
 
@@ -43,40 +49,88 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             raise ValueError(f"device must be 'cpu', got {self.device!r}")
 
     @with_callbacks  # type: ignore[untyped-decorator]
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike | Blocks,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 10,
+    ) -> Self:
         """Find the centroids.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or Blocks
             float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
+            :class:`ekmfast.blocks.Blocks` are read anew for each pass and need not fit into memory;
+            so is a memory map of 1 GiB or more. Then ``labels_`` is not kept: ``predict`` and
+            ``fit_predict`` return labels, with one more pass.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice.
+            Non-negative; 2 counts a row twice. Blocks bring their own.
+        checkpoint : path, default=None
+            With blocks: a file that the iteration is kept in. Where it is there already, as after
+            a crash, the fit goes on from it, to the same result.
+        checkpoint_every : int, default=10
+            Passes from one writing of the file to the next.
 
         Returns
         -------
         self : estimator
         """
         self._check_parameters()
+        if checkpoint is not None and self.random_state is None:
+            raise ValueError(
+                "checkpoint needs a random_state other than None: a fit that goes on from the file "
+                "must begin with the same centroids"
+            )
+        source = self._source_of(X, sample_weight)
+        if source is not None:
+            check_integer("checkpoint_every", checkpoint_every, 1)
+            path = None if checkpoint is None else Path(checkpoint)
+            self._fit_source(source, path, checkpoint_every)
+        elif checkpoint is not None:
+            raise ValueError("checkpoint is for X in blocks: see ekmfast.blocks")
+        else:
+            self._fit_array(X, sample_weight)
+        self._complain(4)  # past the decorator's frame
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> NDArray[np.int32]:
+        """Find the centroids; return the label of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D), or Blocks
+        y : ignored
+        **kwargs
+            As ``fit`` takes them.
+
+        Returns
+        -------
+        labels : ndarray of shape (N,), int32
+        """
+        self.fit(X, **kwargs)
+        return self.labels_ if hasattr(self, "labels_") else self.predict(X)
+
+    def _source_of(self, X: Any, sample_weight: Any) -> Source | None:
+        """X where it comes in blocks, None where it is an array."""
+        blocks = as_blocks(X)
+        if blocks is None:
+            return None
+        if sample_weight is not None:
+            raise ValueError(WEIGHT_OF_BLOCKS)
+        return LocalSource(blocks, check_n_threads(self.n_threads))
+
+    def _fit_array(self, X: Any, sample_weight: ArrayLike | None) -> None:
         X = self._check_data(X, reset=True)
         weight = self._check_weight(sample_weight, X)
         if len(X) < self.n_clusters:
             raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}")
         progress = Progress(self, X, self.verbose)
-        run = self._find(self._problem(X, weight, progress), check_random_state(self.random_state))
-        # Warnings point past the decorator's frame, at the caller of fit.
-        self._keep(run, X, run.alpha if self._uses_alpha else np.inf, stacklevel=4)
-        progress.end()
-        return self
-
-    def _problem(
-        self,
-        X: NDArray[Any],
-        weight: NDArray[Any] | None,
-        report: Callable[[list[Run]], bool] | None,
-    ) -> Problem:
-        return Problem(
+        problem = Problem(
             X,
             weight,
             check_n_threads(self.n_threads),
@@ -84,24 +138,60 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             max_iter=self.max_iter,
             weighting=self._weighting,
             fuzzifier=self._weighting_fuzzifier,
-            report=report,
+            report=progress,
         )
+        run = self._find(problem, check_random_state(self.random_state))
+        self._keep(run, X.dtype, self._alpha_of(run))
+        self._label(X)
+        progress.end()
 
-    def _starts(self, problem: Problem, random_state: np.random.RandomState) -> Float64:
-        return initial_centroids(
-            problem.X,
-            self.n_clusters,
-            self.init,  # type: ignore[arg-type]
-            resolve_n_init(self.n_init, self.init),
-            problem.sample_weight,
-            random_state,
-            problem.n_threads,
+    def _fit_source(
+        self,
+        source: Source,
+        checkpoint: Path | None,
+        checkpoint_every: int,
+    ) -> None:
+        progress = Progress(self, source, self.verbose)
+        problem = BlockProblem(
+            source,
+            check_n_threads(self.n_threads),
+            tol=self.tol,
+            max_iter=self.max_iter,
+            n_sample=SAMPLE_ROWS,
+            weighting=self._weighting,
+            fuzzifier=self._weighting_fuzzifier,
+            report=progress,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
         )
+        if problem.n_rows < self.n_clusters:
+            raise ValueError(
+                f"n_samples={problem.n_rows} should be >= n_clusters={self.n_clusters}"
+            )
+        self.n_features_in_ = problem.kind.n_features
+        # What an earlier fit to something else has left.
+        for name in ("feature_names_in_", "labels_"):
+            self.__dict__.pop(name, None)
+        if source.feature_names is not None:
+            self.feature_names_in_ = np.array(source.feature_names, object)
+        progress.dtype = problem.kind.dtype
+        run = self._find(problem, check_random_state(self.random_state))
+        self._keep(run, problem.kind.dtype, self._alpha_of(run))
+        progress.end()
 
-    def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
+    def _alpha_of(self, run: Run) -> float:
+        return run.alpha if self._uses_alpha else np.inf
+
+    def _starts(
+        self, problem: Problem | BlockProblem, random_state: np.random.RandomState
+    ) -> Float64:
+        n_init = resolve_n_init(self.n_init, self.init)
+        return problem.starts(self.n_clusters, self.init, n_init, random_state)
+
+    def _find(self, problem: Problem | BlockProblem, random_state: np.random.RandomState) -> Run:
         """Return the best run."""
         runs = problem.solve(self._starts(problem, random_state), self._alpha(problem))
         return min(runs, key=lambda run: run.objective)
 
-    def _alpha(self, problem: Problem) -> float:
+    def _alpha(self, problem: Problem | BlockProblem) -> float:
         raise NotImplementedError

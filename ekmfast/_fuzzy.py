@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics.pairwise import euclidean_distances
 
 from ._base import check_number
+from ._block_problem import BlockProblem
 from ._fullbatch import FullBatchEstimator
 from ._problem import Problem
 
@@ -100,7 +101,7 @@ class FuzzyCMeans(FullBatchEstimator):
         if self.fuzzifier <= 1:
             raise ValueError(f"fuzzifier must be a finite number > 1, got {self.fuzzifier!r}")
 
-    def _alpha(self, problem: Problem) -> float:
+    def _alpha(self, problem: Problem | BlockProblem) -> float:
         return 1.0
 
     def membership(self, X: ArrayLike) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
+from ._block_problem import BlockProblem
 from ._fullbatch import FullBatchEstimator
 from ._problem import Problem
 
@@ -85,7 +86,7 @@ class HardKMeans(FullBatchEstimator):
         self.n_threads = n_threads
         self.verbose = verbose
 
-    def _alpha(self, problem: Problem) -> float:
+    def _alpha(self, problem: Problem | BlockProblem) -> float:
         return 1.0
 
     def membership(self, X: ArrayLike) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._alpha import check_alpha_parameter, resolve_alpha
 from ._base import check_number
+from ._block_problem import BlockProblem
 from ._fullbatch import FullBatchEstimator
 from ._problem import Problem
 
@@ -99,7 +100,7 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         check_alpha_parameter(self.alpha, ("dvariance",))
         check_number("scale", self.scale, positive=True)
 
-    def _alpha(self, problem: Problem) -> float:
+    def _alpha(self, problem: Problem | BlockProblem) -> float:
         return resolve_alpha(self.alpha, self.scale, problem.dispersion)
 
     def weights(self, X: ArrayLike) -> NDArray[Any]:

@@ -332,7 +332,9 @@ class MiniBatchEKMeans(CentroidEstimator):
             centroids = self.cluster_centers_.astype(np.float64)
         else:
             run = self._epochs(X, weight, backend)
-            self._keep(run, X, run.alpha)
+            self._keep(run, X.dtype, run.alpha)
+            self._label(X)
+            self._complain()
             centroids = run.centroids
         sums = backend.statistics(centroids[None], np.array([self.alpha_]))
         self._stream_ = _Stream(

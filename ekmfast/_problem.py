@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._backends.cpu import CpuBackend
+from ._init import initial_centroids
 from ._solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
 
 Float64 = NDArray[np.float64]
@@ -53,6 +54,39 @@ class Problem:
         self.bounds = bounds_of(X)
         # Lloyd's iteration and its kin are monotone and stop by themselves: nothing to speed up.
         self.window = 0 if weighting == "hard" else WINDOW
+
+    def sample(self, n_rows: int, random_state: np.random.RandomState) -> tuple[Problem, bool]:
+        """A problem of ``n_rows`` of the rows at most, and whether they are all there are."""
+        if len(self.X) <= n_rows:
+            return self, True
+        weight = self.sample_weight
+        rows = np.arange(len(self.X)) if weight is None else np.flatnonzero(weight)
+        rows = np.sort(random_state.permutation(rows)[:n_rows])
+        weight = None if weight is None else weight[rows]
+        backend = self.backend
+        problem = Problem(
+            self.X[rows],
+            weight,
+            self.n_threads,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            weighting=backend.weighting,
+            fuzzifier=backend.fuzzifier,
+            report=self.report,
+        )
+        return problem, False
+
+    def starts(
+        self,
+        n_clusters: int,
+        init: Any,
+        n_init: int,
+        random_state: np.random.RandomState,
+    ) -> Float64:
+        """First centroids (S, K, D) of every run."""
+        return initial_centroids(
+            self.X, n_clusters, init, n_init, self.sample_weight, random_state, self.n_threads
+        )
 
     def solve(self, starts: Float64, alpha: ArrayLike) -> list[Run]:
         """Run every start (S, K, D) to its end; alpha is a number or (S,)."""

@@ -343,7 +343,9 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         if self.verbose:
             for i, run in enumerate(runs):
                 print(f"start {i + 1}: objective {run.objective:.8g} after {run.n_iter} passes")
-        self._keep(min(runs, key=lambda run: run.objective), X, alpha)
+        self._keep(min(runs, key=lambda run: run.objective), X.dtype, alpha)
+        self._label(X)
+        self._complain()
         return self
 
     def fit_predict(

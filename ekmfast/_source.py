@@ -1,0 +1,116 @@
+"""Where blocks come from: reading them one after another in this process, a block ahead."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ._tree import Summable, tree_sum
+from .blocks import Block, Blocks
+
+S = TypeVar("S", bound=Summable)
+R = TypeVar("R")
+
+# Blocks that are read but not yet computed with.
+AHEAD = 1
+
+
+class Source(Protocol):
+    """Blocks that functions are applied to, wherever they are."""
+
+    name: str
+    n_threads: int  # of one call of a function
+    n_rows: int | None  # where it is known before the first pass
+    feature_names: list[str] | None
+
+    def first(self, function: Callable[[Block, int], R]) -> R:
+        """``function(block, 0)`` of the first block."""
+        ...
+
+    def sum(self, function: Callable[[Block, int], S]) -> S:
+        """The sum, as `tree_sum` forms it, of ``function(block, index)`` over all blocks."""
+        ...
+
+
+class LocalSource:
+    """Blocks that this process reads: a thread reads the next one while this one is computed."""
+
+    n_rows: int | None
+
+    def __init__(self, blocks: Blocks, n_threads: int) -> None:
+        self.blocks = blocks
+        self.name = blocks.name
+        self.feature_names = blocks.feature_names
+        self.n_threads = n_threads
+        self.n_rows = None
+
+    def first(self, function: Callable[[Block, int], R]) -> R:
+        return function(next(iter(self.blocks)), 0)
+
+    def sum(self, function: Callable[[Block, int], S]) -> S:
+        return tree_sum(function(block, i) for i, block in enumerate(read_ahead(self.blocks)))
+
+    def map(self, function: Callable[[Block, int], R]) -> list[R]:
+        """``function(block, index)`` of every block."""
+        return [function(block, i) for i, block in enumerate(read_ahead(self.blocks))]
+
+
+def read_ahead(blocks: Blocks) -> Iterator[Block]:
+    """Yield the blocks; a block's memory is used again once the one after it has been asked for."""
+    ready: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
+    stop = threading.Event()
+    spare = Spare()
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for block in blocks.read(spare.allocate):
+                if not put(block):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    reader = threading.Thread(target=work, name="ekmfast-reader", daemon=True)
+    reader.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        reader.join(timeout=1)  # not for ever, should the read itself hang
+
+
+class Spare:
+    """Buffers in rotation: one computed with, `AHEAD` waiting, one read into, one just let go."""
+
+    def __init__(self) -> None:
+        self._buffers: list[NDArray[np.uint8]] = []
+        self._next = 0
+
+    def allocate(self, shape: tuple[int, int], dtype: DTypeLike) -> NDArray[Any]:
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if len(self._buffers) < AHEAD + 3:
+            self._buffers.append(np.empty(n_bytes, np.uint8))
+            buffer = self._buffers[-1]
+        else:
+            buffer = self._buffers[self._next]
+            if buffer.nbytes < n_bytes:
+                buffer = self._buffers[self._next] = np.empty(n_bytes, np.uint8)
+            self._next = (self._next + 1) % len(self._buffers)
+        return buffer[:n_bytes].view(dtype).reshape(shape)

@@ -1,0 +1,641 @@
+"""Data in blocks: the same fit as in memory, from every kind of file, in bounded memory."""
+
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import ekmfast
+from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans, blocks
+from ekmfast._backends.blockwise import BlockwiseBackend, Pass
+from ekmfast._backends.cpu import CpuBackend
+from ekmfast._source import LocalSource, read_ahead
+from ekmfast._tree import tree_sum
+
+
+def clusters(n, d=3, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    sizes = [n - n // 5 - n // 20, n // 5, n // 20]
+    X = np.vstack([rng.normal(6 * i, 1, (size, d)) for i, size in enumerate(sizes)])
+    return rng.permutation(X).astype(dtype)
+
+
+START = np.array([[1.0] * 3, [5.0] * 3, [11.0] * 3])
+
+
+def split(X, *at):
+    return [np.ascontiguousarray(part) for part in np.split(X, at)]
+
+
+# --- sums ---
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 16, 33, 100])
+@pytest.mark.parametrize("arity", [2, 16])
+def test_sums_of_aligned_groups_add_up_to_the_same_bits(n, arity):
+    parts = (np.random.default_rng(n).normal(size=n) * 10.0 ** np.arange(n)).tolist()
+    levels = parts
+    while len(levels) > 1:
+        levels = [tree_sum(levels[i : i + arity]) for i in range(0, len(levels), arity)]
+    assert levels[0] == tree_sum(parts)
+
+
+def test_a_sum_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="nothing to add"):
+        tree_sum([])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighting", ["equilibrium", "maximum-entropy", "hard", "fuzzy"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_statistics_of_blocks_are_those_of_the_whole(dtype, weighting, weighted):
+    rng = np.random.default_rng(1)
+    X = clusters(1000, dtype=dtype)
+    s = rng.random(1000).astype(dtype) if weighted else None
+    C, alpha = rng.normal(4, 4, (3, 4, 3)), np.array([0.01, 0.3, 4.0])
+    whole = CpuBackend(X, s, 1, weighting, 2.0).statistics(C, alpha)
+    parts = blocks.from_arrays(
+        split(X, 10, 400, 401), None if s is None else split(s, 10, 400, 401)
+    )
+    total = 1000.0 if s is None else float(s.sum(dtype=np.float64))
+    backend = BlockwiseBackend(
+        LocalSource(parts, 1), Pass(whole.reference, weighting, 2.0), total, X.dtype
+    )
+    sums = backend.statistics(C, alpha)
+    rtol = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(sums.objective, whole.objective, rtol=rtol)
+    np.testing.assert_allclose(sums.ratio(C), whole.ratio(C), rtol=20 * rtol, atol=20 * rtol)
+
+
+def test_a_column_that_underflows_in_every_block_has_its_exact_ratio():
+    X = np.array([[100.0], [101.0], [102.0], [110.0], [111.0]])
+    C = np.array([[[105.0], [1000.0]]])
+    backend = BlockwiseBackend(
+        LocalSource(blocks.from_arrays(split(X, 2, 4)), 1), Pass(np.array([101.0])), 5, X.dtype
+    )
+    np.testing.assert_allclose(backend.statistics(C, np.array([2.0])).ratio(C)[0], [[104.8], [111]])
+
+
+def test_a_column_that_underflows_in_one_block_alone_needs_no_second_pass():
+    passes = []
+
+    def read():
+        passes.append(1)
+        yield np.zeros((50, 2))
+        yield np.full((50, 2), 100.0)
+
+    source = LocalSource(blocks.from_factory(read), 1)
+    backend = BlockwiseBackend(source, Pass(np.zeros(2)), 100, np.dtype(np.float64))
+    C = np.array([[[0.0, 0.0], [100.0, 100.0]]])
+    np.testing.assert_allclose(backend.statistics(C, np.array([1.0])).ratio(C), C, atol=1e-12)
+    assert len(passes) == 1
+
+
+# --- fits ---
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("alpha", ["auto", "dvariance", 0.5])
+def test_the_fit_is_that_of_the_array(dtype, alpha):
+    X = clusters(3000, dtype=dtype)
+    whole = EKMeans(3, alpha=alpha, random_state=0, tol=1e-6).fit(X)
+    model = EKMeans(3, alpha=alpha, random_state=0, tol=1e-6)
+    model.fit(blocks.from_arrays(split(X, 700, 701, 2500)))
+    rtol = 1e-4 if dtype == np.float32 else 1e-6
+    assert model.cluster_centers_.dtype == dtype
+    assert model.alpha_ == pytest.approx(whole.alpha_, rel=rtol)
+    assert model.objective_ == pytest.approx(whole.objective_, rel=rtol)
+    order = np.argsort(model.cluster_centers_[:, 0]), np.argsort(whole.cluster_centers_[:, 0])
+    np.testing.assert_allclose(
+        model.cluster_centers_[order[0]], whole.cluster_centers_[order[1]], rtol=10 * rtol
+    )
+    np.testing.assert_array_equal(order[0][model.predict(X)], order[0][model.predict(X)])
+    assert model.converged_
+    assert not hasattr(model, "labels_")
+
+
+def test_from_the_same_start_the_iteration_is_that_of_the_array():
+    X = clusters(5000)
+    whole = EKMeans(3, alpha=0.3, init=START, tol=1e-8).fit(X)
+    model = EKMeans(3, alpha=0.3, init=START, tol=1e-8).fit(blocks.from_arrays(split(X, 1234)))
+    assert model.n_iter_ == whole.n_iter_
+    np.testing.assert_allclose(model.cluster_centers_, whole.cluster_centers_, rtol=1e-9)
+    np.testing.assert_allclose(model.objective_history_, whole.objective_history_, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "estimator", [HardKMeans(3), MaximumEntropyKMeans(3, alpha=1.0), FuzzyCMeans(3)]
+)
+def test_the_neighbours_take_blocks_too(estimator):
+    X = clusters(2000)
+    whole = clone(estimator).set_params(random_state=0).fit(X)
+    model = clone(estimator).set_params(random_state=0).fit(blocks.from_arrays(split(X, 900)))
+    assert model.objective_ == pytest.approx(whole.objective_, rel=1e-4)
+
+
+def test_bits_depend_on_neither_threads_nor_the_kind_of_blocks(tmp_path):
+    X = clusters(3000)
+    np.save(tmp_path / "X.npy", X)
+    found = []
+    for threads in (1, 2):
+        for data in (
+            blocks.from_npy(tmp_path / "X.npy", block_rows=500),
+            blocks.from_arrays(split(X, *range(500, 3000, 500))),
+            blocks.from_factory(lambda: iter(split(X, *range(500, 3000, 500)))),
+        ):
+            model = EKMeans(3, random_state=0, n_threads=threads).fit(data)
+            found.append(model.cluster_centers_.tobytes())
+    assert len(set(found)) == 1
+
+
+def test_sample_weight_of_blocks_is_that_of_the_array():
+    X, s = clusters(2000), np.random.default_rng(0).integers(0, 3, 2000).astype(float)
+    whole = EKMeans(3, alpha=0.3, init=START).fit(X, sample_weight=s)
+    parts = blocks.from_arrays(split(X, 77, 1500), split(s, 77, 1500))
+    model = EKMeans(3, alpha=0.3, init=START).fit(parts)
+    np.testing.assert_allclose(model.cluster_centers_, whole.cluster_centers_, rtol=1e-9)
+    assert model.score(parts) == pytest.approx(whole.score(X, sample_weight=s), rel=1e-12)
+
+
+def test_predict_and_fit_predict_give_the_labels_of_all_rows():
+    X = clusters(2000)
+    parts = blocks.from_arrays(split(X, 77, 1500))
+    model = EKMeans(3, random_state=0)
+    labels = model.fit_predict(parts)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, model.predict(X))
+    np.testing.assert_array_equal(labels, model.predict(parts))
+    assert model.score(parts) == pytest.approx(model.score(X))
+
+
+def test_a_small_cluster_that_the_sample_has_no_row_of_is_found(monkeypatch):
+    # 20,000 rows and 40 far away; the sample of 200 holds less than one of these on average.
+    monkeypatch.setattr("ekmfast._fullbatch.SAMPLE_ROWS", 200)
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(0, 1, (20_000, 2)), rng.normal(30, 0.1, (40, 2))])
+    X = rng.permutation(X)
+    for seed in range(5):
+        model = EKMeans(2, alpha="dvariance", random_state=seed)
+        model.fit(blocks.from_arrays(split(X, 5000, 12_000)))
+        assert np.bincount(model.predict(X)).min() == 40
+
+
+def test_zero_rows_of_a_block_are_left_out():
+    X = clusters(300)
+    model = EKMeans(2, random_state=0).fit(blocks.from_arrays([X[:0], X[:100], X[:0], X[100:]]))
+    assert model.objective_ == pytest.approx(EKMeans(2, random_state=0).fit(X).objective_, rel=1e-4)
+
+
+def test_a_refit_to_blocks_forgets_labels_and_names():
+    pd = pytest.importorskip("pandas")
+    X = clusters(300)
+    model = EKMeans(2, random_state=0).fit(pd.DataFrame(X, columns=list("abc")))
+    model.fit(blocks.from_arrays([X]))
+    assert not hasattr(model, "labels_")
+    assert not hasattr(model, "feature_names_in_")
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<f2", "<i4", ">f8", "u1"])
+def test_npy_is_read_whole_in_every_dtype(tmp_path, dtype):
+    X = np.random.default_rng(0).integers(0, 100, (103, 4)).astype(dtype)
+    np.save(tmp_path / "X.npy", X)
+    read = list(blocks.from_npy(tmp_path / "X.npy", block_rows=10))
+    assert [len(block.X) for block in read] == [10] * 10 + [3]
+    assert {block.X.dtype for block in read} == {np.dtype("f4" if dtype == "<f4" else "f8")}
+    np.testing.assert_array_equal(np.vstack([block.X for block in read]), X)
+
+
+def test_a_truncated_npy_is_refused(tmp_path):
+    path = tmp_path / "X.npy"
+    np.save(path, clusters(100))
+    os.truncate(path, os.path.getsize(path) - 5)
+    with pytest.raises(ValueError, match=r"X\.npy: truncated: 2,523 bytes.* promises 2,528"):
+        EKMeans(2).fit(blocks.from_npy(path))
+
+
+def test_an_npy_that_shrinks_while_it_is_read_is_refused(tmp_path):
+    path = tmp_path / "X.npy"
+    np.save(path, clusters(100))
+    reading = iter(blocks.from_npy(path, block_rows=50))
+    next(reading)
+    os.truncate(path, 1000)
+    with pytest.raises(ValueError, match=r"row 50: the file ended while it was read"):
+        next(reading)
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (np.zeros(5), ValueError, r"expected shape \(rows, features\), got \(5,\)"),
+        (np.zeros((5, 2), complex), TypeError, "expected numbers, got dtype complex128"),
+        (np.zeros((5, 2), "U3"), TypeError, "expected numbers, got dtype"),
+        (np.asfortranarray(np.zeros((5, 2))), ValueError, "Fortran order"),
+        (np.zeros((0, 2)), ValueError, "has no rows"),
+        (np.zeros((5, 0)), ValueError, r"expected shape \(rows, features\), got \(5, 0\)"),
+    ],
+)
+def test_an_npy_of_something_else_is_refused(tmp_path, X, error, message):
+    np.save(tmp_path / "X.npy", X)
+    with pytest.raises(error, match=message):
+        EKMeans(2).fit(blocks.from_npy(tmp_path / "X.npy"))
+
+
+def test_a_file_that_is_no_npy_is_refused(tmp_path):
+    (tmp_path / "X.npy").write_bytes(b"rows and columns")
+    with pytest.raises(ValueError, match=r"X\.npy: not a \.npy file"):
+        blocks.from_npy(tmp_path / "X.npy")
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_a_large_memmap_is_read_in_blocks(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(blocks, "LARGE_MEMMAP", 1000)
+    X = clusters(500)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode=mode)
+    model = EKMeans(3, random_state=0).fit(mapped)
+    assert hasattr(model, "labels_") == (mode == "c")  # its pages may differ from the file's
+    whole = EKMeans(3, random_state=0).fit(X)
+    assert model.objective_ == pytest.approx(whole.objective_, rel=1e-4)
+    np.testing.assert_array_equal(model.predict(mapped), model.predict(X))
+
+
+def test_parts_of_a_memmap_are_read_where_they_lie(tmp_path):
+    X = clusters(50_000)
+    X.tofile(tmp_path / "raw")
+    mapped = np.memmap(tmp_path / "raw", np.float64, "r", offset=24 * 10, shape=(49_990, 3))
+    for view, expected in ((mapped, X[10:]), (mapped[20_000:30_000], X[20_010:30_010])):
+        found = blocks.from_memmap(view)
+        assert found is not None
+        np.testing.assert_array_equal(np.vstack([block.X for block in found]), expected)
+    assert blocks.from_memmap(mapped[:, :2]) is None
+    assert blocks.from_memmap(mapped[::2]) is None
+
+
+def test_changes_to_a_writable_memmap_are_seen(tmp_path):
+    mapped = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float64, (100, 2))
+    mapped[:] = 7
+    read = blocks.from_memmap(mapped)
+    assert read is not None
+    np.testing.assert_array_equal(np.vstack([block.X for block in read]), np.full((100, 2), 7.0))
+
+
+def test_zarr(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    X = clusters(1000, dtype=np.float32)
+    array = zarr.create_array(tmp_path / "X.zarr", data=X, chunks=(100, 2))
+    for source in (array, tmp_path / "X.zarr", str(tmp_path / "X.zarr")):
+        read = list(blocks.from_zarr(source, block_rows=300))
+        assert [len(block.X) for block in read] == [300, 300, 300, 100]
+        np.testing.assert_array_equal(np.vstack([block.X for block in read]), X)
+    model = EKMeans(3, random_state=0).fit(blocks.from_zarr(array))
+    assert model.cluster_centers_.dtype == np.float32
+    with pytest.raises(ValueError, match=r"expected shape \(rows, features\), got \(5,\)"):
+        blocks.from_zarr(zarr.create_array(tmp_path / "y.zarr", data=np.zeros(5)))
+    with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\)"):
+        blocks.from_zarr(array, sample_weight=np.ones(3))
+
+
+def test_parquet(tmp_path):
+    pd, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    X = clusters(1000)
+    table = pd.DataFrame(X, columns=list("abc"))
+    table["s"], table["name"] = np.arange(1000) % 3, "x"
+    (tmp_path / "rows").mkdir()
+    table[:600].to_parquet(tmp_path / "rows" / "0.parquet")
+    table[600:].to_parquet(tmp_path / "rows" / "1.parquet")
+    data = blocks.from_parquet(
+        tmp_path / "rows", columns=["c", "a"], sample_weight="s", block_rows=250
+    )
+    read = list(data)
+    assert [len(block.X) for block in read] == [250, 250, 100, 250, 150]
+    np.testing.assert_array_equal(np.vstack([block.X for block in read]), X[:, [2, 0]])
+    weight = np.concatenate([block.sample_weight for block in read])
+    np.testing.assert_array_equal(weight, np.arange(1000) % 3)
+    model = EKMeans(2, random_state=0).fit(data)
+    assert model.feature_names_in_.tolist() == ["c", "a"]
+    whole = EKMeans(2, random_state=0).fit(table[["c", "a"]], sample_weight=table["s"])
+    assert model.objective_ == pytest.approx(whole.objective_, rel=1e-4)
+    with pytest.raises(TypeError, match="column 'name' must hold numbers"):
+        blocks.from_parquet(tmp_path / "rows")
+    with pytest.raises(ValueError, match="has no column 'z', but a, b, c"):
+        blocks.from_parquet(tmp_path / "rows", columns=["z"])
+    with pytest.raises(ValueError, match=r"holds no \.parquet file"):
+        blocks.from_parquet(tmp_path)
+
+
+def test_parquet_of_float32_columns_is_float32_and_a_null_is_refused(tmp_path):
+    pd, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    table = pd.DataFrame(clusters(100, dtype=np.float32), columns=list("abc"))
+    table.to_parquet(tmp_path / "X.parquet")
+    model = EKMeans(2, random_state=0).fit(blocks.from_parquet(tmp_path / "X.parquet"))
+    assert model.cluster_centers_.dtype == np.float32
+    table = table.astype("Float32")
+    table.loc[42, "b"] = None
+    table.to_parquet(tmp_path / "X.parquet")
+    with pytest.raises(ValueError, match=r"block 0 of .*X\.parquet.*row 42 of it holds NaN"):
+        EKMeans(2).fit(blocks.from_parquet(tmp_path / "X.parquet"))
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (np.full((5, 3), np.nan), ValueError, r"block 1 of .* \(from row 100 on\): row 0 of it"),
+        (np.full((5, 3), np.inf), ValueError, "holds NaN or infinity"),
+        (np.zeros((5, 2)), ValueError, r"block 1 of .*: has 2 features, the first block 3"),
+        (np.zeros((5, 3), np.float32), TypeError, "has dtype float32, the first block float64"),
+        (np.zeros(3), ValueError, r"block 1 of .*: expected shape \(rows, features\), got \(3,\)"),
+        (np.zeros((5, 3), "U1"), TypeError, "expected numbers"),
+        ((np.zeros((5, 3)), np.ones(5)), ValueError, "it has sample_weight, the first block has"),
+    ],
+)
+def test_a_bad_block_is_named(bad, error, message):
+    X = clusters(100)
+    with pytest.raises(error, match=message):
+        EKMeans(2).fit(blocks.from_factory(lambda: [X, bad, X]))
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.ones(99), r"block 0 of .*: sample_weight has shape \(99,\), X \(100, 3\)"),
+        (-np.ones(100), "sample_weight must be finite and >= 0"),
+        (np.full(100, np.nan), "sample_weight must be finite and >= 0"),
+        (np.zeros(100), "sample_weight must have a positive sum"),
+    ],
+)
+def test_bad_weights_are_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
+        EKMeans(2).fit(blocks.from_arrays([clusters(100)], [weight]))
+
+
+def test_what_blocks_cannot_be_or_do_is_said():
+    X = clusters(100)
+    data = blocks.from_arrays([X])
+    with pytest.raises(TypeError, match="a generator can be read only once; got generator"):
+        blocks.from_factory(part for part in [X])
+    with pytest.raises(ValueError, match="n_samples=100 should be >= n_clusters=101"):
+        EKMeans(101).fit(data)
+    with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
+        EKMeans(2).fit(data, sample_weight=np.ones(100))
+    with pytest.raises(ValueError, match="sample_weight has 2 blocks, X 1"):
+        blocks.from_arrays([X], [np.ones(50), np.ones(50)])
+    with pytest.raises(ValueError, match="the list of arrays has no rows"):
+        EKMeans(2).fit(blocks.from_arrays([]))
+    with pytest.raises(ValueError, match="checkpoint is for X in blocks"):
+        EKMeans(2, random_state=0).fit(X, checkpoint="file")
+    with pytest.raises(NotFittedError):
+        EKMeans(2).predict(data)
+    model = EKMeans(2, random_state=0).fit(data)
+    with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
+        model.score(data, sample_weight=np.ones(100))
+    with pytest.raises(TypeError, match="go through the blocks"):
+        model.transform(data)
+    with pytest.raises(ValueError, match="has 2 features, but EKMeans is expecting 3"):
+        model.predict(blocks.from_arrays([X[:, :2]]))
+    for rows in (0, -1):
+        with pytest.raises(ValueError, match="block_rows must be an integer >= 1"):
+            blocks._block_rows(rows, 8)
+    for rows in (1.5, True, "a"):
+        with pytest.raises(TypeError, match="block_rows must be an integer >= 1"):
+            blocks._block_rows(rows, 8)
+
+
+def test_errors_of_the_users_function_come_through_and_no_thread_stays():
+    def read():
+        yield clusters(100)
+        raise OSError("the tape is torn")
+
+    with pytest.raises(OSError, match="the tape is torn"):
+        EKMeans(2).fit(blocks.from_factory(read))
+    assert not [t for t in threading.enumerate() if t.name == "ekmfast-reader"]
+
+
+def test_blocks_are_read_ahead_and_buffers_used_again(tmp_path):
+    np.save(tmp_path / "X.npy", clusters(1000))
+    data = blocks.from_npy(tmp_path / "X.npy", block_rows=50)
+    seen, sums = set(), 0.0
+    for block in read_ahead(data):
+        seen.add(block.X.ctypes.data)
+        sums += block.X.sum()
+    assert len(seen) <= 4
+    assert sums == pytest.approx(clusters(1000).sum())
+
+
+# --- checkpoints ---
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(n_reads, X):
+    """Blocks whose n-th reading breaks off."""
+    count = [0]
+
+    def read():
+        count[0] += 1
+        if count[0] > n_reads:
+            raise KilledError
+        yield from split(X, len(X) // 2)
+
+    made = blocks.from_factory(read, "blocks")
+    made.count = count
+    return made
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("reads", [5, 8, 11])
+def test_a_killed_fit_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, every, reads):
+    X = clusters(3000, seed=3)
+    path = tmp_path / "fit.ckpt"
+    model = EKMeans(3, alpha=0.1, random_state=0, tol=1e-12)
+    data = killed_after(1000, X)
+    whole = model.fit(data).cluster_centers_.tobytes()
+    n_passes = data.count[0] - 2  # the first block and the survey come before
+    with pytest.raises(KilledError):
+        model.fit(killed_after(reads, X), checkpoint=path, checkpoint_every=every)
+    assert path.exists()
+    data = killed_after(1000, X)
+    model.fit(data, checkpoint=path, checkpoint_every=every)
+    assert model.cluster_centers_.tobytes() == whole
+    assert data.count[0] == 2 + n_passes - (reads - 2) // every * every
+    # The file of a fit that has ended gives its result with no pass at all.
+    data = killed_after(2, X)
+    model.fit(data, checkpoint=path)
+    assert model.cluster_centers_.tobytes() == whole
+
+
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
+    X, path = clusters(500), tmp_path / "fit.ckpt"
+    EKMeans(3, alpha=0.3, random_state=0).fit(blocks.from_arrays([X]), checkpoint=path)
+    for model, data in (
+        (EKMeans(3, alpha=0.3, random_state=1, init="random"), X),
+        (EKMeans(3, alpha=0.3, random_state=0, tol=1e-3), X),
+        (EKMeans(3, alpha=0.3, random_state=0), X[1:]),
+        (EKMeans(2, alpha=0.3, random_state=0), X),
+        (EKMeans(3, alpha=0.123, random_state=0), X),
+        (HardKMeans(3, random_state=0), X),
+    ):
+        with pytest.raises(ValueError, match=r"fit\.ckpt is of another fit"):
+            model.fit(blocks.from_arrays([data]), checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint needs a random_state"):
+        EKMeans(3).fit(blocks.from_arrays([X]), checkpoint=path)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    X, path = clusters(500), tmp_path / "fit.ckpt"
+    model = EKMeans(3, alpha=0.3, random_state=0).fit(blocks.from_arrays([X]), checkpoint=path)
+    good = path.read_bytes()
+    archive = io.BytesIO()
+    np.savez(archive, header=np.zeros(3))
+    for bad in (b"", b"text", good[: len(good) // 2], archive.getvalue()):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"checkpoint .*fit\.ckpt cannot be read"):
+            model.fit(blocks.from_arrays([X]), checkpoint=path)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    X, path = clusters(500), tmp_path / "fit.ckpt"
+    model = EKMeans(3, random_state=0, alpha=0.3)
+    model.fit(blocks.from_arrays([X]), checkpoint=path, checkpoint_every=1)
+    good = path.read_bytes()
+    path.unlink()
+    write = np.savez
+    count = [0]
+
+    def full(*args, **kwargs):
+        count[0] += 1
+        if count[0] > 2:
+            args[0].write(b"half of ")
+            raise OSError(28, "No space left on device")
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.fit(blocks.from_arrays([X]), checkpoint=path, checkpoint_every=1)
+    assert os.listdir(tmp_path) == ["fit.ckpt"]
+    monkeypatch.undo()
+    model.fit(blocks.from_arrays([X]), checkpoint=path, checkpoint_every=1)
+    assert path.read_bytes() == good
+
+
+def test_a_process_that_is_killed_leaves_a_whole_checkpoint(tmp_path):
+    script = textwrap.dedent("""
+        import os, signal, sys
+        import numpy as np
+        from ekmfast import EKMeans, blocks
+        from test_blocks import clusters, split
+        kill, path = int(sys.argv[1]), sys.argv[2]
+        X, count = clusters(3000, seed=3), [0]
+        def read():
+            count[0] += 1
+            yield X[:1500]
+            if count[0] == kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield X[1500:]
+        model = EKMeans(3, alpha=0.1, random_state=0, tol=1e-12)
+        model.fit(blocks.from_factory(read), checkpoint=path, checkpoint_every=2)
+        print(model.cluster_centers_.tobytes().hex(), count[0])
+    """)
+
+    def run(kill, path):
+        return subprocess.run(
+            [sys.executable, "-c", script, str(kill), str(path)],
+            capture_output=True,
+            text=True,
+            cwd=os.path.dirname(__file__),
+            check=False,
+        )
+
+    whole = run(0, tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    killed = run(9, tmp_path / "fit")
+    assert killed.returncode == -9
+    resumed = run(0, tmp_path / "fit")
+    assert resumed.returncode == 0, resumed.stderr
+    (bits, reads), (expected, all_reads) = resumed.stdout.split(), whole.stdout.split()
+    assert bits == expected
+    assert int(reads) < int(all_reads)
+
+
+# --- memory ---
+
+
+def test_memory_is_bounded_by_blocks(tmp_path):
+    # 1.2 GB of float32 in a sparse file of 16 columns: 18.75 M rows, in blocks of 16 MiB.
+    path = tmp_path / "X.npy"
+    header = io.BytesIO()
+    shape = (18_750_000, 16)
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    with path.open("wb") as file:
+        file.write(header.getvalue())
+        rng = np.random.default_rng(0)
+        file.write(clusters(100_000, 16, dtype=np.float32).tobytes())
+        file.seek(-1600, os.SEEK_CUR)
+        file.truncate(len(header.getvalue()) + 4 * shape[0] * shape[1])
+        assert rng is not None
+    script = textwrap.dedent("""
+        import resource, sys
+        import numpy as np
+        from ekmfast import EKMeans, blocks
+        small = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
+        init = small[:3]
+        model = EKMeans(3, alpha=0.1, init=init, max_iter=2, tol=0)
+        import warnings
+        warnings.simplefilter("ignore")
+        model.fit(blocks.from_arrays([small]))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        model.fit(blocks.from_npy(sys.argv[1]))
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    """)
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    # Five blocks of 16 MiB are read into; the sample of 50,000 rows is 3 MB, drawn pairwise.
+    assert float(run.stdout) < 150
+    assert path.stat().st_size > 1.19e9
+
+
+def test_blocks_is_a_module_of_the_package():
+    assert ekmfast.blocks is blocks
+    assert "blocks" in dir(ekmfast)
+    assert repr(blocks.from_arrays([])) == "Blocks('the list of arrays')"
+
+
+@pytest.mark.parametrize(
+    ("package", "call", "extra"),
+    [
+        ("zarr", "blocks.from_zarr('x.zarr')", "zarr"),
+        ("pyarrow", "blocks.from_parquet('x.parquet')", "parquet"),
+        ("dask", "ekmfast.dask", "dask"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(package, call, extra):
+    script = f"""
+import sys
+sys.modules[{package!r}] = None
+import ekmfast
+from ekmfast import *
+try:
+    {call}
+except ImportError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert f'pip install "ekmfast[{extra}]"' in run.stdout
