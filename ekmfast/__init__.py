@@ -17,7 +17,8 @@ from .kernels import (
 )
 
 if TYPE_CHECKING:
-    from . import anomaly, autoencoder, blocks, dask, datasets, metrics, plotting
+    from . import anomaly, autoencoder, blocks, datasets, metrics, plotting
+    from . import dask as dask  # not in __all__: its package is an extra
     from ._ekmeans import EKMeans
     from ._fuzzy import FuzzyCMeans
     from ._hard import HardKMeans
