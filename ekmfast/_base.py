@@ -78,7 +78,11 @@ class CentroidEstimator(
     objective_: float
     _merged_: NDArray[np.intp]
 
-    def _check_data(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+    def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
+        if isinstance(X, Blocks):
+            raise TypeError(
+                "X must be an array here; go through the blocks: for block in blocks: ... block.X"
+            )
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
         return np.require(X, requirements="A")
 
@@ -94,10 +98,6 @@ class CentroidEstimator(
 
     def _checked(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
-        if isinstance(X, Blocks):
-            raise TypeError(
-                "this method takes arrays; go through the blocks: for block in blocks: ... block.X"
-            )
         return self._check_data(X, reset=False)
 
     @property

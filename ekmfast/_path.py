@@ -20,6 +20,7 @@ from ._init import check_init, initial_centroids, resolve_n_init
 from ._problem import Problem
 from ._solver import Run
 from ._threads import check_n_threads
+from .blocks import Blocks
 
 Float64 = NDArray[np.float64]
 
@@ -134,6 +135,8 @@ def alpha_path(
         check_integer("n_init", n_init, 1)
     check_integer("max_iter", max_iter, 1)
     check_number("tol", tol, positive=False)
+    if isinstance(X, Blocks):
+        raise TypeError("X must be an array here: a sample of the rows; go through the blocks")
     data: NDArray[Any] = check_array(X, dtype=[np.float64, np.float32], order="C", input_name="X")
     weight = (
         None

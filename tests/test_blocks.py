@@ -13,7 +13,15 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import ekmfast
-from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans, blocks
+from ekmfast import (
+    EKMeans,
+    FuzzyCMeans,
+    HardKMeans,
+    MaximumEntropyKMeans,
+    MiniBatchEKMeans,
+    alpha_path,
+    blocks,
+)
 from ekmfast._backends.blockwise import BlockwiseBackend, Pass
 from ekmfast._backends.cpu import CpuBackend
 from ekmfast._source import LocalSource, read_ahead
@@ -403,6 +411,10 @@ def test_what_blocks_cannot_be_or_do_is_said():
         model.score(data, sample_weight=np.ones(100))
     with pytest.raises(TypeError, match="go through the blocks"):
         model.transform(data)
+    with pytest.raises(TypeError, match="go through the blocks"):
+        MiniBatchEKMeans(2).fit(data)
+    with pytest.raises(TypeError, match="go through the blocks"):
+        alpha_path(data, 2)
     with pytest.raises(ValueError, match="has 2 features, but EKMeans is expecting 3"):
         model.predict(blocks.from_arrays([X[:, :2]]))
     for rows in (0, -1):
