@@ -6,9 +6,9 @@ A file of float32 rows in 8 dimensions: four round clusters 8 standard deviation
 that is a hundredth, a ten-thousandth or a millionth of the rows, sqrt(1 / share) standard
 deviations away: the rarer the farther, so that J is always lower with it than without. In turns:
 `EKMeans` on the file in blocks (several full passes); `MiniBatchEKMeans.partial_fit` of each block
-(one reading); `EKMeans` on a uniform sample of 50,000 rows, drawn beforehand. All at one alpha, each
-round with another random state. Judged on all rows: J over the least of the round, and F1 of the
-smallest cluster, 2 |found and true| / (|found| + |true|), for the found cluster that is best so.
+(one reading); `EKMeans` on a uniform sample of 50,000 rows, drawn beforehand. All at one alpha,
+each round with another random state. Judged on all rows: J over the least of the round, and F1 of
+the smallest cluster, 2 |found and true| / (|found| + |true|), for the found cluster that is best.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def one_round(
     def on_sample() -> Any:
         return EKMeans(K, **common).fit(sample)
 
-    done = []
+    done: list[dict[str, Any]] = []
     for name, fit in ((PASSES, full), (STREAM, stream), (ON_SAMPLE, on_sample)):
         start = time.perf_counter()
         fitted = fit()
