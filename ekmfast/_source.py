@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ._ahead import AHEAD, ahead
 from ._tree import Summable, tree_sum
 from .blocks import Block, Blocks
 
 S = TypeVar("S", bound=Summable)
 R = TypeVar("R")
-
-# Blocks that are read but not yet computed with.
-AHEAD = 1
 
 
 class Source(Protocol):
@@ -62,38 +58,7 @@ class LocalSource:
 
 def read_ahead(blocks: Blocks) -> Iterator[Block]:
     """Yield the blocks; a block's memory is used again once the one after it has been asked for."""
-    ready: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
-    stop = threading.Event()
-    spare = Spare()
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for block in blocks.read(spare.allocate):
-                if not put(block):
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    reader = threading.Thread(target=work, name="ekmfast-reader", daemon=True)
-    reader.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        reader.join(timeout=1)  # not for ever, should the read itself hang
+    return ahead(blocks.read(Spare().allocate))
 
 
 class Spare:

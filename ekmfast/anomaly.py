@@ -43,7 +43,7 @@ def reconstruction_loss(model: Any, images: Any, *, batch_size: int = 256) -> An
     """
     require("torch", "torch")
     from ekmfast.autoencoder import ConvAutoencoder, ExportedAutoencoder
-    from ekmfast.autoencoder._images import Images
+    from ekmfast.autoencoder._images import as_images
     from ekmfast.autoencoder._inference import apply_in_batches
 
     if isinstance(model, ExportedAutoencoder):
@@ -57,7 +57,7 @@ def reconstruction_loss(model: Any, images: Any, *, batch_size: int = 256) -> An
     def loss(x: Any) -> Any:
         return (model.decode(model.encode(x)) - x).square().flatten(1).mean(1)
 
-    checked = Images(images, model.in_channels, model.image_size)
+    checked = as_images(images, model.in_channels, model.image_size)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

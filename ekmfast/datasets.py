@@ -4,17 +4,34 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import index
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ekmfast._image_files import (
+    IMAGE_SUFFIXES,
+    ImageFiles,
+    image_files,
+    in_threads,
+    resized,
+    suffixes,
+    try_to_read,
+)
 from ekmfast._optional import require
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "DigitsAndFaces",
+    "ImageFiles",
+    "ImageFolder",
+    "load_digits_and_faces",
+    "load_image_folder",
+    "make_imbalanced_blobs",
+    "open_image_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,7 @@ def load_digits_and_faces(image_size: int = 32) -> DigitsAndFaces:
     digits = pixels.reshape(-1, 28, 28).astype(np.float32) / np.float32(255)
     faces = skimage.lfw_subset()[:100].astype(np.float32)
     return DigitsAndFaces(
-        digits=_resized(digits, size), labels=labels.astype(np.int64), faces=_resized(faces, size)
+        digits=resized(digits, size), labels=labels.astype(np.int64), faces=resized(faces, size)
     )
 
 
@@ -163,44 +180,137 @@ def load_image_folder(
     >>> data.images.shape, data.labels.tolist(), data.class_names
     ((2, 3, 16, 16), [0, 1], ['cat', 'dog'])
     """
+    files = _folder(path, image_size, channels, on_error)
+    images = np.empty((len(files), channels, files.image_size, files.image_size), np.float32)
+    read: list[int] = []
+    failed: dict[Path, str] = {}
+    function = partial(try_to_read, size=files.image_size, channels=channels)
+    for i, image in enumerate(in_threads(function, files.paths)):
+        if isinstance(image, str):
+            failed[files.paths[i]] = image
+        else:
+            images[len(read)] = image
+            read.append(i)
+    _tell_failed(files, failed, on_error, path)
+    return ImageFolder(
+        images=images[: len(read)],
+        labels=None if files.labels is None else files.labels[read],
+        class_names=files.class_names,
+        paths=[files.paths[i] for i in read],
+        skipped=list(failed),
+    )
+
+
+def open_image_folder(
+    path: str | os.PathLike[str],
+    image_size: int,
+    *,
+    channels: Literal[1, 3] = 3,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> ImageFiles:
+    """Images of a folder that are read when they are asked for, not before.
+
+    For more images than fit into memory: `pretrain`, `finetune`, `encode`, `reconstruction_loss`
+    and the detectors take the result where they take an array, and read a batch ahead. Which files
+    count, and how they are resized, is as in `load_image_folder`.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder.
+    image_size : int
+        Height and width S of the images.
+    channels : {3, 1}, default=3
+        3 for colour, 1 for grey.
+    on_error : {"raise", "skip"}, default="raise"
+        "raise": a file that cannot be read is an error when its turn comes. "skip": every file is
+        read once now, and those that cannot be are left out with a warning that names them.
+
+    Returns
+    -------
+    ImageFiles
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, ImportError, ValueError
+        As `load_image_folder`.
+
+    Warns
+    -----
+    UserWarning
+        If images were skipped; it names them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from ekmfast.datasets import open_image_folder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i in range(3):
+    ...         Image.new("RGB", (40, 30)).save(Path(folder) / f"{i}.png")
+    ...     files = open_image_folder(folder, image_size=16)
+    ...     shape = files[0].shape
+    >>> files, shape
+    (<ImageFiles: 3 images, 3 x 16^2>, (3, 16, 16))
+    """
+    files = _folder(path, image_size, channels, on_error)
+    if on_error == "raise":
+        return files
+    function = partial(_what_is_wrong, size=files.image_size, channels=channels)
+    wrong = list(in_threads(function, files.paths))
+    failed = {p: w for p, w in zip(files.paths, wrong, strict=True) if w is not None}
+    _tell_failed(files, failed, on_error, path)
+    read = [i for i, w in enumerate(wrong) if w is None]
+    return ImageFiles(
+        [files.paths[i] for i in read],
+        None if files.labels is None else files.labels[read],
+        files.class_names,
+        files.image_size,
+        channels,
+        list(failed),
+    )
+
+
+def _folder(
+    path: str | os.PathLike[str], image_size: int, channels: int, on_error: str
+) -> ImageFiles:
+    """The image files of a folder, none of them read."""
     size = _check_size(image_size)
     if channels not in (1, 3):
         raise ValueError(f"channels={channels!r}: must be 1 or 3")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
+    require("PIL.Image", "torch")
     folder = Path(path)
     if not folder.exists():
         raise FileNotFoundError(f"path={str(folder)!r}: there is no such folder")
     if not folder.is_dir():
         raise NotADirectoryError(f"path={str(folder)!r}: is not a folder")
-    files, classes, class_names = _image_files(folder)
-    if not files:
-        raise ValueError(f"path={str(folder)!r}: there are no images in it ({_suffixes()})")
+    paths, classes, class_names = image_files(folder)
+    if not paths:
+        raise ValueError(f"path={str(folder)!r}: there are no images in it ({suffixes()})")
+    labels = np.array(classes, np.int64) if class_names else None
+    return ImageFiles(paths, labels, class_names, size, channels)
 
-    images = np.empty((len(files), channels, size, size), np.float32)
-    read: list[int] = []
-    failed: dict[Path, str] = {}
-    for i, file in enumerate(files):
-        try:
-            images[len(read)] = _read_image(file, size, channels)
-            read.append(i)
-        except _unreadable() as error:
-            failed[file] = f"{file} ({error})"
-    if failed:
-        message = f"{len(failed)} of {len(files)} images cannot be read: "
-        message += "; ".join(failed.values())
-        if on_error == "raise":
-            raise ValueError(message)
-        if not read:
-            raise ValueError(f"path={str(folder)!r}: none is left, {message}")
-        warnings.warn(message, stacklevel=2)
-    return ImageFolder(
-        images=images[: len(read)],
-        labels=np.array([classes[i] for i in read], np.int64) if class_names else None,
-        class_names=class_names,
-        paths=[files[i] for i in read],
-        skipped=list(failed),
-    )
+
+def _what_is_wrong(path: Path, size: int, channels: int) -> str | None:
+    image = try_to_read(path, size, channels)
+    return image if isinstance(image, str) else None
+
+
+def _tell_failed(
+    files: ImageFiles, failed: dict[Path, str], on_error: str, path: str | os.PathLike[str]
+) -> None:
+    if not failed:
+        return
+    message = f"{len(failed)} of {len(files)} images cannot be read: "
+    message += "; ".join(failed.values())
+    if on_error == "raise":
+        raise ValueError(message)
+    if len(failed) == len(files):
+        raise ValueError(f"path={str(path)!r}: none is left, {message}")
+    warnings.warn(message, stacklevel=3)
 
 
 def make_imbalanced_blobs(
@@ -271,66 +381,3 @@ def _check_size(image_size: int) -> int:
 
 def _suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not file.name.startswith(".")
-        and file.is_file()
-    )
-
-
-def _image_files(folder: Path) -> tuple[list[Path], list[int], list[str]]:
-    """Image files, the class of each, and the names of the classes."""
-    flat = _images_in(folder)
-    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    by_class = {sub.name: images for sub in inside if (images := _images_in(sub))}
-    if not by_class:
-        return flat, [], []
-    if flat:
-        raise ValueError(
-            f"path={str(folder)!r}: has images in sub-folders and {len(flat)} beside them, first "
-            f"{flat[0].name}; a folder must have one or the other"
-        )
-    files = [file for images in by_class.values() for file in images]
-    classes = [i for i, images in enumerate(by_class.values()) for _ in images]
-    return files, classes, list(by_class)
-
-
-def _unreadable() -> tuple[type[Exception], ...]:
-    """What Pillow raises for a damaged or foreign file."""
-    image: Any = require("PIL.Image", "torch")
-    return OSError, SyntaxError, ValueError, EOFError, image.DecompressionBombError
-
-
-def _read_image(file: Path, size: int, channels: int) -> np.ndarray:
-    pil: Any = require("PIL.Image", "torch")
-    ops: Any = require("PIL.ImageOps", "torch")
-    with pil.open(file) as opened:
-        image = ops.exif_transpose(opened)
-        if image.mode.startswith("I;16"):
-            # Pillow's own conversion to 8 bits cuts such values off at 255.
-            grey = np.asarray(image).astype(np.float32) / np.float32(65535)
-            return np.repeat(_resized(grey[None], size)[0], channels, axis=0)
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {image.mode} have no known range")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if channels == 1 else "RGB")
-        pixels = np.asarray(
-            image.resize((size, size), pil.Resampling.LANCZOS), dtype=np.float32
-        ) / np.float32(255)
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
-
-
-def _resized(images: np.ndarray, size: int) -> np.ndarray:
-    """(N, H, W) float32 in [0, 1] -> (N, 1, size, size), without rounding to 8 bits."""
-    pil: Any = require("PIL.Image", "torch")
-    resized = np.empty((len(images), 1, size, size), np.float32)
-    for image, out in zip(images, resized, strict=True):
-        out[0] = pil.fromarray(image).resize((size, size), pil.Resampling.LANCZOS)
-    return np.clip(resized, 0, 1, out=resized)

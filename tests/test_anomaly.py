@@ -9,6 +9,7 @@ import torch
 
 from ekmfast.anomaly import reconstruction_loss
 from ekmfast.autoencoder import ConvAutoencoder, export, load, pretrain
+from ekmfast.datasets import load_image_folder, open_image_folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,3 +106,31 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "ekmfast[torch]"' in done.stdout
+
+
+def test_a_folder_is_encoded_and_scored_as_its_array_is(tmp_path, model):
+    from PIL import Image
+
+    for i, image in enumerate(images(30)):
+        Image.fromarray((255 * image[0]).astype(np.uint8)).save(tmp_path / f"{i:02}.png")
+    data = load_image_folder(tmp_path, model.image_size, channels=1)
+    files = open_image_folder(tmp_path, model.image_size, channels=1)
+    loaded = load(export(model, tmp_path / "model.ts"))
+    for function in (loaded.encode, loaded.reconstruct, loaded.anomaly_loss):
+        np.testing.assert_array_equal(
+            function(files, batch_size=8), function(data.images, batch_size=8)
+        )
+    np.testing.assert_array_equal(
+        reconstruction_loss(model, files), reconstruction_loss(model, data.images)
+    )
+
+
+def test_an_error_of_a_file_is_told(tmp_path, model):
+    from PIL import Image
+
+    for i, image in enumerate(images(5)):
+        Image.fromarray((255 * image[0]).astype(np.uint8)).save(tmp_path / f"{i:02}.png")
+    (tmp_path / "03.png").write_bytes(b"junk")
+    files = open_image_folder(tmp_path, model.image_size, channels=1)
+    with pytest.raises(ValueError, match=r"cannot read the image .*03\.png"):
+        reconstruction_loss(model, files, batch_size=1)

@@ -466,6 +466,11 @@ def test_the_progress_bar(capfd):
         ({"batch_size": 1}, ValueError, "batch_size=1: must be"),
         ({"learning_rate": 0.0}, ValueError, r"learning_rate=0\.0: must be"),
         ({"weight_decay": -1.0}, ValueError, r"weight_decay=-1\.0: must be"),
+        ({"schedule": "step"}, ValueError, "schedule='step': must be one of one-cycle"),
+        ({"precision": "int8"}, ValueError, "precision='int8': must be one of float32"),
+        ({"patience": 0}, ValueError, "patience=0: must be None or an integer of at least 1"),
+        ({"max_grad_norm": 0.0}, ValueError, r"max_grad_norm=0\.0: must be"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every=0: must be"),
         ({"validation_split": 1.0}, ValueError, r"validation_split=1\.0: must be"),
         ({"random_state": -1}, ValueError, "random_state=-1: must be"),
         ({"reconstruction_weight": -1}, ValueError, "reconstruction_weight=-1: must be"),
@@ -496,6 +501,237 @@ def test_pretrain_names_bad_validation_data():
 
 
 # --- augmentation --------------------------------------------------------------------------
+
+
+class Items:
+    """A dataset as PyTorch knows them: tuples of an image and its label."""
+
+    def __init__(self, images, labels):
+        self.images, self.data_labels = images, labels
+        self.read = []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        self.read.append(i)
+        return torch.from_numpy(self.images[i]), int(self.data_labels[i])
+
+
+def test_a_dataset_trains_as_its_array_does():
+    images, labels = bars()
+    by_array, by_items, by_attribute = tiny(), tiny(), tiny()
+    finetune(by_array, images, labels, epochs=2, random_state=0, verbose=0)
+    items = Items(images, labels)
+    finetune(by_items, items, epochs=2, random_state=0, verbose=0)
+    assert same_weights(weights(by_array), weights(by_items))
+    items.targets = labels
+    finetune(by_attribute, items, epochs=2, random_state=0, verbose=0)
+    assert same_weights(weights(by_array), weights(by_attribute))
+    # The validation images are read with the others, each once an epoch.
+    items.read.clear()
+    pretrain(tiny(), items, epochs=2, random_state=0, verbose=0)
+    assert sorted(items.read) == sorted(2 * list(range(len(images))))
+
+
+def test_a_folder_trains_as_its_array_does(tmp_path):
+    from PIL import Image
+
+    from ekmfast.datasets import load_image_folder, open_image_folder
+
+    images, labels = bars(24)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / f"class {label}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray((255 * image[0].clip(0, 1)).astype(np.uint8)).save(folder / f"{i}.png")
+    data = load_image_folder(tmp_path, SIZE, channels=1)
+    files = open_image_folder(tmp_path, SIZE, channels=1)
+    by_array, by_files = tiny(), tiny()
+    finetune(by_array, data.images, data.labels, epochs=1, random_state=0, verbose=0)
+    finetune(by_files, files, epochs=1, random_state=0, verbose=0)
+    assert same_weights(weights(by_array), weights(by_files))
+    with pytest.raises(ValueError, match=r"images has images of shape \(1, 16, 16\)"):
+        pretrain(tiny(image_size=32), files, epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (np.zeros((1, 8, 8), np.float32), ValueError, r"images \(rows .*has shape"),
+        (np.full((1, SIZE, SIZE), 2.0, np.float32), ValueError, "values from 2 to 2"),
+        ("cat.png", TypeError, r"images\[\d+\] is a str: must be an array"),
+    ],
+)
+def test_a_bad_item_of_a_dataset_is_told(image, error, message):
+    class Bad:
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, i):
+            return image
+
+    with pytest.raises(error, match=message):
+        pretrain(tiny(), Bad(), epochs=1, verbose=0)
+    with pytest.raises(ValueError, match="labels=None: must be given"):
+        finetune(tiny(), Bad(), epochs=1, verbose=0)
+
+
+def test_items_of_different_shapes_are_told():
+    class Ragged:
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, i):
+            return np.zeros((1, SIZE, SIZE + i), np.float32)
+
+    with pytest.raises(ValueError, match=r"images\[\d\] has shape .*, others have"):
+        pretrain(tiny(), Ragged(), epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize("kind", [pretrain, finetune])
+def test_an_interrupted_training_resumes_to_the_same_weights(kind, tmp_path):
+    images, labels = bars()
+    given = (images, labels) if kind is finetune else (images,)
+    options = {"epochs": 4, "batch_size": 20, "random_state": 3, "verbose": 0}
+    whole = tiny()
+    straight = kind(whole, *given, augment=True, **options)
+
+    class Falling(Augmentation):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 9:  # in the third epoch
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    path = tmp_path / "training.pt"
+    options["checkpoint"] = path
+    with pytest.raises(KeyboardInterrupt):
+        kind(tiny(), *given, augment=Falling(), **options)
+    torch.rand(5)
+    resumed = tiny(seed=1)  # whatever it starts with
+    history = kind(resumed, *given, augment=True, **options)
+    assert same_weights(weights(whole), weights(resumed))
+    assert history == straight
+    again = tiny(seed=2)
+    assert kind(again, *given, augment=True, **options) == straight
+    assert same_weights(weights(whole), weights(again))
+    for changed in (
+        {"learning_rate": 1e-4},
+        {"random_state": 4},
+        {"epochs": 5},
+    ):
+        with pytest.raises(ValueError, match="is of another training"):
+            kind(tiny(), *given, **(options | changed))
+    with pytest.raises(ValueError, match="is of another training"):
+        kind(tiny(), 1 - images, *given[1:], **options)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is not readable"):
+        kind(tiny(), *given, **options)
+    torch.save({"a": 1}, path)
+    with pytest.raises(ValueError, match="is not a checkpoint of a training"):
+        kind(tiny(), *given, **options)
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
+        kind(tiny(), *given, **(options | {"checkpoint": tmp_path / "no" / "t.pt"}))
+    with pytest.raises(ValueError, match="random_state=None: must be an integer"):
+        kind(tiny(), *given, checkpoint=path)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return print, ("run",)
+
+    path = tmp_path / "training.pt"
+    torch.save({"format": Evil()}, path)
+    with pytest.raises(ValueError, match="is not readable"):
+        pretrain(tiny(), bars()[0], epochs=1, checkpoint=path, random_state=0, verbose=0)
+
+
+def test_denoising_brings_the_image_back():
+    images, _ = bars(120)
+
+    def hide(x):
+        return x * (torch.rand_like(x) > 0.7)
+
+    hidden = hide(torch.from_numpy(images))
+    errors = []
+    for corruption in (None, hide):
+        model = tiny(latent_dim=16, width=0.125)
+        options = {"epochs": 15, "batch_size": 8, "random_state": 0, "verbose": 0}
+        pretrain(model, images, corruption=corruption, **options)
+        with torch.no_grad():
+            restored = model.decode(model.encode(hidden)).numpy()
+        errors.append(float(((restored - images) ** 2).mean()))
+    assert errors[1] < 0.5 * errors[0]
+    given = []
+
+    def corruption(x):
+        given.append(x.clone())
+        return torch.zeros_like(x)
+
+    pretrain(tiny(), images[:10], corruption=corruption, epochs=1, verbose=0)
+    assert len(given) == 1
+    assert given[0].max() > 0.5
+    pretrain(tiny(), images[:10], corruption=0.1, epochs=1, verbose=0)
+    for wrong, error in ((-1.0, ValueError), ("noise", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="corruption="):
+            pretrain(tiny(), images, corruption=wrong, epochs=1, verbose=0)
+
+
+def test_schedules():
+    images, _ = bars(20)
+    options = {"epochs": 4, "batch_size": 10, "learning_rate": 1e-3, "verbose": 0}
+    rates = {
+        name: pretrain(tiny(), images, schedule=name, **options).learning_rate
+        for name in ("one-cycle", "cosine", "constant")
+    }
+    assert rates["constant"] == [1e-3] * 4
+    assert rates["cosine"] == sorted(rates["cosine"], reverse=True)
+    assert rates["cosine"][0] < 1e-3
+    assert 0 < rates["cosine"][-1] < 1e-4
+    assert max(rates["one-cycle"]) > rates["one-cycle"][-1]
+    assert rates["one-cycle"][-1] < 1e-6
+
+
+def test_patience_ends_a_training_that_gets_no_better():
+    images, labels = bars()
+    worse = 1 - images
+    history = pretrain(
+        tiny(), images, validation_data=worse, epochs=40, patience=2, random_state=0, verbose=0
+    )
+    assert history.stopped_early
+    assert len(history.train_loss) == history.best_epoch + 1 + 2 < 40
+    whole = finetune(tiny(), images, labels, epochs=2, patience=2, random_state=0, verbose=0)
+    assert not whole.stopped_early
+
+
+def test_a_long_gradient_is_shortened():
+    images, _ = bars(20)
+    moved = []
+    for norm in (1e-12, None):
+        model = tiny()
+        before = weights(model)
+        options = {"schedule": "constant", "weight_decay": 0.0, "random_state": 0, "verbose": 0}
+        pretrain(model, images, max_grad_norm=norm, epochs=1, validation_split=0, **options)
+        after = model.state_dict()
+        moved.append(
+            max(float((after[n] - before[n]).abs().max()) for n, _ in model.named_parameters())
+        )
+    # Adam's step does not depend on the gradient's length until that is below its epsilon.
+    assert moved[0] < 0.1 * moved[1]
+
+
+def test_bfloat16_trains_to_nearly_the_same():
+    images, labels = bars()
+    exact, coarse = tiny(), tiny()
+    options = {"epochs": 3, "random_state": 0, "verbose": 0}
+    a = finetune(exact, images, labels, **options)
+    b = finetune(coarse, images, labels, precision="bfloat16", **options)
+    assert b.train_loss == pytest.approx(a.train_loss, rel=0.02)
+    assert b.train_loss != a.train_loss
+    assert all(value.dtype == torch.float32 for value in coarse.parameters())
 
 
 def test_augmentation_keeps_shape_dtype_and_range_and_changes_the_images():

@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from ekmfast._optional import require
-from ekmfast.datasets import load_digits_and_faces, load_image_folder, make_imbalanced_blobs
+from ekmfast.datasets import (
+    load_digits_and_faces,
+    load_image_folder,
+    make_imbalanced_blobs,
+    open_image_folder,
+)
 
 # --- optional packages ---------------------------------------------------------------------
 
@@ -189,6 +194,49 @@ def test_a_mode_without_range_is_unreadable(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "1.tiff")
     with pytest.raises(ValueError, match="mode F have no known range"):
         load_image_folder(tmp_path, 8)
+
+
+def test_an_opened_folder_gives_what_a_loaded_one_holds(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        shape = (*rng.integers(5, 40, 2), 3)
+        path = tmp_path / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
+    loaded = load_image_folder(tmp_path, 16, channels=1)
+    opened = open_image_folder(tmp_path, 16, channels=1)
+    assert len(opened) == 20
+    assert opened.paths == loaded.paths
+    assert opened.class_names == ["a", "b"]
+    assert opened.labels.tolist() == loaded.labels.tolist() == [0] * 10 + [1] * 10
+    np.testing.assert_array_equal(opened.__getitems__(range(20)), loaded.images)
+    np.testing.assert_array_equal(opened.__getitems__([3, 1, 3]), loaded.images[[3, 1, 3]])
+    np.testing.assert_array_equal(opened[-1], loaded.images[-1])
+    assert opened.__getitems__([]).shape == (0, 1, 16, 16)
+    np.testing.assert_array_equal(np.stack(list(opened)), loaded.images)  # the end is an IndexError
+    assert repr(opened) == "<ImageFiles: 20 images in 2 classes, 1 x 16^2>"
+
+
+def test_an_opened_folder_names_what_it_cannot_read(tmp_path):
+    good, junk, cut = spoil(tmp_path)
+    opened = open_image_folder(tmp_path, 16)
+    assert opened.paths == [good, junk, cut]
+    assert opened[0].shape == (3, 16, 16)
+    with pytest.raises(ValueError, match=f"cannot read the image {junk}"):
+        opened[1]
+    with pytest.raises(ValueError, match=f"cannot read the image {cut}"):
+        opened.__getitems__([0, 2])
+    with pytest.warns(UserWarning, match="2 of 3 images cannot be read") as caught:
+        left = open_image_folder(tmp_path, 16, on_error="skip")
+    assert caught[0].filename == __file__
+    assert left.paths == [good]
+    assert left.skipped == [junk, cut]
+    assert left.labels.tolist() == [0]
+    good.write_bytes(b"junk")
+    with pytest.raises(ValueError, match="none is left"):
+        open_image_folder(tmp_path, 16, on_error="skip")
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        open_image_folder(tmp_path / "missing", 16)
 
 
 def test_nothing_to_read(tmp_path):

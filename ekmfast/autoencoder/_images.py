@@ -1,12 +1,52 @@
 """Check images once, hand them out in float32 batches."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from ekmfast._ahead import ahead
+
 # Interpolation leaves values a rounding error outside [0, 1].
 _RANGE_SLACK = 1e-5
+
+
+def as_images(
+    images: Any, in_channels: int, image_size: int, name: str = "images"
+) -> "Images | DatasetImages":
+    """`Images` of an array or tensor, `DatasetImages` of a dataset; checked, never copied."""
+    if isinstance(images, Images | DatasetImages):
+        return images
+    if is_dataset(images):
+        return DatasetImages(images, in_channels, image_size, name)
+    return Images(images, in_channels, image_size, name)
+
+
+def is_dataset(images: Any) -> bool:
+    """Whether these are images one by one, such as a folder's: not an array, nor like one."""
+    return (
+        not isinstance(images, torch.Tensor | list | tuple | str | bytes | dict)
+        and not hasattr(images, "__array__")
+        and hasattr(images, "__len__")
+        and hasattr(images, "__getitem__")
+    )
+
+
+def labels_in(images: Any) -> Any:
+    """Labels that a dataset brings along: its ``labels`` or ``targets``, else those of its items.
+
+    None where there are none. The last way reads the whole dataset once.
+    """
+    for name in ("labels", "targets"):
+        if (labels := getattr(images, name, None)) is not None:
+            return labels
+    if not is_dataset(images) or len(images) == 0:
+        return None
+    first = images[0]
+    if not isinstance(first, tuple | list) or len(first) < 2:
+        return None
+    return np.array([int(images[i][1]) for i in range(len(images))], np.int64)
 
 
 class Images:
@@ -90,3 +130,76 @@ class Images:
             chosen = torch.from_numpy(np.array(self.values[rows], np.float32, order="C"))
             chosen = chosen.to(device)
         return chosen / self._scale if self._scale != 1.0 else chosen
+
+    def batches(self, rows: list[Any], device: torch.device) -> Iterator[torch.Tensor]:
+        """``batch`` of each of ``rows``."""
+        return (self.batch(some, device) for some in rows)
+
+
+class DatasetImages:
+    """Images of a dataset, read a batch at a time and checked then.
+
+    Parameters
+    ----------
+    dataset : object with ``__len__`` and ``__getitem__``
+        Its items are images (C, S, S), or (S, S) where C is 1, or tuples that begin with one.
+        ``__getitems__``, where there is one, is given the rows of a batch at once.
+    in_channels, image_size, name
+        As of `Images`.
+    """
+
+    is_tensor = False
+    device = torch.device("cpu")
+
+    def __init__(self, dataset: Any, in_channels: int, image_size: int, name: str) -> None:
+        size = getattr(dataset, "image_size", image_size)
+        channels = getattr(dataset, "channels", in_channels)
+        if (channels, size) != (in_channels, image_size):
+            raise ValueError(
+                f"{name} has images of shape ({channels}, {size}, {size}): must be "
+                f"({in_channels}, {image_size}, {image_size})"
+            )
+        self._dataset = dataset
+        self._in_channels = in_channels
+        self._image_size = image_size
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def batch(self, rows: slice | np.ndarray, device: torch.device) -> torch.Tensor:
+        """Some of the images, float32 in [0, 1] and contiguous, on ``device``."""
+        chosen = np.arange(len(self))[rows].tolist()
+        if hasattr(self._dataset, "__getitems__"):
+            items = self._dataset.__getitems__(chosen)
+        else:
+            items = [self._dataset[i] for i in chosen]
+        if not isinstance(items, np.ndarray | torch.Tensor):
+            items = self._stacked(items, chosen)
+        name = f"{self._name} (rows {chosen[0]} to {chosen[-1]})" if chosen else self._name
+        return Images(items, self._in_channels, self._image_size, name).batch(slice(None), device)
+
+    def _stacked(self, items: Any, rows: list[int]) -> Any:
+        images = [item[0] if isinstance(item, tuple | list) else item for item in items]
+        if not images:
+            shape = (0, self._in_channels, self._image_size, self._image_size)
+            return np.empty(shape, np.float32)
+        for image, row in zip(images, rows, strict=True):
+            if not isinstance(image, np.ndarray | torch.Tensor):
+                raise TypeError(
+                    f"{self._name}[{row}] is a {type(image).__name__}: must be an array or a "
+                    "tensor, or a tuple that begins with one"
+                )
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f"{self._name}[{row}] has shape {tuple(image.shape)}, others have "
+                    f"{tuple(images[0].shape)}: all must be ({self._in_channels}, "
+                    f"{self._image_size}, {self._image_size})"
+                )
+        if isinstance(images[0], torch.Tensor):
+            return torch.stack(images)
+        return np.stack(images)
+
+    def batches(self, rows: list[Any], device: torch.device) -> Iterator[torch.Tensor]:
+        """``batch`` of each of ``rows``, read while the caller is busy with the one before."""
+        return ahead(self.batch(some, device) for some in rows)

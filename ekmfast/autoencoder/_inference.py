@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ekmfast.autoencoder._images import Images
+from ekmfast.autoencoder._images import DatasetImages, Images
 
 
 def apply_in_batches(
     function: Callable[[torch.Tensor], torch.Tensor],
-    images: Images,
+    images: Images | DatasetImages,
     row_shape: tuple[int, ...],
     *,
     batch_size: int,
@@ -24,7 +24,7 @@ def apply_in_batches(
     ----------
     function : callable
         Takes a float32 batch (n, C, S, S) on ``device``, returns (n, *row_shape).
-    images : Images
+    images : Images or DatasetImages
         Checked images.
     row_shape : tuple of int
         Shape of one row of the result.
@@ -48,7 +48,8 @@ def apply_in_batches(
         result = np.empty(shape, np.float32)
         rows = torch.from_numpy(result)  # shares the memory of the result
     with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = slice(start, start + batch_size)
-            rows[batch] = function(images.batch(batch, device))
+        starts = range(0, len(images), batch_size)
+        parts = [slice(start, start + batch_size) for start in starts]
+        for part, batch in zip(parts, images.batches(parts, device), strict=True):
+            rows[part] = function(batch)
     return result

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ekmfast.autoencoder import _torchscript
-from ekmfast.autoencoder._images import Images
+from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._inference import apply_in_batches
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION
 
@@ -112,7 +112,7 @@ class ExportedAutoencoder:
         return self._apply(self._module.anomaly_loss, images, (), batch_size)
 
     def _apply(self, method: Any, images: Any, row_shape: tuple[int, ...], batch_size: int) -> Any:
-        checked = Images(images, self.in_channels, self.image_size)
+        checked = as_images(images, self.in_channels, self.image_size)
         return apply_in_batches(
             method, checked, row_shape, batch_size=batch_size, device=self.device
         )

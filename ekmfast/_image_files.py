@@ -1,0 +1,205 @@
+"""Images of a folder, read from their files when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from operator import index
+from pathlib import Path
+from typing import Any, TypeVar
+
+import joblib
+import numpy as np
+
+from ekmfast._optional import require
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+# More threads than this read and decode no faster, but hold more whole images in memory.
+MOST_THREADS = 16
+
+R = TypeVar("R")
+
+
+class ImageFiles:
+    """Images of a folder, read from their files when they are asked for.
+
+    Made by `ekmfast.datasets.open_image_folder`. A sequence of arrays (C, S, S), float32 in [0, 1],
+    that `ekmfast.autoencoder` trains on and encodes; also a dataset for
+    `torch.utils.data.DataLoader`. Only what is asked for is in memory.
+
+    Attributes
+    ----------
+    image_size, channels : int
+        S and C.
+    labels : ndarray of shape (N,), int64, or None
+        Position of the image's sub-folder in ``class_names``; None for a flat folder.
+    class_names : list of str
+        The sub-folders, sorted; empty for a flat folder.
+    paths : list of Path
+        File of each image.
+    skipped : list of Path
+        Files that could not be read and were left out.
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        labels: np.ndarray | None,
+        class_names: list[str],
+        image_size: int,
+        channels: int,
+        skipped: Sequence[Path] = (),
+    ) -> None:
+        self.paths = paths
+        self.labels = labels
+        self.class_names = class_names
+        self.image_size = image_size
+        self.channels = channels
+        self.skipped = list(skipped)
+
+    def __repr__(self) -> str:
+        classes = f" in {len(self.class_names)} classes" if self.class_names else ""
+        return f"<ImageFiles: {len(self)} images{classes}, {self.channels} x {self.image_size}^2>"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """One image.
+
+        Parameters
+        ----------
+        i : int
+            Which.
+
+        Returns
+        -------
+        ndarray of shape (C, S, S), float32, in [0, 1]
+
+        Raises
+        ------
+        IndexError
+            If there is no such image.
+        ValueError
+            If its file cannot be read; the message names it.
+        """
+        return self._read(self.paths[index(i)])
+
+    def __getitems__(self, rows: Iterable[int]) -> np.ndarray:
+        """Several images, decoded by several threads.
+
+        Parameters
+        ----------
+        rows : iterable of int
+            Which.
+
+        Returns
+        -------
+        ndarray of shape (n, C, S, S), float32, in [0, 1]
+
+        Raises
+        ------
+        IndexError, ValueError
+            As for one.
+        """
+        paths = [self.paths[index(i)] for i in rows]
+        images = np.empty((len(paths), self.channels, self.image_size, self.image_size), np.float32)
+        for image, read in zip(images, in_threads(self._read, paths), strict=True):
+            image[:] = read
+        return images
+
+    def _read(self, path: Path) -> np.ndarray:
+        image = try_to_read(path, self.image_size, self.channels)
+        if isinstance(image, str):
+            raise ValueError(f"cannot read the image {image}")
+        return image
+
+
+def in_threads(function: Callable[[Path], R], paths: Sequence[Path]) -> Iterable[R]:
+    """``function`` of each path, in their order; decoding lets other threads run."""
+    n_threads = min(len(paths), joblib.cpu_count(), MOST_THREADS)
+    if n_threads < 2:
+        yield from map(function, paths)
+        return
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="ekmfast-images") as pool:
+        # Few at a time: `map` would keep all that are read and not yet taken.
+        step = 4 * n_threads
+        for start in range(0, len(paths), step):
+            yield from pool.map(function, paths[start : start + step])
+
+
+def try_to_read(path: Path, size: int, channels: int) -> np.ndarray | str:
+    """The image, (C, S, S) float32 in [0, 1]; or what is wrong, with the file's name."""
+    try:
+        return _read_image(path, size, channels)
+    except _unreadable() as error:
+        return f"{path} ({error})"
+
+
+def suffixes() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    )
+
+
+def image_files(folder: Path) -> tuple[list[Path], list[int], list[str]]:
+    """Image files, the class of each, and the names of the classes."""
+    flat = _images_in(folder)
+    inside = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    by_class = {sub.name: images for sub in inside if (images := _images_in(sub))}
+    if not by_class:
+        return flat, [], []
+    if flat:
+        raise ValueError(
+            f"path={str(folder)!r}: has images in sub-folders and {len(flat)} beside them, first "
+            f"{flat[0].name}; a folder must have one or the other"
+        )
+    files = [file for images in by_class.values() for file in images]
+    classes = [i for i, images in enumerate(by_class.values()) for _ in images]
+    return files, classes, list(by_class)
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow raises for a damaged or foreign file."""
+    image: Any = require("PIL.Image", "torch")
+    return OSError, SyntaxError, ValueError, EOFError, image.DecompressionBombError
+
+
+def _read_image(file: Path, size: int, channels: int) -> np.ndarray:
+    pil: Any = require("PIL.Image", "torch")
+    ops: Any = require("PIL.ImageOps", "torch")
+    with pil.open(file) as opened:
+        image = ops.exif_transpose(opened)
+        if image.mode.startswith("I;16"):
+            # Pillow's own conversion to 8 bits cuts such values off at 255.
+            grey = np.asarray(image).astype(np.float32) / np.float32(65535)
+            return np.repeat(resized(grey[None], size)[0], channels, axis=0)
+        if image.mode in ("I", "F"):
+            raise ValueError(f"pixels of mode {image.mode} have no known range")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = pil.alpha_composite(pil.new("RGBA", image.size, "white"), image)
+        image = image.convert("L" if channels == 1 else "RGB")
+        pixels = np.asarray(
+            image.resize((size, size), pil.Resampling.LANCZOS), dtype=np.float32
+        ) / np.float32(255)
+    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def resized(images: np.ndarray, size: int) -> np.ndarray:
+    """(N, H, W) float32 in [0, 1] -> (N, 1, size, size), without rounding to 8 bits."""
+    pil: Any = require("PIL.Image", "torch")
+    resized = np.empty((len(images), 1, size, size), np.float32)
+    for image, out in zip(images, resized, strict=True):
+        out[0] = pil.fromarray(image).resize((size, size), pil.Resampling.LANCZOS)
+    return np.clip(resized, 0, 1, out=resized)
