@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ekmfast.anomaly import reconstruction_loss
+from ekmfast.anomaly import anomaly_map, reconstruction_loss
 from ekmfast.autoencoder import ConvAutoencoder, export, load, pretrain
 from ekmfast.datasets import load_image_folder, open_image_folder
 
@@ -97,8 +97,16 @@ def test_importing_the_module_imports_no_torch():
 def test_a_missing_torch_is_told_plainly():
     code = """
 import sys
-sys.modules["torch"] = None
-from ekmfast.anomaly import reconstruction_loss
+
+
+class NoTorch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name=name)
+
+
+sys.meta_path.insert(0, NoTorch())
+from ekmfast.anomaly import anomaly_map, reconstruction_loss
 try:
     reconstruction_loss(None, None)
 except ImportError as error:
@@ -134,3 +142,17 @@ def test_an_error_of_a_file_is_told(tmp_path, model):
     files = open_image_folder(tmp_path, model.image_size, channels=1)
     with pytest.raises(ValueError, match=r"cannot read the image .*03\.png"):
         reconstruction_loss(model, files, batch_size=1)
+
+
+def test_a_map_is_the_error_of_each_pixel(tmp_path, model):
+    x = images(10, seed=1)
+    maps = anomaly_map(model, x, batch_size=4)
+    assert (maps.shape, maps.dtype) == ((10, 16, 16), np.float32)
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)), reconstruction_loss(model, x), rtol=1e-4)
+    loaded = load(export(model, tmp_path / "model.ts"))
+    np.testing.assert_allclose(anomaly_map(loaded, x), maps, atol=1e-5)
+    x[0, 0, 3, 12] = 1  # a speck where there was none
+    row, column = np.unravel_index(anomaly_map(model, x)[0].argmax(), (16, 16))
+    assert (row, column) == (3, 12)
+    with pytest.raises(TypeError, match="model is a str"):
+        anomaly_map("model.pt", x)

@@ -10,6 +10,7 @@ from ekmfast.kernels import compute_weights
 from ekmfast.plotting import (
     new_figure,
     plot_alpha_path,
+    plot_anomaly_map,
     plot_clusters,
     plot_repulsion,
     plot_sizes,
@@ -33,6 +34,28 @@ def test_pictures_leave_pyplot_alone():
     before = "matplotlib.pyplot" in sys.modules
     plot_sizes({"a": [3, 0], "b": [1, 2]})
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_an_anomaly_map_is_drawn_below_its_image():
+    rng = np.random.default_rng(0)
+    images, back = rng.random((2, 4, 3, 8, 8))
+    axes = plot_anomaly_map(images, back)
+    assert axes.shape == (3, 4)
+    np.testing.assert_allclose(axes[0, 1].images[0].get_array(), images[1].transpose(1, 2, 0))
+    errors = ((images - back) ** 2).mean(axis=1)
+    for ax, error in zip(axes[2], errors, strict=True):
+        np.testing.assert_allclose(ax.images[0].get_array(), error)
+        assert ax.images[0].get_clim() == (0, errors.max())
+        assert ax.get_xlabel() == f"{error.mean():.4f}"
+    grey = (255 * images[:, 0]).astype(np.uint8)
+    again = plot_anomaly_map(grey, grey, axes)
+    assert again[0, 0] is axes[0, 0]
+    with pytest.raises(ValueError, match="reconstructions has shape"):
+        plot_anomaly_map(images, back[:2])
+    with pytest.raises(ValueError, match=r"images has shape \(8, 8\)"):
+        plot_anomaly_map(images[0, 0], back)
+    with pytest.raises(ValueError, match="axes has shape"):
+        plot_anomaly_map(images, back, axes[:2])
 
 
 def test_bad_pictures_are_refused():

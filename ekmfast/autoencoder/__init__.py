@@ -8,6 +8,7 @@ from ekmfast._optional import require
 # ruff: noqa: E402 - this comes before the modules below so that its absence is told plainly
 require("torch", "torch")
 
+from ekmfast.autoencoder.encoding import encode
 from ekmfast.autoencoder.export import export
 from ekmfast.autoencoder.loading import ExportedAutoencoder, load
 from ekmfast.autoencoder.model import ConvAutoencoder
@@ -17,6 +18,7 @@ __all__ = [
     "ConvAutoencoder",
     "ExportedAutoencoder",
     "History",
+    "encode",
     "export",
     "finetune",
     "load",

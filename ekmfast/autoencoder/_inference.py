@@ -17,6 +17,7 @@ def apply_in_batches(
     *,
     batch_size: int,
     device: torch.device,
+    out: Any = None,
 ) -> Any:
     """Rows of ``function(images)``, computed in inference mode.
 
@@ -32,6 +33,8 @@ def apply_in_batches(
         Images per call of ``function``.
     device : torch.device
         Where ``function`` runs.
+    out : ndarray or Tensor of shape (N, *row_shape), float32, default=None
+        Where to write the rows.
 
     Returns
     -------
@@ -41,15 +44,29 @@ def apply_in_batches(
     if isinstance(batch_size, bool) or index(batch_size) < 1:
         raise ValueError(f"batch_size={batch_size!r}: must be an integer of at least 1")
     shape = (len(images), *row_shape)
-    result: Any
-    if images.is_tensor:
-        result = rows = torch.empty(shape, dtype=torch.float32, device=images.device)
+    result: Any = out
+    if out is not None:
+        _check_out(out, shape)
+    elif images.is_tensor:
+        result = torch.empty(shape, dtype=torch.float32, device=images.device)
     else:
         result = np.empty(shape, np.float32)
-        rows = torch.from_numpy(result)  # shares the memory of the result
+    # Shares the memory of the result.
+    rows = result if isinstance(result, torch.Tensor) else torch.from_numpy(result)
     with torch.inference_mode():
         starts = range(0, len(images), batch_size)
         parts = [slice(start, start + batch_size) for start in starts]
         for part, batch in zip(parts, images.batches(parts, device), strict=True):
             rows[part] = function(batch)
     return result
+
+
+def _check_out(out: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(out, np.ndarray | torch.Tensor):
+        raise TypeError(f"out is a {type(out).__name__}: must be an array or a tensor")
+    if out.dtype not in (np.dtype(np.float32), torch.float32):
+        raise TypeError(f"out has dtype {out.dtype}: must be float32")
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out has shape {tuple(out.shape)}: must be {shape}")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ValueError("out is read-only: must be writable")

@@ -16,9 +16,10 @@ class ExportedAutoencoder:
     """An autoencoder read from a file by `load`.
 
     The methods take images of shape (N, in_channels, image_size, image_size), or (N, image_size,
-    image_size) where there is one channel: uint8, or floats in [0, 1]. They give a C-contiguous
-    float32 NumPy array for a NumPy array, and a tensor on the images' device for a tensor. An
-    empty batch gives an empty result.
+    image_size) where there is one channel: uint8, or floats in [0, 1]; or a dataset of such, as
+    `ekmfast.datasets.open_image_folder` gives, which is read a batch ahead. They give a
+    C-contiguous float32 NumPy array for an array or dataset, and a tensor on the images' device
+    for a tensor. An empty batch gives an empty result.
 
     Attributes
     ----------
@@ -45,7 +46,7 @@ class ExportedAutoencoder:
             f"latent_dim={self.latent_dim}, n_classes={self.n_classes}, device='{self.device}')"
         )
 
-    def encode(self, images: Any, *, batch_size: int = 256) -> Any:
+    def encode(self, images: Any, *, batch_size: int = 256, out: Any = None) -> Any:
         """Code of each image.
 
         Parameters
@@ -54,6 +55,8 @@ class ExportedAutoencoder:
             uint8, or floats in [0, 1].
         batch_size : int, default=256
             Images that pass through the model at once.
+        out : ndarray or Tensor of shape (N, latent_dim), float32, default=None
+            Where to write the codes, such as a memory map for more than fit into memory.
 
         Returns
         -------
@@ -66,7 +69,7 @@ class ExportedAutoencoder:
         ValueError
             If the shape is wrong, or a value is NaN or outside [0, 1].
         """
-        return self._apply(self._module.encode, images, (self.latent_dim,), batch_size)
+        return self._apply(self._module.encode, images, (self.latent_dim,), batch_size, out)
 
     def reconstruct(self, images: Any, *, batch_size: int = 256) -> Any:
         """Reconstruction of each image.
@@ -111,10 +114,43 @@ class ExportedAutoencoder:
         """
         return self._apply(self._module.anomaly_loss, images, (), batch_size)
 
-    def _apply(self, method: Any, images: Any, row_shape: tuple[int, ...], batch_size: int) -> Any:
+    def anomaly_map(self, images: Any, *, batch_size: int = 256) -> Any:
+        """Squared error of each pixel's reconstruction, the mean over the channels.
+
+        Parameters
+        ----------
+        images : ndarray or Tensor of shape (N, in_channels, image_size, image_size)
+            uint8, or floats in [0, 1].
+        batch_size : int, default=256
+            Images that pass through the model at once.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (N, image_size, image_size), float32
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `encode`.
+        """
+
+        def error(x: torch.Tensor) -> torch.Tensor:
+            squared: torch.Tensor = (self._module.reconstruct(x) - x).square()
+            return squared.mean(1)
+
+        return self._apply(error, images, (self.image_size, self.image_size), batch_size)
+
+    def _apply(
+        self,
+        method: Any,
+        images: Any,
+        row_shape: tuple[int, ...],
+        batch_size: int,
+        out: Any = None,
+    ) -> Any:
         checked = as_images(images, self.in_channels, self.image_size)
         return apply_in_batches(
-            method, checked, row_shape, batch_size=batch_size, device=self.device
+            method, checked, row_shape, batch_size=batch_size, device=self.device, out=out
         )
 
 

@@ -1,0 +1,273 @@
+"""AutoencoderDetector: images that an autoencoder reconstructs badly are abnormal."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ekmfast._optional import require
+from ekmfast.anomaly._detector import Detector
+from ekmfast.anomaly._ekmeans import EKMeansDetector
+from ekmfast.anomaly._reconstruction import reconstruction_loss
+
+SCORES = ("reconstruction", "codes", "both")
+
+
+class AutoencoderDetector(Detector):
+    """Tell abnormal images by their reconstruction, by their codes, or by both.
+
+    An autoencoder that has seen normal images reconstructs others badly: the score of
+    ``"reconstruction"`` is the negative mean squared error. ``"codes"`` is the score of
+    `EKMeansDetector` on the codes. ``"both"`` is their mean, each in units of its spread over the
+    images of ``fit``: less the median, over the median absolute deviation.
+
+    Images are arrays of shape (N, C, H, W), or (N, H, W) where there is one channel, uint8 or
+    floats in [0, 1]; of another height or width than ``image_size`` they are resized (bilinear,
+    antialiased) into a copy. Also datasets of images of that size, such as
+    `ekmfast.datasets.open_image_folder`, which are read a batch at a time.
+
+    Parameters
+    ----------
+    model : ConvAutoencoder, ExportedAutoencoder or None, default=None
+        A trained autoencoder, left as it is; ``fit`` then only finds the threshold and clusters.
+        None: a new one, trained by ``fit``.
+    score : {"reconstruction", "codes", "both"}, default="reconstruction"
+    n_clusters : int, default=8
+        Of `EKMeansDetector`, where codes are scored.
+    alpha : {'auto', 'dvariance'} or float, default='auto'
+        As of `ekmfast.EKMeans`, where codes are scored.
+    image_size : int, default=32
+        Height and width, a multiple of 16. With ``model``: the model's.
+    latent_dim : int, default=32
+        Features of the code of a new model: few, so that only what is normal fits through.
+    width : float, default=0.25
+        As of `ekmfast.autoencoder.ConvAutoencoder`, of a new model.
+    epochs : int, default=20
+        Passes over the images, for a new model.
+    batch_size : int, default=128
+        Images a step, and at a time in scoring.
+    learning_rate : float, default=3e-3
+        As of `ekmfast.autoencoder.pretrain`.
+    corruption : None, float or callable, default=None
+        As of `ekmfast.autoencoder.pretrain`: makes the new model a denoising one.
+    contamination : float, default=0.1
+        Share of the images of ``fit``, in (0, 0.5], to be called outliers. Where ``fit`` gets
+        normal images alone: the share of false alarms.
+    device : str, default="cpu"
+        Where a new model is trained and run.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the training and the clusters.
+    verbose : int, default=0
+        1 shows the training's progress.
+
+    Attributes
+    ----------
+    autoencoder_ : ConvAutoencoder or ExportedAutoencoder
+    history_ : ekmfast.autoencoder.History or None
+        Of the training, None with ``model``.
+    clusters_ : EKMeansDetector or None
+        On the codes, None where they are not scored.
+    offset_ : float
+        Scores below are outliers.
+    decision_scores_, labels_, threshold_
+        Of the images of ``fit`` in the way of PyOD: the negative score, 1 for outliers and 0 for
+        others, and ``-offset_``.
+
+    Raises
+    ------
+    ImportError
+        From ``fit``, if PyTorch is not installed.
+    ValueError, TypeError
+        From ``fit``, for parameters or images that are not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast.anomaly import AutoencoderDetector
+    >>> rng = np.random.default_rng(0)
+    >>> normal = np.zeros((60, 16, 16), np.float32)
+    >>> normal[:, 4:12] = rng.uniform(0.5, 1, (60, 1, 1))
+    >>> detector = AutoencoderDetector(
+    ...     image_size=16, latent_dim=4, width=0.0625, epochs=30, batch_size=20, random_state=0
+    ... ).fit(normal)
+    >>> detector.predict(rng.random((3, 16, 16), np.float32)).tolist()
+    [-1, -1, -1]
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        score: str = "reconstruction",
+        n_clusters: int = 8,
+        alpha: str | float = "auto",
+        image_size: int = 32,
+        latent_dim: int = 32,
+        width: float = 0.25,
+        epochs: int = 20,
+        batch_size: int = 128,
+        learning_rate: float = 3e-3,
+        corruption: float | Callable[..., Any] | None = None,
+        contamination: float = 0.1,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.score = score
+        self.n_clusters = n_clusters
+        self.alpha = alpha
+        self.image_size = image_size
+        self.latent_dim = latent_dim
+        self.width = width
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.corruption = corruption
+        self.contamination = contamination
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.no_validation = True
+        return tags
+
+    def __sklearn_clone__(self) -> AutoencoderDetector:
+        # A trained model is shared: a copy of its weights would be as trained, and large.
+        parameters = self.get_params(deep=False)
+        model = parameters.pop("model")
+        return type(self)(model, **copy.deepcopy(parameters))
+
+    def fit(self, X: Any, y: Any = None) -> AutoencoderDetector:
+        """Train an autoencoder, unless there is one, and find the threshold of the scores.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+            Images, at least 2.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        require("torch", "torch")
+        self._check_contamination()
+        if self.score not in SCORES:
+            raise ValueError(f"score={self.score!r}: must be one of {', '.join(SCORES)}")
+        from ekmfast.autoencoder import ConvAutoencoder, ExportedAutoencoder
+
+        if self.model is not None and not isinstance(
+            self.model, ConvAutoencoder | ExportedAutoencoder
+        ):
+            raise TypeError(
+                f"model is a {type(self.model).__name__}: must be None, a ConvAutoencoder or an "
+                "ExportedAutoencoder"
+            )
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=3)
+        images = self._resized(X)
+        if len(images) < 2:
+            raise ValueError(f"X has {len(images)} images, at least 2 are needed")
+        self.history_ = None
+        if self.model is None:
+            self.autoencoder_, self.history_ = self._train(images, seeds)
+        else:
+            self.autoencoder_ = self.model
+        self.clusters_ = None
+        if self.score != "reconstruction":
+            self.clusters_ = EKMeansDetector(
+                self.n_clusters,
+                alpha=self.alpha,
+                contamination=self.contamination,
+                random_state=int(seeds[2]),
+            ).fit(self._codes(images))
+        parts = self._parts(images)
+        self._units = [(float(np.median(p)), _deviation(p)) for p in parts]
+        self._set_threshold(self._joined(parts))
+        return self
+
+    def score_samples(self, X: Any) -> NDArray[Any]:
+        """Score of each image.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+            Images.
+
+        Returns
+        -------
+        ndarray of shape (N,), float32
+            Lower is more abnormal.
+        """
+        check_is_fitted(self)
+        return self._joined(self._parts(self._resized(X)))
+
+    def _train(self, images: Any, seeds: NDArray[Any]) -> tuple[Any, Any]:
+        import torch
+
+        from ekmfast.autoencoder import ConvAutoencoder, pretrain
+
+        channels = getattr(images, "channels", None)
+        if channels is None:
+            shape = np.shape(images[0][0] if isinstance(images[0], tuple) else images[0])
+            channels = shape[0] if len(shape) == 3 else 1
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(seeds[0]))
+            model = ConvAutoencoder(
+                self.image_size, channels, self.latent_dim, n_classes=1, width=self.width
+            ).to(self.device)
+        history = pretrain(
+            model,
+            images,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            corruption=self.corruption,
+            validation_split=0.1 if len(images) >= 20 else 0.0,
+            random_state=int(seeds[1]),
+            verbose=self.verbose,
+        )
+        return model, history
+
+    def _resized(self, X: Any) -> Any:
+        from ekmfast.autoencoder._resize import resized
+
+        model = getattr(self, "autoencoder_", None) if self.model is None else self.model
+        return resized(X, self.image_size if model is None else model.image_size, "X")
+
+    def _codes(self, images: Any) -> NDArray[Any]:
+        from ekmfast.autoencoder import encode
+
+        codes: NDArray[Any] = encode(self.autoencoder_, images, batch_size=self.batch_size)
+        return codes
+
+    def _parts(self, images: Any) -> list[NDArray[Any]]:
+        parts = []
+        if self.score != "codes":
+            loss = reconstruction_loss(self.autoencoder_, images, batch_size=self.batch_size)
+            parts.append(-loss)
+        if self.clusters_ is not None:
+            parts.append(self.clusters_.score_samples(self._codes(images)))
+        return parts
+
+    def _joined(self, parts: list[NDArray[Any]]) -> NDArray[Any]:
+        if len(parts) == 1:
+            return parts[0]
+        in_units = [(p - m) / s for p, (m, s) in zip(parts, self._units, strict=True)]
+        return np.asarray(np.mean(in_units, axis=0), np.float32)
+
+
+def _deviation(scores: NDArray[Any]) -> float:
+    """Median absolute deviation; 1 where most scores are equal."""
+    deviation = float(np.median(np.abs(scores - np.median(scores))))
+    return deviation if deviation > 0 else 1.0

@@ -1,0 +1,269 @@
+"""Detectors: scores, thresholds, both ways of naming them, and what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from ekmfast import EKMeans
+from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector, reconstruction_loss
+from ekmfast.autoencoder import export, load
+from ekmfast.datasets import open_image_folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small gain nothing from threads, and wait long for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# --- features ------------------------------------------------------------------------------
+
+
+def two_clusters_and_strangers(seed=0, n_strangers=10):
+    rng = np.random.default_rng(seed)
+    normal = np.vstack([rng.normal(0, 1, (400, 2)), rng.normal(10, 1, (200, 2))])
+    strangers = rng.normal((0, 10), 0.3, (n_strangers, 2))
+    return np.vstack([normal, strangers]), np.repeat([0, 1], [600, n_strangers])
+
+
+def test_check_estimator():
+    results = check_estimator(EKMeansDetector(2, random_state=0), on_fail=None, on_skip=None)
+    assert [r["check_name"] for r in results if r["status"] == "failed"] == []
+    skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
+    assert skipped <= {"check_array_api_input"}
+
+
+def test_a_small_cluster_is_abnormal_though_it_has_a_centroid():
+    X, truth = two_clusters_and_strangers()
+    detector = EKMeansDetector(3, contamination=0.05, random_state=0).fit(X)
+    # A centroid of their own: by distance to the nearest one they are the most normal rows.
+    distance = EKMeans(3, random_state=0).fit(X).transform(X).min(axis=1)
+    assert roc_auc_score(truth, distance) < 0.1
+    assert len(detector.large_) == 2
+    assert roc_auc_score(truth, -detector.score_samples(X)) == 1
+    assert (detector.predict(X[truth == 1]) == -1).all()
+    # With less contamination than they are, they count as a normal cluster.
+    tolerant = EKMeansDetector(3, contamination=0.01, random_state=0).fit(X)
+    assert len(tolerant.large_) == 3
+
+
+def test_the_score_is_the_formula():
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(0, 1, (300, 3)), rng.normal(8, 2, (100, 3))])
+    detector = EKMeansDetector(2, random_state=0).fit(X)
+    fitted = detector.clustering_
+    residuals = X - fitted.cluster_centers_[fitted.labels_]
+    S = residuals.T @ residuals / len(X)
+    S = 0.7 * S + 0.3 * np.diag(np.diag(S))
+    share = np.bincount(fitted.labels_) / len(X)
+    total = 0
+    for c, q in zip(fitted.cluster_centers_, share, strict=True):
+        total += q * np.exp(-0.5 * np.einsum("ni,ij,nj->n", X - c, np.linalg.inv(S), X - c))
+    kept = total > 1e-300
+    np.testing.assert_allclose(detector.score_samples(X)[kept], np.log(total[kept]), rtol=1e-6)
+
+
+def test_thresholds_in_both_ways_of_naming():
+    X, _ = two_clusters_and_strangers()
+    detector = EKMeansDetector(3, contamination=0.1, random_state=0)
+    found = detector.fit_predict(X)
+    scores = detector.score_samples(X)
+    assert (found == -1).sum() == round(0.1 * len(X))
+    np.testing.assert_array_equal(found, detector.predict(X))
+    np.testing.assert_array_equal(detector.decision_function(X), scores - detector.offset_)
+    np.testing.assert_array_equal(detector.decision_scores_, -scores)
+    np.testing.assert_array_equal(detector.labels_, (found == -1).astype(int))
+    assert detector.threshold_ == -detector.offset_
+    np.testing.assert_array_equal(detector.labels_, detector.decision_scores_ > detector.threshold_)
+
+
+def test_far_rows_have_finite_scores_in_order():
+    X, _ = two_clusters_and_strangers()
+    detector = EKMeansDetector(3, random_state=0).fit(X)
+    scores = detector.score_samples(np.array([[0, 0], [1e3, 0], [1e6, 0], [1e150, 0]]))
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores) < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_dtype_is_kept_and_the_origin_does_not_matter(dtype):
+    X, truth = two_clusters_and_strangers()
+    X = X.astype(dtype)
+    near = EKMeansDetector(3, contamination=0.05, random_state=0).fit(X).score_samples(X)
+    assert near.dtype == dtype
+    far = EKMeansDetector(3, contamination=0.05, random_state=0).fit(X + dtype(1000))
+    np.testing.assert_allclose(far.score_samples(X + dtype(1000)), near, rtol=2e-2, atol=2e-2)
+    assert roc_auc_score(truth, far.decision_scores_) == 1
+
+
+def test_constant_features_and_more_features_than_rows():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.normal(size=(50, 2)), np.full(50, 3.0)])
+    detector = EKMeansDetector(2, random_state=0).fit(X)
+    scores = detector.score_samples(np.array([[0, 0, 3.0], [0, 0, 4.0]]))
+    assert scores[1] < scores[0] - 10  # what never varied is strange when it does
+    wide = rng.normal(size=(30, 200))
+    assert np.isfinite(EKMeansDetector(2, random_state=0).fit(wide).score_samples(wide)).all()
+    same = np.ones((20, 3))
+    assert (EKMeansDetector(1, random_state=0).fit_predict(same) == 1).all()
+
+
+def test_in_a_pipeline_and_as_a_clone():
+    X, truth = two_clusters_and_strangers()
+    X = X * [1, 1000]
+    chain = make_pipeline(StandardScaler(), EKMeansDetector(3, contamination=0.05, random_state=0))
+    assert roc_auc_score(truth, -clone(chain).fit(X).score_samples(X)) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"contamination": 0}, ValueError, r"contamination must be a number in \(0, 0\.5\], got 0"),
+        ({"contamination": 0.6}, ValueError, "contamination must be"),
+        ({"contamination": "auto"}, ValueError, "contamination must be"),
+        ({"contamination": float("nan")}, ValueError, "contamination must be"),
+        ({"n_clusters": 0}, ValueError, "n_clusters"),
+        ({"n_clusters": 1000}, ValueError, "n_clusters"),
+        ({"alpha": -1.0}, ValueError, "alpha"),
+    ],
+)
+def test_bad_parameters(parameters, error, message):
+    X, _ = two_clusters_and_strangers()
+    with pytest.raises(error, match=message):
+        EKMeansDetector(**parameters).fit(X)
+
+
+# --- images --------------------------------------------------------------------------------
+
+
+def blobs(n, seed=0, size=16):
+    """One bright soft spot each."""
+    rng = np.random.default_rng(seed)
+    grid = np.arange(size)
+    at = rng.uniform(size / 4, 3 * size / 4, (n, 2, 1))
+    rows, columns = np.exp(-((grid - at) ** 2) * 32 / size**2).transpose(1, 0, 2)
+    return (rows[:, None, :, None] * columns[:, None, None, :]).astype(np.float32)
+
+
+def noise(n, seed=0, size=16):
+    return np.random.default_rng(seed).random((n, 1, size, size), np.float32)
+
+
+SMALL = {"image_size": 16, "latent_dim": 8, "width": 0.125, "epochs": 15, "batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    X = blobs(300)
+    fitted = {"reconstruction": AutoencoderDetector(**SMALL, random_state=0).fit(X)}
+    for score in ("codes", "both"):
+        model = fitted["reconstruction"].autoencoder_
+        fitted[score] = AutoencoderDetector(model, score=score, n_clusters=3, random_state=0).fit(X)
+    return fitted
+
+
+@pytest.mark.parametrize(
+    ("score", "auc"),
+    # Noise has a code too, and not always a strange one.
+    [("reconstruction", 0.99), ("codes", 0.85), ("both", 0.99)],
+)
+def test_strange_images_are_told(detectors, score, auc):
+    detector = detectors[score]
+    X = np.concatenate([blobs(50, seed=1), noise(20)])
+    truth = np.repeat([0, 1], [50, 20])
+    scores = detector.score_samples(X)
+    assert (scores.shape, scores.dtype) == ((70,), np.float32)
+    assert roc_auc_score(truth, -scores) > auc
+    if score != "codes":
+        assert (detector.predict(X)[truth == 1] == -1).all()
+    assert (detector.predict(X)[truth == 0] == 1).mean() > 0.6
+    assert (detector.clusters_ is None) == (score == "reconstruction")
+    assert detector.labels_.sum() == 30
+    assert detector.threshold_ == -detector.offset_
+
+
+def test_the_score_is_the_reconstruction_loss(detectors):
+    detector = detectors["reconstruction"]
+    X = blobs(10, seed=2)
+    loss = reconstruction_loss(detector.autoencoder_, X)
+    np.testing.assert_allclose(detector.score_samples(X), -loss, rtol=1e-6)
+
+
+def test_a_given_model_is_left_alone(detectors, tmp_path):
+    model = detectors["reconstruction"].autoencoder_
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    by_model = AutoencoderDetector(model).fit(blobs(40))
+    by_file = AutoencoderDetector(load(export(model, tmp_path / "model.ts"))).fit(blobs(40))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert by_model.autoencoder_ is model
+    assert by_model.history_ is None
+    np.testing.assert_allclose(by_file.decision_scores_, by_model.decision_scores_, rtol=1e-3)
+    copied = clone(by_model)
+    assert copied.model is model
+    assert not hasattr(copied, "offset_")
+
+
+def test_the_seed_decides():
+    X = blobs(60)
+    options = SMALL | {"epochs": 2}
+    first = AutoencoderDetector(**options, random_state=1).fit(X)
+    again = AutoencoderDetector(**options, random_state=1).fit(X)
+    other = AutoencoderDetector(**options, random_state=2).fit(X)
+    np.testing.assert_array_equal(first.decision_scores_, again.decision_scores_)
+    assert (first.decision_scores_ != other.decision_scores_).any()
+
+
+def test_other_sizes_forms_and_folders_are_taken(tmp_path):
+    from PIL import Image
+
+    large = blobs(40, size=24)
+    options = SMALL | {"epochs": 2}
+    detector = AutoencoderDetector(**options, random_state=0).fit(large)
+    np.testing.assert_array_equal(detector.score_samples(large), -detector.decision_scores_)
+    without_channel = detector.score_samples(large[:, 0])
+    np.testing.assert_array_equal(without_channel, -detector.decision_scores_)
+    as_bytes = (255 * large).astype(np.uint8)
+    np.testing.assert_allclose(detector.score_samples(as_bytes), without_channel, atol=2e-3)
+    for i, image in enumerate(blobs(40)):
+        Image.fromarray((255 * image[0]).astype(np.uint8)).save(tmp_path / f"{i:02}.png")
+    files = open_image_folder(tmp_path, 16, channels=1)
+    by_files = AutoencoderDetector(**options, score="both", n_clusters=2, random_state=0).fit(files)
+    array = files.__getitems__(range(40))
+    np.testing.assert_array_equal(by_files.score_samples(array), -by_files.decision_scores_)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "X", "error", "message"),
+    [
+        ({"score": "loss"}, blobs(4), ValueError, "score='loss': must be one of reconstruction"),
+        ({"model": "model.ts"}, blobs(4), TypeError, "model is a str: must be None"),
+        ({"contamination": 2}, blobs(4), ValueError, "contamination must be"),
+        ({}, blobs(1), ValueError, "X has 1 images, at least 2"),
+        ({}, np.zeros((5, 16)), ValueError, r"X has shape \(5, 16\): must be"),
+        ({}, np.zeros((5, 24, 24, 3)), ValueError, "its channels last"),
+        ({}, np.full((5, 1, 16, 16), np.nan), ValueError, "NaN"),
+        ({"image_size": 20}, blobs(4), ValueError, "image_size=20: must be a multiple of 16"),
+        ({"epochs": 0}, blobs(4), ValueError, "epochs=0: must be"),
+        ({"score": "codes", "n_clusters": 9}, blobs(4), ValueError, "n_clusters"),
+    ],
+)
+def test_what_an_autoencoder_detector_refuses(parameters, X, error, message):
+    with pytest.raises(error, match=message):
+        AutoencoderDetector(**(SMALL | {"epochs": 1} | parameters)).fit(X)
+
+
+def test_a_fitted_detector_checks_what_it_gets(detectors):
+    with pytest.raises(ValueError, match=r"has shape \(2, 3, 16, 16\)"):
+        detectors["reconstruction"].score_samples(np.zeros((2, 3, 16, 16), np.float32))
+    for detector in (AutoencoderDetector(), EKMeansDetector()):
+        with pytest.raises(NotFittedError):
+            detector.score_samples(blobs(2))
