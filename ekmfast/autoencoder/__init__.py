@@ -10,16 +10,19 @@ require("torch", "torch")
 
 from ekmfast.autoencoder.encoding import encode
 from ekmfast.autoencoder.export import export
-from ekmfast.autoencoder.loading import ExportedAutoencoder, load
+from ekmfast.autoencoder.loading import ExportedAutoencoder, ExportedPipeline, load
 from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.pipeline import export_pipeline
 from ekmfast.autoencoder.training import History, finetune, pretrain
 
 __all__ = [
     "ConvAutoencoder",
     "ExportedAutoencoder",
+    "ExportedPipeline",
     "History",
     "encode",
     "export",
+    "export_pipeline",
     "finetune",
     "load",
     "pretrain",

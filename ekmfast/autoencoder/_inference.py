@@ -18,6 +18,7 @@ def apply_in_batches(
     batch_size: int,
     device: torch.device,
     out: Any = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Any:
     """Rows of ``function(images)``, computed in inference mode.
 
@@ -35,10 +36,12 @@ def apply_in_batches(
         Where ``function`` runs.
     out : ndarray or Tensor of shape (N, *row_shape), float32, default=None
         Where to write the rows.
+    dtype : torch.dtype, default=torch.float32
+        Of the result.
 
     Returns
     -------
-    ndarray or Tensor of shape (N, *row_shape), float32, C-contiguous
+    ndarray or Tensor of shape (N, *row_shape), ``dtype``, C-contiguous
         An array for an array, a tensor on the images' device for a tensor.
     """
     if isinstance(batch_size, bool) or index(batch_size) < 1:
@@ -48,9 +51,9 @@ def apply_in_batches(
     if out is not None:
         _check_out(out, shape)
     elif images.is_tensor:
-        result = torch.empty(shape, dtype=torch.float32, device=images.device)
+        result = torch.empty(shape, dtype=dtype, device=images.device)
     else:
-        result = np.empty(shape, np.float32)
+        result = torch.empty(shape, dtype=dtype).numpy()
     # Shares the memory of the result.
     rows = result if isinstance(result, torch.Tensor) else torch.from_numpy(result)
     with torch.inference_mode():

@@ -16,23 +16,26 @@ from torch import nn
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", r"`?torch\.jit\.", category)
+        # Of torch.export, about its own internals.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec", FutureWarning)
+        warnings.filterwarnings("ignore", r"Attempted to insert a get_attr Node", UserWarning)
         yield
 
 
 def script(module: nn.Module) -> torch.jit.ScriptModule:
-    with _quiet():
+    with quiet():
         return torch.jit.script(module)
 
 
 def save(module: torch.jit.ScriptModule, path: Path) -> None:
-    with _quiet():
+    with quiet():
         torch.jit.save(module, str(path))
 
 
 def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
-    with _quiet():
+    with quiet():
         return torch.jit.load(str(path), map_location=device)

@@ -1,9 +1,12 @@
 """Write an autoencoder to a file that PyTorch alone can run."""
 
 import copy
+import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +18,9 @@ from ekmfast.autoencoder.model import ConvAutoencoder
 
 FORMAT = "ekmfast-autoencoder"
 FORMAT_VERSION = 1
+# Name of the metadata in a file of torch.export.
+METADATA = "ekmfast.json"
+NORMALISATION = "bytes / 255, or floats in [0, 1]"
 
 
 def _without_batch_norm(part: nn.Sequential) -> nn.Sequential:
@@ -32,56 +38,99 @@ def _without_batch_norm(part: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class _Exported(nn.Module):
-    """What the file holds: the methods, the weights and the metadata."""
+class Exported(nn.Module):
+    """What the TorchScript file holds: the methods, the weights and the metadata."""
 
     def __init__(self, model: ConvAutoencoder) -> None:
         super().__init__()
         self.format = FORMAT
         self.format_version = FORMAT_VERSION
         self.version = __version__
+        self.normalisation = NORMALISATION
         self.image_size = model.image_size
         self.in_channels = model.in_channels
         self.latent_dim = model.latent_dim
         self.n_classes = model.n_classes
         self.encoder: nn.Sequential = _without_batch_norm(model.encoder)
         self.decoder: nn.Sequential = _without_batch_norm(model.decoder)
+        self.requires_grad_(False)
 
-    @torch.jit.export  # type: ignore[untyped-decorator]
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
+    def images(self, x: torch.Tensor) -> torch.Tensor:
+        """Checked, floats in [0, 1], in the type of the weights."""
         c, s = self.in_channels, self.image_size
         if x.dim() != 4 or x.size(1) != c or x.size(2) != s or x.size(3) != s:
             raise ValueError(f"x has shape {list(x.shape)}: must be (N, {c}, {s}, {s})")
-        return self.encoder(x)
+        floats = x.to(torch.float32)
+        return floats / 255.0 if x.dtype == torch.uint8 else floats
+
+    def code(self, x: torch.Tensor) -> torch.Tensor:
+        # Weights in half precision compute so; codes come out in float32 all the same.
+        return self.encoder(x.to(self.encoder[0].weight.dtype)).to(torch.float32)
+
+    def image(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decoder(z.to(self.decoder[0].weight.dtype)).to(torch.float32)
+
+    @torch.jit.export  # type: ignore[untyped-decorator]
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self.code(self.images(x))
 
     @torch.jit.export  # type: ignore[untyped-decorator]
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.encode(x))
+        return self.image(self.encode(x))
 
     @torch.jit.export  # type: ignore[untyped-decorator]
     def anomaly_loss(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.reconstruct(x) - x).square().flatten(1).mean(1)
+        x = self.images(x)
+        return (self.image(self.code(x)) - x).square().flatten(1).mean(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.encode(x)
 
 
-def export(model: ConvAutoencoder, path: str | os.PathLike[str]) -> Path:
-    """Write a model to a TorchScript file, in evaluation mode.
+class _Outputs(nn.Module):
+    """What the file of torch.export holds: one program, of which the two halves can be called."""
 
-    The file runs with PyTorch alone: ``torch.jit.load(path).encode(x)``, and likewise
-    ``reconstruct`` and ``anomaly_loss``, on float32 batches in [0, 1] of any size. It carries the
-    attributes ``image_size``, ``in_channels``, ``latent_dim``, ``n_classes``, ``version`` (of
-    ekmfast), ``format`` and ``format_version``. The class predictor is left out; the batch
-    normalisations are folded into the convolutions. The model is not changed.
+    def __init__(self, exported: Exported) -> None:
+        super().__init__()
+        self.encoder = exported.encoder
+        self.decoder = exported.decoder
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        z = self.encoder(x)
+        x_prime = self.decoder(z)
+        return z, x_prime, (x_prime - x).square().flatten(1).mean(1)
+
+
+def export(
+    model: ConvAutoencoder,
+    path: str | os.PathLike[str],
+    *,
+    format: Literal["torchscript", "pt2"] | None = None,
+) -> Path:
+    """Write a model to a file that runs with PyTorch alone, in evaluation mode.
+
+    TorchScript: ``torch.jit.load(path).encode(x)``, and likewise ``reconstruct`` and
+    ``anomaly_loss``, from Python or C++, on batches of any size, of bytes or of floats in [0, 1].
+    It carries the attributes ``image_size``, ``in_channels``, ``latent_dim``, ``n_classes``,
+    ``normalisation``, ``version`` (of ekmfast), ``format`` and ``format_version``.
+
+    ``pt2``, the format of ``torch.export``: ``torch.export.load(path).module()(x)`` gives codes,
+    reconstructions and anomaly losses of floats in [0, 1]; ``torch.export.unflatten`` of what was
+    loaded has the two halves as ``encoder`` and ``decoder``. The metadata are JSON in the extra
+    file ``ekmfast.json``.
+
+    The class predictor is left out; the batch normalisations are folded into the convolutions. The
+    model is not changed.
 
     Parameters
     ----------
     model : ConvAutoencoder
         The model, on any device; the file holds its weights as they are on the CPU.
     path : str or path-like
-        File to write, by custom with the suffix ``.pt``. An existing file is replaced at once,
-        when the new one is complete.
+        File to write, by custom with the suffix ``.ts``, ``.pt`` or ``.pt2``. An existing file is
+        replaced at once, when the new one is complete.
+    format : {"torchscript", "pt2"}, default=None
+        None: by the suffix, "pt2" for ``.pt2`` and "torchscript" for all others.
 
     Returns
     -------
@@ -92,12 +141,15 @@ def export(model: ConvAutoencoder, path: str | os.PathLike[str]) -> Path:
     ------
     TypeError
         If ``model`` is not a ConvAutoencoder.
+    ValueError
+        If there is no such format.
     FileNotFoundError
         If the folder of ``path`` does not exist.
 
     See Also
     --------
     load : Read the file back.
+    export_pipeline : With the clusters of the codes.
 
     Examples
     --------
@@ -105,20 +157,64 @@ def export(model: ConvAutoencoder, path: str | os.PathLike[str]) -> Path:
     >>> from ekmfast.autoencoder import ConvAutoencoder, export, load
     >>> model = ConvAutoencoder(image_size=16, in_channels=1, latent_dim=4, width=0.0625)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     loaded = load(export(model, f"{folder}/model.pt"))
+    ...     loaded = load(export(model, f"{folder}/model.ts"))
     >>> loaded.latent_dim
     4
     """
     if not isinstance(model, ConvAutoencoder):
         raise TypeError(f"model is a {type(model).__name__}: must be a ConvAutoencoder")
     path = Path(path)
+    if format is None:
+        format = "pt2" if path.suffix == ".pt2" else "torchscript"
+    if format not in ("torchscript", "pt2"):
+        raise ValueError(f"format={format!r}: must be 'torchscript' or 'pt2'")
+    exported = Exported(model).cpu().eval()
+    if format == "torchscript":
+        write_script(exported, path)
+    else:
+        _write(path, lambda draft: _save_program(exported, draft))
+    return path
+
+
+def write_script(module: nn.Module, path: Path) -> None:
+    """Script a module and put it into a TorchScript file."""
+    scripted = _torchscript.script(module)
+    _write(path, lambda draft: _torchscript.save(scripted, draft))
+
+
+def _save_program(exported: Exported, draft: Path) -> None:
+    metadata = {
+        name: getattr(exported, name)
+        for name in (
+            "format",
+            "format_version",
+            "version",
+            "normalisation",
+            "image_size",
+            "in_channels",
+            "latent_dim",
+            "n_classes",
+        )
+    }
+    x = torch.zeros(2, exported.in_channels, exported.image_size, exported.image_size)
+    with _torchscript.quiet():
+        program = torch.export.export(
+            _Outputs(exported).eval(),
+            (x,),
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            preserve_module_call_signature=("encoder", "decoder"),
+        )
+        torch.export.save(program, draft, extra_files={METADATA: json.dumps(metadata)})
+
+
+def _write(path: Path, save: Callable[[Path], Any]) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
-    scripted = _torchscript.script(_Exported(model).cpu().eval())
-    # PyTorch writes the file's name into the archive, so the draft gets a constant name inside a
-    # folder of its own and the same model gives the same bytes.
+    # PyTorch writes the file's name into the archive, so the draft has a constant name in a folder
+    # of its own and the same model gives the same bytes.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        draft = Path(folder) / "autoencoder.pt"
-        _torchscript.save(scripted, draft)
+        draft = Path(folder) / "autoencoder.pt2"
+        save(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(draft, path)
-    return path

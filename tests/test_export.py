@@ -1,0 +1,291 @@
+"""Files of autoencoders: both formats, with clusters, in half precision, run by PyTorch alone."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans
+from ekmfast.autoencoder import (
+    ConvAutoencoder,
+    ExportedPipeline,
+    _torchscript,
+    encode,
+    export,
+    export_pipeline,
+    load,
+    pretrain,
+)
+
+SIZE, LATENT = 16, 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small gain nothing from threads, and wait long for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def images(n, seed=0):
+    """Bright bars, upright or lying, of three brightnesses."""
+    rng = np.random.default_rng(seed)
+    pictures = rng.random((n, 1, SIZE, SIZE), np.float32) * np.float32(0.1)
+    for i, picture in enumerate(pictures[:, 0]):
+        at = rng.integers(2, SIZE - 5)
+        bar = picture[at : at + 3] if i % 2 else picture[:, at : at + 3]
+        bar += np.float32(0.3 * (i % 3 + 1))
+    return pictures.clip(0, 1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ConvAutoencoder(SIZE, 1, LATENT, n_classes=2, width=0.125)
+    pretrain(model, images(60), epochs=5, random_state=0, verbose=0)
+    return model
+
+
+def scripted(path):
+    return _torchscript.load(path, torch.device("cpu"))
+
+
+def run_alone(code, *arguments):
+    """Run code in a process of its own, far from this package."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+# --- torch.export --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def program(model, tmp_path_factory):
+    return export(model, tmp_path_factory.mktemp("program") / "model.pt2")
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 300])
+def test_both_formats_compute_the_same(model, program, tmp_path, n):
+    script = load(export(model, tmp_path / "model.ts"))
+    loaded = load(program)
+    x = images(n)
+    for name in ("encode", "reconstruct", "anomaly_loss", "anomaly_map"):
+        np.testing.assert_allclose(
+            getattr(loaded, name)(x), getattr(script, name)(x), rtol=1e-4, atol=1e-5
+        )
+    for name in ("image_size", "in_channels", "latent_dim", "n_classes", "version"):
+        assert getattr(loaded, name) == getattr(script, name)
+
+
+def test_a_program_runs_with_pytorch_alone(program):
+    code = """
+import json, sys, torch
+extra = {"ekmfast.json": ""}
+program = torch.export.load(sys.argv[1], extra_files=extra)
+about = json.loads(extra["ekmfast.json"])
+x = torch.linspace(0, 1, 5 * 16 * 16).reshape(5, 1, 16, 16)
+with torch.inference_mode():
+    codes, x_prime, losses = program.module()(x)
+    halves = torch.export.unflatten(program)
+    assert torch.equal(halves.encoder(x), codes)
+    assert torch.equal(halves.decoder(codes), x_prime)
+print(about["format"], about["image_size"], about["normalisation"])
+print(*codes.flatten().tolist())
+print(*losses.tolist(), "ekmfast" in sys.modules)
+"""
+    head, codes, losses = run_alone(code, program)
+    assert head == "ekmfast-autoencoder 16 bytes / 255, or floats in [0, 1]"
+    x = np.linspace(0, 1, 5 * 16 * 16, dtype=np.float32).reshape(5, 1, 16, 16)
+    loaded = load(program)
+    codes = np.array(codes.split(), float)
+    np.testing.assert_allclose(codes, loaded.encode(x).ravel(), rtol=1e-4, atol=1e-5)
+    *losses, package = losses.split()
+    assert package == "False"
+    np.testing.assert_allclose(np.array(losses, float), loaded.anomaly_loss(x), rtol=1e-4)
+
+
+def test_the_suffix_or_the_format_decides(model, tmp_path):
+    scripted(export(model, tmp_path / "a.pt2", format="torchscript"))
+    assert load(tmp_path / "a.pt2").latent_dim == LATENT
+    assert load(export(model, tmp_path / "b.bin", format="pt2")).latent_dim == LATENT
+    with pytest.raises(ValueError, match="format='onnx': must be 'torchscript' or 'pt2'"):
+        export(model, tmp_path / "c", format="onnx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt2", "b.bin"]
+
+
+def test_a_foreign_or_damaged_program_is_refused(program, tmp_path):
+    whole = program.read_bytes()
+    path = tmp_path / "model.pt2"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is not a readable file of TorchScript or"):
+        load(path)
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes(4096) + whole[middle + 4096 :])
+    with pytest.raises(ValueError, match="is not a readable file of TorchScript or"):
+        load(path)
+    with _torchscript.quiet():
+        foreign = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(3, 2),))
+        torch.export.save(foreign, path)
+    with pytest.raises(ValueError, match="is not an autoencoder that"):
+        load(path)
+
+
+# --- what goes in and out ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["ts", "pt2"])
+def test_bytes_go_in_as_they_are(model, tmp_path, suffix):
+    path = export(model, tmp_path / f"model.{suffix}")
+    loaded = load(path)
+    x = images(9)
+    as_bytes = (255 * x).astype(np.uint8)
+    exact = as_bytes / np.float32(255)
+    np.testing.assert_array_equal(loaded.encode(as_bytes), loaded.encode(exact))
+    if suffix == "ts":
+        module = scripted(path)
+        tensors = torch.from_numpy(as_bytes), torch.from_numpy(exact)
+        for name in ("encode", "reconstruct", "anomaly_loss"):
+            a, b = (getattr(module, name)(tensor) for tensor in tensors)
+            assert a.dtype == torch.float32
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "pt2"])
+def test_half_precision_is_near(model, tmp_path, suffix):
+    path = export(model, tmp_path / f"model.{suffix}")
+    exact, coarse = load(path), load(path, precision="bfloat16")
+    x = images(40)
+    for name in ("encode", "reconstruct", "anomaly_loss"):
+        a, b = getattr(exact, name)(x), getattr(coarse, name)(x)
+        assert b.dtype == np.float32
+        assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
+    with pytest.raises(ValueError, match="precision='float16': must be"):
+        load(path, precision="float16")
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_codes_are_written_where_they_are_wanted(model, tmp_path, exported):
+    coder = load(export(model, tmp_path / "model.ts")) if exported else model
+    x = images(20)
+    codes = encode(coder, x)
+    assert (codes.dtype, codes.shape, codes.flags.c_contiguous) == (np.float32, (20, LATENT), True)
+    out = np.lib.format.open_memmap(tmp_path / "codes.npy", "w+", np.float32, (20, LATENT))
+    assert encode(coder, x, batch_size=6, out=out) is out
+    out.flush()
+    np.testing.assert_allclose(np.load(tmp_path / "codes.npy"), codes, rtol=1e-4, atol=1e-5)
+    for wrong, error, message in (
+        (np.empty((20, 3), np.float32), ValueError, r"out has shape \(20, 3\): must be"),
+        (np.empty((20, LATENT)), TypeError, "out has dtype float64: must be float32"),
+        ([], TypeError, "out is a list"),
+        (np.load(tmp_path / "codes.npy", mmap_mode="r"), ValueError, "out is read-only"),
+    ):
+        with pytest.raises(error, match=message):
+            encode(coder, x, out=wrong)
+    with pytest.raises(TypeError, match="model is a str"):
+        encode("model.ts", x)
+
+
+def test_the_clusters_take_the_codes_without_a_copy(model):
+    codes = encode(model, images(30))
+    assert EKMeans(2)._check_data(codes, reset=True) is codes
+
+
+def test_a_model_that_was_training_still_is(model):
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = encode(model, images(8))
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    model.eval()
+    np.testing.assert_array_equal(first, encode(model, images(8)))
+
+
+# --- with the clusters ---------------------------------------------------------------------
+
+
+def clusterings(codes):
+    return [
+        EKMeans(3, alpha="dvariance", random_state=0).fit(codes),
+        EKMeans(3, alpha="dvariance", random_state=0).fit(codes.astype(np.float64)),
+        EKMeans(2, alpha="dvariance", init=codes[[0, 0]]).fit(codes),
+        MiniBatchEKMeans(3, alpha="dvariance", random_state=0).fit(codes),
+        MaximumEntropyKMeans(3, alpha="dvariance", random_state=0).fit(codes),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("which", range(5))
+def test_the_pipeline_is_the_chain(model, tmp_path, which):
+    x = images(90)
+    clusters = clusterings(encode(model, x))[which]
+    path = export_pipeline(model, clusters, tmp_path / "pipeline.ts")
+    loaded = load(path)
+    assert isinstance(loaded, ExportedPipeline)
+    assert (loaded.n_clusters, loaded.alpha) == (clusters.n_clusters, clusters.alpha_)
+    np.testing.assert_array_equal(loaded.cluster_centers, clusters.cluster_centers_)
+    codes = loaded.encode(x)
+    np.testing.assert_allclose(codes, encode(model, x), rtol=1e-4, atol=1e-5)
+    labels = loaded.predict(x)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(
+        labels, clusters.predict(codes.astype(clusters.cluster_centers_.dtype))
+    )
+    wanted = clusters.membership(codes.astype(clusters.cluster_centers_.dtype))
+    np.testing.assert_allclose(loaded.membership(x), wanted, atol=1e-4)
+    together = scripted(path)(torch.from_numpy(x))
+    assert sorted(together) == ["anomaly_loss", "codes", "labels", "memberships"]
+    np.testing.assert_array_equal(together["labels"].numpy(), labels)
+    np.testing.assert_allclose(together["memberships"].numpy(), wanted, atol=1e-4)
+    np.testing.assert_allclose(together["codes"].numpy(), codes, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        together["anomaly_loss"].numpy(), loaded.anomaly_loss(x), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_pipeline_runs_with_pytorch_alone(model, tmp_path):
+    x = images(50)
+    clusters = EKMeans(3, alpha="dvariance", random_state=0).fit(encode(model, x))
+    path = export_pipeline(model, clusters, tmp_path / "pipeline.ts")
+    np.save(tmp_path / "x.npy", (255 * x).astype(np.uint8))
+    code = """
+import sys, numpy, torch
+module = torch.jit.load(sys.argv[1])
+out = module(torch.from_numpy(numpy.load(sys.argv[2])))
+print(*out["labels"].tolist())
+print(out["memberships"].sum(1).sub(1).abs().max().item() < 1e-6, module.n_clusters)
+print(any(name.startswith(("ekmfast", "sklearn")) for name in sys.modules))
+"""
+    labels, rest, packages = run_alone(code, path, tmp_path / "x.npy")
+    assert rest == "True 3"
+    assert packages == "False"
+    expected = load(path).predict((255 * x).astype(np.uint8))
+    np.testing.assert_array_equal(np.array(labels.split(), int), expected)
+
+
+def test_what_is_no_pipeline_is_refused(model, tmp_path):
+    codes = encode(model, images(30))
+    path = tmp_path / "pipeline.ts"
+    from sklearn.exceptions import NotFittedError
+
+    with pytest.raises(NotFittedError):
+        export_pipeline(model, EKMeans(2), path)
+    with pytest.raises(TypeError, match="clustering is a HardKMeans: must be an EKMeans"):
+        export_pipeline(model, HardKMeans(2, random_state=0).fit(codes), path)
+    with pytest.raises(TypeError, match="clustering is a str"):
+        export_pipeline(model, "clusters", path)
+    with pytest.raises(TypeError, match="autoencoder is a str"):
+        export_pipeline("model", EKMeans(2), path)
+    clusters = EKMeans(2, alpha=1e6, random_state=0)
+    with pytest.raises(ValueError, match="was fitted to 2 features: must be fitted to the codes"):
+        export_pipeline(model, clusters.fit(codes[:, :2]), path)
+    clusters.fit(codes)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        export_pipeline(model, clusters, tmp_path / "no" / "pipeline.ts")
+    assert list(tmp_path.iterdir()) == []
