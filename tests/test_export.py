@@ -18,6 +18,7 @@ from ekmfast.autoencoder import (
     load,
     pretrain,
 )
+from ekmfast.autoencoder._folding import as_convolution, folded
 
 SIZE, LATENT = 16, 8
 
@@ -61,6 +62,33 @@ def run_alone(code, *arguments):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+# --- folding -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_transposed_convolution_as_a_plain_one(channels, size):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = torch.nn.ConvTranspose2d(6, channels, 4, 2, 1)
+        x = torch.randn(2, 6, size, size + 1)
+    torch.testing.assert_close(as_convolution(layer)(x), layer(x))
+
+
+def test_folding_keeps_what_is_computed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ConvAutoencoder(SIZE, 3, LATENT, width=0.125)
+        model(torch.rand(20, 3, SIZE, SIZE))  # so that BatchNorm has moved
+        x = torch.rand(5, 3, SIZE, SIZE)
+    model.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    z = folded(model.encoder)(x.clone())
+    torch.testing.assert_close(z, model.encode(x))
+    torch.testing.assert_close(folded(model.decoder)(z), model.decode(z))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 # --- torch.export --------------------------------------------------------------------------

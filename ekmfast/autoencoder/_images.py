@@ -121,14 +121,19 @@ class Images:
         return int(self.values.shape[0])
 
     def batch(self, rows: slice | np.ndarray, device: torch.device) -> torch.Tensor:
-        """Some of the images, float32 in [0, 1] and contiguous, on ``device``."""
+        """Some of the images, float32 in [0, 1] and contiguous, on ``device``; not to be changed."""
         if self.is_tensor:
             if isinstance(rows, np.ndarray):
                 rows = torch.from_numpy(rows).to(self.device)
             chosen = self.values[rows].detach().to(device, torch.float32).contiguous()
         else:
-            chosen = torch.from_numpy(np.array(self.values[rows], np.float32, order="C"))
-            chosen = chosen.to(device)
+            values = self.values[rows]
+            # PyTorch would warn of a read-only array, though nothing here writes to it.
+            if values.dtype != np.float32 or not (
+                values.flags.c_contiguous and values.flags.writeable
+            ):
+                values = np.array(values, np.float32, order="C")
+            chosen = torch.from_numpy(values).to(device)
         return chosen / self._scale if self._scale != 1.0 else chosen
 
     def batches(self, rows: list[Any], device: torch.device) -> Iterator[torch.Tensor]:

@@ -1,6 +1,5 @@
 """Write an autoencoder to a file that PyTorch alone can run."""
 
-import copy
 import json
 import os
 import tempfile
@@ -10,10 +9,10 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
+from ekmfast.autoencoder._folding import folded
 from ekmfast.autoencoder.model import ConvAutoencoder
 
 FORMAT = "ekmfast-autoencoder"
@@ -21,21 +20,6 @@ FORMAT_VERSION = 1
 # Name of the metadata in a file of torch.export.
 METADATA = "ekmfast.json"
 NORMALISATION = "bytes / 255, or floats in [0, 1]"
-
-
-def _without_batch_norm(part: nn.Sequential) -> nn.Sequential:
-    """A copy whose normalisations are folded into the convolutions before them.
-
-    ``torch.jit.freeze`` folds too, but it turns the weights into constants of one device.
-    """
-    layers: list[nn.Module] = []
-    for layer in copy.deepcopy(part).eval():
-        if isinstance(layer, nn.BatchNorm2d):
-            transposed = isinstance(layers[-1], nn.ConvTranspose2d)
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transpose=transposed)
-        else:
-            layers.append(layer)
-    return nn.Sequential(*layers)
 
 
 class Exported(nn.Module):
@@ -51,8 +35,8 @@ class Exported(nn.Module):
         self.in_channels = model.in_channels
         self.latent_dim = model.latent_dim
         self.n_classes = model.n_classes
-        self.encoder: nn.Sequential = _without_batch_norm(model.encoder)
-        self.decoder: nn.Sequential = _without_batch_norm(model.decoder)
+        self.encoder: nn.Sequential = folded(model.encoder)
+        self.decoder: nn.Sequential = folded(model.decoder)
         self.requires_grad_(False)
 
     def images(self, x: torch.Tensor) -> torch.Tensor:

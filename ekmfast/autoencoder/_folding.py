@@ -1,0 +1,53 @@
+"""The same network with less to do, for exporting: it computes the same but for rounding."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# The rows of x that make an even and an odd row of the result of a transposed convolution of
+# kernel 4, stride 2, padding 1: y[2i] = w[3] x[i-1] + w[1] x[i], y[2i+1] = w[2] x[i] + w[0] x[i+1].
+# By parity: place in a kernel of 3 -> place in the kernel of 4.
+TAPS = ({0: 3, 1: 1}, {1: 2, 2: 0})
+
+
+def folded(part: nn.Sequential) -> nn.Sequential:
+    """A copy of an encoder or decoder in evaluation mode, as fast as it can be.
+
+    - Batch normalisations go into the convolutions before them. ``torch.jit.freeze`` does that too,
+      but it turns the weights into constants of one device.
+    - ReLU works in place: the memory it would take anew costs more than the arithmetic.
+    - The last transposed convolution, to one or three channels, becomes a plain one to four times
+      as many, whose pixels are then put side by side: PyTorch's own takes five times as long for
+      so few channels.
+    """
+    layers: list[nn.Module] = []
+    for layer in copy.deepcopy(part).eval():
+        if isinstance(layer, nn.BatchNorm2d):
+            transposed = isinstance(layers[-1], nn.ConvTranspose2d)
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transpose=transposed)
+        elif isinstance(layer, nn.ReLU):
+            layers.append(nn.ReLU(inplace=True))
+        else:
+            layers.append(layer)
+    for i, layer in enumerate(layers):
+        if isinstance(layer, nn.ConvTranspose2d) and layer.out_channels <= 4:
+            layers[i] = as_convolution(layer)
+    return nn.Sequential(*layers)
+
+
+def as_convolution(layer: nn.ConvTranspose2d) -> nn.Sequential:
+    """A transposed convolution (kernel 4, stride 2, padding 1) as a plain one and a shuffle."""
+    channels, out = layer.in_channels, layer.out_channels
+    kernel = layer.weight.new_zeros(out, 2, 2, channels, 3, 3)
+    for row, row_taps in enumerate(TAPS):
+        for column, column_taps in enumerate(TAPS):
+            for i, u in row_taps.items():
+                for j, v in column_taps.items():
+                    kernel[:, row, column, :, i, j] = layer.weight[:, :, u, v].detach().T
+    plain = nn.Conv2d(channels, 4 * out, 3, 1, 1)
+    plain.weight = nn.Parameter(kernel.reshape(4 * out, channels, 3, 3))
+    assert layer.bias is not None
+    plain.bias = nn.Parameter(torch.repeat_interleave(layer.bias.detach(), 4))
+    return nn.Sequential(plain, nn.PixelShuffle(2))
