@@ -121,7 +121,7 @@ class Images:
         return int(self.values.shape[0])
 
     def batch(self, rows: slice | np.ndarray, device: torch.device) -> torch.Tensor:
-        """Some of the images, float32 in [0, 1] and contiguous, on ``device``; not to be changed."""
+        """Some of the images, float32 in [0, 1], contiguous, on ``device``; not to be changed."""
         if self.is_tensor:
             if isinstance(rows, np.ndarray):
                 rows = torch.from_numpy(rows).to(self.device)
