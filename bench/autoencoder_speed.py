@@ -6,7 +6,7 @@ The eager model is what a PyTorch user would write: ``model.eval()``, ``torch.in
 batches of the same size, results joined. Ours is ``load(export(model, path)).encode(images)`` from
 a NumPy array, checks and all. All take turns in one process; ratios are taken within a round.
 Errors are the largest against the eager model, over the largest value. bfloat16 is timed with
-``--half``: without instructions for it, a CPU takes several times as long. The decode of a folder of
+``--half``: without instructions for it, a CPU takes 4 to 30 times as long. Encoding a folder of
 JPEG images is timed too: read beforehand and then encoded, against read a batch ahead.
 """
 
