@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ekmfast import _cli_images
 from ekmfast._version import __version__
 
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "demo" and (arguments.images is None) != (arguments.anomalies is None):
         parser.error("--images and --anomalies go together")
     commands = {"info": _info, "demo": _demo, "cluster": _cluster, "path": _path}
+    commands |= dict.fromkeys(("train", "encode", "anomaly"), _images)
     try:
         return commands[arguments.command](arguments)
     except KeyboardInterrupt:
@@ -137,6 +139,18 @@ def _path(arguments: argparse.Namespace) -> int:
             plot_alpha_path(path)[0].figure.savefig(arguments.plot, dpi=150)
             _print_row("picture", str(arguments.plot))
     except (ImportError, OSError, ValueError) as error:
+        return _fail(error)
+    return 0
+
+
+def _images(arguments: argparse.Namespace) -> int:
+    # As for _cluster: the folder, the model, what was asked for may be impossible.
+    try:
+        if getattr(arguments, "plot", None) is not None:
+            _check_outputs(arguments.plot)
+        with _told_warnings():
+            getattr(_cli_images, arguments.command)(arguments, _print_row)
+    except (ImportError, OSError, ValueError, FloatingPointError) as error:
         return _fail(error)
     return 0
 
@@ -281,6 +295,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     path.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the path")
 
+    types = {"count": _count, "positive": _positive, "seed": _seed, "share": _share}
+    _cli_images.add_parsers(commands, types)
+
     commands.add_parser("info", help="show version, instruction set, threads and compiler")
     return parser
 
@@ -305,6 +322,13 @@ def _positive(text: str) -> float:
         value = 0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number > 0")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _positive(text)
+    if value > 0.5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 0.5]")
     return value
 
 

@@ -1,0 +1,209 @@
+"""The commands that work on folders of images."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ekmfast import cli
+from ekmfast.autoencoder import ExportedPipeline, load
+from ekmfast.datasets import load_image_folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small gain nothing from threads, and wait long for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Upright and lying bars in two sub-folders, and noise that is neither."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        pixels = rng.integers(0, 40, (20, 24))
+        at = rng.integers(3, 14)
+        bar = pixels[at : at + 4] if i % 2 else pixels[:, at : at + 4]
+        bar += 180
+        save(root / "bars" / ("lying" if i % 2 else "upright") / f"{i:02}.png", pixels)
+    for i in range(6):
+        save(root / "strange" / f"{i}.png", rng.integers(0, 256, (20, 24)))
+    return root
+
+
+OPTIONS = ["--image-size", "16", "--grey", "--latent-dim", "8", "--width", "0.125"]
+OPTIONS += ["--epochs", "12", "--batch-size", "16"]
+
+
+def run(*arguments):
+    return cli.main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "model.ts"
+    assert run("train", folders / "bars", "-o", out, *OPTIONS, "--clusters", 2, "--quiet") == 0
+    return out
+
+
+def rows_of(text):
+    return dict(line.split(maxsplit=1) for line in text.splitlines())
+
+
+def test_train_tells_how_it_went_and_goes_on_where_it_was(folders, tmp_path, capsys):
+    out = tmp_path / "model.pt2"
+    options = [*OPTIONS, "--checkpoint", tmp_path / "state", "--augment"]
+    assert run("train", folders / "bars", "-o", out, *options) == 0
+    told = capsys.readouterr()
+    rows = rows_of(told.out)
+    assert rows["images"] == "60, 1 x 16 x 16"
+    assert rows["classes"] == "lying, upright"
+    assert float(rows["finetune"].split()[1].rstrip(",")) > 0.6
+    assert rows["model"] == str(out)
+    assert "pretrain" in told.err  # the progress bar
+    assert load(out).latent_dim == 8
+    assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["finetune.pt", "pretrain.pt"]
+    assert run("train", folders / "bars", "-o", out, *options, "--quiet") == 0
+    again = capsys.readouterr()
+    assert again.err == ""
+    assert rows_of(again.out) == rows
+    assert run("train", folders / "bars", "-o", out, *options, "--seed", "1") == 1
+    assert "is of another training" in capsys.readouterr().err
+
+
+def test_a_flat_folder_trains_without_classes(folders, tmp_path, capsys):
+    out = tmp_path / "model.ts"
+    options = [*OPTIONS, "--epochs", "1", "--quiet"]
+    assert run("train", folders / "strange", "-o", out, *options) == 0
+    assert "finetune" not in capsys.readouterr().out
+    assert run("train", folders / "bars", "-o", out, *options, "--no-classes") == 0
+    assert "finetune" not in capsys.readouterr().out
+
+
+def test_encode_writes_codes_clusters_and_paths(folders, trained, tmp_path, capsys):
+    model = load(trained)
+    assert isinstance(model, ExportedPipeline)
+    data = load_image_folder(folders / "bars", 16, channels=1)
+    codes = model.encode(data.images)
+    npz, npy, text = (tmp_path / f"codes.{suffix}" for suffix in ("npz", "npy", "csv"))
+    for out in (npz, npy, text):
+        assert run("encode", folders / "bars", "-m", trained, "-o", out) == 0
+        told = capsys.readouterr()
+        assert rows_of(told.out)["codes"] == f"60 x 8 to {out}"
+        assert "60/60" in told.err
+    with np.load(npz) as file:
+        np.testing.assert_allclose(file["codes"], codes, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(file["label"], model.predict(data.images))
+        np.testing.assert_allclose(file["membership"].sum(axis=1), 1, rtol=1e-5)
+        assert file["path"].tolist() == [str(path) for path in data.paths]
+    np.testing.assert_allclose(np.load(npy), codes, rtol=1e-4, atol=1e-5)
+    with text.open(newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["path", "label", *(f"z{i}" for i in range(8))]
+    np.testing.assert_allclose(
+        np.array([row[2:] for row in rows], float), codes, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_anomaly_tells_strangers(folders, trained, tmp_path, capsys):
+    out, picture = tmp_path / "scores.json", tmp_path / "worst.png"
+    command = ["anomaly", folders / "strange", "-m", trained, "--normal", folders / "bars"]
+    command += ["--contamination", "0.05", "--quiet"]
+    assert run(*command, "-o", out, "--plot", picture) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert (rows["images"], rows["outliers"]) == ("6", "6")
+    found = json.loads(out.read_text())
+    assert [image["path"] for image in found["images"]] == [
+        str(folders / "strange" / f"{i}.png") for i in range(6)
+    ]
+    assert all(image["outlier"] for image in found["images"])
+    assert all(image["loss"] > found["threshold"] for image in found["images"])
+    assert picture.stat().st_size > 5000
+    assert run(*command, "-o", tmp_path / "scores.csv") == 0
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        head, *lines = csv.reader(file)
+    assert head == ["path", "loss", "outlier"]
+    assert [line[2] for line in lines] == ["1"] * 6
+    assert run(*command, "-o", tmp_path / "scores.npz", "--threshold", "10") == 0
+    with np.load(tmp_path / "scores.npz") as file:
+        assert not file["outlier"].any()
+        losses = [image["loss"] for image in found["images"]]
+        np.testing.assert_allclose(file["loss"], losses, rtol=1e-6)
+        assert file["threshold"] == 10
+
+
+def test_unreadable_images_stop_the_work_or_are_named(folders, trained, tmp_path, capsys):
+    for i in range(3):
+        save(tmp_path / "mixed" / f"{i}.png", np.full((16, 16), 100))
+    (tmp_path / "mixed" / "bad.png").write_bytes(b"junk")
+    command = ["anomaly", tmp_path / "mixed", "-m", trained, "-o", tmp_path / "scores.json"]
+    assert run(*command, "--quiet") == 1
+    assert "cannot read the image" in capsys.readouterr().err
+    assert run(*command, "--quiet", "--skip-unreadable") == 0
+    told = capsys.readouterr()
+    assert "1 of 4 images cannot be read" in told.err
+    assert told.err.count("\n") == 1
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["skipped"] == [str(tmp_path / "mixed" / "bad.png")]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["train", "missing", "-o", "m.ts"], "there is no such folder"),
+        (["train", "bars", "-o", "no/m.ts"], "no such folder 'no'"),
+        (["train", "bars", "-o", "m.pt2", "--clusters", "2"], "TorchScript files alone"),
+        (["train", "bars", "-o", "m.ts", "--image-size", "20"], "image_size=20: must be"),
+        (["encode", "bars", "-m", "missing.ts", "-o", "c.npz"], "there is no such file"),
+        (["encode", "bars", "-m", "bars/upright/00.png", "-o", "c.npz"], "is not a readable file"),
+        (["encode", "bars", "-m", "missing.ts", "-o", "c.txt"], "must end in one of .npz"),
+        (["anomaly", "bars", "-m", "missing.ts", "-o", "c.xml"], "must end in one of .csv"),
+        (
+            ["anomaly", "bars", "-m", "m.ts", "-o", "c.csv", "--plot", "x.xyz"],
+            "the name must end in one of",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(folders, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(folders)
+    assert run(*command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ekmfast: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "x"],
+        ["train", "x", "-o", "m.ts", "--epochs", "0"],
+        ["encode", "x", "-m", "m.ts"],
+        ["anomaly", "x", "-m", "m.ts", "-o", "s.csv", "--contamination", "0.7"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+    assert raised.value.code == 2
+    assert "usage: ekmfast" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "encode", "anomaly"])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main([command, "--help"])
+    assert raised.value.code == 0
+    assert f"ekmfast {command} photos/" in capsys.readouterr().out
