@@ -38,7 +38,7 @@ class AutoencoderDetector(Detector):
         A trained autoencoder, left as it is; ``fit`` then only finds the threshold and clusters.
         None: a new one, trained by ``fit``.
     score : {"reconstruction", "codes", "both"}, default="reconstruction"
-    n_clusters : int, default=8
+    n_clusters : int, default=4
         Of `EKMeansDetector`, where codes are scored.
     alpha : {'auto', 'dvariance'} or float, default='auto'
         As of `ekmfast.EKMeans`, where codes are scored.
@@ -105,7 +105,7 @@ class AutoencoderDetector(Detector):
         model: Any = None,
         *,
         score: str = "reconstruction",
-        n_clusters: int = 8,
+        n_clusters: int = 4,
         alpha: str | float = "auto",
         image_size: int = 32,
         latent_dim: int = 32,
