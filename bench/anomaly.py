@@ -107,8 +107,7 @@ def feature_detectors(seed: int) -> dict[str, Callable[[], Any]]:
     }
     if (knn := pyod("knn", "KNN")) is not None:
         detectors["PyOD kNN"] = knn
-        cblof, autoencoder = pyod("cblof", "CBLOF"), pyod("auto_encoder", "AutoEncoder")
-        detectors["PyOD CBLOF"] = lambda: cblof(random_state=seed)
+        autoencoder = pyod("auto_encoder", "AutoEncoder")
         detectors["PyOD AutoEncoder"] = lambda: autoencoder(random_state=seed, verbose=0)
     return detectors
 

@@ -4,13 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EKMeans, alpha_path
-from ekmfast.datasets import make_imbalanced_blobs
+from ekmfast.anomaly import AutoencoderDetector
+from ekmfast.datasets import load_digits_and_faces, make_imbalanced_blobs
 from ekmfast.metrics import cluster_sizes
-from ekmfast.plotting import new_figure, plot_alpha_path, plot_clusters
+from ekmfast.plotting import new_figure, plot_alpha_path, plot_anomaly_map, plot_clusters
 
 SIZES = (2000, 50, 200)
 DOCS = Path(__file__).parent.parent / "docs"
@@ -19,7 +22,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     X, y = make_imbalanced_blobs(SIZES)
-    for name, figure in ("kmeans_vs_ekm", compare(X, y)), ("alpha_path", draw_path(X)):
+    figures = {
+        "kmeans_vs_ekm": compare(X, y),
+        "alpha_path": draw_path(X),
+        "anomaly_map": draw_anomalies(),
+    }
+    for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
 
 
@@ -27,6 +35,18 @@ def draw_path(X: Any) -> Any:
     axes = plot_alpha_path(alpha_path(X, len(SIZES), random_state=0))
     figure = axes[0].figure
     figure.set_size_inches(7.5, 6)
+    return figure
+
+
+def draw_anomalies() -> Any:
+    data = load_digits_and_faces()
+    detector = AutoencoderDetector(epochs=15, random_state=0).fit(data.digits)
+    images = np.concatenate([data.digits[[5, 1200, 2100, 4000, 4600]], data.faces[:5]])
+    with torch.inference_mode():
+        back = detector.autoencoder_(torch.from_numpy(images))[0].numpy()
+    axes = plot_anomaly_map(images, back)
+    figure = axes[0, 0].figure
+    figure.set_size_inches(9.6, 3.4)
     return figure
 
 
