@@ -90,6 +90,10 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
         if source is not None:
             check_integer("checkpoint_every", checkpoint_every, 1)
             path = None if checkpoint is None else Path(checkpoint)
+            if path is not None and not path.parent.is_dir():
+                raise FileNotFoundError(
+                    f"checkpoint={str(path)!r}: the folder {path.parent} does not exist"
+                )
             self._fit_source(source, path, checkpoint_every)
         elif checkpoint is not None:
             raise ValueError("checkpoint is for X in blocks: see ekmfast.blocks")

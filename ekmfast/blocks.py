@@ -107,6 +107,7 @@ class Blocks:
         self._read = read
         self.name = name
         self.feature_names = None if feature_names is None else list(feature_names)
+        self._n_rows: int | None = None  # of a whole pass, once there was one
 
     def __repr__(self) -> str:
         return f"Blocks({self.name!r})"
@@ -130,6 +131,12 @@ class Blocks:
             yield block
         if kind is None:
             raise ValueError(f"{self.name} has no rows")
+        if self._n_rows not in (None, n_rows):
+            raise ValueError(
+                f"{self.name} gave {n_rows:,} rows, in an earlier pass {self._n_rows:,}: must give "
+                "the same blocks each time"
+            )
+        self._n_rows = n_rows
 
 
 def checked(X: Any, weight: Any, name: str) -> Block:
@@ -166,13 +173,33 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
     Returns
     -------
     blocks : Blocks
+
+    Raises
+    ------
+    TypeError
+        If ``blocks`` is not callable; in a later pass, if it returns the same iterator again.
+    ValueError
+        In a later pass, if it has given another number of rows than in an earlier one.
     """
     if not callable(blocks):
         raise TypeError(
             "blocks must be callable, a function that returns an iterable of arrays: a generator "
             f"can be read only once; got {type(blocks).__name__}"
         )
-    return Blocks(lambda _: blocks(), name or str(getattr(blocks, "__name__", "blocks")))
+    called = name or str(getattr(blocks, "__name__", "blocks"))
+    last: list[Any] = [None]
+
+    def read(_: Allocate) -> Iterable[Any]:
+        given = blocks()
+        if given is last[0] and iter(given) is given:
+            raise TypeError(
+                f"{called} returned one and the same iterator twice, which can be read only once: "
+                "must return a new one for each pass"
+            )
+        last[0] = given
+        return given
+
+    return Blocks(read, called)
 
 
 def from_arrays(
@@ -373,7 +400,10 @@ def from_parquet(
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path}: holds no .parquet file")
-    schema = pq.read_schema(files[0])
+    try:
+        schema = pq.read_schema(files[0])
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{files[0]}: not a Parquet file: {error}") from None
     names = [c for c in schema.names if c != sample_weight] if columns is None else list(columns)
     for name in [*names, *([] if sample_weight is None else [sample_weight])]:
         if name not in schema.names:

@@ -651,3 +651,42 @@ except ImportError as error:
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert f'pip install "ekmfast[{extra}]"' in run.stdout
+
+
+def test_a_factory_must_give_the_same_each_time():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1000, 3))
+    once = iter([X[:500], X[500:]])
+    with pytest.raises(TypeError, match="one and the same iterator twice"):
+        EKMeans(2, random_state=0).fit(blocks.from_factory(lambda: once, name="rows"))
+    passes = 0
+
+    def shrinking():
+        nonlocal passes
+        passes += 1
+        yield X[:500]
+        yield X[500 : 1000 - passes]
+
+    data = blocks.from_factory(shrinking)
+    assert sum(len(block.X) for block in data) == 999
+    with pytest.raises(ValueError, match="shrinking gave 998 rows, in an earlier pass 999"):
+        list(data)
+
+
+def test_a_list_that_is_returned_again_is_no_iterator():
+    given = [np.arange(20.0).reshape(10, 2), np.arange(20.0, 40).reshape(10, 2)]
+    data = blocks.from_factory(lambda: given)
+    assert [len(block.X) for _ in range(2) for block in data] == [10, 10, 10, 10]
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path):
+    path = tmp_path / "junk.parquet"
+    path.write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"junk\.parquet: not a Parquet file"):
+        blocks.from_parquet(path)
+
+
+def test_a_checkpoint_needs_its_folder(tmp_path):
+    data = blocks.from_arrays([np.random.default_rng(0).normal(size=(50, 2))])
+    with pytest.raises(FileNotFoundError, match=r"checkpoint=.*the folder .* does not exist"):
+        EKMeans(2, random_state=0).fit(data, checkpoint=tmp_path / "no" / "fit")

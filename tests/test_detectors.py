@@ -1,5 +1,7 @@
 """Detectors: scores, thresholds, both ways of naming them, and what they refuse."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,17 @@ def test_constant_features_and_more_features_than_rows():
     assert np.isfinite(EKMeansDetector(2, random_state=0).fit(wide).score_samples(wide)).all()
     same = np.ones((20, 3))
     assert (EKMeansDetector(1, random_state=0).fit_predict(same) == 1).all()
+
+
+def test_fewer_clusters_than_asked_for_are_no_cause_for_alarm():
+    X, truth = two_clusters_and_strangers()
+    detector = EKMeansDetector(4, alpha="dvariance", contamination=0.05, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.fit(X)
+    assert detector.clustering_.n_clusters_effective_ < 4
+    assert len(detector.large_) == 2
+    assert roc_auc_score(truth, detector.decision_scores_) == 1
 
 
 def test_in_a_pipeline_and_as_a_clone():

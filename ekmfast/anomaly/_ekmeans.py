@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,11 @@ class EKMeansDetector(Detector):
             alpha=self.alpha,
             random_state=self.random_state,
             n_threads=self.n_threads,
-        ).fit(X)
+        )
+        with warnings.catch_warnings():
+            # Fewer clusters than asked for describe the rows as well.
+            warnings.filterwarnings("ignore", r"only \d+ of \d+ centroids are distinct")
+            self.clustering_.fit(X)
         sizes = np.bincount(self.clustering_.labels_, minlength=self.n_clusters)
         self.large_ = _large(sizes, self.contamination)
         self._centre = X.mean(axis=0, dtype=np.float64)
