@@ -44,14 +44,14 @@ class AutoencoderDetector(Detector):
         As of `ekmfast.EKMeans`, where codes are scored.
     image_size : int, default=32
         Height and width, a multiple of 16. With ``model``: the model's.
-    latent_dim : int, default=32
+    latent_dim : int, default=16
         Features of the code of a new model: few, so that only what is normal fits through.
     width : float, default=0.25
         As of `ekmfast.autoencoder.ConvAutoencoder`, of a new model.
     epochs : int, default=20
         Passes over the images, for a new model.
-    batch_size : int, default=128
-        Images a step, and at a time in scoring.
+    batch_size : int, default=32
+        Images a step of the training.
     learning_rate : float, default=3e-3
         As of `ekmfast.autoencoder.pretrain`.
     corruption : None, float or callable, default=None
@@ -108,10 +108,10 @@ class AutoencoderDetector(Detector):
         n_clusters: int = 4,
         alpha: str | float = "auto",
         image_size: int = 32,
-        latent_dim: int = 32,
+        latent_dim: int = 16,
         width: float = 0.25,
         epochs: int = 20,
-        batch_size: int = 128,
+        batch_size: int = 32,
         learning_rate: float = 3e-3,
         corruption: float | Callable[..., Any] | None = None,
         contamination: float = 0.1,
@@ -248,13 +248,13 @@ class AutoencoderDetector(Detector):
     def _codes(self, images: Any) -> NDArray[Any]:
         from ekmfast.autoencoder import encode
 
-        codes: NDArray[Any] = encode(self.autoencoder_, images, batch_size=self.batch_size)
+        codes: NDArray[Any] = encode(self.autoencoder_, images)
         return codes
 
     def _parts(self, images: Any) -> list[NDArray[Any]]:
         parts = []
         if self.score != "codes":
-            loss = reconstruction_loss(self.autoencoder_, images, batch_size=self.batch_size)
+            loss = reconstruction_loss(self.autoencoder_, images)
             parts.append(-loss)
         if self.clusters_ is not None:
             parts.append(self.clusters_.score_samples(self._codes(images)))
