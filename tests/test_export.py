@@ -317,3 +317,56 @@ def test_what_is_no_pipeline_is_refused(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         export_pipeline(model, clusters, tmp_path / "no" / "pipeline.ts")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        coder = ConvAutoencoder(64, 3, 4, width=0.0625)
+    path = export(coder, tmp_path / "model.ts")
+    code = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from ekmfast.autoencoder import load
+
+
+class Many:
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def __getitems__(self, rows):
+        return np.full((len(rows), 3, 64, 64), 0.5, np.float32)
+
+    def __getitem__(self, i):
+        return self.__getitems__([i])[0]
+
+
+def peak():
+    Path("/proc/self/clear_refs").write_text("5")
+    yield
+    status = Path("/proc/self/status").read_text()
+    yield int(status.split("VmHWM:")[1].split()[0]) // 1024
+
+
+torch.set_num_threads(1)
+model = load(sys.argv[1])
+peaks = []
+for n in (1_000, 1_000, 6_000):  # the first warms up
+    watch = peak()
+    next(watch)
+    assert model.anomaly_loss(Many(n), batch_size=64).shape == (n,)
+    peaks.append(next(watch))
+print(*peaks)
+"""
+    (peaks,) = run_alone(code, path)
+    _, few, many = map(int, peaks.split())
+    assert many < few + 40, peaks  # MiB; 6,000 images are 280

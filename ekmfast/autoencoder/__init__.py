@@ -9,6 +9,7 @@ from ekmfast._optional import require
 require("torch", "torch")
 
 from ekmfast.autoencoder.encoding import encode
+from ekmfast.autoencoder.equilibrium import equilibrium_loss
 from ekmfast.autoencoder.export import export
 from ekmfast.autoencoder.loading import ExportedAutoencoder, ExportedPipeline, load
 from ekmfast.autoencoder.model import ConvAutoencoder
@@ -21,6 +22,7 @@ __all__ = [
     "ExportedPipeline",
     "History",
     "encode",
+    "equilibrium_loss",
     "export",
     "export_pipeline",
     "finetune",

@@ -1,0 +1,66 @@
+"""The objective of equilibrium k-means as a loss that codes and centroids can be trained by."""
+
+import math
+
+import torch
+
+
+def equilibrium_loss(
+    codes: torch.Tensor, centroids: torch.Tensor, alpha: float | torch.Tensor
+) -> torch.Tensor:
+    """Mean over the codes of the objective of equilibrium k-means, differentiable.
+
+    With d_kn = 1/2 ||z_n - c_k||^2 and p_kn = softmax_k(-alpha d_kn) it is
+
+        J / N = 1/N sum_n sum_k p_kn d_kn.
+
+    Its derivative by d_kn is w_kn / N, the weight of Eq. 38: so the gradient by a code is
+    1/N sum_k w_kn (z_n - c_k), which pulls it towards near centroids and pushes it away from those
+    of negative weight.
+
+    Parameters
+    ----------
+    codes : Tensor of shape (N, D), floating
+    centroids : Tensor of shape (K, D), of the same dtype and device
+    alpha : float or Tensor of shape ()
+        Sharpness of the memberships, > 0 and finite; no gradient goes into it.
+
+    Returns
+    -------
+    Tensor of shape ()
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not agree, there are no codes, or ``alpha`` is not positive and finite.
+
+    References
+    ----------
+    Y. He, "Imbalanced Data Clustering using Equilibrium K-Means", arXiv 2402.14490.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ekmfast.autoencoder import equilibrium_loss
+    >>> codes = torch.tensor([[0.0], [1.0]], requires_grad=True)
+    >>> loss = equilibrium_loss(codes, torch.tensor([[0.0], [4.0]]), alpha=2.0)
+    >>> loss.backward()
+    >>> codes.grad[1] > 0  # drawn to the centroid at 0
+    tensor([True])
+    """
+    if codes.dim() != 2 or centroids.dim() != 2 or codes.shape[1] != centroids.shape[1]:
+        raise ValueError(
+            f"codes has shape {tuple(codes.shape)}, centroids {tuple(centroids.shape)}: must be "
+            "(N, D) and (K, D)"
+        )
+    if not len(codes) or not len(centroids):
+        raise ValueError(f"{len(codes)} codes, {len(centroids)} centroids: must be at least one")
+    sharpness = float(alpha)
+    if not (math.isfinite(sharpness) and sharpness > 0):
+        raise ValueError(f"alpha={sharpness!r}: must be finite and above 0")
+    # Centred, so that codes far from the origin lose no digits in the expanded form; the loss does
+    # not depend on the point.
+    point = centroids.detach().mean(dim=0)
+    z, c = codes - point, centroids - point
+    d = 0.5 * ((z * z).sum(1, keepdim=True) + (c * c).sum(1)) - z @ c.T
+    return (torch.softmax(-sharpness * d, dim=1) * d).sum(1).mean()
