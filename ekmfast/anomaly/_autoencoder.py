@@ -216,15 +216,12 @@ class AutoencoderDetector(Detector):
         import torch
 
         from ekmfast.autoencoder import ConvAutoencoder, pretrain
+        from ekmfast.autoencoder._images import channels_of
 
-        channels = getattr(images, "channels", None)
-        if channels is None:
-            shape = np.shape(images[0][0] if isinstance(images[0], tuple) else images[0])
-            channels = shape[0] if len(shape) == 3 else 1
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(seeds[0]))
             model = ConvAutoencoder(
-                self.image_size, channels, self.latent_dim, n_classes=1, width=self.width
+                self.image_size, channels_of(images), self.latent_dim, n_classes=1, width=self.width
             ).to(self.device)
         history = pretrain(
             model,

@@ -8,6 +8,8 @@ from ekmfast._optional import require
 # ruff: noqa: E402 - this comes before the modules below so that its absence is told plainly
 require("torch", "torch")
 
+from ekmfast.autoencoder._deep_training import DeepHistory
+from ekmfast.autoencoder.deep import DeepEKM
 from ekmfast.autoencoder.encoding import encode
 from ekmfast.autoencoder.equilibrium import equilibrium_loss
 from ekmfast.autoencoder.export import export
@@ -18,6 +20,8 @@ from ekmfast.autoencoder.training import History, finetune, pretrain
 
 __all__ = [
     "ConvAutoencoder",
+    "DeepEKM",
+    "DeepHistory",
     "ExportedAutoencoder",
     "ExportedPipeline",
     "History",

@@ -15,8 +15,9 @@ TAPS = ({0: 3, 1: 1}, {1: 2, 2: 0})
 def folded(part: nn.Sequential) -> nn.Sequential:
     """A copy of an encoder or decoder in evaluation mode, as fast as it can be.
 
-    - Batch normalisations go into the convolutions before them. ``torch.jit.freeze`` does that too,
-      but it turns the weights into constants of one device.
+    - Batch normalisations go into the convolutions before them, that of the code into the linear
+      layer. ``torch.jit.freeze`` does that too, but it turns the weights into constants of one
+      device.
     - ReLU works in place: the memory it would take anew costs more than the arithmetic.
     - The last transposed convolution, to one or three channels, becomes a plain one to four times
       as many, whose pixels are then put side by side: PyTorch's own takes five times as long for
@@ -27,6 +28,8 @@ def folded(part: nn.Sequential) -> nn.Sequential:
         if isinstance(layer, nn.BatchNorm2d):
             transposed = isinstance(layers[-1], nn.ConvTranspose2d)
             layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transpose=transposed)
+        elif isinstance(layer, nn.BatchNorm1d):
+            layers[-1] = _normalized(layers[-1], layer)
         elif isinstance(layer, nn.ReLU):
             layers.append(nn.ReLU(inplace=True))
         else:
@@ -35,6 +38,19 @@ def folded(part: nn.Sequential) -> nn.Sequential:
         if isinstance(layer, nn.ConvTranspose2d) and layer.out_channels <= 4:
             layers[i] = as_convolution(layer)
     return nn.Sequential(*layers)
+
+
+def _normalized(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
+    """A linear layer and a batch normalisation without weights as one linear layer.
+
+    (W x + b - m) / s = (W / s) x + (b - m) / s with s = sqrt(v + eps).
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    linear.weight = nn.Parameter(linear.weight.detach() * scale[:, None])
+    linear.bias = nn.Parameter((linear.bias.detach() - norm.running_mean) * scale)
+    return linear
 
 
 def as_convolution(layer: nn.ConvTranspose2d) -> nn.Sequential:

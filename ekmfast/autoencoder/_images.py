@@ -33,6 +33,21 @@ def is_dataset(images: Any) -> bool:
     )
 
 
+def channels_of(images: Any) -> int:
+    """Channels of the images of an array (N, C, S, S) or (N, S, S), tensor or dataset."""
+    channels = getattr(images, "channels", None)
+    if channels is not None:
+        return int(channels)
+    if is_dataset(images):
+        if not len(images):
+            return 1
+        first = images[0]
+        shape = (1, *np.shape(first[0] if isinstance(first, tuple | list) else first))
+    else:
+        shape = np.shape(images)
+    return shape[1] if len(shape) == 4 else 1
+
+
 def labels_in(images: Any) -> Any:
     """Labels that a dataset brings along: its ``labels`` or ``targets``, else those of its items.
 

@@ -49,6 +49,10 @@ class ConvAutoencoder(nn.Module):
         none falls below 8.
     dropout : float, default=0.3
         Dropout of the predictor, in [0, 1).
+    normalize_codes : bool, default=False
+        Whether the encoder ends in a batch normalisation without weights, which gives each
+        feature of the code mean 0 and variance 1. `DeepEKM` needs it: without, the loss of the
+        clusters would shrink the codes to a point.
 
     Attributes
     ----------
@@ -78,6 +82,7 @@ class ConvAutoencoder(nn.Module):
         n_classes: int = 10,
         width: float = 1.0,
         dropout: float = 0.3,
+        normalize_codes: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = _positive_int("image_size", image_size)
@@ -90,8 +95,11 @@ class ConvAutoencoder(nn.Module):
             raise ValueError(f"width={width!r}: must be a finite number above 0")
         if not _is_finite(dropout) or not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout!r}: must be a number in [0, 1)")
+        if not isinstance(normalize_codes, bool):
+            raise TypeError(f"normalize_codes={normalize_codes!r}: must be True or False")
         self.width = float(width)
         self.dropout = float(dropout)
+        self.normalize_codes = normalize_codes
 
         def scaled(units: int) -> int:
             return max(_MIN_UNITS, round(units * width))
@@ -109,6 +117,8 @@ class ConvAutoencoder(nn.Module):
                 (f"relu{i + 1}", nn.ReLU()),
             ]
         encoder += [("flatten", nn.Flatten()), ("linear", nn.Linear(flat, self.latent_dim))]
+        if normalize_codes:
+            encoder.append(("code_norm", nn.BatchNorm1d(self.latent_dim, affine=False)))
         self.encoder: nn.Sequential = nn.Sequential(OrderedDict(encoder))
 
         decoder: list[tuple[str, nn.Module]] = [

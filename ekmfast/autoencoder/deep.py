@@ -1,0 +1,461 @@
+"""DeepEKM: clusters of images, by codes that are trained to form them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ekmfast._base import check_integer, check_number
+from ekmfast._ekmeans import EKMeans
+from ekmfast._hard import HardKMeans
+from ekmfast.autoencoder._deep_training import (
+    DeepHistory,
+    Weights,
+    calibrated_codes,
+    train_clusters,
+)
+from ekmfast.autoencoder._images import as_images, channels_of
+from ekmfast.autoencoder._resize import resized
+from ekmfast.autoencoder._training_loop import Settings
+from ekmfast.autoencoder.encoding import encode
+from ekmfast.autoencoder.equilibrium import equilibrium_loss
+from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.training import _augmentation
+
+CLUSTERINGS = ("equilibrium", "hard")
+
+
+class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """Cluster images by the codes of an autoencoder that is trained to cluster them.
+
+    After a warm-up without clusters, every epoch begins with an update of the centroids at the
+    codes of all images, and then trains the encoder and the decoder with the sum of
+
+    - the squared error of the reconstruction,
+    - NT-Xent, by which two random views of an image are to have like codes, unlike those of other
+      images,
+    - `equilibrium_loss` of the codes at the centroids, whose gradient draws codes to their cluster.
+
+    The encoder ends in a batch normalisation that keeps the variance of each feature at 1, for the
+    last term alone would shrink all codes to a point. An update moves the centroids from where they
+    are and tries new starts as well; the lower objective is kept.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+    model : ConvAutoencoder or None, default=None
+        To begin with, of ``normalize_codes=True``; it is copied. None: a new one.
+    clustering : {"equilibrium", "hard"}, default="equilibrium"
+        "hard" is deep k-means, for comparison: `HardKMeans` and the mean of min_k d_kn instead.
+    alpha : {"auto", "dvariance"} or float, default="auto"
+        Sharpness of the memberships. "auto": as of `EKMeans`, chosen on the codes of the warm-up
+        and again on the last ones; between, its multiple of 1 / dispersion is kept. "dvariance":
+        ``scale`` over the dispersion of the codes, anew every epoch.
+    scale : float, default=4.0
+        Of "dvariance". At 2, the customary value elsewhere, the loss draws centroids together for
+        good, and small clusters are lost.
+    image_size : int, default=32
+        Height and width, a multiple of 16, that images are resized to. With ``model``: the model's.
+    latent_dim : int, default=32
+        Features of the code of a new model.
+    width : float, default=0.25
+        As of `ConvAutoencoder`, of a new model.
+    warmup_epochs : int, default=60
+        Epochs without clusters; 0 for a ``model`` that is trained already.
+    epochs : int, default=20
+        Epochs with clusters; 0 clusters the codes of the warm-up.
+    batch_size : int, default=128
+        Images a step; each is seen in two views.
+    learning_rate : float, default=2e-3
+        AdamW's, at the beginning; it falls to 0 by a cosine.
+    reconstruction_weight, contrastive_weight, clustering_weight : float, default=1.0, 1.0, 0.1
+        What the parts of the loss count; the clusters' is in units of the codes' dispersion.
+    temperature : float, default=0.5
+        Of NT-Xent.
+    augment : True or callable, default=True
+        The random views, as of `finetune`.
+    device : str, default="cpu"
+        Where a new model is trained and run.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the training and the clusters.
+    verbose : int, default=0
+        1 shows the training's progress.
+
+    Attributes
+    ----------
+    autoencoder_ : ConvAutoencoder
+        Trained. `export_pipeline` puts it and ``clusterer_`` into one file.
+    clusterer_ : EKMeans or HardKMeans
+        Fitted to the codes.
+    cluster_centers_ : ndarray of shape (n_clusters, latent_dim)
+    labels_ : ndarray of shape (N,), int32
+        Of the images of ``fit``.
+    alpha_ : float
+        At the last codes; infinity for "hard".
+    objective_ : float
+        Of the last codes.
+    n_clusters_effective_ : int
+        Clusters that are left where coincident centroids are one.
+    history_ : DeepHistory
+        Losses, labels changed and clusters of every epoch.
+
+    Raises
+    ------
+    ImportError
+        From ``fit``, if kornia is not installed and ``augment`` is True.
+    ValueError, TypeError
+        From ``fit``, for parameters or images that are not as described.
+    FloatingPointError
+        From ``fit``, if the loss is no longer finite.
+
+    References
+    ----------
+    Y. He, "Imbalanced Data Clustering using Equilibrium K-Means", arXiv 2402.14490, whose section
+    on deep clustering has neither the contrast nor the normalisation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast.autoencoder import DeepEKM
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.uniform(0, 0.2, (60, 16, 16)).astype(np.float32)
+    >>> images[:50, 2:6] += 0.8  # most have a bar at the top, some at the left
+    >>> images[50:, :, 2:6] += 0.8
+    >>> deep = DeepEKM(
+    ...     2, image_size=16, latent_dim=4, width=0.0625, warmup_epochs=10, epochs=2,
+    ...     batch_size=30, random_state=0,
+    ... ).fit(images)
+    >>> np.sort(np.bincount(deep.labels_)).tolist()
+    [10, 50]
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        model: ConvAutoencoder | None = None,
+        clustering: str = "equilibrium",
+        alpha: str | float = "auto",
+        scale: float = 4.0,
+        image_size: int = 32,
+        latent_dim: int = 32,
+        width: float = 0.25,
+        warmup_epochs: int = 60,
+        epochs: int = 20,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        reconstruction_weight: float = 1.0,
+        contrastive_weight: float = 1.0,
+        clustering_weight: float = 0.1,
+        temperature: float = 0.5,
+        augment: bool | Callable[[torch.Tensor], torch.Tensor] = True,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.model = model
+        self.clustering = clustering
+        self.alpha = alpha
+        self.scale = scale
+        self.image_size = image_size
+        self.latent_dim = latent_dim
+        self.width = width
+        self.warmup_epochs = warmup_epochs
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.reconstruction_weight = reconstruction_weight
+        self.contrastive_weight = contrastive_weight
+        self.clustering_weight = clustering_weight
+        self.temperature = temperature
+        self.augment = augment
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.no_validation = True
+        return tags
+
+    def __sklearn_clone__(self) -> Self:
+        # The model is a parameter that fit copies, so clones may share it.
+        parameters = self.get_params(deep=False)
+        model = parameters.pop("model")
+        return type(self)(**copy.deepcopy(parameters), model=model)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.cluster_centers_.shape[0])
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the autoencoder and find the clusters.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+            Images, uint8 or floats in [0, 1], at least ``n_clusters``.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=3)
+        given = self._resized(X)
+        model = self._new_model(given, int(seeds[0]))
+        images = as_images(given, model.in_channels, model.image_size, "X")
+        if len(images) < max(2, self.n_clusters):
+            raise ValueError(
+                f"X has {len(images)} images, at least {max(2, self.n_clusters)} are needed "
+                f"(n_clusters={self.n_clusters})"
+            )
+        augment = _augmentation(self.augment)
+        assert augment is not None
+        settings = Settings(
+            epochs=max(1, self.warmup_epochs + self.epochs),
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            weight_decay=1e-4,
+            max_grad_norm=None,
+            patience=None,
+            precision="float32",
+            checkpoint_every=1,
+            verbose=self.verbose,
+        )
+        weights = Weights(
+            self.reconstruction_weight,
+            self.contrastive_weight,
+            self.clustering_weight,
+            self.temperature,
+        )
+        clusters = _Clusters(
+            self.n_clusters, self.clustering == "hard", self.alpha, self.scale, int(seeds[2])
+        )
+        self.history_ = DeepHistory()
+        if self.warmup_epochs + self.epochs:
+            self.history_ = train_clusters(
+                model,
+                images,
+                clusters,
+                augment,
+                weights,
+                settings,
+                self.warmup_epochs,
+                np.random.default_rng(int(seeds[1])),
+            )
+        else:
+            model.eval()
+        codes = calibrated_codes(model, images)
+        self.clusterer_ = clusters.last(codes)
+        self.autoencoder_ = model
+        self.cluster_centers_ = self.clusterer_.cluster_centers_
+        self.labels_ = self.clusterer_.labels_
+        self.alpha_ = self.clusterer_.alpha_
+        self.objective_ = self.clusterer_.objective_
+        self.n_clusters_effective_ = self.clusterer_.n_clusters_effective_
+        return self
+
+    def encode(self, X: Any) -> NDArray[np.float32]:
+        """Code of each image.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+
+        Returns
+        -------
+        codes : ndarray of shape (N, latent_dim), float32
+        """
+        check_is_fitted(self)
+        codes = encode(self.autoencoder_, self._resized(X))
+        return np.asarray(codes.cpu() if isinstance(codes, torch.Tensor) else codes)
+
+    def predict(self, X: Any) -> NDArray[np.int32]:
+        """Cluster of each image: that of the nearest centroid to its code.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+
+        Returns
+        -------
+        labels : ndarray of shape (N,), int32
+        """
+        return self.clusterer_.predict(self.encode(X))
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Euclidean distance of each code to each centroid.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+
+        Returns
+        -------
+        distances : ndarray of shape (N, n_clusters), float32
+        """
+        return self.clusterer_.transform(self.encode(X))
+
+    def membership(self, X: Any) -> NDArray[Any]:
+        """Membership of each image in each cluster; rows sum to 1.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+
+        Returns
+        -------
+        p : ndarray of shape (N, n_clusters), float32
+        """
+        return self.clusterer_.membership(self.encode(X))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the objective of the codes: higher is better.
+
+        Parameters
+        ----------
+        X : array of shape (N, C, H, W) or (N, H, W), or dataset
+        y : ignored
+
+        Returns
+        -------
+        score : float
+        """
+        return self.clusterer_.score(self.encode(X))
+
+    def _check_parameters(self) -> None:
+        check_integer("n_clusters", self.n_clusters, 1)
+        check_integer("warmup_epochs", self.warmup_epochs, 0)
+        check_integer("epochs", self.epochs, 0)
+        if self.clustering not in CLUSTERINGS:
+            raise ValueError(
+                f"clustering={self.clustering!r}: must be one of {', '.join(CLUSTERINGS)}"
+            )
+        if not isinstance(self.alpha, str):
+            check_number("alpha", self.alpha, positive=True)
+        elif self.alpha not in ("auto", "dvariance"):
+            raise ValueError(
+                f"alpha={self.alpha!r}: must be 'auto', 'dvariance' or a number above 0"
+            )
+        check_number("scale", self.scale, positive=True)
+        check_number("temperature", self.temperature, positive=True)
+        for part in ("reconstruction_weight", "contrastive_weight", "clustering_weight"):
+            check_number(part, getattr(self, part), positive=False)
+        if self.augment is not True and not callable(self.augment):
+            raise TypeError(f"augment={self.augment!r}: must be True or a callable")
+        if self.model is None:
+            return
+        if not isinstance(self.model, ConvAutoencoder):
+            raise TypeError(
+                f"model is a {type(self.model).__name__}: must be None or a ConvAutoencoder"
+            )
+        if not self.model.normalize_codes:
+            raise ValueError("model has normalize_codes=False: must be made with True")
+
+    def _resized(self, X: Any) -> Any:
+        return resized(X, self.image_size if self.model is None else self.model.image_size, "X")
+
+    def _new_model(self, images: Any, seed: int) -> ConvAutoencoder:
+        if self.model is not None:
+            model: ConvAutoencoder = copy.deepcopy(self.model)
+            return model
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = ConvAutoencoder(
+                self.image_size,
+                channels_of(images),
+                self.latent_dim,
+                n_classes=1,
+                width=self.width,
+                normalize_codes=True,
+            )
+        model.to(self.device)
+        return model
+
+
+class _Clusters:
+    """The centroids between epochs."""
+
+    def __init__(
+        self, n_clusters: int, hard: bool, alpha: str | float, scale: float, seed: int
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.hard = hard
+        self.alpha = alpha
+        self.scale = scale
+        self.seed = seed
+        self.fitted: EKMeans | HardKMeans | None = None
+        self.multiple = scale  # alpha times the codes' mean of 1/2 ||z - mean||^2
+
+    def update(self, codes: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Find the centroids to train with; labels."""
+        with warnings.catch_warnings():
+            # The next update goes on where this one ends.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = self._lowest(codes)
+        self.fitted = fitted
+        self._centroids = torch.from_numpy(fitted.cluster_centers_.astype(np.float32))
+        return fitted.labels_
+
+    def loss(self, codes: torch.Tensor) -> torch.Tensor:
+        assert self.fitted is not None
+        centroids = self._centroids.to(codes.device)
+        if self.hard:
+            return 0.5 * torch.cdist(codes, centroids).min(dim=1).values.square().mean()
+        return equilibrium_loss(codes, centroids, self.fitted.alpha_)
+
+    def last(self, codes: NDArray[np.float32]) -> EKMeans | HardKMeans:
+        """The clusters of the trained codes."""
+        if self.alpha == "auto":
+            # Chosen anew: objectives at another alpha cannot be compared with this one's.
+            self.fitted = None
+        return self._lowest(codes)
+
+    def _lowest(self, codes: NDArray[np.float32]) -> EKMeans | HardKMeans:
+        """The lower objective of new starts and, if there are some, of the centroids so far.
+
+        Without new starts the clusters of the first, unripe codes would stay for good: the loss
+        draws the codes to them.
+        """
+        fitted = self._fit(codes, random_state=self.seed)
+        if self.fitted is None:
+            return fitted
+        moved = self._fit(codes, init=self.fitted.cluster_centers_, n_init=1)
+        return min(moved, fitted, key=_objective)
+
+    def _fit(self, codes: NDArray[np.float32], **start: Any) -> EKMeans | HardKMeans:
+        found: EKMeans | HardKMeans
+        if self.hard:
+            found = HardKMeans(self.n_clusters, **start).fit(codes)
+            return found
+        alpha, scale = self.alpha, self.scale
+        if self.alpha == "auto" and self.fitted is not None:
+            alpha, scale = "dvariance", self.multiple
+        found = EKMeans(self.n_clusters, alpha=alpha, scale=scale, **start).fit(codes)
+        self.multiple = found.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
+        return found
+
+
+def _objective(fitted: EKMeans | HardKMeans) -> float:
+    return fitted.objective_
