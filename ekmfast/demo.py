@@ -31,6 +31,7 @@ IMAGE_SIZE = 32
 VALIDATION_SHARE = 0.1
 RATIOS = {"2:1:1": (2, 1, 1), "20:1:1": (20, 1, 1)}
 LARGEST = 400  # samples of the first class of a draw
+FALSE_ALARMS = 0.02  # of the training images, at the detectors' threshold
 MULTIPLES = (0.1, 1.0, 10.0)
 # The naive formula is followed further: where it breaks depends on how tight the clusters are.
 NAIVE_MULTIPLES = (10.0, 100.0)
@@ -81,9 +82,12 @@ class _Settings:
     n_init: int = 10
     n_alphas: int = 17
     tsne_iterations: int = 1000
+    deep_width: float = 0.125
+    deep_warmup: int = 40
+    deep_epochs: int = 15
 
 
-_QUICK = _Settings(0.0625, 16, 1, 1, 2, 3, 250)
+_QUICK = _Settings(0.0625, 16, 1, 1, 2, 3, 250, 0.0625, 1, 1)
 
 
 def check_requirements() -> None:
@@ -187,7 +191,7 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
         From `load_data`.
     out : Path
         Folder to write to; it exists. ``report.html``, ``metrics.json``, ``labels.csv``,
-        ``model.ts`` and four pictures are written, over those of an earlier run.
+        ``model.ts``, ``pipeline.ts`` and five pictures are written, over those of an earlier run.
     seed : int, default=0
         Seed of everything random.
     quick : bool, default=False
@@ -230,8 +234,15 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
             "path": report.path_figure(paths, fits, out / "path.png"),
             "tsne": _tsne(codes, draws["20:1:1"], fits["20:1:1"], names, settings, seed, out),
         }
-    with _stage("anomalies", seconds), _one_torch_thread():
-        anomaly, pictures["anomalies"] = _anomalies(loaded, data, held, seed, out)
+    with _one_torch_thread():
+        with _stage("anomalies", seconds):
+            anomaly, pictures["anomalies"], pictures["map"] = _anomalies(
+                loaded, data, train, held, seed, out
+            )
+        with _stage("one file of encoder and clusters", seconds):
+            pipeline = _pipeline(exported, codes, draws["20:1:1"], data.images, seed, out)
+        with _stage("deep clustering without labels", seconds):
+            deep = _deep(data.images, draws["20:1:1"], settings, seed)
 
     seconds["total"] = time.perf_counter() - started
     results |= {
@@ -241,6 +252,8 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
         "path": paths,
         "other_classes": others,
         "anomaly": anomaly,
+        "pipeline": pipeline,
+        "deep": deep,
         "data": data.source,
         "classes": names,
         "seed": seed,
@@ -261,6 +274,16 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
     yield
     seconds[name] = time.perf_counter() - started
     print(f"{seconds[name]:6.1f} s  {name}", flush=True)
+
+
+@contextmanager
+def _no_word_of_convergence() -> Iterator[None]:
+    """A quick run's codes are as good as random, and clusters of them may not settle."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 @contextmanager
@@ -602,22 +625,48 @@ def _tsne(
 
 
 def _anomalies(
-    model: Any, data: DemoData, held: NDArray[np.intp], seed: int, out: Path
-) -> tuple[dict[str, Any], Path]:
+    model: Any,
+    data: DemoData,
+    train: NDArray[np.intp],
+    held: NDArray[np.intp],
+    seed: int,
+    out: Path,
+) -> tuple[dict[str, Any], Path, Path]:
+    """Detectors that know the training images alone, on held-out and on anomalous ones."""
     from sklearn.metrics import roc_auc_score
 
     from ekmfast import report
-    from ekmfast.anomaly import reconstruction_loss
+    from ekmfast.anomaly import AutoencoderDetector, reconstruction_loss
 
     normal, strange = data.images[held], data.anomalies
     losses = reconstruction_loss(model, normal), reconstruction_loss(model, strange)
     truth = np.repeat([0, 1], [len(normal), len(strange)])
+    detectors = {}
+    for score in ("reconstruction", "codes", "both"):
+        detector = AutoencoderDetector(
+            model,
+            score=score,
+            n_clusters=min(len(data.class_names), len(train)),
+            alpha="dvariance",
+            contamination=FALSE_ALARMS,
+            random_state=seed,
+        )
+        with _no_word_of_convergence():
+            detector.fit(data.images[train])
+        scored = [-detector.score_samples(part) for part in (normal, strange)]
+        detectors[score] = {
+            "auc": float(roc_auc_score(truth, np.concatenate(scored))),
+            "false_alarms": float((scored[0] > detector.threshold_).mean()),
+            "found": float((scored[1] > detector.threshold_).mean()),
+        }
     scores = {
         "normal_loss": float(losses[0].mean()),
         "anomaly_loss": float(losses[1].mean()),
         "auc": float(roc_auc_score(truth, np.concatenate(losses))),
         "n_normal": len(normal),
         "n_anomalies": len(strange),
+        "contamination": FALSE_ALARMS,
+        "detectors": detectors,
     }
     rng = np.random.default_rng([seed, 2])
     shown = [rng.permutation(len(part))[:8] for part in (normal, strange)]
@@ -626,7 +675,80 @@ def _anomalies(
         ("normal", "anomalous"), (normal, strange), shown, losses, strict=True
     ):
         groups[name] = (part[rows], model.reconstruct(part[rows]), loss[rows])
-    return scores, report.reconstruction_figure(groups, losses, out / "anomalies.png")
+    picture = report.reconstruction_figure(groups, losses, out / "anomalies.png")
+    some = [np.concatenate([group[i][:4] for group in groups.values()]) for i in (0, 1)]
+    return scores, picture, report.map_figure(some[0], some[1], out / "map.png")
+
+
+def _pipeline(
+    model: Any,
+    codes: Codes,
+    draw: _Draw,
+    images: NDArray[np.float32],
+    seed: int,
+    out: Path,
+) -> dict[str, Any]:
+    """Encoder and clusters in one file, run by PyTorch alone, against the steps one by one."""
+    import torch
+
+    from ekmfast import EKMeans
+    from ekmfast.autoencoder import export_pipeline
+
+    clusters = EKMeans(3, alpha="dvariance", random_state=seed)
+    with _no_word_of_convergence():
+        clusters.fit(codes[draw.rows].astype(np.float32))
+    path = export_pipeline(model, clusters, out / "pipeline.ts")
+    with warnings.catch_warnings():
+        # PyTorch deprecates TorchScript, which C++ programs still read.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.load(path)
+    with torch.no_grad():
+        result = scripted(torch.from_numpy(images[draw.rows]))
+    return {
+        "n_images": len(draw.rows),
+        "equal_labels": float((result["labels"].numpy() == clusters.labels_).mean()),
+        "outputs": {name: list(value.shape) for name, value in result.items()},
+        "megabytes": path.stat().st_size / 1e6,
+    }
+
+
+def _deep(
+    images: NDArray[np.float32], draw: _Draw, settings: _Settings, seed: int
+) -> dict[str, Any]:
+    """Clusters by an encoder that sees no labels, with the equilibrium loss and with hard k-means.
+
+    Both go on from one warm-up.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    from ekmfast.autoencoder import DeepEKM
+    from ekmfast.metrics import class_recall
+
+    chosen = images[draw.rows]
+    common: dict[str, Any] = {"image_size": 16, "random_state": seed}
+    warm = DeepEKM(
+        3, width=settings.deep_width, warmup_epochs=settings.deep_warmup, epochs=0, **common
+    )
+    with _no_word_of_convergence():
+        rows = {"the warm-up's codes": warm.fit(chosen)}
+        for name, clustering in (("DeepEKM", "equilibrium"), ("deep hard k-means", "hard")):
+            rows[name] = DeepEKM(
+                3,
+                model=warm.autoencoder_,
+                clustering=clustering,
+                warmup_epochs=0,
+                epochs=settings.deep_epochs,
+                learning_rate=1e-3,
+                **common,
+            ).fit(chosen)
+    return {
+        name: {
+            "ari": float(adjusted_rand_score(draw.classes, deep.labels_)),
+            "recall": [round(float(v), 4) for v in class_recall(draw.classes, deep.labels_)],
+            "n_clusters": int(deep.n_clusters_effective_),
+        }
+        for name, deep in rows.items()
+    }
 
 
 def _write_labels(

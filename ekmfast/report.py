@@ -10,12 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._optional import require
-from ekmfast.plotting import PALETTE, new_figure, plot_clusters, plot_sizes
+from ekmfast.plotting import (
+    PALETTE,
+    new_figure,
+    plot_anomaly_map,
+    plot_clusters,
+    plot_sizes,
+)
 
 if TYPE_CHECKING:
     from ekmfast.demo import Fit
 
 __all__ = [
+    "map_figure",
     "path_figure",
     "reconstruction_figure",
     "sizes_figure",
@@ -154,6 +161,12 @@ def reconstruction_figure(
     return _save(figure, path)
 
 
+def map_figure(images: Array, reconstructions: Array, path: Path) -> Path:
+    """Where in each image the error lies."""
+    axes = plot_anomaly_map(images, reconstructions)
+    return _save(axes.flat[0].figure, path)
+
+
 # --- sentences -----------------------------------------------------------------------------
 
 
@@ -253,7 +266,41 @@ def _anomaly_reading(scores: Scores) -> str:
     ratio = scores["anomaly_loss"] / scores["normal_loss"]
     text = f"An anomalous image loses {ratio:.1f} times as much as a normal one on average, and a "
     text += "threshold on the loss ranks them with an area under the ROC curve of "
-    return text + f"{scores['auc']:.3f}."
+    text += f"{scores['auc']:.3f}."
+    best = max(scores["detectors"], key=lambda name: scores["detectors"][name]["auc"])
+    chosen = scores["detectors"]["reconstruction"]
+    text += (
+        f" With a threshold that {100 * scores['contamination']:.0f} % of the training images fall"
+    )
+    text += f" beyond, the reconstruction finds {100 * chosen['found']:.0f} % of the anomalies and"
+    text += f" calls {100 * chosen['false_alarms']:.1f} % of the held-out normal images abnormal."
+    if best != "reconstruction" and scores["detectors"][best]["auc"] > chosen["auc"] + 0.005:
+        return text + f" The score of {best!r} ranks better here."
+    return text + " The other scores rank no better here."
+
+
+def _pipeline_reading(facts: Scores) -> str:
+    text = f"pipeline.ts ({facts['megabytes']:.1f} MB) holds encoder, decoder and clusters; read by"
+    text += " PyTorch alone it labels "
+    if facts["equal_labels"] == 1:
+        return text + f"all {facts['n_images']} images as the steps one by one do."
+    share = 100 * facts["equal_labels"]
+    return text + f"{share:.1f} % of {facts['n_images']} images as the steps one by one do."
+
+
+def _deep_reading(rows: dict[str, Scores]) -> str:
+    ekm, hard = rows["DeepEKM"], rows["deep hard k-means"]
+    gain = ekm["ari"] - hard["ari"]
+    pair = f"(ARI {ekm['ari']:.2f} against {hard['ari']:.2f})"
+    if abs(gain) <= CLEARLY:
+        text = f"The loss of DeepEKM and that of deep hard k-means do about equally here {pair}"
+    elif gain > 0:
+        text = f"The loss of DeepEKM does better here than that of deep hard k-means {pair}"
+    else:
+        text = f"The loss of DeepEKM does worse here than that of deep hard k-means {pair}"
+    if max(ekm["ari"], hard["ari"]) < GOOD:
+        text += "; neither finds the classes well"
+    return text + "."
 
 
 # --- page ----------------------------------------------------------------------------------
@@ -341,10 +388,40 @@ be drawn inside one.</p>
 <tr><td>anomalous</td><td>{{ r.anomaly.n_anomalies }}</td>
 <td>{{ "%.4f"|format(r.anomaly.anomaly_loss) }}</td></tr>
 </table>
+<table>
+<tr><th>detector, fitted to the training images</th><th>area under the ROC curve</th>
+<th>anomalies found</th><th>false alarms</th></tr>
+{% for name, s in r.anomaly.detectors.items() %}
+<tr><td>{{ name }}</td><td>{{ "%.3f"|format(s.auc) }}</td><td>{{ pct(s.found) }}</td>
+<td>{{ pct(s.false_alarms) }}</td></tr>
+{% endfor %}
+</table>
 <p>{{ anomaly_reading }}</p>
 <img alt="Originals and reconstructions" src="{{ pictures.anomalies }}">
+<p>Where the error lies, in four normal and four anomalous images:</p>
+<img alt="Error of each pixel" src="{{ pictures.map }}">
 
-<h2>5. This run</h2>
+<h2>5. One file</h2>
+<p>{{ pipeline_reading }} For a batch of images it gives {% for name, shape in
+r.pipeline.outputs.items() %}{{ name }} {{ shape }}{{ ", " if not loop.last else "." }}{% endfor
+%}</p>
+
+<h2>6. Without labels: deep clustering (drawn 20:1:1)</h2>
+<table>
+<tr><th></th><th>ARI</th><th>recall of classes {{ r.classes|join(", ") }}</th>
+<th>distinct centroids</th></tr>
+{% for name, s in r.deep.items() %}
+<tr><td>{{ name }}</td><td>{{ num(s.ari) }}</td>
+<td>{% for v in s.recall %}{{ num(v) }}{{ ", " if not loop.last else "" }}{% endfor %}</td>
+<td>{{ s.n_clusters }}</td></tr>
+{% endfor %}
+</table>
+<p>{{ deep_reading }}</p>
+<p class="note">A small encoder of its own, which saw the images of this draw at 16 x 16 pixels and
+no labels: reconstruction and contrast in a warm-up, then one of the two losses on top. One draw
+tells little; the comparison over draws and seeds is in bench/README.md.</p>
+
+<h2>7. This run</h2>
 <table><tr><th>stage</th><th>seconds</th></tr>
 {% for name, value in r.seconds.items() %}<tr><td>{{ name }}</td><td>{{ "%.1f"|format(value) }}</td>
 </tr>{% endfor %}</table>
@@ -383,7 +460,7 @@ def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None
     results : dict
         What `ekmfast.demo.run` returns.
     pictures : dict of str to Path
-        PNG files under "sizes", "path", "tsne" and "anomalies"; they are put into the page.
+        PNG files under "sizes", "path", "tsne", "anomalies" and "map"; they are put into the page.
     path : Path
         File to write.
 
@@ -394,7 +471,8 @@ def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None
     >>> from ekmfast.report import write_report
     >>> out = Path("demo-out")
     >>> results = json.loads((out / "metrics.json").read_text())  # doctest: +SKIP
-    >>> pictures = {name: out / f"{name}.png" for name in ("sizes", "path", "tsne", "anomalies")}
+    >>> names = ("sizes", "path", "tsne", "anomalies", "map")
+    >>> pictures = {name: out / f"{name}.png" for name in names}
     >>> write_report(results, pictures, out / "again.html")  # doctest: +SKIP
     """
     jinja2: Any = require("jinja2", "demo")
@@ -420,5 +498,7 @@ def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None
         others_reading=_others_reading(results["other_classes"]),
         tsne_reading=_tsne_reading(clustering["20:1:1"]),
         anomaly_reading=_anomaly_reading(results["anomaly"]),
+        pipeline_reading=_pipeline_reading(results["pipeline"]),
+        deep_reading=_deep_reading(results["deep"]),
     )
     path.write_text(page, encoding="utf-8")

@@ -13,8 +13,8 @@ from ekmfast import EKMeans, __version__, cli, demo, report
 from ekmfast._persist import load
 from ekmfast._tables import read_table
 
-FILES = ["anomalies.png", "labels.csv", "metrics.json", "model.ts", "path.png", "report.html"]
-FILES += ["sizes.png", "tsne.png"]
+FILES = ["anomalies.png", "labels.csv", "map.png", "metrics.json", "model.ts", "path.png"]
+FILES += ["pipeline.ts", "report.html", "sizes.png", "tsne.png"]
 METHODS = ["ekm", "ekm_0.1x", "ekm_10x", "stable_10x", "naive_10x", "stable_100x"]
 METHODS += ["naive_100x", "kmeans"]
 
@@ -40,6 +40,12 @@ def test_demo_writes_its_metrics(quick):
     assert 0 <= metrics["finetune"]["accuracy"] <= 1
     assert 0 <= metrics["finetune"]["accuracy_augmented"] <= 1
     assert set(metrics["anomaly"]) >= {"normal_loss", "anomaly_loss", "auc"}
+    detectors = metrics["anomaly"]["detectors"]
+    assert set(detectors) == {"reconstruction", "codes", "both"}
+    assert detectors["reconstruction"]["auc"] == pytest.approx(metrics["anomaly"]["auc"])
+    assert metrics["pipeline"]["equal_labels"] == 1
+    assert metrics["pipeline"]["outputs"]["memberships"] == [44, 3]
+    assert [len(row["recall"]) for row in metrics["deep"].values()] == [3, 3, 3]
     for draw, sizes in {"2:1:1": [40, 20, 20], "20:1:1": [40, 2, 2]}.items():
         rows = metrics["clustering"][draw]
         assert set(rows) == set(METHODS)
@@ -66,7 +72,7 @@ def test_demo_writes_a_row_for_each_clustered_image(quick):
 
 def test_report_needs_no_other_file(quick):
     page = (quick[0] / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 4
+    assert page.count('src="data:image/png;base64,') == 5
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "{{" not in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().split()
