@@ -28,7 +28,10 @@ X86_TABLE = [
         "csrc/kernels/avx512.cpp",
     ),
 ]  # fmt: skip
-ISA_TABLE = X86_TABLE if platform.machine().lower() in ("x86_64", "amd64") else []
+ARM_TABLE = [("neon", ["-ffp-contract=fast"], "csrc/kernels/neon.cpp")]
+ISA_TABLES = dict.fromkeys(("x86_64", "amd64"), X86_TABLE)
+ISA_TABLES |= dict.fromkeys(("aarch64", "arm64"), ARM_TABLE)
+ISA_TABLE = ISA_TABLES.get(platform.machine().lower(), [])
 
 CXXFLAGS = ["-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra"]
 

@@ -23,7 +23,6 @@ namespace {
 
 typedef py::array_t<double, py::array::c_style> DoubleArray;
 
-const Isa kAllIsas[] = {Isa::base, Isa::avx2, Isa::avx512};
 
 [[noreturn]] void refuse(const std::string& what) { throw py::value_error(what); }
 
@@ -248,7 +247,7 @@ bool signal_raised() {
 
 Isa isa_from(const std::string& name) {
   std::string known;
-  for (Isa isa : kAllIsas) {
+  for (Isa isa : ekmfast::kAllIsas) {
     if (!ekmfast::isa_available(isa)) continue;
     if (name == ekmfast::isa_name(isa)) return isa;
     known += std::string(known.empty() ? "" : ", ") + ekmfast::isa_name(isa);
@@ -258,7 +257,7 @@ Isa isa_from(const std::string& name) {
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (Isa isa : kAllIsas)
+  for (Isa isa : ekmfast::kAllIsas)
     if (ekmfast::isa_available(isa)) names.push_back(ekmfast::isa_name(isa));
   return names;
 }

@@ -25,6 +25,11 @@ const IsaEntry kEntries[] = {
 #else
     {"avx512", nullptr},
 #endif
+#ifdef EKMFAST_HAVE_NEON
+    {"neon", &neon_kernels},
+#else
+    {"neon", nullptr},
+#endif
 };
 constexpr int kNumEntries = sizeof(kEntries) / sizeof(kEntries[0]);
 
@@ -41,8 +46,12 @@ bool processor_has(Isa isa) {
     case Isa::avx512:
       return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+    case Isa::neon:
+      return false;
   }
   return false;
+#elif defined(__aarch64__)
+  return isa == Isa::base || isa == Isa::neon;  // part of the architecture
 #else
   return isa == Isa::base;
 #endif

@@ -5,7 +5,8 @@
 
 namespace ekmfast {
 
-enum class Isa { base, avx2, avx512 };
+enum class Isa { base, avx2, avx512, neon };
+constexpr Isa kAllIsas[] = {Isa::base, Isa::avx2, Isa::avx512, Isa::neon};
 
 const char* isa_name(Isa isa);
 

@@ -102,6 +102,7 @@ struct KernelTable {
 extern const KernelTable base_kernels;
 extern const KernelTable avx2_kernels;
 extern const KernelTable avx512_kernels;
+extern const KernelTable neon_kernels;
 
 template <class T>
 const Kernels<T>& kernels_of(const KernelTable& table);

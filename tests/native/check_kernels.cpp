@@ -1,0 +1,217 @@
+// The kernels of every instruction set of this processor against the formulas in double, without
+// Python: for processors that are only emulated, and for sanitizers. Prints the largest errors;
+// exits with 1 if one is too large. tests/test_native.py builds and runs it.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "ekm.h"
+#include "simd.h"
+
+namespace {
+
+using i64 = std::int64_t;
+using Vector = std::vector<double>;
+
+// Errors are in units of what the sum would be if all its terms had one sign.
+template <class T>
+constexpr double kTolerance = sizeof(T) == 4 ? 3e-6 : 1e-14;
+
+bool failed = false;
+
+struct Worst {
+  double error = 0;
+  void take(double got, double wanted, double scale) {
+    const double e = std::fabs(got - wanted) / (scale > 0 ? scale : 1.0);
+    if (!(e <= error)) error = e;  // a NaN is the worst
+  }
+};
+
+template <class T>
+void report(const char* isa, const char* what, const Worst& worst, double tolerance) {
+  const bool bad = !(worst.error <= tolerance);
+  failed = failed || bad;
+  std::printf("%-7s %-8s %-22s %.2e%s\n", isa, sizeof(T) == 4 ? "float32" : "float64", what,
+              worst.error, bad ? "  TOO LARGE" : "");
+}
+
+template <class T>
+struct Problem {
+  i64 n, k, d;
+  double alpha;
+  std::vector<T> x, s;
+  Vector c;
+
+  Problem(i64 n_, i64 k_, i64 d_, unsigned seed) : n(n_), k(k_), d(d_) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal;
+    std::uniform_real_distribution<double> uniform(0.5, 2);
+    alpha = 2.0 / static_cast<double>(d);
+    for (i64 i = 0; i < n * d; ++i) x.push_back(static_cast<T>(3 + normal(random)));
+    for (i64 i = 0; i < n; ++i) s.push_back(static_cast<T>(uniform(random)));
+    for (i64 i = 0; i < k * d; ++i) c.push_back(3 + normal(random));
+  }
+
+  ekmfast::Samples<T> samples() const { return {x.data(), n, d, d, s.data()}; }
+
+  double half_square(i64 row, const double* point) const {
+    double sum = 0;
+    for (i64 j = 0; j < d; ++j) {
+      const double y = static_cast<double>(x[static_cast<std::size_t>(row * d + j)]) - point[j];
+      sum += y * y;
+    }
+    return 0.5 * sum;
+  }
+
+  // p and w of a row, and its part of the objective
+  double row(i64 i, Vector& p, Vector& w) const {
+    Vector distance(static_cast<std::size_t>(k));
+    for (i64 j = 0; j < k; ++j)
+      distance[static_cast<std::size_t>(j)] = half_square(i, c.data() + j * d);
+    const double least = *std::min_element(distance.begin(), distance.end());
+    double total = 0, mean = 0;
+    for (std::size_t j = 0; j < distance.size(); ++j)
+      total += p[j] = std::exp(-alpha * (distance[j] - least));
+    for (std::size_t j = 0; j < distance.size(); ++j) mean += (p[j] /= total) * distance[j];
+    for (std::size_t j = 0; j < distance.size(); ++j)
+      w[j] = p[j] * (1 - alpha * (distance[j] - mean));
+    return mean;
+  }
+};
+
+template <class T>
+struct Errors {
+  Worst sums, objective, weights, distances, labels, potentials, accumulated;
+};
+
+template <class T>
+void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
+  const i64 n = problem.n, k = problem.k, d = problem.d;
+  const auto size = [](i64 count) { return static_cast<std::size_t>(count); };
+  const auto samples = problem.samples();
+  std::vector<T> reference(size(d));
+  ekmfast::find_reference(samples, reference.data());
+
+  Vector wx(size(k * d)), sum_w(size(k)), sum_p(size(k)), exponent(size(k)), objective(1);
+  ekmfast::statistics(samples, problem.c.data(), &problem.alpha, 1, k, reference.data(),
+                      ekmfast::Weighting::equilibrium, 2.0, true, n_threads, wx.data(),
+                      sum_w.data(), sum_p.data(), exponent.data(), objective.data());
+  std::vector<T> weights(size(n * k));
+  ekmfast::weights(samples, problem.c.data(), problem.alpha, k, reference.data(), n_threads,
+                   weights.data());
+  std::vector<std::int32_t> labels(size(n));
+  std::vector<T> distances(size(n));
+  ekmfast::assign(samples, problem.c.data(), k, reference.data(), n_threads, labels.data(),
+                  distances.data());
+
+  Vector p(size(k)), w(size(k)), want_wx(size(k * d)), scale_wx(size(k * d)), want_w(size(k)),
+      want_p(size(k)), scale_w(size(k));
+  double want_objective = 0;
+  for (i64 i = 0; i < n; ++i) {
+    const double s = static_cast<double>(problem.s[size(i)]);
+    want_objective += s * problem.row(i, p, w);
+    double nearest = std::numeric_limits<double>::infinity();
+    for (i64 j = 0; j < k; ++j) {
+      nearest = std::min(nearest, 2 * problem.half_square(i, problem.c.data() + j * d));
+      errors.weights.take(static_cast<double>(weights[size(i * k + j)]), w[size(j)], 1);
+      want_w[size(j)] += s * w[size(j)];
+      scale_w[size(j)] += s * std::fabs(w[size(j)]);
+      want_p[size(j)] += s * p[size(j)];
+      for (i64 f = 0; f < d; ++f) {
+        const double y = static_cast<double>(problem.x[size(i * d + f)]) -
+                         static_cast<double>(reference[size(f)]);
+        want_wx[size(j * d + f)] += s * w[size(j)] * y;
+        scale_wx[size(j * d + f)] += s * std::fabs(w[size(j)] * y);
+      }
+    }
+    const double chosen =
+        2 * problem.half_square(i, problem.c.data() + static_cast<i64>(labels[size(i)]) * d);
+    errors.distances.take(static_cast<double>(distances[size(i)]), chosen, chosen);
+    errors.labels.take(chosen, nearest, nearest);
+  }
+  for (i64 j = 0; j < k; ++j) {
+    const double unit = std::exp2(exponent[size(j)]);
+    errors.sums.take(sum_w[size(j)] * unit, want_w[size(j)], scale_w[size(j)]);
+    errors.sums.take(sum_p[size(j)] * unit, want_p[size(j)], want_p[size(j)]);
+    for (i64 f = 0; f < d; ++f) {
+      // The reference may lie on a row: a feature may then sum to nothing but rounding.
+      const double scale = scale_wx[size(j * d + f)] + scale_w[size(j)];
+      errors.sums.take(wx[size(j * d + f)] * unit, want_wx[size(j * d + f)], scale);
+    }
+  }
+  errors.objective.take(objective[0], want_objective, want_objective);
+
+  std::vector<T> so_far(size(n), std::numeric_limits<T>::infinity());
+  double potential = 0, want_potential = 0;
+  ekmfast::closest(samples, problem.c.data(), 1, 1, reference.data(), n_threads, true,
+                   so_far.data(), &potential);
+  for (i64 i = 0; i < n; ++i) {
+    const double square = 2 * problem.half_square(i, problem.c.data());
+    want_potential += static_cast<double>(problem.s[size(i)]) * square;
+    errors.distances.take(static_cast<double>(so_far[size(i)]), square, square + 1);
+  }
+  errors.potentials.take(potential, want_potential, want_potential);
+
+  Vector again(size(k * d)), again_w(size(k));
+  ekmfast::accumulate(samples, weights.data(), k, reference.data(), n_threads, again.data(),
+                      again_w.data());
+  for (i64 j = 0; j < k; ++j) {
+    double want = 0, scale = 0;
+    for (i64 i = 0; i < n; ++i) {
+      const double value = static_cast<double>(weights[size(i * k + j)]);
+      want += value;
+      scale += std::fabs(value);
+    }
+    errors.accumulated.take(again_w[size(j)], want, scale);
+  }
+}
+
+template <class T>
+void check_all(const char* isa) {
+  Errors<T> errors;
+  const i64 shapes[][3] = {{1, 1, 1},   {2, 2, 1},    {47, 3, 2},   {500, 3, 2},   {333, 8, 8},
+                           {97, 5, 7},  {211, 9, 29}, {211, 7, 30}, {130, 16, 33}, {70, 33, 128},
+                           {50, 3, 257}, {1501, 13, 17}};
+  unsigned seed = 0;
+  for (const auto& shape : shapes)
+    for (int n_threads : {1, 2})
+      check<T>(Problem<T>(shape[0], shape[1], shape[2], ++seed), n_threads, errors);
+  report<T>(isa, "sums", errors.sums, kTolerance<T>);
+  report<T>(isa, "objective", errors.objective, kTolerance<T>);
+  report<T>(isa, "weights", errors.weights, kTolerance<T>);
+  report<T>(isa, "squared distances", errors.distances, kTolerance<T>);
+  report<T>(isa, "nearest centroid", errors.labels, kTolerance<T>);
+  report<T>(isa, "potentials", errors.potentials, kTolerance<T>);
+  report<T>(isa, "sums of given weights", errors.accumulated, kTolerance<T>);
+
+  Worst exponentials;
+  std::vector<T> x, y;
+  const double lowest = sizeof(T) == 4 ? -100 : -900;
+  for (double v = lowest; v <= 0; v += 0.00390625 * 0.37) x.push_back(static_cast<T>(v));
+  y.resize(x.size());
+  ekmfast::exp2_kernel(x.data(), static_cast<i64>(x.size()), y.data());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double want = std::exp2(static_cast<double>(x[i]));
+    exponentials.take(static_cast<double>(y[i]) / want, 1, 1);
+  }
+  report<T>(isa, "2^x", exponentials, sizeof(T) == 4 ? 3e-7 : 6e-16);
+}
+
+}  // namespace
+
+int main() {
+  int n_checked = 0;
+  for (ekmfast::Isa isa : ekmfast::kAllIsas) {
+    if (!ekmfast::isa_available(isa)) continue;
+    ekmfast::set_isa(isa);
+    check_all<float>(ekmfast::isa_name(isa));
+    check_all<double>(ekmfast::isa_name(isa));
+    ++n_checked;
+  }
+  std::printf("%d instruction sets checked\n", n_checked);
+  return failed ? 1 : 0;
+}

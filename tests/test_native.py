@@ -1,0 +1,91 @@
+"""The C++ kernels without Python: with sanitizers here, and on an emulated AArch64."""
+
+import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from test_isa_files import ROOT, build_settings
+
+pytestmark = pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree")
+
+CXX = shutil.which("c++")
+CROSS_CXX = shutil.which("aarch64-linux-gnu-g++")
+EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+SOURCES = [
+    *sorted(path for path in (ROOT / "csrc").glob("*.cpp") if path.name != "bind.cpp"),
+    ROOT / "csrc" / "kernels" / "base.cpp",
+    ROOT / "tests" / "native" / "check_kernels.cpp",
+]
+# -O1 compiles in a third of the time and leaves the kernels their vectors.
+FLAGS = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "csrc"), "-pthread"]
+
+
+def build(compiler: str, table: list, out: Path, *extra: str) -> Path:
+    """Link the checks with all kernels of an architecture, each compiled with its own flags."""
+    macros = [f"-DEKMFAST_HAVE_{name.upper()}=1" for name, _, _ in table]
+    jobs = [(source, []) for source in SOURCES] + [(ROOT / path, own) for _, own, path in table]
+
+    def compile_one(job: tuple[Path, list[str]]) -> Path:
+        made = out / f"{job[0].stem}.o"
+        run(compiler, *FLAGS, *job[1], *macros, *extra, "-c", job[0], "-o", made)
+        return made
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, jobs))
+    program = out / "check_kernels"
+    run(compiler, *objects, *extra, "-pthread", "-o", program)
+    return program
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def sets_checked(output: str) -> set[str]:
+    return set(re.findall(r"^(\w+) +float(?:32|64) +2\^x", output, re.MULTILINE))
+
+
+@pytest.mark.skipif(CXX is None, reason="needs c++")
+def test_the_kernels_of_this_processor_keep_within_their_arrays(tmp_path):
+    """With a sanitizer that stops at a read or write beyond an array."""
+    from ekmfast import _core
+
+    checks = ["-fsanitize=address"]
+    try:
+        run(CXX, *checks, "-x", "c++", os.devnull, "-c", "-o", tmp_path / "empty.o")
+        run(CXX, *checks, "-shared", tmp_path / "empty.o", "-o", tmp_path / "empty.so")
+    except AssertionError:
+        pytest.skip("the compiler comes without sanitizers")
+    program = build(CXX, build_settings()["ISA_TABLE"], tmp_path, *checks)
+    assert sets_checked(run(program)) == set(_core.available_isas())
+
+
+@pytest.mark.skipif(CROSS_CXX is None, reason="needs aarch64-linux-gnu-g++")
+@pytest.mark.skipif(EMULATOR is None, reason="needs qemu-aarch64")
+def test_the_kernels_of_aarch64_under_emulation(tmp_path):
+    program = build(CROSS_CXX, build_settings()["ARM_TABLE"], tmp_path, "-static")
+    assert sets_checked(run(EMULATOR, program)) == {"base", "neon"}
+
+
+@pytest.mark.skipif(CXX is None, reason="needs c++")
+def test_a_wrong_kernel_is_noticed(tmp_path):
+    """A coefficient of 2^x that is off by a ten-thousandth: the checks must not pass."""
+    broken = tmp_path / "csrc"
+    shutil.copytree(ROOT / "csrc", broken)
+    exp2 = broken / "kernels" / "exp2.inl"
+    text = exp2.read_text()
+    assert "0.240222420573f" in text
+    exp2.write_text(text.replace("0.240222420573f", "0.2402f"))
+    flags = [flag.replace(str(ROOT / "csrc"), str(broken)) for flag in FLAGS]
+    sources = [str(s).replace(str(ROOT / "csrc"), str(broken)) for s in SOURCES]
+    program = tmp_path / "check_kernels"
+    run(CXX, *flags, *sources, "-o", program)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "TOO LARGE" in done.stdout
