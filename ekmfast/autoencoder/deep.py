@@ -55,6 +55,9 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
     last term alone would shrink all codes to a point. An update moves the centroids from where they
     are and tries new starts as well; the lower objective is kept.
 
+    On small draws of digits this is as good as deep hard k-means and hardly better than `EKMeans` on
+    the codes of the warm-up (``epochs=0``): bench/README.md has the numbers.
+
     Parameters
     ----------
     n_clusters : int, default=8
@@ -67,8 +70,8 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         and again on the last ones; between, its multiple of 1 / dispersion is kept. "dvariance":
         ``scale`` over the dispersion of the codes, anew every epoch.
     scale : float, default=4.0
-        Of "dvariance". At 2, the customary value elsewhere, the loss draws centroids together for
-        good, and small clusters are lost.
+        Of "dvariance". At 2, the customary value elsewhere, clusters are lost: several centroids
+        meet in one point.
     image_size : int, default=32
         Height and width, a multiple of 16, that images are resized to. With ``model``: the model's.
     latent_dim : int, default=32
