@@ -83,8 +83,8 @@ class _Settings:
     n_alphas: int = 17
     tsne_iterations: int = 1000
     deep_width: float = 0.125
-    deep_warmup: int = 40
-    deep_epochs: int = 15
+    deep_warmup: int = 20
+    deep_epochs: int = 8
 
 
 _QUICK = _Settings(0.0625, 16, 1, 1, 2, 3, 250, 0.0625, 1, 1)
@@ -242,7 +242,7 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
         with _stage("one file of encoder and clusters", seconds):
             pipeline = _pipeline(exported, codes, draws["20:1:1"], data.images, seed, out)
         with _stage("deep clustering without labels", seconds):
-            deep = _deep(data.images, draws["20:1:1"], settings, seed)
+            deep = _deep(data.images, draws["2:1:1"], settings, seed)
 
     seconds["total"] = time.perf_counter() - started
     results |= {

@@ -406,7 +406,7 @@ be drawn inside one.</p>
 r.pipeline.outputs.items() %}{{ name }} {{ shape }}{{ ", " if not loop.last else "." }}{% endfor
 %}</p>
 
-<h2>6. Without labels: deep clustering (drawn 20:1:1)</h2>
+<h2>6. Without labels: deep clustering (drawn 2:1:1)</h2>
 <table>
 <tr><th></th><th>ARI</th><th>recall of classes {{ r.classes|join(", ") }}</th>
 <th>distinct centroids</th></tr>
