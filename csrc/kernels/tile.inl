@@ -34,6 +34,13 @@ static double sum_lanes(const typename F::T* lanes) {
   return sum;
 }
 
+template <int N>
+static double sum_doubles(const double* lanes) {
+  double sum = 0;
+  for (int l = 0; l < N; ++l) sum += lanes[l];
+  return sum;
+}
+
 static inline i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * unit; }
 
 // ---------------------------------------------------------------------------------------------
@@ -58,7 +65,7 @@ struct Scratch {
     d_padded = round_up(d, F::W);
     bytes = 0;
     panels = take(base, n * d);
-    rows = take(base, d >= F::W ? n * d_padded : 0);
+    rows = take(base, d >= kRowProductMinD ? n * d_padded : 0);
     weights = take(base, n * k);
     exponentials = take(base, k * panel_rows<F>());
     sample_weight = take(base, n);
@@ -102,23 +109,26 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
     for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
-    double objective = 0;
+    // J = sum s (1/2 ||y||^2 - e / q), its two sums apart: one rounding of 1 / q for all.
+    double norms[F::W] = {}, costs[F::W] = {};
     for (i64 p = 0; p < n_padded; p += P) {
       T* t = s.weights + p * k;
       F best[kPanelVectors], cost[kPanelVectors];
       score_panel<F>(s.panels + p * d, d, c, t, best);
       weigh_panel<F, W>(s.panels + p * d, d, c, s.sample_weight + p, s.half_norm + p, best, t, s,
                         cost);
-      T e[P];
-      for (int v = 0; v < kPanelVectors; ++v) cost[v].store(e + v * F::W);
-      for (int i = 0; i < P; ++i) {
-        const double half_norm = static_cast<double>(s.half_norm[p + i]);
-        const double own = static_cast<double>(e[i]) * c.inv_q;
-        objective += static_cast<double>(s.sample_weight[p + i]) *
-                     (W == Weighting::fuzzy ? own : half_norm - own);
+      F norm = F::all(0), e = F::all(0);
+      for (int v = 0; v < kPanelVectors; ++v) {
+        const F weight = F::load(s.sample_weight + p + v * F::W);
+        norm = F::fma(weight, F::load(s.half_norm + p + v * F::W), norm);
+        e = F::fma(weight, cost[v], e);
       }
+      if constexpr (W != Weighting::fuzzy) norm.add_to(norms);
+      e.add_to(costs);
     }
-    *out.objective += objective;
+    const double cost_sum = sum_doubles<F::W>(costs) * c.inv_q;
+    *out.objective +=
+        W == Weighting::fuzzy ? cost_sum : sum_doubles<F::W>(norms) - cost_sum;
     for (i64 i = 0; i < k; ++i) {
       out.sum_w[i] += sum_lanes<F>(s.sum_w + i * F::W);
       out.sum_p[i] += sum_lanes<F>(s.sum_p + i * F::W);
