@@ -77,7 +77,7 @@ Rows<T> rows_of(const Samples<T>& samples, const T* reference) {
 // The centroids as the register tiles want them; the layout is described in kernels.h.
 template <class T>
 struct Prepared {
-  std::vector<T> tiles, bias;
+  std::vector<T> tiles, rows, bias;
   Centroids<T> view;
   bool finite = true;  // false where a centroid is beyond what T holds: the results are void
 
@@ -99,7 +99,10 @@ struct Prepared {
         bias[static_cast<std::size_t>(first + g)] = static_cast<T>(-0.5 * q * norm);
       }
     }
-    view = {k, tiles.data(), bias.data(), 1 / q, T(1)};
+    if (k <= kDotMaxK && d >= kDotMinD)
+      for (std::int64_t i = 0; i < k * d; ++i)
+        rows.push_back(static_cast<T>(q * (centroids[i] - static_cast<double>(reference[i % d]))));
+    view = {k, tiles.data(), rows.empty() ? nullptr : rows.data(), bias.data(), 1 / q, T(1)};
   }
 };
 

@@ -29,6 +29,7 @@ template <class T>
 struct Centroids {
   std::int64_t k;
   const T* tiles;  // groups of tile_k centroids: [group][d][centroid in group]; the last is narrower
+  const T* rows;   // (k, d) the same row by row, where by_dots (dots.inl) asks for it; or null
   const T* bias;   // (k,)
   double inv_q;    // 1 / q
   T power;         // 1 / (fuzzifier - 1)
@@ -88,6 +89,10 @@ constexpr std::int64_t kRowUnit = 48;
 
 // From this many features on, the second product reads rows; below, samples stay in the lanes.
 constexpr std::int64_t kRowProductMinD = 30;
+
+// Up to so many centroids of at least so many features are multiplied without panels (dots.inl).
+constexpr std::int64_t kDotMaxK = 4;
+constexpr std::int64_t kDotMinD = 128;
 
 // Exponents are clamped here: what is smaller adds nothing beside a row's largest term, and
 // denormal numbers are slow. Columns that live on such terms alone are redone exactly (rescue.cpp).

@@ -145,9 +145,16 @@ static inline void pack_short(i64 d, const Rows<typename F::T>& in, i64 begin, i
 }
 
 template <class F>
+static void pack_weights(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
+                         const Scratch<F>& s) {
+  using T = typename F::T;
+  for (i64 i = 0; i < n; ++i) s.sample_weight[i] = in.sample_weight ? in.sample_weight[begin + i] : T(1);
+  for (i64 i = n; i < n_padded; ++i) s.sample_weight[i] = 0;
+}
+
+template <class F>
 static void pack(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
                  const Scratch<F>& s) {
-  using T = typename F::T;
   if (in.d >= kRowProductMinD) {
     pack_rows<F>(in, begin, n, s);
     for (i64 i = n * s.d_padded; i < n_padded * s.d_padded; ++i) s.rows[i] = 0;
@@ -157,6 +164,5 @@ static void pack(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
   } else {
     pack_short<F, F::W - 1>(in.d, in, begin, n, n_padded, s);
   }
-  for (i64 i = 0; i < n; ++i) s.sample_weight[i] = in.sample_weight ? in.sample_weight[begin + i] : T(1);
-  for (i64 i = n; i < n_padded; ++i) s.sample_weight[i] = 0;
+  pack_weights<F>(in, begin, n, n_padded, s);
 }

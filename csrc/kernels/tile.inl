@@ -86,6 +86,7 @@ struct Scratch {
 #include "scores.inl"
 #include "weigh.inl"
 #include "product.inl"
+#include "dots.inl"
 #include "closest.inl"
 
 // ---------------------------------------------------------------------------------------------
@@ -104,7 +105,11 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = centroids->k;
   const Scratch<F> s(scratch, n, d, k);
-  pack<F>(rows, begin, n, n_padded, s);
+  const bool dots = W != Weighting::fuzzy && by_dots(k, d);
+  if (dots)
+    pack_weights<F>(rows, begin, n, n_padded, s);
+  else
+    pack<F>(rows, begin, n, n_padded, s);
   for (i64 problem = 0; problem < n_problems; ++problem) {
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
@@ -114,7 +119,11 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     for (i64 p = 0; p < n_padded; p += P) {
       T* t = s.weights + p * k;
       F best[kPanelVectors], cost[kPanelVectors];
-      score_panel<F>(s.panels + p * d, d, c, t, best);
+      if (dots)
+        dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
+                                        s.half_norm + p, best);
+      else
+        score_panel<F>(s.panels + p * d, d, c, t, best);
       weigh_panel<F, W>(s.panels + p * d, d, c, s.sample_weight + p, s.half_norm + p, best, t, s,
                         cost);
       F norm = F::all(0), e = F::all(0);
@@ -133,7 +142,10 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
       out.sum_w[i] += sum_lanes<F>(s.sum_w + i * F::W);
       out.sum_p[i] += sum_lanes<F>(s.sum_p + i * F::W);
     }
-    product<F>(d, n_padded, k, s, out.sum_wx);
+    if (dots)
+      dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, out.sum_wx);
+    else
+      product<F>(d, n_padded, k, s, out.sum_wx);
   }
 }
 

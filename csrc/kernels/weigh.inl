@@ -16,15 +16,18 @@ static inline void weigh_softmax(const typename F::T* sample_weight, i64 k, cons
   F sum[kPanelVectors], moment[kPanelVectors];
   for (int v = 0; v < kPanelVectors; ++v) sum[v] = moment[v] = F::all(0);
   for (i64 i = 0; i < k; ++i) {
+    // Loads, arithmetic, stores: a store between would hold back the next vector's polynomial.
+    F r[kPanelVectors], u[kPanelVectors];
+    for (int v = 0; v < kPanelVectors; ++v)
+      r[v] = F::max(F::load(t + i * P + v * F::W) - best[v], floor);
+    for (int v = 0; v < kPanelVectors; ++v) u[v] = exp2_nonpositive<F>(r[v]);
     for (int v = 0; v < kPanelVectors; ++v) {
-      const F r = F::max(F::load(t + i * P + v * F::W) - best[v], floor);
-      const F u = exp2_nonpositive<F>(r);
-      u.store(s.exponentials + i * P + v * F::W);
-      sum[v] = sum[v] + u;
-      if constexpr (kTilted) {
-        r.store(t + i * P + v * F::W);
-        moment[v] = F::fma(u, r, moment[v]);
-      }
+      sum[v] = sum[v] + u[v];
+      if constexpr (kTilted) moment[v] = F::fma(u[v], r[v], moment[v]);
+    }
+    for (int v = 0; v < kPanelVectors; ++v) {
+      u[v].store(s.exponentials + i * P + v * F::W);
+      if constexpr (kTilted) r[v].store(t + i * P + v * F::W);
     }
   }
   F a[kPanelVectors], b[kPanelVectors], share[kPanelVectors];

@@ -1,0 +1,149 @@
+// Few centroids, many features: the samples are read where they lie.
+//
+// A panel's transpose pays where many centroids share it. With four centroids at most, the scores
+// are dot products with the features in the lanes, summed across once a row; the second product
+// reads the same rows again, out of the cache.
+
+constexpr int kDotRows = 2;
+
+static inline bool by_dots(i64 k, i64 d) {
+  return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD;
+}
+
+template <class F>
+static inline typename F::T sum_across(F vector) {
+  typename F::T lanes[F::W];
+  vector.store(lanes);
+  for (int half = F::W / 2; half > 0; half /= 2)
+    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  return lanes[0];
+}
+
+// Scores of R rows with G centroids, and half their squared norms; t at [centroid][row of panel].
+template <class F, int G, int R>
+static inline void dot_tile(const typename F::T* x, i64 stride, const typename F::T* reference,
+                            i64 d, const typename F::T* c, const typename F::T* bias,
+                            typename F::T* t, typename F::T* half_norm) {
+  constexpr int P = panel_rows<F>();
+  F acc[G][R], norm[R];
+  for (int r = 0; r < R; ++r) {
+    norm[r] = F::all(0);
+    for (int g = 0; g < G; ++g) acc[g][r] = F::all(0);
+  }
+  const i64 whole = d / F::W * F::W;
+  for (i64 j = 0; j < whole; j += F::W) {
+    const F centre = F::load(reference + j);
+    F y[R];
+    for (int r = 0; r < R; ++r) {
+      y[r] = F::load(x + r * stride + j) - centre;
+      norm[r] = F::fma(y[r], y[r], norm[r]);
+    }
+    for (int g = 0; g < G; ++g) {
+      const F own = F::load(c + g * d + j);
+      for (int r = 0; r < R; ++r) acc[g][r] = F::fma(own, y[r], acc[g][r]);
+    }
+  }
+  if (whole < d) {
+    const int rest = static_cast<int>(d - whole);
+    const F centre = F::load_part(reference + whole, rest);
+    for (int r = 0; r < R; ++r) {
+      const F y = F::load_part(x + r * stride + whole, rest) - centre;
+      norm[r] = F::fma(y, y, norm[r]);
+      for (int g = 0; g < G; ++g)
+        acc[g][r] = F::fma(F::load_part(c + g * d + whole, rest), y, acc[g][r]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    half_norm[r] = sum_across(norm[r]) / 2;
+    for (int g = 0; g < G; ++g) t[g * P + r] = bias[g] + sum_across(acc[g][r]);
+  }
+}
+
+// A panel's scores, row maxima and half norms; rows past `count` are those of the reference.
+template <class F, int G>
+static inline void dot_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
+                             const Centroids<typename F::T>& c, typename F::T* t,
+                             typename F::T* half_norm, F* best) {
+  using T = typename F::T;
+  constexpr int P = panel_rows<F>();
+  if (c.k != G) {
+    if constexpr (G > 1) dot_panel<F, G - 1>(in, begin, count, c, t, half_norm, best);
+    return;
+  }
+  const T* x = in.x + begin * in.stride;
+  i64 i = 0;
+  for (; i + kDotRows <= count; i += kDotRows)
+    dot_tile<F, G, kDotRows>(x + i * in.stride, in.stride, in.reference, in.d, c.rows, c.bias,
+                             t + i, half_norm + i);
+  for (; i < count; ++i)
+    dot_tile<F, G, 1>(x + i * in.stride, in.stride, in.reference, in.d, c.rows, c.bias, t + i,
+                      half_norm + i);
+  for (; i < P; ++i) {
+    half_norm[i] = 0;
+    for (int g = 0; g < G; ++g) t[g * P + i] = c.bias[g];
+  }
+  for (int v = 0; v < kPanelVectors; ++v) {
+    best[v] = F::load(t + v * F::W);
+    for (int g = 1; g < G; ++g) best[v] = F::max(best[v], F::load(t + g * P + v * F::W));
+  }
+}
+
+// sum_n w_kn y_n of V vectors of features, G centroids; the last vector holds `part` features.
+template <class F, int G, int V, bool kPart>
+static inline void dot_product_tile(const typename F::T* x, i64 stride,
+                                    const typename F::T* reference, i64 n,
+                                    const typename F::T* weights, int part, i64 d,
+                                    double* sum_wx) {
+  using T = typename F::T;
+  constexpr int P = panel_rows<F>();
+  F acc[G][V];
+  for (int g = 0; g < G; ++g)
+    for (int v = 0; v < V; ++v) acc[g][v] = F::all(0);
+  for (i64 p = 0; p < n; p += P) {
+    const T* w = weights + p * G;
+    const i64 count = n - p < P ? n - p : P;
+    for (i64 i = 0; i < count; ++i) {
+      const T* row = x + (p + i) * stride;
+      F y[V];
+      for (int v = 0; v < V; ++v)
+        y[v] = kPart ? F::load_part(row + v * F::W, part) - F::load_part(reference + v * F::W, part)
+                     : F::load(row + v * F::W) - F::load(reference + v * F::W);
+      for (int g = 0; g < G; ++g) {
+        const F own = F::all(w[g * P + i]);
+        for (int v = 0; v < V; ++v) acc[g][v] = F::fma(own, y[v], acc[g][v]);
+      }
+    }
+  }
+  for (int g = 0; g < G; ++g)
+    for (int v = 0; v < V; ++v) {
+      if constexpr (kPart) {
+        double lanes[F::W] = {};
+        acc[g][v].add_to(lanes);
+        for (int l = 0; l < part; ++l) sum_wx[g * d + l] += lanes[l];
+      } else {
+        acc[g][v].add_to(sum_wx + g * d + v * F::W);
+      }
+    }
+}
+
+template <class F, int G>
+static inline void dot_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                               const typename F::T* weights, double* sum_wx) {
+  using T = typename F::T;
+  if (k != G) {
+    if constexpr (G > 1) dot_product<F, G - 1>(in, begin, n, k, weights, sum_wx);
+    return;
+  }
+  constexpr int V = kProductVectors;
+  const T* x = in.x + begin * in.stride;
+  i64 j = 0;
+  for (; j + V * F::W <= in.d; j += V * F::W)
+    dot_product_tile<F, G, V, false>(x + j, in.stride, in.reference + j, n, weights, 0, in.d,
+                                     sum_wx + j);
+  for (; j + F::W <= in.d; j += F::W)
+    dot_product_tile<F, G, 1, false>(x + j, in.stride, in.reference + j, n, weights, 0, in.d,
+                                     sum_wx + j);
+  if (j < in.d)
+    dot_product_tile<F, G, 1, true>(x + j, in.stride, in.reference + j, n, weights,
+                                    static_cast<int>(in.d - j), in.d, sum_wx + j);
+}
