@@ -92,7 +92,7 @@ constexpr std::int64_t kRowProductMinD = 30;
 
 // Up to so many centroids of at least so many features are multiplied without panels (dots.inl).
 constexpr std::int64_t kDotMaxK = 4;
-constexpr std::int64_t kDotMinD = 128;
+constexpr std::int64_t kDotMinD = 32;
 
 // Exponents are clamped here: what is smaller adds nothing beside a row's largest term, and
 // denormal numbers are slow. Columns that live on such terms alone are redone exactly (rescue.cpp).
