@@ -131,6 +131,9 @@ def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
 
 
 def _check_alpha(alpha: ArrayLike, shape: tuple[int, ...]) -> Float64:
+    number: Any = alpha
+    if isinstance(number, float) and 0 < number < np.inf:  # what most calls pass, and fast
+        return np.full(shape, number)
     try:
         a = np.asarray(alpha, dtype=np.float64)
     except (TypeError, ValueError):

@@ -33,7 +33,8 @@ class CentredStatistics:
         """Eq. 39, (S, K, D); a column that sums to exactly zero keeps its centroid."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.reference + self.sum_wx / self.sum_w[..., None]
-        return np.where((self.sum_w == 0)[..., None], centroids, ratio)
+        empty = self.sum_w == 0
+        return np.where(empty[..., None], centroids, ratio) if empty.any() else ratio
 
     def __add__(self, other: CentredStatistics) -> CentredStatistics:
         """The sums over both sets of rows; both are about the same reference."""
