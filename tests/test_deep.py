@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EKMeans, HardKMeans
@@ -173,8 +174,24 @@ def test_images_of_other_kinds(fitted, tmp_path):
         Image.fromarray(image).save(tmp_path / f"{i:03}.png")
     folder = open_image_folder(tmp_path, image_size=16, channels=1)
     assert (fitted.predict(folder) == labels).all()
-    deep = small(warmup_epochs=1, epochs=1).fit(folder)
-    assert deep.labels_.shape == (90,)
+    deep = small(warmup_epochs=1, epochs=1)
+    assert deep.fit(folder).labels_.shape == (90,)
+    found = deep.fit(images).labels_
+    assert (deep.fit(torch.from_numpy(images)).labels_ == found).all()
+
+
+def test_images_that_are_all_equal_are_one_cluster():
+    images = np.repeat(bars()[0][:1], 20, axis=0)
+    with pytest.warns(ConvergenceWarning, match="only 1 of 3 centroids are distinct"):
+        deep = small(warmup_epochs=1, epochs=2, augment=lambda x: x).fit(images)
+    assert deep.n_clusters_effective_ == 1
+    assert (deep.labels_ == 0).all()
+
+
+@pytest.mark.parametrize("method", ["predict", "transform", "membership", "score", "encode"])
+def test_it_must_be_fitted(method):
+    with pytest.raises(NotFittedError):
+        getattr(small(), method)(bars()[0])
 
 
 def test_one_file_holds_encoder_and_clusters(fitted, tmp_path):
@@ -255,6 +272,12 @@ def test_an_augmentation_of_ones_own_is_used():
         ({"augment": False}, TypeError, "augment=False: must be True or a callable"),
         ({"model": "resnet"}, TypeError, "model is a str"),
         ({"image_size": 20}, ValueError, "image_size=20"),
+        ({"device": "gpu9"}, ValueError, "device='gpu9': "),
+        (
+            {"reconstruction_weight": 0, "contrastive_weight": 0},
+            ValueError,
+            "one must be above 0",
+        ),
     ],
 )
 def test_bad_parameters_are_named(changes, error, message):

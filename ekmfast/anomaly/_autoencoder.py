@@ -213,16 +213,17 @@ class AutoencoderDetector(Detector):
         return self._joined(self._parts(self._resized(X)))
 
     def _train(self, images: Any, seeds: NDArray[Any]) -> tuple[Any, Any]:
-        import torch
+        from ekmfast.autoencoder import pretrain
+        from ekmfast.autoencoder._new_model import new_model
 
-        from ekmfast.autoencoder import ConvAutoencoder, pretrain
-        from ekmfast.autoencoder._images import channels_of
-
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(seeds[0]))
-            model = ConvAutoencoder(
-                self.image_size, channels_of(images), self.latent_dim, n_classes=1, width=self.width
-            ).to(self.device)
+        model = new_model(
+            images,
+            int(seeds[0]),
+            self.device,
+            image_size=self.image_size,
+            latent_dim=self.latent_dim,
+            width=self.width,
+        )
         history = pretrain(
             model,
             images,

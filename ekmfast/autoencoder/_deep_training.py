@@ -160,7 +160,8 @@ def calibrated_codes(model: ConvAutoencoder, images: Images | DatasetImages) -> 
     of the images as they are: if (a - m) / s has mean u and variance v, then a has mean m + s u and
     variance s^2 v.
     """
-    codes: NDArray[np.float32] = encode(model, images)
+    given = encode(model, images)
+    codes = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given, np.float32)
     norm = model.encoder.code_norm
     mean, variance = codes.mean(axis=0, dtype=np.float64), codes.var(axis=0, dtype=np.float64)
     squared = norm.running_var.double().cpu().numpy() + norm.eps  # s^2

@@ -29,7 +29,8 @@ from ekmfast.autoencoder._deep_training import (
     calibrated_codes,
     train_clusters,
 )
-from ekmfast.autoencoder._images import as_images, channels_of
+from ekmfast.autoencoder._images import as_images
+from ekmfast.autoencoder._new_model import new_model
 from ekmfast.autoencoder._resize import resized
 from ekmfast.autoencoder._training_loop import Settings
 from ekmfast.autoencoder.encoding import encode
@@ -305,7 +306,8 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         -------
         labels : ndarray of shape (N,), int32
         """
-        return self.clusterer_.predict(self.encode(X))
+        codes = self.encode(X)
+        return self.clusterer_.predict(codes)
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Euclidean distance of each code to each centroid.
@@ -318,7 +320,8 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         -------
         distances : ndarray of shape (N, n_clusters), float32
         """
-        return self.clusterer_.transform(self.encode(X))
+        codes = self.encode(X)
+        return self.clusterer_.transform(codes)
 
     def membership(self, X: Any) -> NDArray[Any]:
         """Membership of each image in each cluster; rows sum to 1.
@@ -331,7 +334,8 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         -------
         p : ndarray of shape (N, n_clusters), float32
         """
-        return self.clusterer_.membership(self.encode(X))
+        codes = self.encode(X)
+        return self.clusterer_.membership(codes)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the objective of the codes: higher is better.
@@ -345,7 +349,8 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         -------
         score : float
         """
-        return self.clusterer_.score(self.encode(X))
+        codes = self.encode(X)
+        return self.clusterer_.score(codes)
 
     def _check_parameters(self) -> None:
         check_integer("n_clusters", self.n_clusters, 1)
@@ -365,6 +370,12 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         check_number("temperature", self.temperature, positive=True)
         for part in ("reconstruction_weight", "contrastive_weight", "clustering_weight"):
             check_number(part, getattr(self, part), positive=False)
+        learns = self.reconstruction_weight or self.contrastive_weight
+        if not learns and (self.warmup_epochs or not self.clustering_weight):
+            raise ValueError(
+                "reconstruction_weight and contrastive_weight are 0: one must be above 0, or there "
+                "must be a clustering_weight and warmup_epochs=0"
+            )
         if self.augment is not True and not callable(self.augment):
             raise TypeError(f"augment={self.augment!r}: must be True or a callable")
         if self.model is None:
@@ -383,18 +394,15 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         if self.model is not None:
             model: ConvAutoencoder = copy.deepcopy(self.model)
             return model
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            model = ConvAutoencoder(
-                self.image_size,
-                channels_of(images),
-                self.latent_dim,
-                n_classes=1,
-                width=self.width,
-                normalize_codes=True,
-            )
-        model.to(self.device)
-        return model
+        return new_model(
+            images,
+            seed,
+            self.device,
+            image_size=self.image_size,
+            latent_dim=self.latent_dim,
+            width=self.width,
+            normalize_codes=True,
+        )
 
 
 class _Clusters:
@@ -456,7 +464,8 @@ class _Clusters:
         if self.alpha == "auto" and self.fitted is not None:
             alpha, scale = "dvariance", self.multiple
         found = EKMeans(self.n_clusters, alpha=alpha, scale=scale, **start).fit(codes)
-        self.multiple = found.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
+        multiple = found.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
+        self.multiple = multiple or self.scale  # codes that are all equal have no scale
         return found
 
 
