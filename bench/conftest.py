@@ -1,13 +1,14 @@
-"""Shapes, data and the record of the machine that all benchmarks share."""
+"""Shapes, data, limits and the record of the machine that all benchmarks share."""
 
 import os
 import statistics
 
+import limits
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from ekmfast import show_config
+from ekmfast import _core, show_config
 
 N_THREADS = int(os.environ.get("EKMFAST_BENCH_THREADS", "2"))
 
@@ -35,7 +36,9 @@ class Problem:
         n, k, d = shape
         rng = np.random.default_rng(0)
         sizes = 1.0 / np.arange(1, k + 1)
-        means = 1.5 * rng.standard_normal((k, d), dtype=np.float32)
+        # Centres three standard deviations apart in any dimension: hard k-means, which is timed
+        # over some iterations, would be done in two of them if the clusters were well apart.
+        means = 1.5 * rng.standard_normal((k, d), dtype=np.float32) * np.sqrt(np.float32(2 / d))
         labels = rng.choice(k, size=n, p=sizes / sizes.sum())
         X = rng.standard_normal((n, d), dtype=np.float32)
         X += means[labels]
@@ -96,14 +99,50 @@ def same_threads():
 
 
 @pytest.fixture
+def isa(request):
+    """Run with the kernels of the instruction set that the test asks for."""
+    before = _core.isa()
+    _core.set_isa(request.param)
+    yield request.param
+    _core.set_isa(before)
+
+
+@pytest.fixture
+def record_share():
+    """Note what share of the machine's limits a time is: both limits measured then and there."""
+
+    def record(benchmark, problem, operations, numbers):
+        if benchmark.stats is None:  # under --benchmark-disable
+            return
+        isa, dtype = _core.isa(), str(problem.X.dtype)
+        seconds = benchmark.stats.stats.median
+        peak, bandwidth = limits.multiply_adds(isa, dtype, N_THREADS), limits.reads(isa, N_THREADS)
+        moved = numbers * problem.X.itemsize
+        benchmark.extra_info.update(
+            isa=isa,
+            dtype=dtype,
+            shape=problem.shape,
+            gflops=operations / seconds / 1e9,
+            gflops_limit=peak / 1e9,
+            share_of_gflops=operations / seconds / peak,
+            gb_s=moved / seconds / 1e9,
+            gb_s_limit=bandwidth / 1e9,
+            share_of_gb_s=moved / seconds / bandwidth,
+        )
+
+    return record
+
+
+@pytest.fixture
 def record_ratio(request):
     """Note ``peer time / our time`` of paired rounds, for the JSON and the closing summary."""
 
-    def record(benchmark, peer, shape, peer_times, our_times):
+    def record(benchmark, peer, problem, peer_times, our_times):
         ratios = sorted(p / o for p, o in zip(peer_times, our_times, strict=True))
         entry = {
             "peer": peer,
-            "shape": shape_id(shape),
+            "shape": shape_id(problem.shape),
+            "dtype": str(problem.X.dtype),
             "ratio_median": statistics.median(ratios),
             "ratio_min": ratios[0],
             "ratio_max": ratios[-1],
@@ -111,7 +150,7 @@ def record_ratio(request):
             "peer_ms": 1e3 * statistics.median(peer_times),
             "our_ms": 1e3 * statistics.median(our_times),
         }
-        benchmark.extra_info.update(entry)
+        benchmark.extra_info.setdefault("ratios", []).append(entry)
         request.config.stash.setdefault(RATIOS, []).append(entry)
 
     return record
@@ -121,10 +160,12 @@ def pytest_terminal_summary(terminalreporter, config):
     entries = config.stash.get(RATIOS, [])
     if not entries:
         return
-    terminalreporter.section(f"one iteration against peers, float32, {N_THREADS} threads")
-    line = "{:26} {:>12} {:>10} {:>9} {:>8}  {}"
+    terminalreporter.section(f"peer time / our time, {N_THREADS} threads")
+    line = "{:26} {:>12} {:8} {:>10} {:>9} {:>8}  {}"
     terminalreporter.write_line(
-        line.format("peer", "N x K x D", "peer ms", "ours ms", "ratio", "(least .. most, rounds)")
+        line.format(
+            "peer", "N x K x D", "", "peer ms", "ours ms", "ratio", "(least .. most, rounds)"
+        )
     )
     for e in entries:
         spread = f"({e['ratio_min']:.1f} .. {e['ratio_max']:.1f}, {e['rounds']})"
@@ -132,6 +173,7 @@ def pytest_terminal_summary(terminalreporter, config):
             line.format(
                 e["peer"],
                 e["shape"],
+                e["dtype"],
                 f"{e['peer_ms']:.1f}",
                 f"{e['our_ms']:.2f}",
                 f"{e['ratio_median']:.2f}",
