@@ -65,7 +65,8 @@ Real = Any  # np.float32 or np.float64, the class
 
 def fits_fused(dtype: Real, k: int, d: int) -> bool:
     """Whether a thread's registers hold K centroids of D features and the sums."""
-    return d <= FUSED_FEATURES[dtype] and fused_width(k, d) <= FUSED_SUMS[dtype]
+    crowded = max(2 * d - 16, 0)  # a row and the next one want registers too
+    return d <= FUSED_FEATURES[dtype] and fused_width(k, d) + crowded <= FUSED_SUMS[dtype]
 
 
 def _exp2(dtype: Real) -> Any:
