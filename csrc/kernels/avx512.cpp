@@ -75,6 +75,7 @@ struct F64 {
 constexpr int kTileCentroids = 8;
 constexpr int kProductCentroids = 6;
 constexpr int kProductVectors = 4;
+constexpr int kMaxShuffles = 24;  // measured: above, the transpose is faster
 
 #include "exp2.inl"
 #include "log2.inl"

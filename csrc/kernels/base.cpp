@@ -107,6 +107,7 @@ struct F64 {
 constexpr int kTileCentroids = 4;
 constexpr int kProductCentroids = 4;
 constexpr int kProductVectors = 3;
+constexpr int kMaxShuffles = 8;  // above, the transpose is faster
 
 #include "exp2.inl"
 #include "log2.inl"

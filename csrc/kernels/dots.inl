@@ -5,6 +5,7 @@
 // reads the same rows again, out of the cache.
 
 constexpr int kDotRows = 2;
+// Rows are as long as pages, at whose ends the processor's own prefetching stops.
 constexpr int kDotAhead = 4;  // rows
 
 static inline bool by_dots(i64 k, i64 d) {
@@ -18,16 +19,6 @@ static inline typename F::T sum_across(F vector) {
   for (int half = F::W / 2; half > 0; half /= 2)
     for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
   return lanes[0];
-}
-
-// Asks for `count` numbers that begin `ahead` numbers behind x. Rows are as long as pages, at whose
-// ends the processor's own prefetching stops. What lies behind the last row is asked for, not read.
-template <int count, class T>
-static inline void prefetch(const T* x, i64 ahead) {
-  const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(x) +
-                            static_cast<std::uintptr_t>(ahead) * sizeof(T);
-  for (std::size_t byte = 0; byte < count * sizeof(T); byte += 64)
-    __builtin_prefetch(reinterpret_cast<const void*>(at + byte), 0, 2);
 }
 
 // Scores of R rows with G centroids, and half their squared norms; t at [centroid][row of panel].
@@ -46,7 +37,7 @@ static inline void dot_tile(const typename F::T* x, i64 stride, const typename F
     const F centre = F::load(reference + j);
     F y[R];
     for (int r = 0; r < R; ++r) {
-      prefetch<F::W>(x + r * stride + j, kDotAhead * stride);
+      prefetch(x + r * stride + j, kDotAhead * stride, F::W);
       y[r] = F::load(x + r * stride + j) - centre;
       norm[r] = F::fma(y[r], y[r], norm[r]);
     }
