@@ -66,6 +66,7 @@ def initial_centroids(
     random_state: np.random.RandomState,
     n_threads: int = 1,
     backend: SeedingBackend | None = None,
+    itemsize: int | None = None,
 ) -> Float64:
     """Starting centroids (n_init, K, D) in float64; ``backend`` holds X, by default on the CPU."""
     if not isinstance(init, str):
@@ -78,7 +79,7 @@ def initial_centroids(
         return backend.take(np.stack(rows))
     rules = [MIXTURE[i % len(MIXTURE)] if init == "auto" else init for i in range(n_init)]
     seeds = np.empty((n_init, n_clusters, X.shape[1]))
-    resolution = OBJECTIVE_RESOLUTION[X.dtype.itemsize]
+    resolution = OBJECTIVE_RESOLUTION[itemsize or X.dtype.itemsize]
     for rule in dict.fromkeys(rules):
         chosen = [i for i, r in enumerate(rules) if r == rule]
         seeds[chosen] = _seeds(

@@ -16,7 +16,7 @@ logger = logging.getLogger("ekmfast")
 
 def is_cuda_array(X: Any) -> bool:
     """Whether X lies on a card, by what it offers; nothing is imported or touched."""
-    if hasattr(X, "__cuda_array_interface__"):
+    if hasattr(X, "__cuda_array_interface__") or hasattr(X, "__cuda_ndarray__"):
         return True
     device = getattr(X, "__dlpack_device__", None)
     return device is not None and int(device()[0]) in (2, 13)  # CUDA, CUDA managed
@@ -44,6 +44,21 @@ def cuda_status() -> str | None:
     except Exception as error:  # of the driver, which has its own classes of them
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return None
+
+
+def describe_card() -> str:
+    """The card that ``device='cuda'`` takes, or why there is none."""
+    missing = cuda_status()
+    if missing is not None:
+        return f"none: {missing}"
+    from numba import cuda
+    from numba.cuda.core import config
+
+    if config.ENABLE_CUDASIM:
+        return "none: Numba simulates one"
+    device = cuda.get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    return "{} (compute capability {}.{})".format(name, *device.compute_capability)
 
 
 def check_device(device: Any) -> None:

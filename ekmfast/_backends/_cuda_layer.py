@@ -8,6 +8,7 @@ through shared memory.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -170,3 +171,20 @@ def host(array: Any) -> np.ndarray[Any, Any]:
     if stream:
         stream.synchronize()
     return np.asarray(array.copy_to_host())
+
+
+def view(X: Any) -> Any:
+    """Numba's view of what offers ``__cuda_array_interface__``, or is Numba's own."""
+    if hasattr(X, "__cuda_ndarray__"):
+        return X
+    if not SIMULATED:
+        return cuda.as_cuda_array(X)
+    holder = type("Holder", (), {"__array_interface__": X.__cuda_array_interface__, "X": X})()
+    return cuda.to_device(np.asarray(holder), copy=False)
+
+
+def free_memory() -> int:
+    """Bytes of the card that are free, at most what EKMFAST_CUDA_MEMORY says."""
+    limit = os.environ.get("EKMFAST_CUDA_MEMORY")
+    free = 1 << 40 if SIMULATED else int(cuda.current_context().get_memory_info().free)
+    return free if limit is None else min(free, int(limit))
