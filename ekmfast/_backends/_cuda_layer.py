@@ -52,8 +52,17 @@ def run_on(stream: Any) -> None:
 
 def launch(compiled: Kernel, blocks: int, *arguments: Any) -> None:
     """Start ``blocks`` blocks of THREADS threads."""
+    if blocks == 0:
+        return
     if not SIMULATED:
-        compiled[blocks, THREADS, current_stream()](*arguments)
+        # Numba warns of small grids, which is how small data look.
+        before = config.CUDA_LOW_OCCUPANCY_WARNINGS
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+        try:
+            configured = compiled[blocks, THREADS, current_stream()]
+        finally:
+            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+        configured(*arguments)
         return
     with warnings.catch_warnings():  # a card does not warn of NaN, infinity and overflow either
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -20,6 +20,9 @@ import numpy as np
 from . import _cuda_kernels as kernels
 from ._cuda_layer import SIMULATED, current_stream, launch
 
+# Tensors that TorchProduct keeps: those of a chunk and of a last, shorter one, with some room.
+KEPT_VIEWS = 16
+
 PRODUCTS = ("torch", "cupy", "own")
 
 
@@ -66,7 +69,19 @@ class TorchProduct:
 
         self.torch = torch
         self.tf32 = os.environ.get("EKMFAST_CUDA_TF32") == "1"
-        self.view = view or (lambda array: torch.as_tensor(array, device="cuda"))
+        self._make = view or (lambda array: torch.as_tensor(array, device="cuda"))
+        self._views: dict[int, tuple[Any, Any]] = {}
+
+    def view(self, array: Any) -> Any:
+        """The array as a tensor; the last ones are kept, for making one takes as long as a launch.
+
+        An array that is kept cannot hand its id to another.
+        """
+        if id(array) not in self._views:
+            if len(self._views) >= KEPT_VIEWS:
+                self._views.clear()
+            self._views[id(array)] = array, self._make(array)
+        return self._views[id(array)][1]
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ class Rows(Protocol):
     d: int
     dtype: Any  # np.float32 or np.float64, the class
     weighted: bool
+    dense: bool  # whether nothing lies between the rows
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
         """Yield (first row, rows (m, D), weights (m,) or a single 1) on the card, in order."""
@@ -48,6 +49,7 @@ class ResidentRows:
         self.n, self.d = X.shape
         self.dtype = np.dtype(X.dtype).type
         self.weighted = sample_weight is not None
+        self.dense = bool(X.is_c_contiguous())
         self.s = upload(np.ones(1, self.dtype)) if sample_weight is None else sample_weight
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
@@ -86,6 +88,8 @@ class StreamedRows:
     by a stream of its own. Kernels run on a third stream, since the default one waits for all
     others and would have copies wait for kernels.
     """
+
+    dense = True
 
     def __init__(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> None:
         self.X, self.sample_weight = X, sample_weight

@@ -79,6 +79,14 @@ class Buffers:
         self.sums = empty((tiles, 2 * width), np.float64)
         self.costs = empty((tiles, 2 * n_problems), np.float64)
         self.products = empty((self.rows // DEPTH, width, d), dtype)
+        self._cuts: dict[int, tuple[Any, Any, Any]] = {}
+
+    def cut(self, rows: int) -> tuple[Any, Any, Any]:
+        """The first rows of Y and scores, and their products; made once, for it takes time."""
+        if rows not in self._cuts:
+            parts = self.Y[:rows], self.scores[:rows], self.products[: rows // DEPTH]
+            self._cuts[rows] = parts
+        return self._cuts[rows]
 
 
 class CudaBackend:
@@ -189,7 +197,7 @@ class CudaBackend:
         if self.rows.n == 0:
             return np.zeros((S, k, d)), np.zeros((S, k)), np.zeros((S, k)), np.zeros(S)
         c = self._prepared(dtype, centroids, alpha, self._scale(centroids, alpha, dtype))
-        if dtype is self.rows.dtype and kernels.fits_fused(dtype, k, d):
+        if self.rows.dense and dtype is self.rows.dtype and kernels.fits_fused(dtype, k, d):
             sums = self._sum_fused(dtype, c, k)
             wx, w = sums[:, : k * d], sums[:, k * d : k * d + k]
             p, norm, cost = sums[:, k * d + k : -2], sums[:, -2], sums[:, -1]
@@ -249,10 +257,10 @@ class CudaBackend:
         totals = upload(np.zeros(width * d + 2 * width + 2 * S))
         for at in self._weighed(dtype, c, k):
             b, m = at.buffers, at.rows
-            batches = m // DEPTH
-            self.product.sums(b.scores[:m], b.Y[:m], DEPTH, b.products[:batches])
+            Y, scores, products = b.cut(m)
+            self.product.sums(scores, Y, DEPTH, products)
             launch(kernels.add_chunk(), _ceil(totals.shape[0], THREADS),
-                   b.products.reshape(b.products.shape[0], width * d), batches, b.sums, b.costs,
+                   b.products.reshape(b.products.shape[0], width * d), m // DEPTH, b.sums, b.costs,
                    m // TILE, totals)  # fmt: skip
         return host(totals)
 
@@ -272,7 +280,8 @@ class CudaBackend:
                 m = _ceil(min(b.rows, n - at), DEPTH) * DEPTH
                 launch(kernels.prepare(dtype), m // per_block, X, np.int64(at), np.int64(n),
                        reference, b.Y, b.half_norm)  # fmt: skip
-                self.product.scores(b.Y[:m], centroids, b.scores[:m])
+                Y, scores, _ = b.cut(m)
+                self.product.scores(Y, centroids, scores)
                 yield Chunk(b, m, start, at, X, s)
 
     def _weighed(self, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]:
