@@ -123,8 +123,9 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
         """X where it comes in blocks, None where it is an array."""
         if is_cuda_array(X):
             return None
-        if isinstance(X, np.ndarray) and choose(self.device, X, self._work(X))[0] == "cuda":
-            return None  # a memory map too: the card reads it in segments
+        on_disk = isinstance(X, np.memmap) and self.device != "cpu"
+        if on_disk and choose(self.device, X, self._work(X))[0] == "cuda":
+            return None  # the card reads it in segments
         blocks = as_blocks(X)
         if blocks is None:
             return None

@@ -2,6 +2,7 @@
 """Estimators and functions on CUDA arrays: run as test_cuda.py is."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -181,3 +182,22 @@ def test_other_methods_and_features(data):
         model.transform(OnCard(data))
     with pytest.raises(ValueError, match="X has 3 features, but EKMeans is expecting 2"):
         model.predict(OnCard(np.zeros((4, 3))))
+
+
+def test_labels_on_the_card_are_saved(data, tmp_path):
+    model = EKMeans(3, alpha=1.0, n_init=1, max_iter=2, tol=1.0, random_state=0, device="cuda")
+    model.fit(OnCard(data))
+    ekmfast.save(model, tmp_path / "model.npz")
+    loaded = ekmfast.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.labels_, model.labels_.copy_to_host())
+
+
+def test_dlpack_alone_needs_a_library(data, monkeypatch):
+    class ByDlpack:
+        def __dlpack_device__(self):
+            return 2, 0
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(TypeError, match="X offers DLPack alone, for which torch or CuPy is needed"):
+        ekmfast.assign(ByDlpack(), data[:2])

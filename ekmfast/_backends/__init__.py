@@ -22,6 +22,13 @@ def is_cuda_array(X: Any) -> bool:
     return device is not None and int(device()[0]) in (2, 13)  # CUDA, CUDA managed
 
 
+def to_host(X: Any) -> Any:
+    """A copy on the host of an array on a card."""
+    from ._cuda_layer import host, view
+
+    return host(view(X))
+
+
 @lru_cache(1)
 def cuda_status() -> str | None:
     """Why no card can be used here, or None if one can."""

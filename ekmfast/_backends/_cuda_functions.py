@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import cuda_status, is_cuda_array
+from . import cuda_status, is_cuda_array, to_host
 from .cpu import CentredStatistics
 
 Float64 = NDArray[np.float64]
@@ -83,11 +83,8 @@ def backend_of(
 
 def weight_on_host(sample_weight: Any) -> Any:
     """A weight that lies on a card, copied; others as they are."""
-    if sample_weight is None or not is_cuda_array(sample_weight):
-        return sample_weight
-    from ._cuda_layer import host, view
-
-    return host(view(sample_weight))
+    on_card = sample_weight is not None and is_cuda_array(sample_weight)
+    return to_host(sample_weight) if on_card else sample_weight
 
 
 def explain_not_finite(X: Any) -> None:
