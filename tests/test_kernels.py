@@ -229,6 +229,37 @@ def test_within_the_error_bound_of_the_oracle(k, d, dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("alpha", [300.0, 1000.0])
+@pytest.mark.parametrize(("n", "k", "d"), [(1000, 16, 30), (400, 33, 64), (200, 17, 300)])
+def test_nearly_hard_weights_within_the_bound(n, k, d, alpha, dtype, isa):
+    """Most weights are idle, so rows are gathered (gather.inl), whatever they weigh."""
+    X, C = data(n, k, d, dtype)
+    C[-1] += 2 / np.sqrt(d)  # a column of small weights alone
+    rng = np.random.default_rng(n)
+    s = (10.0 ** rng.uniform(-6, 6, size=n)).astype(dtype)
+    s[rng.random(n) < 0.1] = 0
+    oracle = Oracle(X, C, alpha, s)
+    share = np.abs(oracle.weights) / np.abs(oracle.weights).max(0)
+    assert (share > 2.0**-32).mean() < 0.3
+    sums = ekm_statistics(X, C, alpha, sample_weight=s)
+    for name in ("sum_wx", "sum_w", "sum_p", "objective"):
+        within(getattr(sums, name), getattr(oracle, name), getattr(oracle, name + "_error"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mostly_zero_weights_keep_small_columns(dtype, isa):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 70)).astype(dtype)
+    W = (rng.random((500, 20)) * (rng.random((500, 20)) < 0.05)).astype(dtype)
+    W[:, 3] *= dtype(1e-30)
+    W[:, 4] *= -1
+    XL, WL = X.astype(LD), W.astype(LD)
+    # About 25 terms a column of one sign, of size up to 6.
+    bound = 4 * 5 * np.finfo(dtype).eps * 6
+    within(update_centroids(X, W), _reference.update(XL, WL), bound)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "wrong",
     ["no half", "no tilt", "tilt of d", "sample weight left out", "alpha 1e-3 off"],

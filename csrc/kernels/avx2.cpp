@@ -10,6 +10,8 @@
 
 namespace {
 
+#include "compress.inl"
+
 struct F32 {
   using T = float;
   using V = __m256;
@@ -37,8 +39,12 @@ struct F32 {
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
     return {_mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ))};
   }
-  static bool any_greater(F32 a, F32 b) {
-    return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)) != 0;
+  // bit l is a > b in lane l
+  static unsigned greater_bits(F32 a, F32 b) {
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)));
+  }
+  static void compress(F32 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    compress_lanes(a, bits, first, values, numbers);
   }
   friend F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -82,8 +88,11 @@ struct F64 {
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) {
     return {_mm256_blendv_pd(y.v, x.v, _mm256_cmp_pd(a.v, b.v, _CMP_GT_OQ))};
   }
-  static bool any_greater(F64 a, F64 b) {
-    return _mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_GT_OQ)) != 0;
+  static unsigned greater_bits(F64 a, F64 b) {
+    return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_GT_OQ)));
+  }
+  static void compress(F64 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    compress_lanes(a, bits, first, values, numbers);
   }
   friend F64 operator+(F64 a, F64 b) { return {_mm256_add_pd(a.v, b.v)}; }
   friend F64 operator-(F64 a, F64 b) { return {_mm256_sub_pd(a.v, b.v)}; }
@@ -97,6 +106,7 @@ constexpr int kTileCentroids = 4;
 constexpr int kProductCentroids = 4;
 constexpr int kProductVectors = 3;
 constexpr int kMaxShuffles = 8;  // above, the transpose is faster
+constexpr int kGatherMinD = 64;  // below, gathering nearly hard weights is slower
 
 #include "exp2.inl"
 #include "log2.inl"

@@ -31,7 +31,16 @@ struct F32 {
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
     return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
   }
-  static bool any_greater(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
+  // bit l is a > b in lane l
+  static unsigned greater_bits(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+  // The lanes named in bits, packed, and their numbers counted from `first`; W of both are written.
+  static void compress(F32 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    const __mmask16 m = static_cast<__mmask16>(bits);
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(m, a.v));
+    _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(
+                                     m, _mm512_add_epi32(lane, _mm512_set1_epi32(first))));
+  }
   friend F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
   friend F32 operator*(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -63,7 +72,15 @@ struct F64 {
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) {
     return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
   }
-  static bool any_greater(F64 a, F64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
+  static unsigned greater_bits(F64 a, F64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_GT_OQ); }
+  static void compress(F64 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    const __mmask8 m = static_cast<__mmask8>(bits);
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm512_storeu_pd(values, _mm512_maskz_compress_pd(m, a.v));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(numbers),
+                        _mm256_maskz_compress_epi32(
+                            m, _mm256_add_epi32(lane, _mm256_set1_epi32(first))));
+  }
   friend F64 operator+(F64 a, F64 b) { return {_mm512_add_pd(a.v, b.v)}; }
   friend F64 operator-(F64 a, F64 b) { return {_mm512_sub_pd(a.v, b.v)}; }
   friend F64 operator*(F64 a, F64 b) { return {_mm512_mul_pd(a.v, b.v)}; }
@@ -76,6 +93,7 @@ constexpr int kTileCentroids = 8;
 constexpr int kProductCentroids = 6;
 constexpr int kProductVectors = 4;
 constexpr int kMaxShuffles = 24;  // measured: above, the transpose is faster
+constexpr int kGatherMinD = 30;    // measured: below, gathering nearly hard weights is slower
 
 #include "exp2.inl"
 #include "log2.inl"

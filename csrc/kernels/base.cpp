@@ -11,6 +11,8 @@
 
 namespace {
 
+#include "compress.inl"
+
 typedef float f32x4 __attribute__((vector_size(16)));
 typedef std::int32_t i32x4 __attribute__((vector_size(16)));
 typedef double f64x2 __attribute__((vector_size(16)));
@@ -52,9 +54,13 @@ struct F32 {
     return {__builtin_convertvector(reinterpret_cast<i32x4>(a.v) >> 23, V) - all(127).v};
   }
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) { return {select(a.v > b.v, x.v, y.v)}; }
-  static bool any_greater(F32 a, F32 b) {
-    const i32x4 m = a.v > b.v;
-    return (m[0] | m[1] | m[2] | m[3]) != 0;
+  // bit l is a > b in lane l
+  static unsigned greater_bits(F32 a, F32 b) {
+    const i32x4 m = (a.v > b.v) & i32x4{1, 2, 4, 8};
+    return static_cast<unsigned>(m[0] | m[1] | m[2] | m[3]);
+  }
+  static void compress(F32 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    compress_lanes(a, bits, first, values, numbers);
   }
   friend F32 operator+(F32 a, F32 b) { return {a.v + b.v}; }
   friend F32 operator-(F32 a, F32 b) { return {a.v - b.v}; }
@@ -91,9 +97,12 @@ struct F64 {
     return {__builtin_convertvector(reinterpret_cast<i64x2>(a.v) >> 52, V) - all(1023).v};
   }
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) { return {select(a.v > b.v, x.v, y.v)}; }
-  static bool any_greater(F64 a, F64 b) {
-    const i64x2 m = a.v > b.v;
-    return (m[0] | m[1]) != 0;
+  static unsigned greater_bits(F64 a, F64 b) {
+    const i64x2 m = (a.v > b.v) & i64x2{1, 2};
+    return static_cast<unsigned>(m[0] | m[1]);
+  }
+  static void compress(F64 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    compress_lanes(a, bits, first, values, numbers);
   }
   friend F64 operator+(F64 a, F64 b) { return {a.v + b.v}; }
   friend F64 operator-(F64 a, F64 b) { return {a.v - b.v}; }
@@ -108,6 +117,7 @@ constexpr int kTileCentroids = 4;
 constexpr int kProductCentroids = 4;
 constexpr int kProductVectors = 3;
 constexpr int kMaxShuffles = 8;  // above, the transpose is faster
+constexpr int kGatherMinD = 64;  // below, gathering nearly hard weights is slower
 
 #include "exp2.inl"
 #include "log2.inl"

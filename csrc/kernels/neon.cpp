@@ -11,6 +11,8 @@
 
 namespace {
 
+#include "compress.inl"
+
 struct F32 {
   using T = float;
   using V = float32x4_t;
@@ -39,7 +41,14 @@ struct F32 {
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) {
     return {vbslq_f32(vcgtq_f32(a.v, b.v), x.v, y.v)};
   }
-  static bool any_greater(F32 a, F32 b) { return vmaxvq_u32(vcgtq_f32(a.v, b.v)) != 0; }
+  // bit l is a > b in lane l
+  static unsigned greater_bits(F32 a, F32 b) {
+    const std::uint32_t bit[W] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(vcgtq_f32(a.v, b.v), vld1q_u32(bit)));
+  }
+  static void compress(F32 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    compress_lanes(a, bits, first, values, numbers);
+  }
   friend F32 operator+(F32 a, F32 b) { return {vaddq_f32(a.v, b.v)}; }
   friend F32 operator-(F32 a, F32 b) { return {vsubq_f32(a.v, b.v)}; }
   friend F32 operator*(F32 a, F32 b) { return {vmulq_f32(a.v, b.v)}; }
@@ -76,9 +85,12 @@ struct F64 {
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) {
     return {vbslq_f64(vcgtq_f64(a.v, b.v), x.v, y.v)};
   }
-  static bool any_greater(F64 a, F64 b) {
+  static unsigned greater_bits(F64 a, F64 b) {
     const uint64x2_t m = vcgtq_f64(a.v, b.v);
-    return (vgetq_lane_u64(m, 0) | vgetq_lane_u64(m, 1)) != 0;
+    return static_cast<unsigned>((vgetq_lane_u64(m, 0) & 1) | (vgetq_lane_u64(m, 1) & 2));
+  }
+  static void compress(F64 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
+    compress_lanes(a, bits, first, values, numbers);
   }
   friend F64 operator+(F64 a, F64 b) { return {vaddq_f64(a.v, b.v)}; }
   friend F64 operator-(F64 a, F64 b) { return {vsubq_f64(a.v, b.v)}; }
@@ -92,6 +104,7 @@ constexpr int kTileCentroids = 8;
 constexpr int kProductCentroids = 6;
 constexpr int kProductVectors = 4;
 constexpr int kMaxShuffles = 8;  // above, the transpose is faster
+constexpr int kGatherMinD = 64;  // below, gathering nearly hard weights is slower
 
 #include "exp2.inl"
 #include "log2.inl"

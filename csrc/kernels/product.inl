@@ -113,10 +113,15 @@ static inline void lane_group(int g, const typename F::T* panels, i64 d, i64 n_p
   }
 }
 
+// least_sample_weight is the block's, or 0 where the weights are a caller's, who may mean small ones.
 template <class F>
-static void product(i64 d, i64 n_padded, i64 k, const Scratch<F>& s, double* sum_wx) {
+static void product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weight,
+                    const Scratch<F>& s, double* sum_wx) {
   constexpr int P = panel_rows<F>();
   const bool by_rows = d >= kRowProductMinD;
+  if (by_rows && d >= kGatherMinD && k >= kSparseMinK &&
+      is_sparse<F>(k, s.weights, least_sample_weight))
+    return sparse_product<F>(d, n_padded, k, least_sample_weight, s, sum_wx);
   for (i64 i = 0; i < k; i += kProductCentroids) {
     const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
     if (by_rows)

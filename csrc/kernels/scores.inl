@@ -68,7 +68,7 @@ static inline void squared_distances(const typename F::T* panel, i64 d,
     d2[v] = norm[v] - F::load(t + i * P + v * F::W);
     lost = F::max(lost, F::fma(norm[v] + own, share, F::all(0) - d2[v]));
   }
-  if (!F::any_greater(lost, F::all(0))) return;
+  if (!F::greater_bits(lost, F::all(0))) return;
   const i64 first = i / kTileCentroids * kTileCentroids;
   const i64 width = c.k - first < kTileCentroids ? c.k - first : kTileCentroids;
   const T* scaled = c.tiles + first * d + (i - first);

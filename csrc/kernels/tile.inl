@@ -1,5 +1,5 @@
 // The body that all instruction sets share, included inside an anonymous namespace after F32, F64
-// (vectors), kTileCentroids, kProductCentroids and kProductVectors.
+// (vectors) and the constants of the instruction set, kTileCentroids to kGatherMinD.
 //
 // A block of rows goes through four stages, a file each, all in cache:
 //   pack      centre the rows and lay them out in panels [feature][3 vectors of samples], so that
@@ -56,6 +56,9 @@ static inline i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * uni
 // ---------------------------------------------------------------------------------------------
 // Scratch: a bump allocator over the caller's buffer. The same function lays it out and sizes it.
 
+// gather.inl writes whole vectors of at most 16 lanes to the end of the two lists.
+constexpr i64 kPickedSpare = 16;
+
 template <class F>
 struct Scratch {
   using T = typename F::T;
@@ -67,6 +70,8 @@ struct Scratch {
   T* half_norm;       // [row] 1/2 ||y||^2
   T* sum_w;           // [k][W] lanes of sum s w
   T* sum_p;           // [k][W] lanes of sum s p
+  std::int32_t* picked;  // [row] rows that matter to one centroid, and their weights
+  T* picked_weights;
   i64 d_padded;
   i64 bytes;
 
@@ -82,19 +87,23 @@ struct Scratch {
     half_norm = take(base, n);
     sum_w = take(base, k * F::W);
     sum_p = take(base, k * F::W);
+    picked = take<std::int32_t>(base, n + kPickedSpare);
+    picked_weights = take(base, n + kPickedSpare);
   }
 
  private:
-  T* take(void* base, i64 count) {
+  template <class U = T>
+  U* take(void* base, i64 count) {
     const i64 at = bytes;
-    bytes = round_up(bytes + count * static_cast<i64>(sizeof(T)), 64);
-    return base ? reinterpret_cast<T*>(static_cast<char*>(base) + at) : nullptr;
+    bytes = round_up(bytes + count * static_cast<i64>(sizeof(U)), 64);
+    return base ? reinterpret_cast<U*>(static_cast<char*>(base) + at) : nullptr;
   }
 };
 
 #include "pack.inl"
 #include "scores.inl"
 #include "weigh.inl"
+#include "gather.inl"
 #include "product.inl"
 #include "dots.inl"
 #include "closest.inl"
@@ -105,6 +114,14 @@ struct Scratch {
 template <class F>
 static i64 scratch_bytes(i64 block_rows, i64 d, i64 k) {
   return Scratch<F>(nullptr, block_rows, d, k).bytes;
+}
+
+// The smallest positive one; infinity if there is none.
+template <class T>
+static T least_positive(const T* values, i64 n) {
+  T least = T(__builtin_huge_valf());
+  for (i64 i = 0; i < n; ++i) least = values[i] > 0 && values[i] < least ? values[i] : least;
+  return least;
 }
 
 template <class F, Weighting W>
@@ -120,6 +137,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     pack_weights<F>(rows, begin, n, n_padded, s);
   else
     pack<F>(rows, begin, n, n_padded, s);
+  const T least = least_positive(s.sample_weight, n);
   for (i64 problem = 0; problem < n_problems; ++problem) {
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
@@ -159,7 +177,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     if (dots)
       dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, out.sum_wx);
     else
-      product<F>(d, n_padded, k, s, out.sum_wx);
+      product<F>(d, n_padded, k, least, s, out.sum_wx);
   }
 }
 
@@ -238,7 +256,7 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
       sums.sum_w[j] += static_cast<double>(w[j]);
     }
   }
-  product<F>(d, n_padded, k, s, sums.sum_wx);
+  product<F>(d, n_padded, k, T(0), s, sums.sum_wx);
 }
 
 template <class F>

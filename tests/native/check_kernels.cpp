@@ -39,6 +39,8 @@ void report(const char* isa, const char* what, const Worst& worst, double tolera
               worst.error, bad ? "  TOO LARGE" : "");
 }
 
+std::size_t size(i64 count) { return static_cast<std::size_t>(count); }
+
 template <class T>
 struct Problem {
   i64 n, k, d;
@@ -91,7 +93,6 @@ struct Errors {
 template <class T>
 void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
   const i64 n = problem.n, k = problem.k, d = problem.d;
-  const auto size = [](i64 count) { return static_cast<std::size_t>(count); };
   const auto samples = problem.samples();
   std::vector<T> reference(size(d));
   ekmfast::find_reference(samples, reference.data());
@@ -170,6 +171,33 @@ void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
   }
 }
 
+// Weights of which one in twenty is not zero: rows are gathered.
+template <class T>
+void check_sparse(const Problem<T>& problem, Errors<T>& errors) {
+  const i64 n = problem.n, k = problem.k, d = problem.d;
+  std::mt19937 random(7);
+  std::uniform_real_distribution<double> uniform(0, 20);
+  std::vector<T> weights(size(n * k)), reference(size(d));
+  for (T& w : weights) {
+    const double drawn = uniform(random);
+    w = static_cast<T>(drawn < 1 ? drawn - 0.5 : 0);
+  }
+  Vector wx(size(k * d)), sum_w(size(k));
+  ekmfast::accumulate(problem.samples(), weights.data(), k, reference.data(), 1, wx.data(),
+                      sum_w.data());
+  for (i64 j = 0; j < k; ++j)
+    for (i64 f = 0; f < d; ++f) {
+      double want = 0, scale = 1;
+      for (i64 i = 0; i < n; ++i) {
+        const double term = static_cast<double>(weights[size(i * k + j)]) *
+                            static_cast<double>(problem.x[size(i * d + f)]);
+        want += term;
+        scale += std::fabs(term);
+      }
+      errors.accumulated.take(wx[size(j * d + f)], want, scale);
+    }
+}
+
 template <class T>
 void check_all(const char* isa) {
   Errors<T> errors;
@@ -181,6 +209,10 @@ void check_all(const char* isa) {
   for (const auto& shape : shapes)
     for (int n_threads : {1, 2})
       check<T>(Problem<T>(shape[0], shape[1], shape[2], ++seed), n_threads, errors);
+  const i64 sparse_shapes[][3] = {{500, 17, 30}, {97, 16, 65}, {1, 16, 64}, {333, 20, 140},
+                                  {48, 16, 257}};
+  for (const auto& shape : sparse_shapes)
+    check_sparse<T>(Problem<T>(shape[0], shape[1], shape[2], ++seed), errors);
   report<T>(isa, "sums", errors.sums, kTolerance<T>);
   report<T>(isa, "objective", errors.objective, kTolerance<T>);
   report<T>(isa, "weights", errors.weights, kTolerance<T>);

@@ -1,0 +1,129 @@
+// Stage 4 for nearly hard weights: most of a column is nothing beside its largest weight, and each
+// centroid gathers the rows that matter to it.
+
+// A weight is idle below this share of its column's largest in the block: all idle ones together
+// are no more than the rounding of T. A share of the column's own, not of the row's: a centroid far
+// from everything keeps its ratio.
+template <class T>
+constexpr T kIdleShare = sizeof(T) == 4 ? T(0x1p-32) : T(0x1p-62);
+
+// And where the exponent was clamped, |w| <= s 2^clamp (1 + ln2 |clamp|): columns that consist of
+// such weights alone are redone (rescue.cpp), to the others they add nothing.
+template <class T>
+constexpr T kIdleWeight = sizeof(T) == 4 ? T(0x1p-93) : T(0x1p-890);
+static_assert(kMinExponent<float> == -100 && kMinExponent<double> == -900, "kIdleWeight");
+
+// Gathering reads a row for one centroid, where the tiles read it for kProductCentroids.
+constexpr double kSparseBelow = 0.3;
+constexpr i64 kSparseMinK = 16;
+
+template <class F>
+static inline F magnitude(F a) {
+  return F::max(a, F::all(0) - a);
+}
+
+// Largest |w| over n_padded rows of one column; weights at [panel][k][panel_rows].
+template <class F>
+static inline typename F::T largest(const typename F::T* weights, i64 n_padded, i64 k) {
+  constexpr int P = panel_rows<F>();
+  F top = F::all(0);
+  for (i64 p = 0; p < n_padded; p += P)
+    for (int v = 0; v < P; v += F::W) top = F::max(top, magnitude(F::load(weights + p * k + v)));
+  typename F::T lanes[F::W], result = 0;
+  top.store(lanes);
+  for (int l = 0; l < F::W; ++l) result = lanes[l] > result ? lanes[l] : result;
+  return result;
+}
+
+// Up to which |w| a weight is idle in n_padded rows of a column.
+template <class F>
+static inline F idle_bound(const typename F::T* column, i64 n_padded, i64 k,
+                           typename F::T least_sample_weight) {
+  using T = typename F::T;
+  return F::max(F::all(largest<F>(column, n_padded, k) * kIdleShare<T>),
+                F::all(least_sample_weight * kIdleWeight<T>));
+}
+
+// Whether so few weights matter that gathering pays, judged by the block's first panel.
+template <class F>
+static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_sample_weight) {
+  constexpr int P = panel_rows<F>();
+  i64 count = 0;
+  for (i64 i = 0; i < k; ++i) {
+    const F bound = idle_bound<F>(weights + i * P, P, k, least_sample_weight);
+    for (int v = 0; v < P; v += F::W)
+      count += __builtin_popcount(
+          F::greater_bits(magnitude(F::load(weights + i * P + v)), bound));
+  }
+  return static_cast<double>(count) < kSparseBelow * static_cast<double>(k * P);
+}
+
+// V vectors of features, U rows at a time so that sums do not wait for one another.
+template <class F, int V, int U>
+static inline void gather_tile(const typename F::T* rows, i64 d_padded, const std::int32_t* picked,
+                               const typename F::T* weights, i64 count, double* out, i64 width) {
+  F acc[U][V];
+  for (int u = 0; u < U; ++u)
+    for (int v = 0; v < V; ++v) acc[u][v] = F::all(0);
+  for (i64 i = 0; i < count; i += U)
+    for (int u = 0; u < U; ++u) {
+      const typename F::T* y = rows + picked[i + u] * d_padded;
+      const F w = F::all(weights[i + u]);
+      for (int v = 0; v < V; ++v) acc[u][v] = F::fma(w, F::load(y + v * F::W), acc[u][v]);
+    }
+  for (int v = 0; v < V; ++v) {
+    for (int u = 1; u < U; ++u) acc[0][v] = acc[0][v] + acc[u][v];
+    if (width >= (v + 1) * F::W) {
+      acc[0][v].add_to(out + v * F::W);
+    } else {
+      double lanes[F::W] = {};
+      acc[0][v].add_to(lanes);
+      for (i64 l = 0; v * F::W + l < width; ++l) out[v * F::W + l] += lanes[l];
+    }
+  }
+}
+
+constexpr int kGatherVectors = 8;
+constexpr int kGatherUnit = 4;  // rows that gather_tile may take at a time
+
+template <class F, int V>
+static inline void gather_narrow(int vectors, const typename F::T* rows, i64 d_padded,
+                                 const std::int32_t* picked, const typename F::T* weights,
+                                 i64 count, double* out, i64 width) {
+  if (vectors == V)
+    return gather_tile<F, V, (V > 4 ? 1 : V > 2 ? 2 : kGatherUnit)>(rows, d_padded, picked, weights,
+                                                                   count, out, width);
+  if constexpr (V > 1)
+    gather_narrow<F, V - 1>(vectors, rows, d_padded, picked, weights, count, out, width);
+}
+
+template <class F>
+static void sparse_product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weight,
+                           const Scratch<F>& s, double* sum_wx) {
+  using T = typename F::T;
+  constexpr int P = panel_rows<F>();
+  for (i64 i = 0; i < k; ++i) {
+    const T* column = s.weights + i * P;
+    const F bound = idle_bound<F>(column, n_padded, k, least_sample_weight);
+    i64 count = 0;
+    for (i64 p = 0; p < n_padded; p += P)
+      for (int v = 0; v < P; v += F::W) {
+        const F weight = F::load(column + p * k + v);
+        const unsigned bits = F::greater_bits(magnitude(weight), bound);
+        if (!bits) continue;
+        F::compress(weight, bits, static_cast<std::int32_t>(p + v), s.picked_weights + count,
+                    s.picked + count);
+        count += __builtin_popcount(bits);
+      }
+    for (; count % kGatherUnit; ++count) {
+      s.picked[count] = 0;
+      s.picked_weights[count] = 0;
+    }
+    for (i64 j = 0; j < d; j += kGatherVectors * F::W) {
+      const i64 width = d - j < kGatherVectors * F::W ? d - j : kGatherVectors * F::W;
+      gather_narrow<F, kGatherVectors>(static_cast<int>((width + F::W - 1) / F::W), s.rows + j,
+                                       s.d_padded, s.picked, s.picked_weights, count,
+                                       sum_wx + i * d + j, width);
+    }
+  }
+}
