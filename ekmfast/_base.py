@@ -21,6 +21,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import kernels
+from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
 from ._solver import Run
 from ._source import LocalSource
@@ -96,8 +97,35 @@ class CentroidEstimator(
             _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True),
         )
 
+    def _check_card(self, X: Any, sample_weight: Any) -> tuple[Any, Any, np.dtype[Any]]:
+        """X on a card as it is, the weight on the host, and the dtype; they define a fit."""
+        from ._backends._cuda_functions import as_device, weight_on_host
+
+        rows = as_device(X)
+        self.n_features_in_ = rows.shape[1]
+        self.__dict__.pop("feature_names_in_", None)
+        like = np.broadcast_to(np.zeros(1, rows.dtype), (rows.shape[0], 1))
+        return X, self._check_weight(weight_on_host(sample_weight), like), rows.dtype
+
+    def _checked_card(self, X: Any) -> Any:
+        """X on a card, with the features of the fit."""
+        from ._backends._cuda_functions import as_device
+
+        check_is_fitted(self)
+        if as_device(X).shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        return X
+
     def _checked(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
+        if is_cuda_array(X):
+            raise TypeError(
+                "X lies on a CUDA device, where predict, weights and score are computed; copy it "
+                "to the host for this method"
+            )
         return self._check_data(X, reset=False)
 
     @property
@@ -108,8 +136,13 @@ class CentroidEstimator(
         check_is_fitted(self)
         return LocalSource(blocks, check_n_threads(self.n_threads))
 
-    def _nearest(self, X: NDArray[Any]) -> NDArray[np.int32]:
+    def _nearest(self, X: Any) -> NDArray[np.int32]:
+        labels: Any
         labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
+        if not isinstance(labels, np.ndarray):
+            from ._backends._cuda_functions import merged
+
+            return cast(NDArray[np.int32], merged(labels, self._merged_, X))
         return cast(NDArray[np.int32], self._merged_[labels].astype(np.int32))
 
     def predict(self, X: ArrayLike | Blocks) -> NDArray[np.int32]:
@@ -123,6 +156,8 @@ class CentroidEstimator(
         -------
         labels : ndarray of shape (N,), int32
         """
+        if is_cuda_array(X):
+            return self._nearest(self._checked_card(X))
         blocks = as_blocks(X)
         if blocks is None:
             return self._nearest(self._checked(X))
@@ -182,7 +217,7 @@ class CentroidEstimator(
         -------
         w : ndarray of shape (N, K), dtype of X
         """
-        X = self._checked(X)
+        X = self._checked_card(X) if is_cuda_array(X) else self._checked(X)
         return kernels.compute_weights(
             X, self.cluster_centers_, self.alpha_, n_threads=self.n_threads
         )
@@ -202,6 +237,10 @@ class CentroidEstimator(
         -------
         score : float
         """
+        if is_cuda_array(X):
+            from ._backends._cuda_functions import weight_on_host
+
+            return self._score(self._checked_card(X), weight_on_host(sample_weight))
         blocks = as_blocks(X)
         if blocks is not None:
             if sample_weight is not None:
@@ -210,14 +249,20 @@ class CentroidEstimator(
         X = self._checked(X)
         return self._score(X, self._check_weight(sample_weight, X))
 
-    def _score(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> float:
-        backend = CpuBackend(
-            X,
-            sample_weight,
-            check_n_threads(self.n_threads),
-            self._weighting,
-            self._weighting_fuzzifier,
-        )
+    def _score(self, X: Any, sample_weight: NDArray[Any] | None) -> float:
+        backend: Any
+        if isinstance(X, np.ndarray):
+            backend = CpuBackend(
+                X,
+                sample_weight,
+                check_n_threads(self.n_threads),
+                self._weighting,
+                self._weighting_fuzzifier,
+            )
+        else:
+            from ._backends._cuda_functions import backend_of
+
+            backend = backend_of(X, sample_weight, self._weighting, self._weighting_fuzzifier)
         sums = backend.statistics(
             self.cluster_centers_[None].astype(np.float64),
             np.array([float(self.alpha_) if self._uses_alpha else 1.0]),
@@ -239,8 +284,7 @@ class CentroidEstimator(
         self.n_clusters_effective_ = len(np.unique(self._merged_))
 
     def _label(self, X: NDArray[Any]) -> None:
-        labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
-        self.labels_ = self._merged_[labels].astype(np.int32)
+        self.labels_ = self._nearest(X)
 
     def _complain(self, stacklevel: int = 3) -> None:
         """Warn of what a user should know of the fit; ``stacklevel`` 3 is the caller's caller."""

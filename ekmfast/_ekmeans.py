@@ -53,7 +53,10 @@ callable, default='auto'
         root mean square distance of the samples from their mean: free of units and origin.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
-    device : {'cpu'}, default='cpu'
+    device : {'cpu', 'cuda', 'auto'}, default='cpu'
+        Where passes over an array are computed. ``'cuda'`` takes NumPy arrays too, in segments
+        where they do not fit the card. ``'auto'`` takes the card for arrays that lie there, and
+        for others that are worth it; ``logging`` says why. ``labels_`` lie where X does.
     n_threads : int, default=None
         None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits.
     verbose : int, default=0

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from ._alpha import SAMPLE_ROWS
+from ._backends import check_device, choose, is_cuda_array
 from ._base import WEIGHT_OF_BLOCKS, CentroidEstimator, check_integer, check_number
 from ._block_problem import BlockProblem
 from ._callbacks import CallbackSupportMixin, Progress, with_callbacks
@@ -45,8 +46,7 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             check_integer("n_init", self.n_init, 1)
         check_integer("max_iter", self.max_iter, 1)
         check_number("tol", self.tol, positive=False)
-        if self.device != "cpu":
-            raise ValueError(f"device must be 'cpu', got {self.device!r}")
+        check_device(self.device)
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
@@ -121,18 +121,37 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
 
     def _source_of(self, X: Any, sample_weight: Any) -> Source | None:
         """X where it comes in blocks, None where it is an array."""
+        if is_cuda_array(X):
+            return None
+        on_disk = isinstance(X, np.memmap) and self.device != "cpu"
+        if on_disk and choose(self.device, X, self._work(X))[0] == "cuda":
+            return None  # the card reads it in segments
         blocks = as_blocks(X)
         if blocks is None:
             return None
+        if self.device == "cuda":
+            raise ValueError(
+                f"device='cuda' takes arrays, not {type(X).__name__}; use device='cpu' for blocks"
+            )
         if sample_weight is not None:
             raise ValueError(WEIGHT_OF_BLOCKS)
         return LocalSource(blocks, check_n_threads(self.n_threads))
 
+    def _work(self, X: Any) -> float:
+        """Multiply-adds of a pass over an array."""
+        n_init = resolve_n_init(self.n_init, self.init)
+        return 2.0 * np.size(X) * self.n_clusters * n_init
+
     def _fit_array(self, X: Any, sample_weight: ArrayLike | None) -> None:
-        X = self._check_data(X, reset=True)
-        weight = self._check_weight(sample_weight, X)
-        if len(X) < self.n_clusters:
-            raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}")
+        if is_cuda_array(X):
+            device, _ = choose(self.device, X)
+            X, weight, dtype = self._check_card(X, sample_weight)
+        else:
+            X = self._check_data(X, reset=True)
+            weight, dtype = self._check_weight(sample_weight, X), X.dtype
+            device, _ = choose(self.device, X, self._work(X))
+        if X.shape[0] < self.n_clusters:
+            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}")
         progress = Progress(self, X, self.verbose)
         problem = Problem(
             X,
@@ -143,11 +162,21 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             weighting=self._weighting,
             fuzzifier=self._weighting_fuzzifier,
             report=progress,
+            device=device,
         )
+        progress.dtype = dtype
         run = self._find(problem, check_random_state(self.random_state))
-        self._keep(run, X.dtype, self._alpha_of(run))
-        self._label(X)
+        self._keep(run, dtype, self._alpha_of(run))
+        if device == "cuda" and isinstance(X, np.ndarray):
+            self.labels_ = self._label_by(problem.backend, X)
+        else:
+            self._label(X)
         progress.end()
+
+    def _label_by(self, backend: Any, X: NDArray[Any]) -> NDArray[np.int32]:
+        labels, distances = np.empty(len(X), np.int32), np.empty(len(X), X.dtype)
+        backend.assign(self.cluster_centers_.astype(np.float64), labels, distances)
+        return self._merged_[labels].astype(np.int32)
 
     def _fit_source(
         self,

@@ -31,7 +31,7 @@ class FuzzyCMeans(FullBatchEstimator):
     max_iter : int, default=300
     tol : float, default=1e-4
     random_state : int, RandomState instance or None, default=None
-    device : {'cpu'}, default='cpu'
+    device : {'cpu', 'cuda', 'auto'}, default='cpu'
     n_threads : int, default=None
     verbose : int, default=0
         These are as of :class:`EKMeans`.

@@ -10,13 +10,13 @@ centroids of hard k-means, which lie amid the mass of the data.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._backends.cpu import CpuBackend
-from ._solver import OBJECTIVE_RESOLUTION, solve
+from ._solver import OBJECTIVE_RESOLUTION, Backend, solve
 
 Float64 = NDArray[np.float64]
 INITS = ("auto", "k-means++", "farthest", "k-means", "random")
@@ -46,59 +46,71 @@ def resolve_n_init(n_init: int | str, init: Any) -> int:
     return int(n_init)
 
 
+class SeedingBackend(Backend, Protocol):
+    """What seeding asks of whoever holds the data, on top of the statistics."""
+
+    def with_weighting(self, weighting: str) -> Backend: ...
+    def distances(self, n_seedings: int) -> Any: ...
+    def closest(self, candidates: Float64, closest: Any, update: bool = False) -> Float64: ...
+    def farthest(self, closest: Any) -> NDArray[np.intp]: ...
+    def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]: ...
+    def take(self, rows: NDArray[np.intp]) -> Float64: ...
+
+
 def initial_centroids(
-    X: NDArray[Any],
+    X: Any,
     n_clusters: int,
     init: str | NDArray[Any] | Callable[..., Any],
     n_init: int,
     sample_weight: NDArray[Any] | None,
     random_state: np.random.RandomState,
     n_threads: int = 1,
+    backend: SeedingBackend | None = None,
+    itemsize: int | None = None,
 ) -> Float64:
-    """Starting centroids (n_init, K, D) in float64."""
+    """Starting centroids (n_init, K, D) in float64; ``backend`` holds X, by default on the CPU."""
     if not isinstance(init, str):
         starts = [_given(X, n_clusters, init, random_state) for _ in range(n_init)]
         return np.stack(starts)
+    if backend is None:
+        backend = CpuBackend(X, sample_weight, n_threads)
     if init == "random":
-        return np.stack(
-            [_random(X, n_clusters, sample_weight, random_state) for _ in range(n_init)]
-        )
+        rows = [_random(X.shape[0], n_clusters, sample_weight, random_state) for _ in range(n_init)]
+        return backend.take(np.stack(rows))
     rules = [MIXTURE[i % len(MIXTURE)] if init == "auto" else init for i in range(n_init)]
     seeds = np.empty((n_init, n_clusters, X.shape[1]))
+    resolution = OBJECTIVE_RESOLUTION[itemsize or X.dtype.itemsize]
     for rule in dict.fromkeys(rules):
         chosen = [i for i, r in enumerate(rules) if r == rule]
         seeds[chosen] = _seeds(
-            X, n_clusters, rule, len(chosen), sample_weight, random_state, n_threads
+            backend, X.shape[1], n_clusters, rule, len(chosen), random_state, resolution
         )
     return seeds
 
 
 def _seeds(
-    X: NDArray[Any],
+    backend: SeedingBackend,
+    together: int,
     n_clusters: int,
     rule: str,
     n_init: int,
-    sample_weight: NDArray[Any] | None,
     random_state: np.random.RandomState,
-    n_threads: int,
+    resolution: float,
 ) -> Float64:
-    backend = CpuBackend(X, sample_weight, n_threads)
     # A distance a row and restart is kept: no more of them at a time than X has numbers.
-    together = X.shape[1]
     rows = [
         _grow(backend, n_clusters, rule == "farthest", min(together, n_init - i), random_state)
         for i in range(0, n_init, together)
     ]
-    seeds = X[np.concatenate(rows)].astype(np.float64)
+    seeds = backend.take(np.concatenate(rows))
     if rule == "k-means":
-        hard = CpuBackend(X, sample_weight, n_threads, weighting="hard")
         runs = solve(
-            hard,
+            backend.with_weighting("hard"),
             seeds,
             1.0,
             tol=0.0,
             radius=1.0,
-            resolution=OBJECTIVE_RESOLUTION[X.itemsize],
+            resolution=resolution,
             max_iter=LLOYD_PASSES,
             window=0,
         )
@@ -107,56 +119,39 @@ def _seeds(
 
 
 def _grow(
-    backend: CpuBackend,
+    backend: SeedingBackend,
     n_clusters: int,
     farthest: bool,
     n_init: int,
     random_state: np.random.RandomState,
 ) -> NDArray[np.intp]:
     """Rows (n_init, K) that farthest-first or greedy k-means++ picks as seeds."""
-    X, s = backend.X, backend.sample_weight
     n_candidates = 1 if farthest else 2 + int(np.log(n_clusters))
-    mass = np.ones(len(X)) if s is None else s.astype(np.float64)
     rows = np.empty((n_init, n_clusters), np.intp)
-    rows[:, 0] = _draw(mass, random_state.uniform(size=n_init))
-    closest = np.full((n_init, len(X)), np.inf, X.dtype)
-    candidates = np.empty((n_init, n_candidates), np.intp)
+    rows[:, 0] = backend.draw(None, random_state.uniform(size=n_init))[0]
+    closest = backend.distances(n_init)
     for k in range(1, n_clusters):
-        backend.closest(_points(X, rows[:, k - 1 : k]), closest, update=True)
+        backend.closest(backend.take(rows[:, k - 1 : k]), closest, update=True)
         uniform = random_state.uniform(size=(n_init, n_candidates))
         if farthest:
-            rows[:, k] = (closest if s is None else np.where(s > 0, closest, -1)).argmax(axis=1)
+            rows[:, k] = backend.farthest(closest)
             continue
-        for i in range(n_init):
-            candidates[i] = _draw(mass * closest[i], uniform[i])
-        potentials = backend.closest(_points(X, candidates), closest)
+        candidates = backend.draw(closest, uniform)
+        potentials = backend.closest(backend.take(candidates), closest)
         rows[:, k] = candidates[np.arange(n_init), potentials.argmin(axis=1)]
     return rows
 
 
-def _points(X: NDArray[Any], rows: NDArray[np.intp]) -> Float64:
-    return X[rows].astype(np.float64)
-
-
-def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:
-    """Indices with chances proportional to ``mass``; any index where all of it is zero."""
-    total = np.cumsum(mass)
-    if not total[-1] > 0:
-        return (uniform * len(mass)).astype(np.intp)
-    found = np.searchsorted(total, uniform * total[-1], side="right")
-    return cast(NDArray[np.intp], np.minimum(found, len(mass) - 1))
-
-
 def _random(
-    X: NDArray[Any],
+    n_rows: int,
     n_clusters: int,
     sample_weight: NDArray[Any] | None,
     random_state: np.random.RandomState,
-) -> Float64:
+) -> NDArray[np.intp]:
     p = None if sample_weight is None else sample_weight / sample_weight.sum()
     if p is not None and np.count_nonzero(p) < n_clusters:
         p = None
-    return np.asarray(X[random_state.choice(len(X), n_clusters, replace=False, p=p)], np.float64)
+    return random_state.choice(n_rows, n_clusters, replace=False, p=p)
 
 
 def _given(

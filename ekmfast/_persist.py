@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._backends import is_cuda_array, to_host
 from ._files import replace_file
 from ._version import __version__
 
@@ -187,6 +188,8 @@ def _as_array(value: Any) -> Any:
 
 
 def _encode(value: Any, what: str, member: str, arrays: Arrays) -> Any:
+    if is_cuda_array(value):  # labels of rows that lie on a card
+        value = to_host(value)
     # NumPy's scalars first: float64 is a float too, and JSON would forget its type.
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)

@@ -30,7 +30,7 @@ class Problem:
 
     def __init__(
         self,
-        X: NDArray[Any],
+        X: Any,  # an array, on the host or on a card
         sample_weight: NDArray[Any] | None,
         n_threads: int,
         *,
@@ -39,6 +39,7 @@ class Problem:
         weighting: str = "equilibrium",
         fuzzifier: float = 2.0,
         report: Callable[[list[Run]], bool] | None = None,
+        device: str = "cpu",
     ) -> None:
         self.X = X
         self.sample_weight = sample_weight
@@ -46,35 +47,58 @@ class Problem:
         self.tol = tol
         self.max_iter = max_iter
         self.report = report
-        self.backend = CpuBackend(X, sample_weight, n_threads, weighting, fuzzifier)
+        self.device, self.weighting, self.fuzzifier = device, weighting, fuzzifier
+        self.backend: Any
+        if device == "cuda":
+            from ._backends._cuda_functions import backend_of
+
+            self.backend = backend_of(X, sample_weight, weighting, fuzzifier)
+            self.dtype = np.dtype(self.backend.rows.dtype)
+        else:
+            self.backend = CpuBackend(X, sample_weight, n_threads, weighting, fuzzifier)
+            self.dtype = X.dtype
         # The weighted mean of 1/2 ||x - mean||^2.
         self.dispersion = self.backend.dispersion()
         if not np.isfinite(self.dispersion):
-            raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
-        self.bounds = bounds_of(X)
+            self._explain()
+        low, high = self.backend.box()
+        self.bounds = low - (high - low), high + (high - low)
         # Lloyd's iteration and its kin are monotone and stop by themselves: nothing to speed up.
         self.window = 0 if weighting == "hard" else WINDOW
 
     def sample(self, n_rows: int, random_state: np.random.RandomState) -> tuple[Problem, bool]:
         """A problem of ``n_rows`` of the rows at most, and whether they are all there are."""
-        if len(self.X) <= n_rows:
+        if self.X.shape[0] <= n_rows and isinstance(self.X, np.ndarray):
             return self, True
+        if self.X.shape[0] <= n_rows:  # labels and likelihoods are found on the host
+            return self._of(self.backend.take(np.arange(self.X.shape[0])), self.sample_weight), True
         weight = self.sample_weight
-        rows = np.arange(len(self.X)) if weight is None else np.flatnonzero(weight)
+        rows = np.arange(self.X.shape[0]) if weight is None else np.flatnonzero(weight)
         rows = np.sort(random_state.permutation(rows)[:n_rows])
         weight = None if weight is None else weight[rows]
-        backend = self.backend
-        problem = Problem(
-            self.X[rows],
-            weight,
+        return self._of(self.backend.take(rows), weight), False
+
+    def _of(self, X: Float64, sample_weight: NDArray[Any] | None) -> Problem:
+        """A problem of some rows, like this one in all else."""
+        return Problem(
+            X.astype(self.dtype),
+            sample_weight,
             self.n_threads,
             tol=self.tol,
             max_iter=self.max_iter,
-            weighting=backend.weighting,
-            fuzzifier=backend.fuzzifier,
+            weighting=self.weighting,
+            fuzzifier=self.fuzzifier,
             report=self.report,
+            device=self.device,
         )
-        return problem, False
+
+    def _explain(self) -> None:
+        """Raise for what makes the dispersion overflow or NaN."""
+        if not isinstance(self.X, np.ndarray):  # nobody has looked at what is in there
+            from ._backends._cuda_functions import explain_not_finite
+
+            explain_not_finite(self.X)
+        raise ValueError(f"squared distances overflow {self.dtype}: scale X down")
 
     def starts(
         self,
@@ -85,7 +109,14 @@ class Problem:
     ) -> Float64:
         """First centroids (S, K, D) of every run."""
         return initial_centroids(
-            self.X, n_clusters, init, n_init, self.sample_weight, random_state, self.n_threads
+            self.X,
+            n_clusters,
+            init,
+            n_init,
+            self.sample_weight,
+            random_state,
+            backend=self.backend,
+            itemsize=self.dtype.itemsize,
         )
 
     def solve(self, starts: Float64, alpha: ArrayLike) -> list[Run]:
@@ -96,7 +127,7 @@ class Problem:
             alpha,
             tol=self.tol,
             radius=float(np.sqrt(2 * self.dispersion)),
-            resolution=OBJECTIVE_RESOLUTION[self.X.itemsize],
+            resolution=OBJECTIVE_RESOLUTION[self.dtype.itemsize],
             max_iter=self.max_iter,
             compete=True,
             bounds=self.bounds,

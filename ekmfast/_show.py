@@ -6,6 +6,7 @@ import platform
 from typing import Any, Literal, overload
 
 from . import _core
+from ._backends import describe_card
 from ._threads import get_num_threads
 from ._version import __version__
 
@@ -40,7 +41,7 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
         "isa_available": _core.available_isas(),
         "n_threads": get_num_threads(),
         "compiler": _core.compiler,
-        "gpu": "none: this version runs on the CPU alone",
+        "gpu": describe_card(),
     }
     if mode == "dict":
         return config

@@ -10,7 +10,8 @@ arXiv 2402.14490)::
 
 Arrays of float32 and float64 with contiguous rows are read where they lie, and results have the
 dtype of ``X``; nothing is cast or copied behind the caller's back. NaN and infinity are found
-from the sums themselves, so that checking costs no pass of its own.
+from the sums themselves, so that checking costs no pass of its own. Where ``X`` lies on a CUDA
+device, it is read there, and results of the kind of ``X`` lie there too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
+from ._backends import is_cuda_array
 from ._backends.cpu import CentredStatistics
 from ._threads import check_n_threads
 
@@ -177,6 +179,8 @@ def _statistics(
     n_threads: int | None,
 ) -> tuple[NDArray[Any], Float64, CentredStatistics]:
     """Validate and compute; the leading axis S is always there."""
+    if not isinstance(X, np.ndarray) and is_cuda_array(X):
+        return _statistics_on_card(X, centroids, alpha, sample_weight)
     X = _check_samples(X)
     C = _check_centroids(centroids, X.shape[1], several=True)
     alphas = _check_alpha(alpha, C.shape[:-2])
@@ -187,6 +191,21 @@ def _statistics(
     if not np.isfinite(sums.objective).all():
         _explain_not_finite(X)
     return X, C, sums
+
+
+def _statistics_on_card(
+    X: Any, centroids: ArrayLike, alpha: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[Any, Float64, CentredStatistics]:
+    from ._backends import _cuda_functions as on_card
+
+    rows = on_card.as_device(X)
+    C = _check_centroids(on_card.weight_on_host(centroids), rows.shape[1], several=True)
+    alphas = _check_alpha(alpha, C.shape[:-2])
+    # The weights are checked on the host, beside a row number of the right length and dtype.
+    like = np.broadcast_to(np.zeros(1, rows.dtype), (rows.shape[0], 1))
+    s = _check_sample_weight(on_card.weight_on_host(sample_weight), like)
+    C = C.reshape(-1, *C.shape[-2:])
+    return X, C, on_card.statistics(X, C, alphas.reshape(-1), s)
 
 
 def ekm_statistics(
@@ -240,7 +259,7 @@ def ekm_statistics(
     sum_wx = sums.sum_wx + sums.sum_w[..., None] * sums.reference
     scale = np.exp2(sums.exponent)
     sum_wx, sum_w, sum_p = sum_wx * scale[..., None], sums.sum_w * scale, sums.sum_p * scale
-    if np.ndim(centroids) == 3:
+    if len(np.shape(centroids)) == 3:
         return Statistics(sum_wx, sum_w, sum_p, sums.objective)
     return Statistics(sum_wx[0], sum_w[0], sum_p[0], float(sums.objective[0]))
 
@@ -290,7 +309,15 @@ def ekm_step(
     X, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
     if X.shape[0] == 0:
         raise ValueError("X must have at least one row, got shape " + str(X.shape))
-    new = sums.ratio(C).astype(X.dtype)
+    new = sums.ratio(C)
+    rows: Any = X
+    if not isinstance(rows, np.ndarray):
+        from ._backends._cuda_functions import step
+
+        if len(np.shape(centroids)) == 3:
+            return cast(NDArray[Any], step(rows, new)), sums.objective
+        return cast(NDArray[Any], step(rows, new[0])), float(sums.objective[0])
+    new = new.astype(X.dtype)
     if np.ndim(centroids) == 3:
         return new, sums.objective
     return cast(NDArray[Any], new[0]), float(sums.objective[0])
@@ -353,6 +380,14 @@ def compute_weights(
            [ 1.091, -0.091],
            [-0.053,  1.053]])
     """
+    if not isinstance(X, np.ndarray) and is_cuda_array(X):
+        from ._backends import _cuda_functions as on_card
+
+        C = _check_centroids(
+            on_card.weight_on_host(centroids), on_card.as_device(X).shape[1], several=False
+        )
+        weights = on_card.compute_weights(X, C, float(_check_alpha(alpha, ())), out)
+        return cast(NDArray[Any], weights)
     X = _check_samples(X)
     C = _check_centroids(centroids, X.shape[1], several=False)
     a = float(_check_alpha(alpha, ()))
@@ -401,6 +436,10 @@ def update_centroids(
     array([[1.],
            [9.]])
     """
+    if not isinstance(X, np.ndarray) and is_cuda_array(X):
+        from ._backends import _cuda_functions as on_card
+
+        return cast(NDArray[Any], on_card.update_centroids(X, weights))
     X = _check_samples(X)
     w = _check_samples(weights, "weights")
     if w.dtype != X.dtype:
@@ -450,6 +489,13 @@ def assign(
     >>> assign([[0.0], [9.0]], [[0.0], [10.0]])
     (array([0, 1], dtype=int32), array([0., 1.]))
     """
+    if not isinstance(X, np.ndarray) and is_cuda_array(X):
+        from ._backends import _cuda_functions as on_card
+
+        C = _check_centroids(
+            on_card.weight_on_host(centroids), on_card.as_device(X).shape[1], several=False
+        )
+        return on_card.assign(X, C)
     X = _check_samples(X)
     C = _check_centroids(centroids, X.shape[1], several=False)
     labels = np.empty(X.shape[0], np.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,38 @@ class CpuBackend:
             update,
         )
 
+    def with_weighting(self, weighting: str) -> CpuBackend:
+        return CpuBackend(self.X, self.sample_weight, self.n_threads, weighting, self.fuzzifier)
+
+    def distances(self, n_seedings: int) -> NDArray[Any]:
+        """Squared distances (S, N) to no seed yet, for `closest`."""
+        return np.full((n_seedings, len(self.X)), np.inf, self.X.dtype)
+
+    def take(self, rows: NDArray[np.intp]) -> Float64:
+        """Rows, in float64."""
+        return self.X[rows].astype(np.float64)
+
+    def farthest(self, closest: NDArray[Any]) -> NDArray[np.intp]:
+        """For each seeding the first row farthest from its seeds."""
+        s = self.sample_weight
+        rows = (closest if s is None else np.where(s > 0, closest, -1)).argmax(axis=1)
+        return cast(NDArray[np.intp], rows)
+
+    def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:
+        """Rows with chances by weight and distance; ``uniform`` (S, L), or (S,) without distances.
+
+        Any row where all chances are zero.
+        """
+        s = self.sample_weight
+        mass = np.ones(len(self.X)) if s is None else s.astype(np.float64)
+        if closest is None:
+            return _draw(mass, uniform.ravel())[None]
+        return np.stack([_draw(mass * c, u) for c, u in zip(closest, uniform, strict=True)])
+
+    def box(self) -> tuple[Float64, Float64]:
+        """Least and greatest value of each feature."""
+        return self.X.min(axis=0).astype(np.float64), self.X.max(axis=0).astype(np.float64)
+
     def dispersion(self) -> float:
         """The weighted mean of 1/2 ||x - mean||^2, in two passes.
 
@@ -137,3 +169,12 @@ class CpuBackend:
         mean = first.ratio(start[None, None, :])
         second = self.statistics(mean, one)
         return float(second.objective[0] / first.sum_w[0, 0])
+
+
+def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:
+    """Indices with chances proportional to ``mass``; any index where all of it is zero."""
+    total = np.cumsum(mass)
+    if not total[-1] > 0:
+        return (uniform * len(mass)).astype(np.intp)
+    found = np.searchsorted(total, uniform * total[-1], side="right")
+    return cast(NDArray[np.intp], np.minimum(found, len(mass) - 1))

@@ -1,0 +1,225 @@
+# ruff: noqa: E402
+"""The CUDA kernels against the CPU's, on a card or, without one, in Numba's simulator.
+
+`test_cuda_simulator.py` runs this file with NUMBA_ENABLE_CUDASIM=1.
+"""
+
+import os
+
+import numpy as np
+import pytest
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+if not SIMULATED:
+    from ekmfast._backends import cuda_status
+
+    if cuda_status() is not None:
+        pytest.skip(f"no card: {cuda_status()}", allow_module_level=True)
+else:
+    import simulator
+
+    simulator.mend()
+
+from numba import cuda
+
+from ekmfast import _reference
+from ekmfast._backends import _cuda_kernels as kernels
+from ekmfast._backends._cuda_product import (
+    CupyProduct,
+    OwnProduct,
+    TorchProduct,
+    choose_product,
+)
+from ekmfast._backends._cuda_rows import SEGMENT_BYTES, ResidentRows, StreamedRows
+from ekmfast._backends.cpu import CpuBackend
+from ekmfast._backends.cuda import DEPTH, CudaBackend
+
+pytestmark = [] if SIMULATED else [pytest.mark.gpu]
+
+SUMS = ("sum_wx", "sum_w", "sum_p", "objective")
+WEIGHTINGS = ("equilibrium", "maximum-entropy", "hard", "fuzzy")
+# Of the largest number of an array. Measured in the simulator: 4e-7, 1e-15.
+TOLERANCE = {np.float32: 1e-6, np.float64: 1e-14}
+
+
+class NumpyProduct:
+    """What a library does, for the simulator."""
+
+    name = "numpy"
+
+    def scores(self, Y, centroids, out):
+        with np.errstate(all="ignore"):
+            np.matmul(Y._ary, centroids._ary.T, out=out._ary)
+
+    def sums(self, weights, Y, depth, out):
+        w, y = (a._ary.reshape(-1, depth, a.shape[1]) for a in (weights, Y))
+        with np.errstate(all="ignore"):
+            np.matmul(w.transpose(0, 2, 1), y, out=out._ary)
+
+
+def library():
+    return NumpyProduct() if SIMULATED else choose_product()
+
+
+def problem(n, k, d, S, dtype, weighted, offset=100.0):
+    rng = np.random.default_rng(n + 7 * k + d)
+    X = (rng.normal(size=(n, d)) * 2 + offset).astype(dtype)
+    C = X[rng.integers(0, n, S * k)].astype(np.float64).reshape(S, k, d) + 0.1
+    s = rng.uniform(0.5, 2, n).astype(dtype) if weighted else None
+    return X, C, np.linspace(0.3, 0.6, S), s
+
+
+def on_card(X, s=None):
+    return ResidentRows(cuda.to_device(X), None if s is None else cuda.to_device(s))
+
+
+def close(got, wanted, dtype, factor=1):
+    np.testing.assert_allclose(
+        got, wanted, rtol=0, atol=factor * TOLERANCE[dtype] * max(np.abs(wanted).max(), 1e-300)
+    )
+
+
+def same_sums(got, wanted, dtype):
+    for name in SUMS:
+        close(getattr(got, name), getattr(wanted, name), dtype)
+
+
+# Few centroids go through the fused kernel, the others through chunks; several blocks, chunks and
+# groups, tails, one row, one feature, one centroid.
+SHAPES = [(70, 3, 2, 1), (33, 2, 3, 3), (1, 3, 2, 1), (40, 1, 1, 1), (90, 12, 9, 1), (45, 5, 20, 2)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "k", "d", "S"), SHAPES)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_statistics_are_the_cpus(n, k, d, S, weighting, dtype):
+    weighted = (n + k) % 2 == 1
+    X, C, alpha, s = problem(n, k, d, S, dtype, weighted)
+    m = 2.0 if weighted else 1.7
+    got = CudaBackend(on_card(X, s), weighting, m, library()).statistics(C, alpha)
+    same_sums(got, CpuBackend(X, s, 1, weighting, m).statistics(C, alpha), dtype)
+
+
+def test_both_ways_are_taken():
+    fused = [kernels.fits_fused(np.float32, k, d) for _, k, d, _ in SHAPES]
+    assert fused == [True, True, True, True, False, False]
+
+
+def test_the_oracle_agrees():
+    X, C, alpha, s = problem(40, 4, 3, 1, np.float64, True, offset=0.0)
+    got = CudaBackend(on_card(X, s)).statistics(C, alpha)
+    sum_wx, sum_w, sum_p, objective = _reference.statistics(X, C[0], alpha[0], s)
+    close(got.sum_w[0], sum_w, np.float64, 100)
+    close(got.sum_p[0], sum_p, np.float64, 100)
+    close(got.sum_wx[0] + got.sum_w[0][:, None] * got.reference, sum_wx, np.float64, 100)
+    close(got.objective, np.array([objective]), np.float64, 100)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_own_product_is_the_librarys(dtype):
+    X, C, alpha, s = problem(50, 7, 11, 2, dtype, True)
+    got = CudaBackend(on_card(X, s), product=OwnProduct()).statistics(C, alpha)
+    same_sums(got, CpuBackend(X, s, 1).statistics(C, alpha), dtype)
+
+
+@pytest.mark.skipif(not SIMULATED, reason="a card multiplies through torch's own view")
+def test_torch_and_cupy_products_multiply():
+    torch = pytest.importorskip("torch")
+
+    class AsCupy:  # NumPy is what CuPy is modelled on
+        asarray = staticmethod(lambda a: a._ary)
+        matmul = staticmethod(np.matmul)
+
+    rng = np.random.default_rng(0)
+    Y, C = rng.normal(size=(2 * DEPTH, 5)), rng.normal(size=(3, 5))
+    w = rng.normal(size=(2 * DEPTH, 3))
+    for product in (TorchProduct(lambda a: torch.from_numpy(a._ary)), CupyProduct(AsCupy)):
+        scores, sums = cuda.device_array((2 * DEPTH, 3)), cuda.device_array((2, 3, 5))
+        product.scores(cuda.to_device(Y), cuda.to_device(C), scores)
+        product.sums(cuda.to_device(w), cuda.to_device(Y), DEPTH, sums)
+        np.testing.assert_allclose(scores.copy_to_host(), Y @ C.T, rtol=1e-12)
+        halves = [w[i : i + DEPTH].T @ Y[i : i + DEPTH] for i in (0, DEPTH)]
+        np.testing.assert_allclose(sums.copy_to_host(), halves, rtol=1e-12, atol=1e-14)
+
+
+def test_product_is_chosen_by_name(monkeypatch):
+    monkeypatch.setenv("EKMFAST_CUDA_PRODUCT", "own")
+    assert choose_product().name == "own"
+    monkeypatch.setenv("EKMFAST_CUDA_PRODUCT", "mkl")
+    with pytest.raises(ValueError, match=r"EKMFAST_CUDA_PRODUCT must be one of .*'mkl'"):
+        choose_product()
+
+
+@pytest.mark.parametrize(("k", "d"), [(3, 2), (6, 11)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
+    n = 201 if SIMULATED else 2 * SEGMENT_BYTES // (4 * d) + 201
+    X, C, alpha, s = problem(n, k, d, 1, np.float32, weighted)
+    rows = StreamedRows(X, s)
+    assert rows.rows < len(X)
+    got = CudaBackend(rows, product=library()).statistics(C, alpha)
+    wanted = CudaBackend(on_card(X, s), product=library()).statistics(C, alpha)
+    for name in SUMS:
+        np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+
+
+@pytest.mark.parametrize(("k", "d"), [(3, 2), (12, 9)])
+def test_results_are_the_same_bits_each_time(k, d):
+    X, C, alpha, _ = problem(60, k, d, 1, np.float32, False)
+    backend = CudaBackend(on_card(X))
+    first, second = (backend.statistics(C, alpha) for _ in range(2))
+    for name in SUMS:
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [1, 20])
+@pytest.mark.parametrize("weighting", ["equilibrium", "maximum-entropy", "fuzzy"])
+@pytest.mark.parametrize("far", [40.0, 1000.0])
+def test_underflowed_columns_keep_their_ratio(dtype, d, weighting, far):
+    X = np.repeat(np.array([[100.0], [101], [102], [110], [111]], dtype), d, axis=1) / dtype(d**0.5)
+    s = np.array([1, 2, 1, 0.5, 1], dtype)
+    C = np.repeat([[[105.0], [105.0 + far]]], d, axis=2) / d**0.5
+    alpha = np.array([2.0])
+    m = 1.02
+    got = CudaBackend(on_card(X, s), weighting, m, library()).statistics(C, alpha)
+    wanted = CpuBackend(X, s, 1, weighting, m).statistics(C, alpha)
+    np.testing.assert_allclose(got.ratio(C), wanted.ratio(C), rtol=3 * TOLERANCE[dtype])
+    np.testing.assert_allclose(got.exponent, wanted.exponent, rtol=1e-12)
+    assert far < 100 or weighting == "fuzzy" or got.exponent[0, 1] < -1000
+
+
+@pytest.mark.parametrize(("k", "d"), [(3, 2), (12, 9)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_are_not_finite_are_seen(k, d, value):
+    X, C, alpha, _ = problem(20, k, d, 1, np.float32, False)
+    X[7, 1] = value
+    for weighting in WEIGHTINGS:
+        backend = CudaBackend(on_card(X), weighting, 2.0, library())
+        assert not np.isfinite(backend.statistics(C, alpha).objective[0]), weighting
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_closest_is_the_cpus(dtype, weighted):
+    X, C, _, s = problem(70, 3, 4, 2, dtype, weighted)
+    gpu, cpu = CudaBackend(on_card(X, s)), CpuBackend(X, s, 1)
+    mine, wanted = gpu.distances(2), cpu.distances(2)
+    seeds = X[[[3], [5]]].astype(np.float64)
+    gpu.closest(seeds, mine, update=True)
+    cpu.closest(seeds, wanted, update=True)
+    np.testing.assert_allclose(mine.copy_to_host(), wanted, rtol=1e-4, atol=1e-30)
+    assert mine.copy_to_host()[0, 3] == 0
+    close(gpu.closest(C, mine), cpu.closest(C, wanted), dtype, 10)
+    np.testing.assert_array_equal(gpu.farthest(mine), cpu.farthest(wanted))
+    uniform = np.random.default_rng(0).uniform(size=(2, 3))
+    np.testing.assert_array_equal(gpu.draw(mine, uniform), cpu.draw(wanted, uniform))
+    np.testing.assert_array_equal(gpu.draw(None, uniform[0]), cpu.draw(None, uniform[0]))
+    np.testing.assert_array_equal(gpu.take(np.array([[1, 4]])), cpu.take(np.array([[1, 4]])))
+
+
+def test_box_and_dispersion_are_the_cpus():
+    X, _, _, s = problem(70, 3, 4, 1, np.float64, True)
+    gpu, cpu = CudaBackend(on_card(X, s)), CpuBackend(X, s, 1)
+    np.testing.assert_array_equal(gpu.box(), cpu.box())
+    assert gpu.dispersion() == pytest.approx(cpu.dispersion(), rel=1e-13)

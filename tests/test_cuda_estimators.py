@@ -1,0 +1,203 @@
+# ruff: noqa: E402
+"""Estimators and functions on CUDA arrays: run as test_cuda.py is."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+if not SIMULATED:
+    from ekmfast._backends import cuda_status
+
+    if cuda_status() is not None:
+        pytest.skip(f"no card: {cuda_status()}", allow_module_level=True)
+else:
+    import simulator
+
+    simulator.mend()
+
+from numba import cuda
+
+import ekmfast
+from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans
+
+pytestmark = [] if SIMULATED else [pytest.mark.gpu]
+
+
+class OnCard:
+    """An array of some library that offers ``__cuda_array_interface__``."""
+
+    def __init__(self, array):
+        self.array = cuda.to_device(array)
+        self.shape, self.dtype = array.shape, array.dtype
+
+    @property
+    def __cuda_array_interface__(self):
+        if SIMULATED:
+            return self.array._ary.__array_interface__
+        return self.array.__cuda_array_interface__
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(0, 1, (40, 2)), rng.normal(9, 1, (8, 2)), rng.normal(-9, 1, (12, 2))])
+    return X[rng.permutation(len(X))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [OnCard, cuda.to_device])
+def test_step_statistics_and_assign(data, dtype, kind):
+    X = data.astype(dtype)
+    C = X[:3].astype(np.float64)
+    new, objective = ekmfast.ekm_step(kind(X), C, 0.7)
+    wanted, wanted_objective = ekmfast.ekm_step(X, C, 0.7)
+    rtol = 1e-5 if dtype is np.float32 else 1e-12
+    assert new.dtype == dtype
+    np.testing.assert_allclose(new.copy_to_host(), wanted, rtol=rtol)
+    assert objective == pytest.approx(wanted_objective, rel=rtol)
+    sums, wanted = (ekmfast.ekm_statistics(a, C, 0.7) for a in (kind(X), X))
+    np.testing.assert_allclose(sums.sum_p, wanted.sum_p, rtol=rtol)
+    labels, distances = ekmfast.assign(kind(X), C)
+    wanted, wanted_distances = ekmfast.assign(X, C)
+    np.testing.assert_array_equal(labels.copy_to_host(), wanted)
+    np.testing.assert_array_equal(distances.copy_to_host(), wanted_distances)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_and_update(data, dtype):
+    X = data.astype(dtype)
+    C = X[:3].astype(np.float64)
+    w = ekmfast.compute_weights(OnCard(X), C, 0.7)
+    wanted = ekmfast.compute_weights(X, C, 0.7)
+    atol = 1e-5 if dtype is np.float32 else 1e-12
+    np.testing.assert_allclose(w.copy_to_host(), wanted, atol=atol)
+    out = cuda.device_array((len(X), 3), dtype)
+    assert ekmfast.compute_weights(OnCard(X), C, 0.7, out=out) is out
+    np.testing.assert_array_equal(out.copy_to_host(), w.copy_to_host())
+    new = ekmfast.update_centroids(OnCard(X), w)
+    np.testing.assert_allclose(
+        new.copy_to_host(), ekmfast.update_centroids(X, wanted), rtol=10 * atol
+    )
+
+
+def test_several_problems_weights_of_rows_and_no_rows(data):
+    C = np.stack([data[:3], data[3:6]])
+    s = np.linspace(0, 2, len(data))
+    got = ekmfast.ekm_step(OnCard(data), C, [0.5, 1.0], sample_weight=OnCard(s))
+    wanted = ekmfast.ekm_step(data, C, [0.5, 1.0], sample_weight=s)
+    np.testing.assert_allclose(got[0].copy_to_host(), wanted[0], rtol=1e-11)
+    np.testing.assert_allclose(got[1], wanted[1], rtol=1e-12)
+    none = ekmfast.ekm_statistics(OnCard(np.empty((0, 2))), data[:3], 1.0)
+    assert not none.sum_wx.any()
+    with pytest.raises(ValueError, match="at least one row"):
+        ekmfast.ekm_step(OnCard(np.empty((0, 2))), data[:3], 1.0)
+
+
+def test_rows_apart_are_read_where_they_lie(data):
+    wide = np.hstack([data, data])
+    X = cuda.to_device(wide)[:, :2]
+    got, _ = ekmfast.ekm_step(X, data[:3], 0.7)
+    wanted, _ = ekmfast.ekm_step(np.ascontiguousarray(wide[:, :2]), data[:3], 0.7)
+    np.testing.assert_allclose(got.copy_to_host(), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (np.zeros((3, 2), np.int32), TypeError, "X must be float32 or float64, got int32"),
+        (np.zeros(3), ValueError, "X must have 2 dimensions"),
+        (np.array([[0.0, 1], [np.nan, 2], [3, 4]]), ValueError, "NaN or infinity in row 1"),
+        (np.full((3, 2), 1e200), ValueError, "squared distances overflow float64"),
+    ],
+)
+def test_errors_name_what_is_wrong(X, error, message):
+    with pytest.raises(error, match=message):
+        ekmfast.ekm_step(OnCard(X), [[0.0, 0.0], [1.0, 1.0]], 1.0)
+
+
+def test_what_lies_elsewhere_is_refused(data):
+    X = OnCard(data)
+    with pytest.raises(TypeError, match="weights must lie on the card"):
+        ekmfast.update_centroids(X, np.ones((len(data), 2)))
+    with pytest.raises(TypeError, match="out must lie on the card"):
+        ekmfast.compute_weights(X, data[:2], 1.0, out=np.empty((len(data), 2)))
+    with pytest.raises(ValueError, match="X lies on a CUDA device but device='cpu'"):
+        EKMeans(3).fit(X)
+
+
+SETTINGS = [
+    (EKMeans, {"alpha": 1.0}),
+    (EKMeans, {"alpha": "dvariance", "init": "random"}),
+    (HardKMeans, {"init": "k-means++"}),
+    (FuzzyCMeans, {"init": "farthest"}),
+    (MaximumEntropyKMeans, {"alpha": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("estimator", "settings"), SETTINGS)
+def test_estimators_find_what_they_find_on_the_cpu(data, estimator, settings):
+    make = lambda device: estimator(  # noqa: E731
+        3, n_init=2, max_iter=6, tol=1e-2, random_state=0, device=device, **settings
+    )
+    wanted = make("cpu").fit(data)
+    got = make("cuda").fit(OnCard(data))
+    assert got.n_iter_ == wanted.n_iter_
+    np.testing.assert_allclose(got.cluster_centers_, wanted.cluster_centers_, rtol=1e-9)
+    np.testing.assert_array_equal(got.labels_.copy_to_host(), wanted.labels_)
+    np.testing.assert_array_equal(got.predict(OnCard(data)).copy_to_host(), wanted.predict(data))
+    assert got.score(OnCard(data)) == pytest.approx(wanted.score(data), rel=1e-10)
+    assert isinstance(got.cluster_centers_, np.ndarray)
+
+
+def test_numpy_rows_streamed_and_resident_give_the_same_bits(data, monkeypatch):
+    def fit():
+        model = EKMeans(3, alpha=1.0, n_init=1, max_iter=5, random_state=0, device="cuda", tol=1e-2)
+        return model.fit(np.vstack([data, data]))
+
+    resident = fit()
+    monkeypatch.setenv("EKMFAST_CUDA_MEMORY", "1000")
+    streamed = fit()
+    assert isinstance(streamed.labels_, np.ndarray)
+    np.testing.assert_array_equal(streamed.labels_, resident.labels_)
+    np.testing.assert_array_equal(streamed.cluster_centers_, resident.cluster_centers_)
+
+
+def test_alpha_is_found_on_the_card(data):
+    settings = {"n_init": 1, "max_iter": 3, "random_state": 0, "tol": 0.1}
+    wanted = EKMeans(2, **settings).fit(data)
+    got = EKMeans(2, device="cuda", **settings).fit(OnCard(data))
+    assert got.alpha_ == pytest.approx(wanted.alpha_, rel=1e-12)
+    np.testing.assert_allclose(got.cluster_centers_, wanted.cluster_centers_, rtol=1e-6)
+
+
+def test_other_methods_and_features(data):
+    model = EKMeans(3, alpha=1.0, n_init=1, max_iter=5, tol=1e-1, random_state=0, device="auto")
+    model.fit(OnCard(data))
+    w = model.weights(OnCard(data))
+    np.testing.assert_allclose(w.copy_to_host(), model.weights(data), atol=1e-12)
+    with pytest.raises(TypeError, match="copy it to the host"):
+        model.transform(OnCard(data))
+    with pytest.raises(ValueError, match="X has 3 features, but EKMeans is expecting 2"):
+        model.predict(OnCard(np.zeros((4, 3))))
+
+
+def test_labels_on_the_card_are_saved(data, tmp_path):
+    model = EKMeans(3, alpha=1.0, n_init=1, max_iter=2, tol=1.0, random_state=0, device="cuda")
+    model.fit(OnCard(data))
+    ekmfast.save(model, tmp_path / "model.npz")
+    loaded = ekmfast.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.labels_, model.labels_.copy_to_host())
+
+
+def test_dlpack_alone_needs_a_library(data, monkeypatch):
+    class ByDlpack:
+        def __dlpack_device__(self):
+            return 2, 0
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(TypeError, match="X offers DLPack alone, for which torch or CuPy is needed"):
+        ekmfast.assign(ByDlpack(), data[:2])
