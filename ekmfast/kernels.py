@@ -16,6 +16,7 @@ device, it is read there, and results of the kind of ``X`` lie there too.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def _as_numbers(name: str, value: ArrayLike, dtype: Any) -> NDArray[Any]:
 def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     if not isinstance(X, np.ndarray):
         X = _as_numbers(name, X, np.float64)
-    if X.dtype != np.float32 and X.dtype != np.float64:
+    if X.dtype.char not in "fd" or not X.dtype.isnative:
         raise TypeError(
             f"{name} must be float32 or float64 in native byte order, got {X.dtype}; "
             f"convert it, e.g. {name}.astype(np.float64)"
@@ -127,6 +128,10 @@ def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
         raise ValueError(f"centroids must hold at least one centroid, got shape {C.shape}")
     if C.shape[-1] != d:
         raise ValueError(f"centroids have {C.shape[-1]} features but X has {d}")
+    return C
+
+
+def _check_finite_centroids(C: Float64) -> Float64:
     if not np.isfinite(C).all():
         raise ValueError("centroids must be finite, got NaN or infinity")
     return C
@@ -161,13 +166,15 @@ def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> ND
     return s
 
 
-def _explain_not_finite(X: NDArray[Any], name: str = "X") -> None:
+def _explain_not_finite(X: NDArray[Any], C: Float64 | None = None) -> None:
     """Raise for what made a sum overflow or turn NaN."""
+    if C is not None:
+        _check_finite_centroids(C)
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if bad.size:
-        raise ValueError(f"{name} must be finite, got NaN or infinity in row {bad[0]}")
+        raise ValueError(f"X must be finite, got NaN or infinity in row {bad[0]}")
     raise ValueError(
-        f"squared distances overflow {X.dtype}: scale {name} and the centroids down, or use float64"
+        f"squared distances overflow {X.dtype}: scale X and the centroids down, or use float64"
     )
 
 
@@ -188,8 +195,9 @@ def _statistics(
     n = check_n_threads(n_threads)
     C = C.reshape(-1, *C.shape[-2:])
     sums = CentredStatistics(*_core.statistics(X, C, alphas.reshape(-1), s, None, n))
-    if not np.isfinite(sums.objective).all():
-        _explain_not_finite(X)
+    J = sums.objective
+    if not (math.isfinite(J[0]) if len(J) == 1 else np.isfinite(J).all()):
+        _explain_not_finite(X, C)
     return X, C, sums
 
 
@@ -200,6 +208,7 @@ def _statistics_on_card(
 
     rows = on_card.as_device(X)
     C = _check_centroids(on_card.weight_on_host(centroids), rows.shape[1], several=True)
+    _check_finite_centroids(C)
     alphas = _check_alpha(alpha, C.shape[:-2])
     # The weights are checked on the host, beside a row number of the right length and dtype.
     like = np.broadcast_to(np.zeros(1, rows.dtype), (rows.shape[0], 1))
@@ -317,7 +326,7 @@ def ekm_step(
         if len(np.shape(centroids)) == 3:
             return cast(NDArray[Any], step(rows, new)), sums.objective
         return cast(NDArray[Any], step(rows, new[0])), float(sums.objective[0])
-    new = new.astype(X.dtype)
+    new = new.astype(X.dtype, copy=False)
     if np.ndim(centroids) == 3:
         return new, sums.objective
     return cast(NDArray[Any], new[0]), float(sums.objective[0])
@@ -383,9 +392,9 @@ def compute_weights(
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
         from ._backends import _cuda_functions as on_card
 
-        C = _check_centroids(
-            on_card.weight_on_host(centroids), on_card.as_device(X).shape[1], several=False
-        )
+        d = on_card.as_device(X).shape[1]
+        C = _check_centroids(on_card.weight_on_host(centroids), d, several=False)
+        _check_finite_centroids(C)
         weights = on_card.compute_weights(X, C, float(_check_alpha(alpha, ())), out)
         return cast(NDArray[Any], weights)
     X = _check_samples(X)
@@ -395,8 +404,8 @@ def compute_weights(
     out = _check_out(out, (X.shape[0], C.shape[0]), X.dtype)
     if np.may_share_memory(X, out):
         raise ValueError("out must not share memory with X")
-    if not np.isfinite(_core.weights(X, C, a, out, n)):
-        _explain_not_finite(X)
+    if not math.isfinite(_core.weights(X, C, a, out, n)):
+        _explain_not_finite(X, C)
     return out
 
 
@@ -453,10 +462,10 @@ def update_centroids(
         if not np.isfinite(w).all():
             raise ValueError("weights must be finite, got NaN or infinity")
         _explain_not_finite(X)
-    empty = np.flatnonzero(sum_w == 0)
-    if empty.size:
+    if not sum_w.all():
+        empty = np.flatnonzero(sum_w == 0)
         raise ValueError(f"column {empty[0]} of weights sums to zero: its centroid is undefined")
-    return (reference + sum_wx / sum_w[:, None]).astype(X.dtype)
+    return (reference + sum_wx / sum_w[:, None]).astype(X.dtype, copy=False)
 
 
 def assign(
@@ -492,15 +501,15 @@ def assign(
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
         from ._backends import _cuda_functions as on_card
 
-        C = _check_centroids(
-            on_card.weight_on_host(centroids), on_card.as_device(X).shape[1], several=False
-        )
+        d = on_card.as_device(X).shape[1]
+        C = _check_centroids(on_card.weight_on_host(centroids), d, several=False)
+        _check_finite_centroids(C)
         return on_card.assign(X, C)
     X = _check_samples(X)
     C = _check_centroids(centroids, X.shape[1], several=False)
     labels = np.empty(X.shape[0], np.int32)
     squared_distances = np.empty(X.shape[0], X.dtype)
     total = _core.assign(X, C, labels, squared_distances, check_n_threads(n_threads))
-    if not np.isfinite(total):
-        _explain_not_finite(X)
+    if not math.isfinite(total):
+        _explain_not_finite(X, C)
     return labels, squared_distances

@@ -31,10 +31,11 @@ class CentredStatistics:
 
     def ratio(self, centroids: Float64) -> Float64:
         """Eq. 39, (S, K, D); a column that sums to exactly zero keeps its centroid."""
+        if self.sum_w.all():
+            return self.reference + self.sum_wx / self.sum_w[..., None]
+        empty = self.sum_w[..., None] == 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = self.reference + self.sum_wx / self.sum_w[..., None]
-        empty = self.sum_w == 0
-        return np.where(empty[..., None], centroids, ratio) if empty.any() else ratio
+            return np.where(empty, centroids, self.reference + self.sum_wx / self.sum_w[..., None])
 
     def __add__(self, other: CentredStatistics) -> CentredStatistics:
         """The sums over both sets of rows; both are about the same reference."""
