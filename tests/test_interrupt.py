@@ -18,6 +18,14 @@ MANY = RNG.normal(size=(200, 64, 64))
 SMALL = X[:20_000, :16].copy(), MANY[0, :8, :16].copy()
 
 
+@pytest.fixture(autouse=True)
+def python_handles_ctrl_c():
+    """What a shell starts in the background has Ctrl-C ignored, and Python leaves it at that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class EnoughError(Exception):
     pass
 

@@ -1,0 +1,27 @@
+"""Our kernel and torch's in turns, in processes of their own: see torch_alternation.py."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+SCRIPT = Path(__file__).with_name("torch_alternation.py")
+
+
+@pytest.mark.parametrize("first", ["torch", "ekmfast"])
+@pytest.mark.benchmark(group="in turns with torch")
+def test_in_turns_with_torch(benchmark, first):
+    """The time is that of the process; the ratio that it prints is the result."""
+
+    def run():
+        done = subprocess.run(
+            [sys.executable, SCRIPT, first], capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    result = benchmark.pedantic(run, rounds=1)
+    benchmark.extra_info.update(result)
+    assert result["ratio_median"] > 0.5  # or the clock is wrong
