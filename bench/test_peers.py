@@ -158,6 +158,7 @@ def test_sklekmeans(benchmark, record_ratio, problem):
         problem.check_centroids(theirs)
         error = np.abs(ours - theirs).max(axis=1) / problem.cancellation
         assert error.max() < 1e-3
-    # Seconds an iteration at the largest shapes: two iterations and three rounds are enough there.
-    many, rounds = (2, 3) if np.prod(problem.shape) > 1e8 else (4, 5)
+    # Seconds an iteration at the largest shapes: two iterations and few rounds are enough there.
+    size = np.prod(problem.shape)
+    many, rounds = (4, 5) if size < 1e8 else (2, 3) if size < 1e9 else (2, 2)
     compare(benchmark, record_ratio, problem, peers, 1, many, rounds)
