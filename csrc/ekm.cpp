@@ -69,6 +69,27 @@ int useful_threads(int n_threads, double multiply_adds) {
   return useful < n_threads ? std::max(1, static_cast<int>(useful)) : n_threads;
 }
 
+// From differences, which keep their digits where x is near c. Several sums side by side: one alone
+// would wait for each addition.
+template <class T>
+double squared_distance(const T* x, const double* c, std::int64_t d) {
+  constexpr int kSums = 8;
+  double sums[kSums] = {};
+  std::int64_t j = 0;
+  for (; j + kSums <= d; j += kSums)
+    for (int i = 0; i < kSums; ++i) {
+      const double difference = static_cast<double>(x[j + i]) - c[j + i];
+      sums[i] += difference * difference;
+    }
+  double total = 0;
+  for (; j < d; ++j) {
+    const double difference = static_cast<double>(x[j]) - c[j];
+    total += difference * difference;
+  }
+  for (int i = 0; i < kSums; ++i) total += sums[i];
+  return total;
+}
+
 template <class T>
 Rows<T> rows_of(const Samples<T>& samples, const T* reference) {
   return {samples.x, samples.stride, samples.d, samples.sample_weight, reference};
@@ -347,13 +368,7 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
       kernels.nearest(rows, begin, end, prepared.view, labels, scratch);
       for (std::int64_t i = begin; i < end; ++i) {
         const T* x = samples.x + i * samples.stride;
-        const double* c = centroids + labels[i] * d;
-        double sum = 0;
-        for (std::int64_t j = 0; j < d; ++j) {
-          const double diff = static_cast<double>(x[j]) - c[j];
-          sum += diff * diff;
-        }
-        squared_distances[i] = static_cast<T>(sum);
+        squared_distances[i] = static_cast<T>(squared_distance(x, centroids + labels[i] * d, d));
         sums[static_cast<std::size_t>(chunk)] += static_cast<double>(squared_distances[i]);
       }
     });

@@ -188,13 +188,21 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
-  pack<F>(rows, begin, n, n_padded, s);
+  const bool dots = by_dots(k, d);
+  if (dots)
+    pack_weights<F>(rows, begin, n, n_padded, s);
+  else
+    pack<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
   double finite_witness = 0;
   for (i64 p = 0; p < n_padded; p += P) {
     T* t = s.weights;  // one panel's worth suffices
     F best[kPanelVectors], cost[kPanelVectors];
-    score_panel<F>(s.panels + p * d, d, c, t, best);
+    if (dots)
+      dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
+                                      s.half_norm + p, best);
+    else
+      score_panel<F>(s.panels + p * d, d, c, t, best);
     weigh_panel<F, Weighting::equilibrium>(s.panels + p * d, d, c, s.sample_weight + p,
                                            s.half_norm + p, best, t, s, cost);
     const i64 count = n - p < P ? n - p : P;
@@ -216,10 +224,15 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
-  pack<F>(rows, begin, n, n_padded, s);
+  const bool dots = by_dots(k, d);
+  if (!dots) pack<F>(rows, begin, n, n_padded, s);
   for (i64 p = 0; p < n_padded; p += P) {
     F best[kPanelVectors];
-    score_panel<F>(s.panels + p * d, d, c, s.weights, best);
+    if (dots)
+      dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, s.weights,
+                                      s.half_norm + p, best);
+    else
+      score_panel<F>(s.panels + p * d, d, c, s.weights, best);
     // Two float vectors carry the search; a label is exact in a float up to 2^24 centroids.
     F top[kPanelVectors], label[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) {
@@ -246,7 +259,8 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d;
   const Scratch<F> s(scratch, n, d, k);
-  pack<F>(rows, begin, n, n_padded, s);
+  const bool dots = by_dots(k, d);
+  if (!dots) pack<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < n_padded * k; ++i) s.weights[i] = 0;
   for (i64 i = 0; i < n; ++i) {
     const T* w = weights + (begin + i) * k;
@@ -256,7 +270,10 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
       sums.sum_w[j] += static_cast<double>(w[j]);
     }
   }
-  product<F>(d, n_padded, k, T(0), s, sums.sum_wx);
+  if (dots)
+    dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, sums.sum_wx);
+  else
+    product<F>(d, n_padded, k, T(0), s, sums.sum_wx);
 }
 
 template <class F>
