@@ -1,7 +1,8 @@
-"""Tables and pictures of a run of ``make bench``: ``python bench/kernel_report.py NAME [JSON]``.
+"""Tables and pictures of a run of ``make bench``: ``python bench/kernel_report.py NAME [JSON ...]``.
 
 From pytest-benchmark's JSON (default results/latest.json) to results/kernels-NAME.{json,md} and
-the pictures results/kernels-NAME-{peers,roofline}.png.
+the pictures results/kernels-NAME-{peers,roofline}.png. Of several runs on one machine the last that
+holds a benchmark counts; each row names its commit.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from ekmfast.plotting import new_figure
 Row = dict[str, Any]
 
 
-def main(name: str, source: Path) -> None:
-    """Read one run and write what is kept of it."""
-    run = json.loads(source.read_text())
-    rows = [condensed(benchmark) for benchmark in run["benchmarks"]]
+def main(name: str, sources: list[Path]) -> None:
+    """Read the runs and write what is kept of them."""
+    found: dict[str, Row] = {}
+    for source in sources:
+        run = json.loads(source.read_text())
+        commit = run["commit_info"]["id"][:7]
+        found |= {b["fullname"]: condensed(b) | {"commit": commit} for b in run["benchmarks"]}
+    rows = list(found.values())
     machine = machine_facts() | {
         "commit": run["commit_info"]["id"][:7],
         "uncommitted": run["commit_info"]["dirty"],
@@ -74,7 +79,7 @@ def report(machine: Row, rows: list[Row]) -> str:
     parts = [
         f"# Kernels: one run\n\n{machine['cpu']}, {machine['cpu_count']} processors, "
         f"{facts['isa']}, {facts['bench_threads']} threads, {facts['compiler']}, commit "
-        f"{machine['commit']}{', with changes' if machine['uncommitted'] else ''}. "
+        f"{', '.join(dict.fromkeys(row['commit'] for row in rows))}. "
         "Ratios are peer time / our time, medians of paired rounds with least and most."
     ]
     peers = ratios(rows, "peers")
@@ -88,7 +93,9 @@ def report(machine: Row, rows: list[Row]) -> str:
                     shape_name(e["shape"]),
                     f"{e['peer_ms']:.2f}",
                     f"{e['our_ms']:.2f}",
-                    f"{e['ratio_median']:.2f} ({e['ratio_min']:.1f} .. {e['ratio_max']:.1f})",
+                    f"{e['ratio_median']:.2f} ({e['ratio_min']:.1f} .. {e['ratio_max']:.1f})"
+                    if e["ratio_min"] > 0
+                    else "not measurable: fits vary by more than their iterations take",
                 ]
                 for e in peers
             ],
@@ -161,7 +168,10 @@ def report(machine: Row, rows: list[Row]) -> str:
     accuracy = of_group(rows, "accuracy")
     if accuracy:
         table = markdown(
-            ["N x K x D", "dtype", "offset", "worst error", "but for cancelling", "ms"],
+            [
+                *("N x K x D", "dtype", "offset", "worst error", "but for cancelling"),
+                *("the same before rounding to the dtype", "ms"),
+            ],
             [
                 [
                     shape_name(row["shape"]),
@@ -169,6 +179,7 @@ def report(machine: Row, rows: list[Row]) -> str:
                     f"{row['offset']:.0f}",
                     f"{row['worst_error_in_deviations']:.1e}",
                     f"{row['worst_error_but_for_cancelling']:.1e}",
+                    f"{row['before_rounding_but_for_cancelling']:.1e}",
                     f"{row['median_ms']:.2f}",
                 ]
                 for row in accuracy
@@ -203,7 +214,11 @@ def product(shape: Iterable[int]) -> float:
 
 def draw_peers(rows: list[Row]) -> Any:
     """Bars of peer time / our time, float32 above float64, on a logarithmic axis about 1."""
-    entries = [e for e in ratios(rows, "peers") if not e["peer"].startswith("fastest")]
+    entries = [
+        e
+        for e in ratios(rows, "peers")
+        if not e["peer"].startswith("fastest") and e["ratio_min"] > 0
+    ]
     figure, grid = new_figure(9, 7, rows=2, sharex=True)
     panels = grid[:, 0]
     shapes = list(dict.fromkeys(e["shape"] for e in entries))
@@ -276,6 +291,6 @@ def draw_roofline(rows: list[Row]) -> Any:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) == 3 else RESULTS / "latest.json")
+    main(sys.argv[1], [Path(a) for a in sys.argv[2:]] or [RESULTS / "latest.json"])

@@ -38,6 +38,9 @@ def test_error_of_a_step(benchmark, shape, dtype, offset):
         J += mean.sum()
     answer = numerator / denominator[:, None] + offset
     sigma = problem.X.std(dtype=np.float64)
+    # The same ratio before it is rounded to the dtype of X, which far from the origin is coarse.
+    sums = ekmfast.ekm_statistics(problem.X, problem.centroids, problem.alpha)
+    before = np.abs(sums.sum_wx / sums.sum_w[:, None] - answer).max(axis=1) / sigma
     # A column whose weights nearly cancel has no more digits than are left: judged with the others
     # by its size before cancelling, as the rounding of the result itself is.
     cancellation = magnitude / np.abs(denominator)
@@ -49,7 +52,9 @@ def test_error_of_a_step(benchmark, shape, dtype, offset):
         offset=offset,
         worst_error_in_deviations=float(error.max()),
         worst_error_but_for_cancelling=float((error / cancellation).max()),
+        before_rounding_but_for_cancelling=float((before / cancellation).max()),
         rounding_of_the_result=float(rounding),
         error_of_objective=float(abs(objective - J) / J),
     )
+    assert (before / cancellation).max() <= LIMIT[problem.X.dtype]
     assert (error / cancellation).max() <= LIMIT[problem.X.dtype] + rounding
