@@ -1,4 +1,4 @@
-"""Tables and pictures of a run of ``make bench``: ``python bench/kernel_report.py NAME [JSON ...]``.
+"""Tables and pictures of ``make bench``: ``python bench/kernel_report.py NAME [JSON ...]``.
 
 From pytest-benchmark's JSON (default results/latest.json) to results/kernels-NAME.{json,md} and
 the pictures results/kernels-NAME-{peers,roofline}.png. Of several runs on one machine the last that
@@ -192,10 +192,12 @@ def report(machine: Row, rows: list[Row]) -> str:
     turns = of_group(rows, "in turns")
     if turns:
         table = markdown(
-            ["imported first", "in turns / both alone"],
+            ["imported first", "data", "our threads", "in turns / both alone"],
             [
                 [
                     row["first"],
+                    row["size"],
+                    row["our_threads"],
                     f"{row['ratio_median']:.2f} ({row['ratio_min']:.2f} .. {row['ratio_max']:.2f})",
                 ]
                 for row in turns

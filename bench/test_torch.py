@@ -11,14 +11,15 @@ pytest.importorskip("torch")
 SCRIPT = Path(__file__).with_name("torch_alternation.py")
 
 
+@pytest.mark.parametrize("arguments", [("small", "1"), ("small",), ("large",)], ids="-".join)
 @pytest.mark.parametrize("first", ["torch", "ekmfast"])
 @pytest.mark.benchmark(group="in turns with torch")
-def test_in_turns_with_torch(benchmark, first):
+def test_in_turns_with_torch(benchmark, first, arguments):
     """The time is that of the process; the ratio that it prints is the result."""
 
     def run():
         done = subprocess.run(
-            [sys.executable, SCRIPT, first], capture_output=True, text=True, check=True
+            [sys.executable, SCRIPT, first, *arguments], capture_output=True, text=True, check=True
         )
         return json.loads(done.stdout)
 
