@@ -69,25 +69,24 @@ int useful_threads(int n_threads, double multiply_adds) {
   return useful < n_threads ? std::max(1, static_cast<int>(useful)) : n_threads;
 }
 
-// From differences, which keep their digits where x is near c. Several sums side by side: one alone
+// From differences, which keep their digits where x is near c. Four sums side by side: one alone
 // would wait for each addition.
 template <class T>
 double squared_distance(const T* x, const double* c, std::int64_t d) {
-  constexpr int kSums = 8;
-  double sums[kSums] = {};
-  std::int64_t j = 0;
-  for (; j + kSums <= d; j += kSums)
-    for (int i = 0; i < kSums; ++i) {
-      const double difference = static_cast<double>(x[j + i]) - c[j + i];
-      sums[i] += difference * difference;
-    }
-  double total = 0;
-  for (; j < d; ++j) {
+  const auto square = [x, c](std::int64_t j) {
     const double difference = static_cast<double>(x[j]) - c[j];
-    total += difference * difference;
+    return difference * difference;
+  };
+  double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  std::int64_t j = 0;
+  for (; j + 4 <= d; j += 4) {
+    s0 += square(j);
+    s1 += square(j + 1);
+    s2 += square(j + 2);
+    s3 += square(j + 3);
   }
-  for (int i = 0; i < kSums; ++i) total += sums[i];
-  return total;
+  for (; j < d; ++j) s0 += square(j);
+  return (s0 + s1) + (s2 + s3);
 }
 
 template <class T>
