@@ -95,7 +95,7 @@ def report(machine: Row, rows: list[Row]) -> str:
                     f"{e['peer_ms']:.2f}",
                     f"{e['our_ms']:.2f}",
                     f"{e['ratio_median']:.2f} ({e['ratio_min']:.1f} .. {e['ratio_max']:.1f})"
-                    if e["ratio_min"] > 0
+                    if e["ratio_median"] > 0
                     else "not measurable: fits vary by more than their iterations take",
                 ]
                 for e in peers
@@ -220,7 +220,7 @@ def draw_peers(rows: list[Row]) -> Any:
     entries = [
         e
         for e in ratios(rows, "peers")
-        if not e["peer"].startswith("fastest") and e["ratio_min"] > 0
+        if not e["peer"].startswith("fastest") and e["ratio_median"] > 0
     ]
     figure, grid = new_figure(9, 7, rows=2, sharex=True)
     panels = grid[:, 0]
