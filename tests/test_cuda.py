@@ -5,6 +5,8 @@
 """
 
 import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +142,20 @@ def test_torch_and_cupy_products_multiply():
         np.testing.assert_allclose(scores.copy_to_host(), Y @ C.T, rtol=1e-12)
         halves = [w[i : i + DEPTH].T @ Y[i : i + DEPTH] for i in (0, DEPTH)]
         np.testing.assert_allclose(sums.copy_to_host(), halves, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("switch", "by_user"), [("fp32_precision", "tf32"), ("allow_tf32", True)])
+def test_float32_is_multiplied_as_float32_whatever_the_program_has_set(switch, by_user):
+    pytest.importorskip("torch")
+    product = TorchProduct()
+    matmul = SimpleNamespace(**{switch: by_user})
+    cuda_part = SimpleNamespace(ExternalStream=lambda handle: None, stream=lambda s: nullcontext())
+    product.torch = SimpleNamespace(
+        backends=SimpleNamespace(cuda=SimpleNamespace(matmul=matmul)), cuda=cuda_part
+    )
+    with product._precision():
+        assert getattr(matmul, switch) in ("ieee", False)
+    assert vars(matmul) == {switch: by_user}
 
 
 def test_product_is_chosen_by_name(monkeypatch):

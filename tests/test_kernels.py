@@ -260,6 +260,18 @@ def test_mostly_zero_weights_keep_small_columns(dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("k", "d"), [(2, 2), (3, 70), (20, 70)])
+def test_rows_without_weight_must_be_finite_too(k, d, value, dtype, isa):
+    X = np.ones((500, d), dtype)
+    W = np.zeros((500, k), dtype)
+    W[:k] = np.eye(k)
+    X[300, d - 1] = value
+    with pytest.raises(ValueError, match="X must be finite, got NaN or infinity in row 300"):
+        update_centroids(X, W)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "wrong",
     ["no half", "no tilt", "tilt of d", "sample weight left out", "alpha 1e-3 off"],

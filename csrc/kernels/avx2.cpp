@@ -106,7 +106,7 @@ constexpr int kTileCentroids = 4;
 constexpr int kProductCentroids = 4;
 constexpr int kProductVectors = 3;
 constexpr int kMaxShuffles = 8;  // above, the transpose is faster
-constexpr int kGatherMinD = 64;  // below, gathering nearly hard weights is slower
+constexpr int kGatherMinD = 64;  // measured: below, gathering nearly hard weights is slower
 
 #include "exp2.inl"
 #include "log2.inl"

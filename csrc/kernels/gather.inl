@@ -97,6 +97,17 @@ static inline void gather_narrow(int vectors, const typename F::T* rows, i64 d_p
     gather_narrow<F, V - 1>(vectors, rows, d_padded, picked, weights, count, out, width);
 }
 
+// 0 where all rows are finite, else NaN: an idle row is not read, but what it holds is to be told.
+template <class F>
+static double zero_if_finite(const Scratch<F>& s, i64 n_padded) {
+  F sum = F::all(0);
+  for (i64 i = 0; i < n_padded * s.d_padded; i += F::W)
+    sum = F::fma(F::load(s.rows + i), F::all(0), sum);
+  typename F::T lanes[F::W];
+  sum.store(lanes);
+  return sum_lanes<F>(lanes);
+}
+
 template <class F>
 static void sparse_product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weight,
                            const Scratch<F>& s, double* sum_wx) {

@@ -114,14 +114,17 @@ static inline void lane_group(int g, const typename F::T* panels, i64 d, i64 n_p
 }
 
 // least_sample_weight is the block's, or 0 where the weights are a caller's, who may mean small ones.
+// True where rows were gathered, so that some may not have been read.
 template <class F>
-static void product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weight,
+static bool product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weight,
                     const Scratch<F>& s, double* sum_wx) {
   constexpr int P = panel_rows<F>();
   const bool by_rows = d >= kRowProductMinD;
   if (by_rows && d >= kGatherMinD && k >= kSparseMinK &&
-      is_sparse<F>(k, s.weights, least_sample_weight))
-    return sparse_product<F>(d, n_padded, k, least_sample_weight, s, sum_wx);
+      is_sparse<F>(k, s.weights, least_sample_weight)) {
+    sparse_product<F>(d, n_padded, k, least_sample_weight, s, sum_wx);
+    return true;
+  }
   for (i64 i = 0; i < k; i += kProductCentroids) {
     const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
     if (by_rows)
@@ -131,4 +134,5 @@ static void product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weigh
       lane_group<F, kProductCentroids>(g, s.panels, d, n_padded, k, s.weights + i * P,
                                        sum_wx + i * d);
   }
+  return false;
 }

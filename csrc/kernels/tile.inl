@@ -272,8 +272,8 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
   }
   if (dots)
     dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, sums.sum_wx);
-  else
-    product<F>(d, n_padded, k, T(0), s, sums.sum_wx);
+  else if (product<F>(d, n_padded, k, T(0), s, sums.sum_wx))
+    sums.sum_w[0] += zero_if_finite(s, n_padded);
 }
 
 template <class F>

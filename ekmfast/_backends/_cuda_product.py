@@ -88,8 +88,13 @@ class TorchProduct:
         # Whatever the user's program has set, for the time of our products, which run where our
         # kernels do.
         matmul = self.torch.backends.cuda.matmul
-        before = matmul.fp32_precision
-        matmul.fp32_precision = "tf32" if self.tf32 else "ieee"
+        wanted: str | bool
+        if hasattr(matmul, "fp32_precision"):
+            switch, wanted = "fp32_precision", "tf32" if self.tf32 else "ieee"
+        else:  # torch before 2.9
+            switch, wanted = "allow_tf32", self.tf32
+        before = getattr(matmul, switch)
+        setattr(matmul, switch, wanted)
         try:
             if SIMULATED:
                 yield
@@ -98,7 +103,7 @@ class TorchProduct:
                 with self.torch.cuda.stream(here):
                     yield
         finally:
-            matmul.fp32_precision = before
+            setattr(matmul, switch, before)
 
     def scores(self, Y: Any, centroids: Any, out: Any) -> None:
         with self._precision():
