@@ -6,9 +6,11 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "ordered_sum.h"
 #include "parallel.h"
 #include "rescue.h"
 #include "simd.h"
@@ -35,16 +37,15 @@ Scratch allocate_scratch(std::int64_t bytes) {
 struct Cut {
   std::int64_t n, block_rows, n_blocks, n_chunks;
 
-  // element: bytes of a number; sums: numbers that a chunk accumulates into.
-  Cut(std::int64_t rows, std::int64_t d, std::int64_t k, std::int64_t element, std::int64_t sums)
-      : n(rows) {
-    // A block's samples (twice: as rows, as panels) and weights must stay in the L2 cache.
-    constexpr std::int64_t kBlockBytes = 384 << 10;
-    const std::int64_t fit = kBlockBytes / (element * (2 * d + k)) / kRowUnit * kRowUnit;
+  // row_bytes: of what a block keeps of a row; sums: numbers that a chunk accumulates into.
+  Cut(std::int64_t rows, std::int64_t row_bytes, std::int64_t sums) : n(rows) {
+    // A block must stay in the L2 cache; the larger, the rarer its sums are added to a chunk's.
+    constexpr std::int64_t kBlockBytes = 512 << 10;
+    const std::int64_t fit = kBlockBytes / row_bytes / kRowUnit * kRowUnit;
     block_rows = std::clamp<std::int64_t>(fit, kRowUnit, 32 * kRowUnit);
     n_blocks = (n + block_rows - 1) / block_rows;
     // Enough chunks for many threads, few enough that adding them up stays cheap and that their
-    // sums, kept until then, stay within some 64 MB (or four chunks).
+    // sums, should one thread be held up, stay within some 64 MB (or four chunks).
     sums = std::max<std::int64_t>(sums, 1);
     const std::int64_t cheap = std::clamp<std::int64_t>((1 << 20) / sums, 16, 128);
     const std::int64_t small = std::max<std::int64_t>((1 << 23) / sums, 4);
@@ -67,26 +68,6 @@ int useful_threads(int n_threads, double multiply_adds) {
   constexpr double kWorthAThread = 1e6;
   const double useful = multiply_adds / kWorthAThread;
   return useful < n_threads ? std::max(1, static_cast<int>(useful)) : n_threads;
-}
-
-// From differences, which keep their digits where x is near c. Four sums side by side: one alone
-// would wait for each addition.
-template <class T>
-double squared_distance(const T* x, const double* c, std::int64_t d) {
-  const auto square = [x, c](std::int64_t j) {
-    const double difference = static_cast<double>(x[j]) - c[j];
-    return difference * difference;
-  };
-  double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-  std::int64_t j = 0;
-  for (; j + 4 <= d; j += 4) {
-    s0 += square(j);
-    s1 += square(j + 1);
-    s2 += square(j + 2);
-    s3 += square(j + 3);
-  }
-  for (; j < d; ++j) s0 += square(j);
-  return (s0 + s1) + (s2 + s3);
 }
 
 template <class T>
@@ -153,22 +134,6 @@ void for_chunks(const Kernels<T>& kernels, const Cut& cut, std::int64_t d, std::
   });
 }
 
-// out[i] = sum over chunks, in chunk order, of partial[chunk][i]; threads share the i.
-void reduce(const std::vector<double>& partial, std::int64_t n_chunks, std::int64_t size,
-            int n_threads, double* out) {
-  constexpr std::int64_t kSlice = 4096;
-  const std::int64_t n_slices = (size + kSlice - 1) / kSlice;
-  n_threads = useful_threads(n_threads, static_cast<double>(n_chunks * size) * 4);
-  parallel_for(n_slices, n_threads, [&](std::int64_t slice, int) {
-    const std::int64_t begin = slice * kSlice, end = std::min(size, begin + kSlice);
-    std::fill(out + begin, out + end, 0.0);
-    for (std::int64_t c = 0; c < n_chunks; ++c) {
-      const double* part = partial.data() + c * size;
-      for (std::int64_t i = begin; i < end; ++i) out[i] += part[i];
-    }
-  });
-}
-
 double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
   // An exponential and what is around it weigh about as much as ten multiply-adds.
   return static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(2 * d + 10);
@@ -227,12 +192,15 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
     views.back().power = static_cast<T>(1 / (fuzzifier - 1));
   }
 
-  const Cut cut(samples.n, d, k, sizeof(T), n_problems * size);
-  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * n_problems * size));
+  // One problem's panels go as its scores are done, several problems read them again.
+  const std::int64_t kept = d * (n_problems > 1 ? 2 : 1) + k;
+  const Cut cut(samples.n, kept * static_cast<std::int64_t>(sizeof(T)), n_problems * size);
+  OrderedSum all(cut.n_chunks, n_problems * size);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    OrderedSum::Part part = all.take();
     std::vector<Sums> sums;
     for (std::int64_t s = 0; s < n_problems; ++s) {
-      double* at = partial.data() + (chunk * n_problems + s) * size;
+      double* at = part.get() + s * size;
       sums.push_back({at, at + k * d, at + k * d + k, at + k * d + 2 * k});
     }
     cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
@@ -245,10 +213,10 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
                          scratch);
       }
     });
+    all.add(chunk, std::move(part));
   });
 
-  std::vector<double> total(static_cast<std::size_t>(n_problems * size));
-  reduce(partial, cut.n_chunks, n_problems * size, n_threads, total.data());
+  std::vector<double> total = all.total();
   for (std::int64_t s = 0; s < n_problems; ++s)
     if (!prepared[static_cast<std::size_t>(s)].finite)
       total[static_cast<std::size_t>((s + 1) * size - 1)] = std::nan("");
@@ -337,7 +305,7 @@ double weights(const Samples<T>& samples, const double* centroids, double alpha,
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d));
   const double q = exponent_scale(centroids, alpha, k, d, reference);
   const Prepared<T> prepared(centroids, q, k, d, reference, kernels.tile_k);
-  const Cut cut(samples.n, d, k, sizeof(T), 1);
+  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), 1);
   Rows<T> rows = rows_of(samples, reference);
   rows.sample_weight = nullptr;
   std::vector<double> witness(static_cast<std::size_t>(cut.n_chunks));
@@ -359,17 +327,16 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   const Prepared<T> prepared(centroids, 1.0, k, d, reference, kernels.tile_k);
-  const Cut cut(samples.n, d, k, sizeof(T), 1);
+  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), 1);
   const Rows<T> rows = rows_of(samples, reference);
   std::vector<double> sums(static_cast<std::size_t>(cut.n_chunks));
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
     cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
       kernels.nearest(rows, begin, end, prepared.view, labels, scratch);
-      for (std::int64_t i = begin; i < end; ++i) {
-        const T* x = samples.x + i * samples.stride;
-        squared_distances[i] = static_cast<T>(squared_distance(x, centroids + labels[i] * d, d));
-        sums[static_cast<std::size_t>(chunk)] += static_cast<double>(squared_distances[i]);
-      }
+      kernels.distances(rows, begin, end, centroids, labels, squared_distances);
+      double sum = 0;
+      for (std::int64_t i = begin; i < end; ++i) sum += static_cast<double>(squared_distances[i]);
+      sums[static_cast<std::size_t>(chunk)] += sum;
     });
   });
   double sum = prepared.finite ? 0 : std::nan("");
@@ -386,16 +353,18 @@ void closest(const Samples<T>& samples, const double* candidates, std::int64_t n
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   // By q = 2 a score is 2 y . c - ||c||^2, and scaling by 2 rounds nothing.
   const Prepared<T> prepared(candidates, 2.0, k, d, reference, kernels.tile_k);
-  const Cut cut(samples.n, d, k, sizeof(T), k);
+  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), k);
   const Rows<T> rows = rows_of(samples, reference);
-  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * k));
+  OrderedSum all(cut.n_chunks, k);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+    OrderedSum::Part part = all.take();
     cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
       kernels.closest(rows, begin, end, prepared.view, n_seedings, distances, samples.n, update,
-                      partial.data() + chunk * k, scratch);
+                      part.get(), scratch);
     });
+    all.add(chunk, std::move(part));
   });
-  reduce(partial, cut.n_chunks, k, n_threads, potentials);
+  std::copy(all.total().begin(), all.total().end(), potentials);
   if (!prepared.finite) std::fill(potentials, potentials + k, std::nan(""));
 }
 
@@ -406,17 +375,18 @@ void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, con
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   const std::int64_t size = k * d + k;
-  const Cut cut(samples.n, d, k, sizeof(T), size);
+  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), size);
   const Rows<T> rows = rows_of(samples, reference);
-  std::vector<double> partial(static_cast<std::size_t>(cut.n_chunks * size));
+  OrderedSum all(cut.n_chunks, size);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
-    double* at = partial.data() + chunk * size;
+    OrderedSum::Part part = all.take();
+    double* at = part.get();
     cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
       kernels.accumulate(rows, begin, end, weights, k, {at, at + k * d, nullptr, nullptr}, scratch);
     });
+    all.add(chunk, std::move(part));
   });
-  std::vector<double> total(static_cast<std::size_t>(size));
-  reduce(partial, cut.n_chunks, size, n_threads, total.data());
+  const std::vector<double>& total = all.total();
   std::copy(total.begin(), total.begin() + k * d, sum_wx);
   std::copy(total.begin() + k * d, total.end(), sum_w);
 }

@@ -65,6 +65,7 @@ struct F64 {
   V v;
   static F64 all(T a) { return {_mm256_set1_pd(a)}; }
   static F64 load(const T* p) { return {_mm256_loadu_pd(p)}; }
+  static F64 load(const float* p) { return {_mm256_cvtps_pd(_mm_loadu_ps(p))}; }
   static F64 load_part(const T* p, int n) {
     const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
     return {_mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), lane))};

@@ -60,6 +60,7 @@ struct F64 {
   V v;
   static F64 all(T a) { return {_mm512_set1_pd(a)}; }
   static F64 load(const T* p) { return {_mm512_loadu_pd(p)}; }
+  static F64 load(const float* p) { return {_mm512_cvtps_pd(_mm256_loadu_ps(p))}; }
   static F64 load_part(const T* p, int n) {
     return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p)};
   }

@@ -82,6 +82,7 @@ struct F64 {
     std::memcpy(&r.v, p, sizeof(V));
     return r;
   }
+  static F64 load(const float* p) { return {V{p[0], p[1]}}; }
   static F64 load_part(const T* p, int n) {
     return {V{n > 0 ? p[0] : 0.0, n > 1 ? p[1] : 0.0}};
   }

@@ -7,6 +7,8 @@
 constexpr int kDotRows = 2;
 // Rows are as long as pages, at whose ends the processor's own prefetching stops.
 constexpr int kDotAhead = 4;  // rows
+// The second product reads the block in strips of kProductVectors, from the L2 cache.
+constexpr int kStripAhead = 8;  // rows
 
 static inline bool by_dots(i64 k, i64 d) {
   return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD;
@@ -37,7 +39,7 @@ static inline void dot_tile(const typename F::T* x, i64 stride, const typename F
     const F centre = F::load(reference + j);
     F y[R];
     for (int r = 0; r < R; ++r) {
-      prefetch(x + r * stride + j, kDotAhead * stride, F::W);
+      Ahead<typename F::T>(x + r * stride + j, kDotAhead * stride, F::W).prefetch();
       y[r] = F::load(x + r * stride + j) - centre;
       norm[r] = F::fma(y[r], y[r], norm[r]);
     }
@@ -91,12 +93,13 @@ static inline void dot_panel(const Rows<typename F::T>& in, i64 begin, i64 count
   }
 }
 
-// sum_n w_kn y_n of V vectors of features, G centroids; the last vector holds `part` features.
+// sum_n w_kn y_n of V vectors of features, G centroids; the last vector holds `part` features. What
+// lies `ahead` numbers behind is asked for.
 template <class F, int G, int V, bool kPart>
 static inline void dot_product_tile(const typename F::T* x, i64 stride,
                                     const typename F::T* reference, i64 n,
                                     const typename F::T* weights, int part, i64 d,
-                                    double* sum_wx) {
+                                    i64 ahead, double* sum_wx) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   F acc[G][V];
@@ -107,6 +110,7 @@ static inline void dot_product_tile(const typename F::T* x, i64 stride,
     const i64 count = n - p < P ? n - p : P;
     for (i64 i = 0; i < count; ++i) {
       const T* row = x + (p + i) * stride;
+      Ahead<T>(row, ahead, V * F::W).prefetch();
       F y[V];
       for (int v = 0; v < V; ++v)
         y[v] = kPart ? F::load_part(row + v * F::W, part) - F::load_part(reference + v * F::W, part)
@@ -129,12 +133,13 @@ static inline void dot_product_tile(const typename F::T* x, i64 stride,
     }
 }
 
+// Rows are asked for `ahead` rows before they are read.
 template <class F, int G>
 static inline void dot_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
-                               const typename F::T* weights, double* sum_wx) {
+                               const typename F::T* weights, i64 ahead, double* sum_wx) {
   using T = typename F::T;
   if (k != G) {
-    if constexpr (G > 1) dot_product<F, G - 1>(in, begin, n, k, weights, sum_wx);
+    if constexpr (G > 1) dot_product<F, G - 1>(in, begin, n, k, weights, ahead, sum_wx);
     return;
   }
   constexpr int V = kProductVectors;
@@ -142,11 +147,12 @@ static inline void dot_product(const Rows<typename F::T>& in, i64 begin, i64 n, 
   i64 j = 0;
   for (; j + V * F::W <= in.d; j += V * F::W)
     dot_product_tile<F, G, V, false>(x + j, in.stride, in.reference + j, n, weights, 0, in.d,
-                                     sum_wx + j);
+                                     ahead * in.stride, sum_wx + j);
   for (; j + F::W <= in.d; j += F::W)
     dot_product_tile<F, G, 1, false>(x + j, in.stride, in.reference + j, n, weights, 0, in.d,
-                                     sum_wx + j);
+                                     ahead * in.stride, sum_wx + j);
   if (j < in.d)
     dot_product_tile<F, G, 1, true>(x + j, in.stride, in.reference + j, n, weights,
-                                    static_cast<int>(in.d - j), in.d, sum_wx + j);
+                                    static_cast<int>(in.d - j), in.d, ahead * in.stride,
+                                    sum_wx + j);
 }

@@ -68,6 +68,11 @@ struct Kernels {
   void (*nearest)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
                   const Centroids<T>& centroids, std::int32_t* labels, void* scratch);
 
+  // IN rows, begin, end, centroids (K, d) as the caller has them, labels (N,); OUT squared (N,):
+  // row n's squared distance to centroid labels[n], rows begin..end written.
+  void (*distances)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                    const double* centroids, const std::int32_t* labels, T* squared);
+
   // IN rows, begin, end, candidates (made with q = 2), n_seedings, which share the candidates
   // equally, in order; OUT potentials (candidates.k,) (added to) = sum of s min(distance so far,
   // squared distance to the candidate). IN/OUT distances: row n of seeding i at [i * stride + n],

@@ -66,6 +66,7 @@ struct F64 {
   V v;
   static F64 all(T a) { return {vdupq_n_f64(a)}; }
   static F64 load(const T* p) { return {vld1q_f64(p)}; }
+  static F64 load(const float* p) { return {vcvt_f64_f32(vld1_f32(p))}; }
   static F64 load_part(const T* p, int n) {
     const T part[W] = {n > 0 ? p[0] : 0, n > 1 ? p[1] : 0};
     return load(part);

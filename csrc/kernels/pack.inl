@@ -25,21 +25,6 @@ struct Transpose {
   }
 };
 
-// Rows as rows: centred, zeros from d to d_padded.
-template <class F>
-static void pack_rows(const Rows<typename F::T>& in, i64 begin, i64 n, const Scratch<F>& s) {
-  using T = typename F::T;
-  const i64 whole = in.d / F::W * F::W;
-  const int rest = static_cast<int>(in.d - whole);
-  for (i64 i = 0; i < n; ++i) {
-    const T* x = in.x + (begin + i) * in.stride;
-    T* y = s.rows + i * s.d_padded;
-    for (i64 j = 0; j < whole; j += F::W) (F::load(x + j) - F::load(in.reference + j)).store(y + j);
-    if (rest)
-      (F::load_part(x + whole, rest) - F::load_part(in.reference + whole, rest)).store(y + whole);
-  }
-}
-
 // W numbers of each of W rows, feature by feature: `width` of them go into the panel.
 template <class F>
 static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm) {
@@ -50,48 +35,36 @@ static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm
   }
 }
 
-template <class F>
-static void pack_panels_from_rows(i64 d, i64 n_padded, const Scratch<F>& s) {
+// One panel of `count` rows from `begin` on, zeros behind them, and the same numbers as rows, with
+// zeros from d to d_padded, if anything reads rows.
+template <class F, bool kRows>
+static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
+                       typename F::T* panel, typename F::T* rows, i64 d_padded,
+                       typename F::T* half_norm) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
-  for (i64 row = 0; row < n_padded; row += F::W) {
-    T* panel = s.panels + row / P * P * d + row % P;
-    const T* rows = s.rows + row * s.d_padded;
-    F norm = F::all(0);
-    for (i64 j = 0; j < d; j += F::W) {
-      F r[F::W];
-      for (int i = 0; i < F::W; ++i) r[i] = F::load(rows + i * s.d_padded + j);
-      store_features<F>(r, d - j < F::W ? d - j : F::W, panel + j * P, norm);
-    }
-    (norm * F::all(T(0.5))).store(s.half_norm + row);
-  }
-}
-
-// Panels straight from the samples, where nothing reads rows as rows.
-template <class F>
-static void pack_panels_only(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
-                             const Scratch<F>& s) {
-  using T = typename F::T;
-  constexpr int P = panel_rows<F>();
-  for (i64 row = 0; row < n_padded; row += F::W) {
-    T* panel = s.panels + row / P * P * in.d + row % P;
+  for (i64 row = 0; row < P; row += F::W) {
     const T* x = in.x + (begin + row) * in.stride;
-    const i64 count = n - row < F::W ? n - row : F::W;
     F norm = F::all(0);
     for (i64 j = 0; j < in.d; j += F::W) {
       const int width = static_cast<int>(in.d - j < F::W ? in.d - j : F::W);
       F r[F::W];
-      if (count == F::W && width == F::W) {
+      if (count - row >= F::W && width == F::W) {
         const F centre = F::load(in.reference + j);
-        for (int i = 0; i < F::W; ++i) r[i] = F::load(x + i * in.stride + j) - centre;
+        for (int i = 0; i < F::W; ++i) {
+          Ahead<T>(x + i * in.stride + j, kVectorsAhead * F::W, 1).prefetch();
+          r[i] = F::load(x + i * in.stride + j) - centre;
+        }
       } else {
         const F centre = F::load_part(in.reference + j, width);
         for (int i = 0; i < F::W; ++i)
-          r[i] = i < count ? F::load_part(x + i * in.stride + j, width) - centre : F::all(0);
+          r[i] = row + i < count ? F::load_part(x + i * in.stride + j, width) - centre : F::all(0);
       }
-      store_features<F>(r, width, panel + j * P, norm);
+      if constexpr (kRows)
+        for (int i = 0; i < F::W; ++i) r[i].store(rows + (row + i) * d_padded + j);
+      store_features<F>(r, width, panel + j * P + row, norm);
     }
-    (norm * F::all(T(0.5))).store(s.half_norm + row);
+    (norm * F::all(T(0.5))).store(half_norm + row);
   }
 }
 
@@ -213,10 +186,10 @@ static void pack_panels(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_p
 }
 
 template <class F, int D>
-static inline void pack_short(i64 d, const Rows<typename F::T>& in, i64 begin, i64 n,
+static inline void pack_short_rows(i64 d, const Rows<typename F::T>& in, i64 begin, i64 n,
                               i64 n_padded, const Scratch<F>& s) {
   if (d == D) return pack_panels<F, D>(in, begin, n, n_padded, s);
-  if constexpr (D > 1) pack_short<F, D - 1>(d, in, begin, n, n_padded, s);
+  if constexpr (D > 1) pack_short_rows<F, D - 1>(d, in, begin, n, n_padded, s);
 }
 
 template <class F>
@@ -227,17 +200,71 @@ static void pack_weights(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_
   for (i64 i = n; i < n_padded; ++i) s.sample_weight[i] = 0;
 }
 
+// The panels of a block. Rows shorter than a vector are packed all at once. Longer ones are packed
+// panel by panel, each just before its scores, which then find it in the L1 cache; unless someone
+// reads it again (`keep`), the next takes its place.
 template <class F>
-static void pack(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
-                 const Scratch<F>& s) {
-  if (in.d >= kRowProductMinD) {
-    pack_rows<F>(in, begin, n, s);
-    for (i64 i = n * s.d_padded; i < n_padded * s.d_padded; ++i) s.rows[i] = 0;
-    pack_panels_from_rows<F>(in.d, n_padded, s);
-  } else if (in.d >= F::W) {
-    pack_panels_only<F>(in, begin, n, n_padded, s);
-  } else {
-    pack_short<F, F::W - 1>(in.d, in, begin, n, n_padded, s);
+struct Panels {
+  using T = typename F::T;
+  const Rows<T>& in;
+  i64 begin, n;
+  const Scratch<F>& s;
+  bool at_once, as_rows, keep;
+
+  Panels(const Rows<T>& rows, i64 first, i64 count, const Scratch<F>& scratch, bool rows_too,
+         bool kept)
+      : in(rows), begin(first), n(count), s(scratch), at_once(rows.d < F::W), as_rows(rows_too),
+        keep(kept || at_once) {
+    if (at_once)
+      pack_short_rows<F, F::W - 1>(in.d, in, begin, n, round_up(n, panel_rows<F>()), s);
   }
-  pack_weights<F>(in, begin, n, n_padded, s);
+
+  T* at(i64 p) const { return s.panels + (keep ? p * in.d : 0); }
+
+  T* pack(i64 p) const {
+    if (at_once) return at(p);
+    if (as_rows)
+      pack_panel<F, true>(in, begin + p, n - p, at(p), s.rows + p * s.d_padded, s.d_padded,
+                          s.half_norm + p);
+    else
+      pack_panel<F, false>(in, begin + p, n - p, at(p), nullptr, 0, s.half_norm + p);
+    return at(p);
+  }
+
+  // What will be packed when the scores of panel p are done: the next block, panel by panel, where
+  // blocks are packed at once, or else the panel after the next.
+  Ahead<T> ahead(i64 p) const {
+    constexpr int P = panel_rows<F>();
+    return {in.x + (begin + p) * in.stride, (at_once ? n : kPanelsAhead * P) * in.stride,
+            P * in.stride};
+  }
+};
+
+// Rows alone, centred, zeros from d to d_padded and behind the last row.
+template <class F>
+static void pack_rows(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
+                      const Scratch<F>& s) {
+  using T = typename F::T;
+  const i64 whole = in.d / F::W * F::W;
+  const int rest = static_cast<int>(in.d - whole);
+  for (i64 i = 0; i < n; ++i) {
+    const T* x = in.x + (begin + i) * in.stride;
+    T* y = s.rows + i * s.d_padded;
+    for (i64 j = 0; j < whole; j += F::W) (F::load(x + j) - F::load(in.reference + j)).store(y + j);
+    if (rest)
+      (F::load_part(x + whole, rest) - F::load_part(in.reference + whole, rest)).store(y + whole);
+  }
+  for (i64 i = n * s.d_padded; i < n_padded * s.d_padded; ++i) s.rows[i] = 0;
+}
+
+// A caller's weights (n, k) as the product reads them, [panel][k][panel_rows].
+template <class F>
+static void pack_columns(const typename F::T* weights, i64 k, i64 n, const Scratch<F>& s) {
+  constexpr int P = panel_rows<F>();
+  for (i64 j = 0; j < k; ++j) s.exponentials[j] = 0;
+  Scratch<F> columns = s;
+  columns.panels = s.weights;
+  const Rows<typename F::T> in = {weights, k, k, nullptr, s.exponentials};
+  const Panels<F> panels(in, 0, n, columns, false, true);
+  for (i64 p = 0; p < n; p += P) panels.pack(p);
 }

@@ -21,6 +21,10 @@ typedef std::int64_t i64;
 
 constexpr double kLn2 = 0.69314718055994530942;
 constexpr int kPanelVectors = 3;
+// How early rows are asked for: into the L2 cache, and from there, as so many rows side by side are
+// more than the processor follows by itself.
+constexpr int kPanelsAhead = 2;
+constexpr int kVectorsAhead = 4;
 
 template <class F>
 constexpr int panel_rows() {
@@ -41,14 +45,30 @@ static double sum_doubles(const double* lanes) {
   return sum;
 }
 
-// Asks for the `count` numbers that begin `ahead` numbers behind x: what lies behind the last row
-// is asked for too, but never read.
+// The `count` numbers that begin `distance` numbers behind x, to be asked for before they are read:
+// what lies behind the last row is asked for too, but never read.
 template <class T>
-static inline void prefetch(const T* x, i64 ahead, i64 count) {
-  const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(x) +
-                            static_cast<std::uintptr_t>(ahead) * sizeof(T);
-  for (std::size_t byte = 0; byte < static_cast<std::size_t>(count) * sizeof(T); byte += 64)
-    __builtin_prefetch(reinterpret_cast<const void*>(at + byte), 0, 2);
+struct Ahead {
+  std::uintptr_t at;
+  i64 count;
+
+  Ahead(const T* x, i64 distance, i64 numbers)
+      : at(reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(distance) * sizeof(T)),
+        count(numbers) {}
+
+  void prefetch() const { prefetch(0, count); }
+
+  void prefetch(i64 first, i64 share) const {
+    const i64 end = first + share < count ? first + share : count;
+    for (i64 i = first; i < end; i += static_cast<i64>(64 / sizeof(T)))
+      __builtin_prefetch(reinterpret_cast<const void*>(at + static_cast<std::size_t>(i) * sizeof(T)),
+                         0, 2);
+  }
+};
+
+template <class T>
+static inline Ahead<T> nothing_ahead() {
+  return {nullptr, 0, 0};
 }
 
 static inline i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * unit; }
@@ -102,6 +122,7 @@ struct Scratch {
 
 #include "pack.inl"
 #include "scores.inl"
+#include "unpack.inl"
 #include "weigh.inl"
 #include "gather.inl"
 #include "product.inl"
@@ -133,11 +154,10 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = centroids->k;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = W != Weighting::fuzzy && by_dots(k, d);
-  if (dots)
-    pack_weights<F>(rows, begin, n, n_padded, s);
-  else
-    pack<F>(rows, begin, n, n_padded, s);
-  const T least = least_positive(s.sample_weight, n);
+  const bool by_rows = d >= kRowProductMinD;
+  const Panels<F> panels(rows, begin, n, s, by_rows, n_problems > 1 || !by_rows);
+  pack_weights<F>(rows, begin, n, n_padded, s);
+  const T least = rows.sample_weight ? least_positive(s.sample_weight, n) : T(1);
   for (i64 problem = 0; problem < n_problems; ++problem) {
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
@@ -147,17 +167,15 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     for (i64 p = 0; p < n_padded; p += P) {
       T* t = s.weights + p * k;
       F best[kPanelVectors], cost[kPanelVectors];
-      // The next block comes into the cache while this one is computed on: waiting for it in
-      // pack() costs a sixth of the time where rows are short.
-      if (problem == 0 && !dots)
-        prefetch(rows.x + (begin + p) * rows.stride, n * rows.stride, P * rows.stride);
-      if (dots)
+      if (dots) {
         dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
                                         s.half_norm + p, best);
-      else
-        score_panel<F>(s.panels + p * d, d, c, t, best);
-      weigh_panel<F, W>(s.panels + p * d, d, c, s.sample_weight + p, s.half_norm + p, best, t, s,
-                        cost);
+      } else {
+        if (problem == 0) panels.pack(p);
+        score_panel<F>(panels.at(p), d, c, problem == 0 ? panels.ahead(p) : nothing_ahead<T>(), t,
+                       best);
+      }
+      weigh_panel<F, W>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best, t, s, cost);
       F norm = F::all(0), e = F::all(0);
       for (int v = 0; v < kPanelVectors; ++v) {
         const F weight = F::load(s.sample_weight + p + v * F::W);
@@ -175,7 +193,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
       out.sum_p[i] += sum_lanes<F>(s.sum_p + i * F::W);
     }
     if (dots)
-      dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, out.sum_wx);
+      dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, kStripAhead, out.sum_wx);
     else
       product<F>(d, n_padded, k, least, s, out.sum_wx);
   }
@@ -189,32 +207,27 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = by_dots(k, d);
-  if (dots)
-    pack_weights<F>(rows, begin, n, n_padded, s);
-  else
-    pack<F>(rows, begin, n, n_padded, s);
+  const Panels<F> panels(rows, begin, n, s, false, false);
+  pack_weights<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
-  double finite_witness = 0;
+  double witness[F::W] = {};
   for (i64 p = 0; p < n_padded; p += P) {
+    const i64 count = n - p < P ? n - p : P;
     T* t = s.weights;  // one panel's worth suffices
     F best[kPanelVectors], cost[kPanelVectors];
     if (dots)
-      dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
-                                      s.half_norm + p, best);
+      dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, count, c, t, s.half_norm + p, best);
     else
-      score_panel<F>(s.panels + p * d, d, c, t, best);
-    weigh_panel<F, Weighting::equilibrium>(s.panels + p * d, d, c, s.sample_weight + p,
+      score_panel<F>(panels.pack(p), d, c, panels.ahead(p), t, best);
+    weigh_panel<F, Weighting::equilibrium>(panels.at(p), d, c, s.sample_weight + p,
                                            s.half_norm + p, best, t, s, cost);
-    const i64 count = n - p < P ? n - p : P;
-    T e[P];
-    for (int v = 0; v < kPanelVectors; ++v) cost[v].store(e + v * F::W);
-    for (i64 i = 0; i < count; ++i) {
-      T* w = out + (begin + p + i) * k;
-      for (i64 j = 0; j < k; ++j) w[j] = t[j * P + i];
-      finite_witness += static_cast<double>(s.half_norm[p + i]) + static_cast<double>(e[i]);
+    for (int v = 0; v < kPanelVectors; ++v) {
+      F::load(s.half_norm + p + v * F::W).add_to(witness);
+      cost[v].add_to(witness);
     }
+    unpack_panel<F>(t, k, count, out + (begin + p) * k);
   }
-  return finite_witness;
+  return sum_doubles<F::W>(witness);
 }
 
 template <class F>
@@ -225,14 +238,14 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = by_dots(k, d);
-  if (!dots) pack<F>(rows, begin, n, n_padded, s);
+  const Panels<F> panels(rows, begin, n, s, false, false);
   for (i64 p = 0; p < n_padded; p += P) {
     F best[kPanelVectors];
     if (dots)
       dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, s.weights,
                                       s.half_norm + p, best);
     else
-      score_panel<F>(s.panels + p * d, d, c, s.weights, best);
+      score_panel<F>(panels.pack(p), d, c, panels.ahead(p), s.weights, best);
     // Two float vectors carry the search; a label is exact in a float up to 2^24 centroids.
     F top[kPanelVectors], label[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) {
@@ -259,21 +272,53 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d;
   const Scratch<F> s(scratch, n, d, k);
-  const bool dots = by_dots(k, d);
-  if (!dots) pack<F>(rows, begin, n, n_padded, s);
-  for (i64 i = 0; i < n_padded * k; ++i) s.weights[i] = 0;
-  for (i64 i = 0; i < n; ++i) {
-    const T* w = weights + (begin + i) * k;
-    T* lane = s.weights + i / P * P * k + i % P;
-    for (i64 j = 0; j < k; ++j) {
-      lane[j * P] = w[j];
-      sums.sum_w[j] += static_cast<double>(w[j]);
-    }
+  pack_columns<F>(weights + begin * k, k, n, s);
+  for (i64 i = 0; i < k; ++i) {
+    F sum = F::all(0);
+    for (i64 p = 0; p < n_padded; p += P)
+      for (int v = 0; v < P; v += F::W) sum = sum + F::load(s.weights + p * k + i * P + v);
+    T lanes[F::W];
+    sum.store(lanes);
+    sums.sum_w[i] += sum_lanes<F>(lanes);
   }
-  if (dots)
-    dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, sums.sum_wx);
-  else if (product<F>(d, n_padded, k, T(0), s, sums.sum_wx))
+  if (by_dots(k, d))  // no scores have brought these rows into the cache: ask for the next block's
+    return dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, n, sums.sum_wx);
+  if (d >= kRowProductMinD) {
+    pack_rows<F>(rows, begin, n, n_padded, s);
+  } else {
+    const Panels<F> panels(rows, begin, n, s, false, true);
+    for (i64 p = 0; p < n_padded; p += P) panels.pack(p);
+  }
+  if (product<F>(d, n_padded, k, T(0), s, sums.sum_wx))
     sums.sum_w[0] += zero_if_finite(s, n_padded);
+}
+
+// From differences in double, which keep their digits where x is near its centroid.
+template <class F>
+static void distances(const Rows<typename F::T>& rows, i64 begin, i64 end, const double* centroids,
+                      const std::int32_t* labels, typename F::T* squared) {
+  using T = typename F::T;
+  constexpr int W = F64::W;
+  for (i64 i = begin; i < end; ++i) {
+    const T* x = rows.x + i * rows.stride;
+    const double* c = centroids + labels[i] * rows.d;
+    F64 sum[4] = {F64::all(0), F64::all(0), F64::all(0), F64::all(0)};
+    const auto add = [&](i64 j, F64& to) {
+      const F64 difference = F64::load(x + j) - F64::load(c + j);
+      to = F64::fma(difference, difference, to);
+    };
+    i64 j = 0;
+    for (; j + 4 * W <= rows.d; j += 4 * W)
+      for (int v = 0; v < 4; ++v) add(j + v * W, sum[v]);
+    for (; j + W <= rows.d; j += W) add(j, sum[0]);
+    double total = 0;
+    if (j > 0) total = sum_across((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (; j < rows.d; ++j) {
+      const double difference = static_cast<double>(x[j]) - c[j];
+      total += difference * difference;
+    }
+    squared[i] = static_cast<T>(total);
+  }
 }
 
 template <class F>
@@ -296,6 +341,7 @@ constexpr Kernels<typename F::T> kernels_for() {
            statistics<F, Weighting::hard>, statistics<F, Weighting::fuzzy>},
           weights<F>,
           nearest<F>,
+          distances<F>,
           closest<F>,
           accumulate<F>,
           exp2_array<F>};
