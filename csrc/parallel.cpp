@@ -1,7 +1,9 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -10,6 +12,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "placement.h"
 
 namespace ekmfast {
 namespace {
@@ -49,6 +53,20 @@ void poll_when_due() {
   t_call.next_poll = Clock::now() + kPollEvery;
 }
 
+// How long the caller looks out for the last helpers before it goes to sleep.
+constexpr std::chrono::microseconds kLookOut{50};
+
+// Whether ready() came true within kLookOut. Any thread that wants this processor gets it.
+template <class Ready>
+bool look_out(Ready ready) {
+  const Clock::time_point end = Clock::now() + kLookOut;
+  do {
+    if (ready()) return true;
+    sched_yield();
+  } while (Clock::now() < end);
+  return ready();
+}
+
 class Pool {
  public:
   ~Pool() {
@@ -63,27 +81,31 @@ class Pool {
   void run(std::int64_t n_tasks, int n_threads,
            const std::function<void(std::int64_t, int)>& task) {
     const int helpers = grow(n_threads - 1);
+    keep_off_this_processor(threads_, helpers, placement_);
+    task_ = &task;
+    n_tasks_ = n_tasks;
+    next_.store(0, std::memory_order_relaxed);
+    stopped_.store(false, std::memory_order_relaxed);
+    failure_ = nullptr;
     {
-      std::lock_guard<std::mutex> lock(mutex_);
-      task_ = &task;
-      n_tasks_ = n_tasks;
-      next_.store(0, std::memory_order_relaxed);
-      stopped_.store(false, std::memory_order_relaxed);
-      failure_ = nullptr;
-      wanted_ = helpers;
-      running_ = helpers;
-      ++generation_;
+      std::lock_guard<std::mutex> lock(mutex_);  // or one who is about to sleep misses it
+      const std::uint32_t number = gate_.load(std::memory_order_relaxed).number + 1;
+      gate_.store({number, static_cast<std::uint16_t>(helpers), kOpen}, std::memory_order_release);
     }
     if (helpers > 0) wake_.notify_all();
     const WorkingFor call(&stopped_, true);
     work(0);
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (!done_.wait_for(lock, kPollEvery, [this] { return running_ == 0; })) {
-      // Once stopped, what the handler raised is not to be overwritten by another.
-      if (stopped_.load(std::memory_order_relaxed)) continue;
-      lock.unlock();
-      poll_when_due();
-      lock.lock();
+    close();
+    const auto all_left = [this] { return inside(gate_.load(std::memory_order_acquire)) == 0; };
+    if (!look_out(all_left)) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      while (!done_.wait_for(lock, kPollEvery, all_left)) {
+        // Once stopped, what the handler raised is not to be overwritten by another.
+        if (stopped_.load(std::memory_order_relaxed)) continue;
+        lock.unlock();
+        poll_when_due();
+        lock.lock();
+      }
     }
     task_ = nullptr;
     if (stopped_.load(std::memory_order_relaxed)) throw Interrupted();
@@ -91,12 +113,57 @@ class Pool {
   }
 
  private:
+  // A run is a room: helpers go in while it is open, and the caller, when nothing is left to do,
+  // closes it and waits for those inside alone. A helper that some other thread keeps from its
+  // processor comes too late and delays nobody.
+  struct Gate {
+    std::uint32_t number;   // of the run
+    std::uint16_t helpers;  // the first so many are asked in
+    std::uint16_t state;    // how many are inside, and kOpen
+  };
+  static constexpr std::uint16_t kOpen = 0x8000;
+  static int inside(Gate gate) { return gate.state & ~kOpen; }
+
+  // number is that of the run which the helper was let into or not.
+  bool enter(int slot, std::uint32_t& number) {
+    Gate gate = gate_.load(std::memory_order_acquire);
+    for (;;) {
+      number = gate.number;
+      if (slot > gate.helpers || !(gate.state & kOpen)) return false;
+      Gate entered = gate;
+      ++entered.state;
+      if (gate_.compare_exchange_weak(gate, entered, std::memory_order_acq_rel)) return true;
+    }
+  }
+
+  void leave() {
+    Gate gate = gate_.load(std::memory_order_relaxed), left;
+    do {
+      left = gate;
+      --left.state;
+    } while (!gate_.compare_exchange_weak(gate, left, std::memory_order_acq_rel));
+    if (left.state == 0) {
+      std::lock_guard<std::mutex> lock(mutex_);  // or it is told just before it waits
+      done_.notify_one();
+    }
+  }
+
+  void close() {
+    Gate gate = gate_.load(std::memory_order_relaxed), closed;
+    do {
+      closed = gate;
+      closed.state = static_cast<std::uint16_t>(inside(gate));
+    } while (!gate_.compare_exchange_weak(gate, closed, std::memory_order_acq_rel));
+  }
+
   // Threads that the system refuses to start are done without.
   int grow(int helpers) {
+    helpers = std::min(helpers, kOpen - 1);
     while (static_cast<int>(threads_.size()) < helpers) {
       const int slot = static_cast<int>(threads_.size()) + 1;
+      const std::uint32_t number = gate_.load(std::memory_order_relaxed).number;
       try {
-        threads_.emplace_back([this, slot, seen = generation_] { loop(slot, seen); });
+        threads_.emplace_back([this, slot, number] { loop(slot, number); });
       } catch (const std::system_error&) {
         return static_cast<int>(threads_.size());
       }
@@ -104,20 +171,22 @@ class Pool {
     return helpers;
   }
 
-  void loop(int slot, std::uint64_t seen) {
-    std::unique_lock<std::mutex> lock(mutex_);
+  void loop(int slot, std::uint32_t number) {
+    const auto called = [&] {
+      return gate_.load(std::memory_order_acquire).number != number || stop_;
+    };
     for (;;) {
-      wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
-      if (stop_) return;
-      seen = generation_;
-      if (slot > wanted_) continue;
-      lock.unlock();
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, called);
+        if (stop_) return;
+      }
+      if (!enter(slot, number)) continue;
       {
         const WorkingFor call(&stopped_, false);
         work(slot);
       }
-      lock.lock();
-      if (--running_ == 0) done_.notify_one();
+      leave();
     }
   }
 
@@ -136,6 +205,7 @@ class Pool {
   }
 
   std::vector<std::thread> threads_;
+  Placement placement_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   const std::function<void(std::int64_t, int)>* task_ = nullptr;
@@ -143,8 +213,7 @@ class Pool {
   std::atomic<std::int64_t> next_{0};
   std::atomic<bool> stopped_{false};
   std::exception_ptr failure_;
-  int wanted_ = 0, running_ = 0;
-  std::uint64_t generation_ = 0;
+  std::atomic<Gate> gate_{Gate{0, 0, 0}};
   bool stop_ = false;
 };
 
