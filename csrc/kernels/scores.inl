@@ -37,11 +37,11 @@ static inline void score_rest(int g, const typename F::T* panel, i64 d, const ty
 template <class F>
 static inline void score_panel(const typename F::T* panel, i64 d,
                                const Centroids<typename F::T>& c, const Ahead<typename F::T>& ahead,
-                               typename F::T* t, F* best) {
+                               typename F::T* t, F* row_best) {
   constexpr int P = panel_rows<F>();
   const i64 share = ahead.count * kTileCentroids / c.k + 1;
-  for (int v = 0; v < kPanelVectors; ++v)
-    best[v] = F::all(-__builtin_huge_valf());
+  F best[kPanelVectors];  // not the caller's, which is in memory: each tile would wait for it
+  for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
   i64 k = 0;
   for (; k + kTileCentroids <= c.k; k += kTileCentroids) {
     ahead.prefetch(k / kTileCentroids * share, share);
@@ -52,6 +52,7 @@ static inline void score_panel(const typename F::T* panel, i64 d,
     score_rest<F, kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
                                       c.bias + k, t + k * P, best);
   }
+  for (int v = 0; v < kPanelVectors; ++v) row_best[v] = best[v];
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -128,6 +128,7 @@ struct Scratch {
 #include "product.inl"
 #include "dots.inl"
 #include "closest.inl"
+#include "tiny.inl"
 
 // ---------------------------------------------------------------------------------------------
 // The functions of the table
@@ -152,6 +153,8 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = centroids->k;
+  if constexpr (W == Weighting::equilibrium)
+    if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems)) return;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = W != Weighting::fuzzy && by_dots(k, d);
   const bool by_rows = d >= kRowProductMinD;
