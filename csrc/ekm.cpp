@@ -35,14 +35,14 @@ Scratch allocate_scratch(std::int64_t bytes) {
 // How rows are cut. A function of the problem's sizes alone: never of the threads, so that sums
 // are formed in the same order whoever forms them.
 struct Cut {
+  static constexpr std::int64_t kMaxBlockRows = 32 * kRowUnit;
+
   std::int64_t n, block_rows, n_blocks, n_chunks;
 
-  // row_bytes: of what a block keeps of a row; sums: numbers that a chunk accumulates into.
-  Cut(std::int64_t rows, std::int64_t row_bytes, std::int64_t sums) : n(rows) {
-    // A block must stay in the L2 cache; the larger, the rarer its sums are added to a chunk's.
-    constexpr std::int64_t kBlockBytes = 512 << 10;
-    const std::int64_t fit = kBlockBytes / row_bytes / kRowUnit * kRowUnit;
-    block_rows = std::clamp<std::int64_t>(fit, kRowUnit, 32 * kRowUnit);
+  // max_rows: of a block, whose sums are then added to a chunk's; sums: numbers that a chunk
+  // accumulates into.
+  Cut(std::int64_t rows, std::int64_t max_rows, std::int64_t sums) : n(rows) {
+    block_rows = std::clamp(max_rows / kRowUnit * kRowUnit, kRowUnit, kMaxBlockRows);
     n_blocks = (n + block_rows - 1) / block_rows;
     // Enough chunks for many threads, few enough that adding them up stays cheap and that their
     // sums, should one thread be held up, stay within some 64 MB (or four chunks).
@@ -50,6 +50,12 @@ struct Cut {
     const std::int64_t cheap = std::clamp<std::int64_t>((1 << 20) / sums, 16, 128);
     const std::int64_t small = std::max<std::int64_t>((1 << 23) / sums, 4);
     n_chunks = std::min({n_blocks, cheap, small});
+  }
+
+  // For blocks of which so many numbers of T a row stay in the L2 cache.
+  template <class T>
+  static std::int64_t rows_in_cache(std::int64_t numbers) {
+    return (512 << 10) / (numbers * static_cast<std::int64_t>(sizeof(T)));
   }
 
   std::int64_t first_block(std::int64_t chunk) const { return chunk * n_blocks / n_chunks; }
@@ -85,21 +91,24 @@ struct Prepared {
   Prepared(const double* centroids, double q, std::int64_t k, std::int64_t d, const T* reference,
            int tile_k)
       : tiles(static_cast<std::size_t>(k * d)), bias(static_cast<std::size_t>(k)) {
+    double witness = 0;  // 0 times what is not finite is NaN
     for (std::int64_t first = 0; first < k; first += tile_k) {
       const std::int64_t width = std::min<std::int64_t>(tile_k, k - first);
+      const double* c = centroids + first * d;
+      T *tile = tiles.data() + first * d, *b = bias.data() + first;
       for (std::int64_t g = 0; g < width; ++g) {
-        const double* c = centroids + (first + g) * d;
         double norm = 0;
         for (std::int64_t j = 0; j < d; ++j) {
-          const double y = c[j] - static_cast<double>(reference[j]);
+          const double y = c[g * d + j] - static_cast<double>(reference[j]);
           norm += y * y;
           const T scaled = static_cast<T>(q * y);
-          finite = finite && std::isfinite(scaled);
-          tiles[static_cast<std::size_t>(first * d + j * width + g)] = scaled;
+          witness += 0 * static_cast<double>(scaled);
+          tile[j * width + g] = scaled;
         }
-        bias[static_cast<std::size_t>(first + g)] = static_cast<T>(-0.5 * q * norm);
+        b[g] = static_cast<T>(-0.5 * q * norm);
       }
     }
+    finite = std::isfinite(witness);
     if (k <= kDotMaxK && d >= kDotMinD)
       for (std::int64_t i = 0; i < k * d; ++i)
         rows.push_back(static_cast<T>(q * (centroids[i] - static_cast<double>(reference[i % d]))));
@@ -111,12 +120,14 @@ struct Prepared {
 template <class T>
 double exponent_scale(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
                       const T* reference) {
-  double largest = 0;
-  for (std::int64_t i = 0; i < k * d; ++i)
-    largest = std::max(largest, std::fabs(centroids[i] - static_cast<double>(reference[i % d])));
   // Memberships are uniform to the last bit long before q c reaches T's denormal numbers, which
   // would spoil J: hold q above them.
   const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290;
+  double largest = 0;
+  for (std::int64_t i = 0; i < k * d; ++i) {
+    largest = std::max(largest, std::fabs(centroids[i] - static_cast<double>(reference[i % d])));
+    if (alpha * kLog2E * largest >= smallest) return alpha * kLog2E;
+  }
   return std::max(alpha * kLog2E, largest > 0 ? smallest / largest : 0.0);
 }
 
@@ -192,9 +203,14 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
     views.back().power = static_cast<T>(1 / (fuzzifier - 1));
   }
 
-  // One problem's panels go as its scores are done, several problems read them again.
-  const std::int64_t kept = d * (n_problems > 1 ? 2 : 1) + k;
-  const Cut cut(samples.n, kept * static_cast<std::int64_t>(sizeof(T)), n_problems * size);
+  // One problem goes through a block in parts; several keep all of it, which each reads again. Where
+  // there are many sums, blocks are as long as makes adding them cheap, short enough to share out.
+  constexpr std::int64_t kManySums = 2048, kBlockOfMany = 8 * kRowUnit;
+  const Cut cut(samples.n,
+                n_problems > 1      ? Cut::rows_in_cache<T>(d + k)
+                : k * d < kManySums ? Cut::kMaxBlockRows
+                                    : kBlockOfMany,
+                n_problems * size);
   OrderedSum all(cut.n_chunks, n_problems * size);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
     OrderedSum::Part part = all.take();
@@ -305,7 +321,7 @@ double weights(const Samples<T>& samples, const double* centroids, double alpha,
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d));
   const double q = exponent_scale(centroids, alpha, k, d, reference);
   const Prepared<T> prepared(centroids, q, k, d, reference, kernels.tile_k);
-  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), 1);
+  const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
   Rows<T> rows = rows_of(samples, reference);
   rows.sample_weight = nullptr;
   std::vector<double> witness(static_cast<std::size_t>(cut.n_chunks));
@@ -327,7 +343,7 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   const Prepared<T> prepared(centroids, 1.0, k, d, reference, kernels.tile_k);
-  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), 1);
+  const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
   const Rows<T> rows = rows_of(samples, reference);
   std::vector<double> sums(static_cast<std::size_t>(cut.n_chunks));
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
@@ -353,7 +369,7 @@ void closest(const Samples<T>& samples, const double* candidates, std::int64_t n
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   // By q = 2 a score is 2 y . c - ||c||^2, and scaling by 2 rounds nothing.
   const Prepared<T> prepared(candidates, 2.0, k, d, reference, kernels.tile_k);
-  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), k);
+  const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), k);
   const Rows<T> rows = rows_of(samples, reference);
   OrderedSum all(cut.n_chunks, k);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
@@ -375,7 +391,7 @@ void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, con
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   const std::int64_t size = k * d + k;
-  const Cut cut(samples.n, (d + k) * static_cast<std::int64_t>(sizeof(T)), size);
+  const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), size);
   const Rows<T> rows = rows_of(samples, reference);
   OrderedSum all(cut.n_chunks, size);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {

@@ -33,7 +33,8 @@ static void closest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = candidates.k;
   const i64 each = k / n_seedings;
   const Scratch<F> s(scratch, n, d, k);
-  const Panels<F> panels(rows, begin, n, s, false, false);
+  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
+  panels.open(0, n);
   pack_weights<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = 0;
   for (i64 p = 0; p < n_padded; p += P) {

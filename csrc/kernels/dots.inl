@@ -1,14 +1,11 @@
 // Few centroids, many features: the samples are read where they lie.
 //
 // A panel's transpose pays where many centroids share it. With four centroids at most, the scores
-// are dot products with the features in the lanes, summed across once a row; the second product
-// reads the same rows again, out of the cache.
+// are dot products with the features in the lanes, summed across once a row.
 
 constexpr int kDotRows = 2;
 // Rows are as long as pages, at whose ends the processor's own prefetching stops.
 constexpr int kDotAhead = 4;  // rows
-// The second product reads the block in strips of kProductVectors, from the L2 cache.
-constexpr int kStripAhead = 8;  // rows
 
 static inline bool by_dots(i64 k, i64 d) {
   return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD;
@@ -91,68 +88,4 @@ static inline void dot_panel(const Rows<typename F::T>& in, i64 begin, i64 count
     best[v] = F::load(t + v * F::W);
     for (int g = 1; g < G; ++g) best[v] = F::max(best[v], F::load(t + g * P + v * F::W));
   }
-}
-
-// sum_n w_kn y_n of V vectors of features, G centroids; the last vector holds `part` features. What
-// lies `ahead` numbers behind is asked for.
-template <class F, int G, int V, bool kPart>
-static inline void dot_product_tile(const typename F::T* x, i64 stride,
-                                    const typename F::T* reference, i64 n,
-                                    const typename F::T* weights, int part, i64 d,
-                                    i64 ahead, double* sum_wx) {
-  using T = typename F::T;
-  constexpr int P = panel_rows<F>();
-  F acc[G][V];
-  for (int g = 0; g < G; ++g)
-    for (int v = 0; v < V; ++v) acc[g][v] = F::all(0);
-  for (i64 p = 0; p < n; p += P) {
-    const T* w = weights + p * G;
-    const i64 count = n - p < P ? n - p : P;
-    for (i64 i = 0; i < count; ++i) {
-      const T* row = x + (p + i) * stride;
-      Ahead<T>(row, ahead, V * F::W).prefetch();
-      F y[V];
-      for (int v = 0; v < V; ++v)
-        y[v] = kPart ? F::load_part(row + v * F::W, part) - F::load_part(reference + v * F::W, part)
-                     : F::load(row + v * F::W) - F::load(reference + v * F::W);
-      for (int g = 0; g < G; ++g) {
-        const F own = F::all(w[g * P + i]);
-        for (int v = 0; v < V; ++v) acc[g][v] = F::fma(own, y[v], acc[g][v]);
-      }
-    }
-  }
-  for (int g = 0; g < G; ++g)
-    for (int v = 0; v < V; ++v) {
-      if constexpr (kPart) {
-        double lanes[F::W] = {};
-        acc[g][v].add_to(lanes);
-        for (int l = 0; l < part; ++l) sum_wx[g * d + l] += lanes[l];
-      } else {
-        acc[g][v].add_to(sum_wx + g * d + v * F::W);
-      }
-    }
-}
-
-// Rows are asked for `ahead` rows before they are read.
-template <class F, int G>
-static inline void dot_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
-                               const typename F::T* weights, i64 ahead, double* sum_wx) {
-  using T = typename F::T;
-  if (k != G) {
-    if constexpr (G > 1) dot_product<F, G - 1>(in, begin, n, k, weights, ahead, sum_wx);
-    return;
-  }
-  constexpr int V = kProductVectors;
-  const T* x = in.x + begin * in.stride;
-  i64 j = 0;
-  for (; j + V * F::W <= in.d; j += V * F::W)
-    dot_product_tile<F, G, V, false>(x + j, in.stride, in.reference + j, n, weights, 0, in.d,
-                                     ahead * in.stride, sum_wx + j);
-  for (; j + F::W <= in.d; j += F::W)
-    dot_product_tile<F, G, 1, false>(x + j, in.stride, in.reference + j, n, weights, 0, in.d,
-                                     ahead * in.stride, sum_wx + j);
-  if (j < in.d)
-    dot_product_tile<F, G, 1, true>(x + j, in.stride, in.reference + j, n, weights,
-                                    static_cast<int>(in.d - j), in.d, ahead * in.stride,
-                                    sum_wx + j);
 }

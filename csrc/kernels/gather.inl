@@ -16,6 +16,8 @@ static_assert(kMinExponent<float> == -100 && kMinExponent<double> == -900, "kIdl
 // Gathering reads a row for one centroid, where the tiles read it for kProductCentroids.
 constexpr double kSparseBelow = 0.3;
 constexpr i64 kSparseMinK = 16;
+// The density is judged by about so many centroids.
+constexpr i64 kSparseSample = 32;
 
 template <class F>
 static inline F magnitude(F a) {
@@ -44,42 +46,44 @@ static inline F idle_bound(const typename F::T* column, i64 n_padded, i64 k,
                 F::all(least_sample_weight * kIdleWeight<T>));
 }
 
-// Whether so few weights matter that gathering pays, judged by the block's first panel.
+// Whether so few weights matter that gathering pays, judged by some of the first panel's.
 template <class F>
 static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_sample_weight) {
   constexpr int P = panel_rows<F>();
-  i64 count = 0;
-  for (i64 i = 0; i < k; ++i) {
+  const i64 step = (k + kSparseSample - 1) / kSparseSample;
+  i64 count = 0, seen = 0;
+  for (i64 i = 0; i < k; i += step, seen += P) {
     const F bound = idle_bound<F>(weights + i * P, P, k, least_sample_weight);
     for (int v = 0; v < P; v += F::W)
       count += __builtin_popcount(
           F::greater_bits(magnitude(F::load(weights + i * P + v)), bound));
   }
-  return static_cast<double>(count) < kSparseBelow * static_cast<double>(k * P);
+  return static_cast<double>(count) < kSparseBelow * static_cast<double>(seen);
 }
 
-// V vectors of features, U rows at a time so that sums do not wait for one another.
-template <class F, int V, int U>
-static inline void gather_tile(const typename F::T* rows, i64 d_padded, const std::int32_t* picked,
-                               const typename F::T* weights, i64 count, double* out, i64 width) {
+// V vectors of features, U rows at a time so that sums do not wait for one another; the last
+// vector holds `part` features if kPart.
+template <class F, int V, int U, bool kPart>
+static inline void gather_tile(const typename F::T* x, i64 stride, const typename F::T* reference,
+                               const std::int32_t* picked, const typename F::T* weights, i64 count,
+                               int part, typename F::T* sums) {
   F acc[U][V];
   for (int u = 0; u < U; ++u)
     for (int v = 0; v < V; ++v) acc[u][v] = F::all(0);
   for (i64 i = 0; i < count; i += U)
     for (int u = 0; u < U; ++u) {
-      const typename F::T* y = rows + picked[i + u] * d_padded;
+      const typename F::T* row = x + picked[i + u] * stride;
       const F w = F::all(weights[i + u]);
-      for (int v = 0; v < V; ++v) acc[u][v] = F::fma(w, F::load(y + v * F::W), acc[u][v]);
+      for (int v = 0; v < V; ++v) {
+        const F y = kPart ? F::load_part(row + v * F::W, part) -
+                                F::load_part(reference + v * F::W, part)
+                          : F::load(row + v * F::W) - F::load(reference + v * F::W);
+        acc[u][v] = F::fma(w, y, acc[u][v]);
+      }
     }
   for (int v = 0; v < V; ++v) {
     for (int u = 1; u < U; ++u) acc[0][v] = acc[0][v] + acc[u][v];
-    if (width >= (v + 1) * F::W) {
-      acc[0][v].add_to(out + v * F::W);
-    } else {
-      double lanes[F::W] = {};
-      acc[0][v].add_to(lanes);
-      for (i64 l = 0; v * F::W + l < width; ++l) out[v * F::W + l] += lanes[l];
-    }
+    (F::load(sums + v * F::W) + acc[0][v]).store(sums + v * F::W);
   }
 }
 
@@ -87,36 +91,44 @@ constexpr int kGatherVectors = 8;
 constexpr int kGatherUnit = 4;  // rows that gather_tile may take at a time
 
 template <class F, int V>
-static inline void gather_narrow(int vectors, const typename F::T* rows, i64 d_padded,
-                                 const std::int32_t* picked, const typename F::T* weights,
-                                 i64 count, double* out, i64 width) {
+static inline void gather_narrow(int vectors, const typename F::T* x, i64 stride,
+                                 const typename F::T* reference, const std::int32_t* picked,
+                                 const typename F::T* weights, i64 count, typename F::T* sums) {
   if (vectors == V)
-    return gather_tile<F, V, (V > 4 ? 1 : V > 2 ? 2 : kGatherUnit)>(rows, d_padded, picked, weights,
-                                                                   count, out, width);
+    return gather_tile<F, V, (V > 4 ? 1 : V > 2 ? 2 : kGatherUnit), false>(
+        x, stride, reference, picked, weights, count, 0, sums);
   if constexpr (V > 1)
-    gather_narrow<F, V - 1>(vectors, rows, d_padded, picked, weights, count, out, width);
+    gather_narrow<F, V - 1>(vectors, x, stride, reference, picked, weights, count, sums);
 }
 
 // 0 where all rows are finite, else NaN: an idle row is not read, but what it holds is to be told.
 template <class F>
-static double zero_if_finite(const Scratch<F>& s, i64 n_padded) {
+static double zero_if_finite(const Rows<typename F::T>& in, i64 begin, i64 end) {
   F sum = F::all(0);
-  for (i64 i = 0; i < n_padded * s.d_padded; i += F::W)
-    sum = F::fma(F::load(s.rows + i), F::all(0), sum);
+  const i64 whole = in.d / F::W * F::W;
+  for (i64 i = begin; i < end; ++i) {
+    const typename F::T* x = in.x + i * in.stride;
+    for (i64 j = 0; j < whole; j += F::W) sum = F::fma(F::load(x + j), F::all(0), sum);
+    if (whole < in.d)
+      sum = F::fma(F::load_part(x + whole, static_cast<int>(in.d - whole)), F::all(0), sum);
+  }
   typename F::T lanes[F::W];
   sum.store(lanes);
   return sum_lanes<F>(lanes);
 }
 
 template <class F>
-static void sparse_product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weight,
-                           const Scratch<F>& s, double* sum_wx) {
+static void sparse_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                           typename F::T least_sample_weight, const Scratch<F>& s) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
+  const i64 n_padded = round_up(n, P);
+  const T* x = in.x + begin * in.stride;
   for (i64 i = 0; i < k; ++i) {
     const T* column = s.weights + i * P;
     const F bound = idle_bound<F>(column, n_padded, k, least_sample_weight);
     i64 count = 0;
+    // Rows behind the last weigh nothing, so that none of them is picked.
     for (i64 p = 0; p < n_padded; p += P)
       for (int v = 0; v < P; v += F::W) {
         const F weight = F::load(column + p * k + v);
@@ -130,11 +142,19 @@ static void sparse_product(i64 d, i64 n_padded, i64 k, typename F::T least_sampl
       s.picked[count] = 0;
       s.picked_weights[count] = 0;
     }
-    for (i64 j = 0; j < d; j += kGatherVectors * F::W) {
-      const i64 width = d - j < kGatherVectors * F::W ? d - j : kGatherVectors * F::W;
-      gather_narrow<F, kGatherVectors>(static_cast<int>((width + F::W - 1) / F::W), s.rows + j,
-                                       s.d_padded, s.picked, s.picked_weights, count,
-                                       sum_wx + i * d + j, width);
+    T* sums = s.partial + i * s.d_padded;
+    for (i64 j = 0; j < in.d;) {
+      const i64 whole = (in.d - j) / F::W;
+      const int vectors = static_cast<int>(whole < kGatherVectors ? whole : kGatherVectors);
+      if (vectors == 0) {
+        gather_tile<F, 1, kGatherUnit, true>(x + j, in.stride, in.reference + j, s.picked,
+                                             s.picked_weights, count, static_cast<int>(in.d - j),
+                                             sums + j);
+        break;
+      }
+      gather_narrow<F, kGatherVectors>(vectors, x + j, in.stride, in.reference + j, s.picked,
+                                       s.picked_weights, count, sums + j);
+      j += vectors * F::W;
     }
   }
 }

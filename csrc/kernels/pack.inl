@@ -1,4 +1,4 @@
-// Stage 1: rows are centred and laid out in panels, and as rows where the product reads those.
+// Stage 1: rows are centred and laid out in panels.
 
 // Elements of two vectors, numbered through, in the order given.
 #if defined(__clang__) || __GNUC__ >= 12
@@ -7,64 +7,111 @@
 #define EKMFAST_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype((a) > (b)){__VA_ARGS__})
 #endif
 
-// W x W transpose in registers: log2(W) rounds, each swapping the off-diagonal halves of 2H x 2H
-// tiles. Inlined, so that rows of the result that nobody reads cost nothing.
-template <class F, int H>
+// W x W transpose in registers, by shuffles that need no table of indices: first the 16-byte lanes of
+// as many rows as a lane has elements, each by itself, then the lanes as elements. Inlined, so that
+// rows of the result that nobody reads cost nothing.
+template <class F>
 struct Transpose {
-  template <std::size_t... J>
-  static inline __attribute__((always_inline)) void swap(typename F::V& a, typename F::V& b, std::index_sequence<J...>) {
-    const typename F::V lo = EKMFAST_SHUFFLE(a, b, ((J & H) ? F::W + J - H : J)...);
-    const typename F::V hi = EKMFAST_SHUFFLE(a, b, ((J & H) ? F::W + J : J + H)...);
-    a = lo;
-    b = hi;
+  using V = typename F::V;
+  static constexpr int W = F::W;
+  static constexpr int M = 16 / sizeof(typename F::T);  // elements of a lane
+  static constexpr int L = W / M;                       // lanes
+  typedef std::make_index_sequence<W> Lanes;
+
+  // In each lane: U elements of a and U of b in turns, from the lower half, or the upper if kUpper.
+  template <int U, bool kUpper, std::size_t... J>
+  static inline __attribute__((always_inline)) V zip(V a, V b, std::index_sequence<J...>) {
+    return EKMFAST_SHUFFLE(a, b, (J / U % 2 * W + J / M * M + (kUpper ? M / 2 : 0) +
+                                  J % M / (2 * U) * U + J % U)...);
   }
+
+  // The even lanes of a, then those of b; or the odd ones.
+  template <bool kOdd, std::size_t... J>
+  static inline __attribute__((always_inline)) V lanes(V a, V b, std::index_sequence<J...>) {
+    return EKMFAST_SHUFFLE(
+        a, b, ((J / M < L / 2 ? 0 : W) + (2 * (J / M % (L / 2)) + kOdd) * M + J % M)...);
+  }
+
   static inline __attribute__((always_inline)) void run(F* r) {
-    for (int i = 0; i < F::W; ++i)
-      if (!(i & H)) swap(r[i].v, r[i + H].v, std::make_index_sequence<F::W>());
-    if constexpr (H > 1) Transpose<F, H / 2>::run(r);
+    V t[W];
+    for (int i = 0; i < W; i += 2) {
+      t[i] = zip<1, false>(r[i].v, r[i + 1].v, Lanes());
+      t[i + 1] = zip<1, true>(r[i].v, r[i + 1].v, Lanes());
+    }
+    if constexpr (M == 4)
+      for (int i = 0; i < W; i += 4) {
+        const V a = t[i], b = t[i + 1], c = t[i + 2], d = t[i + 3];
+        t[i] = zip<2, false>(a, c, Lanes());
+        t[i + 1] = zip<2, true>(a, c, Lanes());
+        t[i + 2] = zip<2, false>(b, d, Lanes());
+        t[i + 3] = zip<2, true>(b, d, Lanes());
+      }
+    // Lane l of t[M g + c] is what lane g of row M l + c is to be.
+    for (int c = 0; c < M; ++c) {
+      if constexpr (L == 1) {
+        r[c].v = t[c];
+      } else if constexpr (L == 2) {
+        r[c].v = lanes<false>(t[c], t[M + c], Lanes());
+        r[M + c].v = lanes<true>(t[c], t[M + c], Lanes());
+      } else {
+        static_assert(L == 4, "vectors of 16, 32 or 64 bytes");
+        const V a = lanes<false>(t[c], t[M + c], Lanes());
+        const V b = lanes<true>(t[c], t[M + c], Lanes());
+        const V d = lanes<false>(t[2 * M + c], t[3 * M + c], Lanes());
+        const V e = lanes<true>(t[2 * M + c], t[3 * M + c], Lanes());
+        r[c].v = lanes<false>(a, d, Lanes());
+        r[M + c].v = lanes<false>(b, e, Lanes());
+        r[2 * M + c].v = lanes<true>(a, d, Lanes());
+        r[3 * M + c].v = lanes<true>(b, e, Lanes());
+      }
+    }
   }
 };
 
-// W numbers of each of W rows, feature by feature: `width` of them go into the panel.
+// W numbers of each of W rows, feature by feature: `width` of them go into the panel. The norms'
+// sums are kNorms, or each addition would wait for the one before.
+constexpr int kNorms = 4;
+
 template <class F>
-static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm) {
-  Transpose<F, F::W / 2>::run(r);
+static inline void store_features(F* r, i64 width, typename F::T* panel, F* norm) {
+  Transpose<F>::run(r);
   for (i64 i = 0; i < width; ++i) {
     r[i].store(panel + i * panel_rows<F>());
-    norm = F::fma(r[i], r[i], norm);
+    norm[i % kNorms] = F::fma(r[i], r[i], norm[i % kNorms]);
   }
 }
 
-// One panel of `count` rows from `begin` on, zeros behind them, and the same numbers as rows, with
-// zeros from d to d_padded, if anything reads rows.
-template <class F, bool kRows>
+// One panel of `count` rows from `begin` on, zeros behind them.
+template <class F>
 static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
-                       typename F::T* panel, typename F::T* rows, i64 d_padded,
-                       typename F::T* half_norm) {
+                       typename F::T* panel, typename F::T* half_norm) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
+  const i64 d = in.d, stride = in.stride, whole = d / F::W * F::W;
+  const T* reference = in.reference;
   for (i64 row = 0; row < P; row += F::W) {
-    const T* x = in.x + (begin + row) * in.stride;
-    F norm = F::all(0);
-    for (i64 j = 0; j < in.d; j += F::W) {
-      const int width = static_cast<int>(in.d - j < F::W ? in.d - j : F::W);
+    const T* x = in.x + (begin + row) * stride;
+    F norm[kNorms];
+    for (int i = 0; i < kNorms; ++i) norm[i] = F::all(0);
+    const bool all_there = count - row >= F::W;
+    for (i64 j = 0; all_there && j < whole; j += F::W) {
+      const F centre = F::load(reference + j);
       F r[F::W];
-      if (count - row >= F::W && width == F::W) {
-        const F centre = F::load(in.reference + j);
-        for (int i = 0; i < F::W; ++i) {
-          Ahead<T>(x + i * in.stride + j, kVectorsAhead * F::W, 1).prefetch();
-          r[i] = F::load(x + i * in.stride + j) - centre;
-        }
-      } else {
-        const F centre = F::load_part(in.reference + j, width);
-        for (int i = 0; i < F::W; ++i)
-          r[i] = row + i < count ? F::load_part(x + i * in.stride + j, width) - centre : F::all(0);
+      for (int i = 0; i < F::W; ++i) {
+        Ahead<T>(x + i * stride + j, kVectorsAhead * F::W, 1).prefetch(0);
+        r[i] = F::load(x + i * stride + j) - centre;
       }
-      if constexpr (kRows)
-        for (int i = 0; i < F::W; ++i) r[i].store(rows + (row + i) * d_padded + j);
+      store_features<F>(r, F::W, panel + j * P + row, norm);
+    }
+    for (i64 j = all_there ? whole : 0; j < d; j += F::W) {
+      const int width = static_cast<int>(d - j < F::W ? d - j : F::W);
+      const F centre = F::load_part(reference + j, width);
+      F r[F::W];
+      for (int i = 0; i < F::W; ++i)
+        r[i] = row + i < count ? F::load_part(x + i * stride + j, width) - centre : F::all(0);
       store_features<F>(r, width, panel + j * P + row, norm);
     }
-    (norm * F::all(T(0.5))).store(half_norm + row);
+    (((norm[0] + norm[1]) + (norm[2] + norm[3])) * F::all(T(0.5))).store(half_norm + row);
   }
 }
 
@@ -141,7 +188,7 @@ static inline void transpose_rows(const typename F::T* x, F* features) {
   } else {
     F r[F::W];
     for (int i = 0; i < F::W; ++i) r[i] = F::load(x + i * D);
-    Transpose<F, F::W / 2>::run(r);
+    Transpose<F>::run(r);
     for (int j = 0; j < D; ++j) features[j] = r[j];
   }
 }
@@ -154,17 +201,18 @@ constexpr int numbers_read() {
 
 // Rows shorter than a vector, which go into panels at once.
 template <class F, int D>
-static void pack_panels(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
-                        const Scratch<F>& s) {
+static void pack_panels(const Rows<typename F::T>& in, i64 begin, i64 n, typename F::T* panels,
+                        typename F::T* half_norm) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
+  const i64 n_padded = round_up(n, P);
   const T* x = in.x + begin * in.stride;
   F centre[D];
   for (int j = 0; j < D; ++j) centre[j] = F::all(in.reference[j]);
   for (i64 row = 0; row < n_padded; row += F::W) {
-    T* panel = s.panels + row / P * P * D + row % P;
+    T* panel = panels + row / P * P * D + row % P;
     F features[D];
-    // The loads end with the block's last number: what lies behind it may not be there to read.
+    // The loads end with the last number: what lies behind it may not be there to read.
     if (in.stride == D && row * D + numbers_read<F, D>() <= n * D) {
       transpose_rows<F, D>(x + row * D, features);
       for (int j = 0; j < D; ++j) features[j] = features[j] - centre[j];
@@ -181,15 +229,15 @@ static void pack_panels(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_p
       features[j].store(panel + j * P);
       norm = F::fma(features[j], features[j], norm);
     }
-    (norm * F::all(T(0.5))).store(s.half_norm + row);
+    (norm * F::all(T(0.5))).store(half_norm + row);
   }
 }
 
 template <class F, int D>
-static inline void pack_short_rows(i64 d, const Rows<typename F::T>& in, i64 begin, i64 n,
-                              i64 n_padded, const Scratch<F>& s) {
-  if (d == D) return pack_panels<F, D>(in, begin, n, n_padded, s);
-  if constexpr (D > 1) pack_short_rows<F, D - 1>(d, in, begin, n, n_padded, s);
+static inline void pack_short_rows(const Rows<typename F::T>& in, i64 begin, i64 n,
+                                   typename F::T* panels, typename F::T* half_norm) {
+  if (in.d == D) return pack_panels<F, D>(in, begin, n, panels, half_norm);
+  if constexpr (D > 1) pack_short_rows<F, D - 1>(in, begin, n, panels, half_norm);
 }
 
 template <class F>
@@ -200,71 +248,60 @@ static void pack_weights(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_
   for (i64 i = n; i < n_padded; ++i) s.sample_weight[i] = 0;
 }
 
-// The panels of a block. Rows shorter than a vector are packed all at once. Longer ones are packed
-// panel by panel, each just before its scores, which then find it in the L1 cache; unless someone
-// reads it again (`keep`), the next takes its place.
+// How long a panel stays: until the next is packed, those of a part, or all of the block.
+enum class Keep { panel, part, block };
+
+// The panels of a block. Rows shorter than a vector are packed a part of the block at a time.
+// Longer ones are packed panel by panel, each just before its scores, which then find it in the L1
+// cache. Rows p are counted from the block's first.
 template <class F>
 struct Panels {
   using T = typename F::T;
   const Rows<T>& in;
-  i64 begin, n;
-  const Scratch<F>& s;
-  bool at_once, as_rows, keep;
+  const i64 begin;
+  T *panels, *half_norm;
+  const bool short_rows;
+  const Keep keep;
+  i64 first = 0, end = 0;
 
-  Panels(const Rows<T>& rows, i64 first, i64 count, const Scratch<F>& scratch, bool rows_too,
-         bool kept)
-      : in(rows), begin(first), n(count), s(scratch), at_once(rows.d < F::W), as_rows(rows_too),
-        keep(kept || at_once) {
-    if (at_once)
-      pack_short_rows<F, F::W - 1>(in.d, in, begin, n, round_up(n, panel_rows<F>()), s);
+  Panels(const Rows<T>& rows, i64 block, T* to, T* half_norm_to, Keep kept)
+      : in(rows), begin(block), panels(to), half_norm(half_norm_to), short_rows(rows.d < F::W),
+        keep(kept == Keep::panel && short_rows ? Keep::part : kept) {}
+
+  // The part that the next panels belong to.
+  void open(i64 from, i64 count) {
+    first = from;
+    end = from + count;
+    if (short_rows)
+      pack_short_rows<F, F::W - 1>(in, begin + from, count, at(from), half_norm + from);
   }
 
-  T* at(i64 p) const { return s.panels + (keep ? p * in.d : 0); }
+  T* at(i64 p) const {
+    return panels + (keep == Keep::block ? p : keep == Keep::part ? p - first : 0) * in.d;
+  }
 
   T* pack(i64 p) const {
-    if (at_once) return at(p);
-    if (as_rows)
-      pack_panel<F, true>(in, begin + p, n - p, at(p), s.rows + p * s.d_padded, s.d_padded,
-                          s.half_norm + p);
-    else
-      pack_panel<F, false>(in, begin + p, n - p, at(p), nullptr, 0, s.half_norm + p);
+    if (!short_rows) pack_panel<F>(in, begin + p, end - p, at(p), half_norm + p);
     return at(p);
   }
 
-  // What will be packed when the scores of panel p are done: the next block, panel by panel, where
-  // blocks are packed at once, or else the panel after the next.
+  // What will be packed when the scores of panel p are done: the next part, panel by panel, where
+  // parts are packed at once, or else the panel after the next.
   Ahead<T> ahead(i64 p) const {
     constexpr int P = panel_rows<F>();
-    return {in.x + (begin + p) * in.stride, (at_once ? n : kPanelsAhead * P) * in.stride,
+    return {in.x + (begin + p) * in.stride, (short_rows ? end - first : kPanelsAhead * P) * in.stride,
             P * in.stride};
   }
 };
 
-// Rows alone, centred, zeros from d to d_padded and behind the last row.
+// A caller's weights (n, k), from row `begin` on, as the product reads them,
+// [panel][k][panel_rows].
 template <class F>
-static void pack_rows(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
-                      const Scratch<F>& s) {
-  using T = typename F::T;
-  const i64 whole = in.d / F::W * F::W;
-  const int rest = static_cast<int>(in.d - whole);
-  for (i64 i = 0; i < n; ++i) {
-    const T* x = in.x + (begin + i) * in.stride;
-    T* y = s.rows + i * s.d_padded;
-    for (i64 j = 0; j < whole; j += F::W) (F::load(x + j) - F::load(in.reference + j)).store(y + j);
-    if (rest)
-      (F::load_part(x + whole, rest) - F::load_part(in.reference + whole, rest)).store(y + whole);
-  }
-  for (i64 i = n * s.d_padded; i < n_padded * s.d_padded; ++i) s.rows[i] = 0;
-}
-
-// A caller's weights (n, k) as the product reads them, [panel][k][panel_rows].
-template <class F>
-static void pack_columns(const typename F::T* weights, i64 k, i64 n, const Scratch<F>& s) {
+static void pack_columns(const typename F::T* weights, i64 k, i64 begin, i64 n, const Scratch<F>& s) {
   constexpr int P = panel_rows<F>();
   for (i64 j = 0; j < k; ++j) s.exponentials[j] = 0;
-  Scratch<F> columns = s;
-  columns.panels = s.weights;
   const Rows<typename F::T> in = {weights, k, k, nullptr, s.exponentials};
-  const Panels<F> panels(in, 0, n, columns, false, true);
+  Panels<F> panels(in, begin, s.weights, s.half_norm, Keep::block);
+  panels.open(0, n);
   for (i64 p = 0; p < n; p += P) panels.pack(p);
 }

@@ -1,76 +1,150 @@
-// Stage 4: sum_n w_kn y_n, the second product.
+// Stage 4: sum_n w_kn y_n, the second product, over some rows that are still in the caches.
+//
+// Sums of T go to s.partial, which flush() (tile.inl) adds to doubles once a block.
+
+// Up to so many centroids a strip is read where it lies, and centred each time; for more of them a
+// copy pays.
+constexpr i64 kInPlaceMaxK = 64;
 
 // Features in the lanes: G centroids x V vectors of features, rows streamed, weights broadcast.
 // weights: [panel][k][panel_rows], pointing at the tile's first centroid.
-template <class F, int G, int V>
-static inline void product_tile(const typename F::T* rows, i64 d_padded, i64 n_padded, i64 k,
-                                const typename F::T* weights, double* const* out) {
+//   kCopied    x is a copy of the strip, centred and padded;
+//   else       x is where the rows lie; the last vector holds `part` features if that is not 0, and
+//              what lies `ahead` numbers behind is asked for if that is not 0.
+template <class F, int G, int V, bool kCopied, bool kPart>
+static inline void product_tile(const typename F::T* x, i64 stride,
+                                const typename F::T* reference, i64 n, i64 k,
+                                const typename F::T* weights, int part, i64 ahead, i64 d_padded,
+                                typename F::T* sums) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   F acc[G][V];
   for (int g = 0; g < G; ++g)
     for (int v = 0; v < V; ++v) acc[g][v] = F::all(0);
-  for (i64 p = 0; p < n_padded; p += P) {
+  for (i64 p = 0; p < n; p += P) {
     const T* w = weights + p * k;
-    for (int i = 0; i < P; ++i) {
-      const T* y = rows + (p + i) * d_padded;
-      F x[V];
-      for (int v = 0; v < V; ++v) x[v] = F::load(y + v * F::W);
+    const i64 count = n - p < P ? n - p : P;
+    for (i64 i = 0; i < count; ++i) {
+      const T* row = x + (p + i) * stride;
+      F y[V];
+      if constexpr (kCopied) {
+        for (int v = 0; v < V; ++v) y[v] = F::load(row + v * F::W);
+      } else {
+        if (ahead) Ahead<T>(row, ahead, V * F::W).prefetch();
+        for (int v = 0; v < V; ++v)
+          y[v] = kPart
+                     ? F::load_part(row + v * F::W, part) - F::load_part(reference + v * F::W, part)
+                     : F::load(row + v * F::W) - F::load(reference + v * F::W);
+      }
       for (int g = 0; g < G; ++g) {
-        const F c = F::all(w[g * P + i]);
-        for (int v = 0; v < V; ++v) acc[g][v] = F::fma(c, x[v], acc[g][v]);
+        const F own = F::all(w[g * P + i]);
+        for (int v = 0; v < V; ++v) acc[g][v] = F::fma(own, y[v], acc[g][v]);
       }
     }
   }
   for (int g = 0; g < G; ++g)
-    for (int v = 0; v < V; ++v) acc[g][v].add_to(out[g] + v * F::W);
+    for (int v = 0; v < V; ++v) {
+      T* at = sums + g * d_padded + v * F::W;
+      (F::load(at) + acc[g][v]).store(at);
+    }
 }
 
-template <class F, int G, int V>
-static inline void product_narrow(int vectors, const typename F::T* rows, i64 d_padded,
-                                  i64 n_padded, i64 k, const typename F::T* weights,
-                                  double* const* out) {
-  if (vectors == V) return product_tile<F, G, V>(rows, d_padded, n_padded, k, weights, out);
-  if constexpr (V > 1)
-    product_narrow<F, G, V - 1>(vectors, rows, d_padded, n_padded, k, weights, out);
-}
-
-template <class F, int G>
-static inline void product_group(int g, const typename F::T* rows, i64 d, i64 d_padded,
-                                 i64 n_padded, i64 k, const typename F::T* weights,
-                                 double* sum_wx) {
+// Rows where they lie.
+template <class F, int G, int V, bool kPart>
+static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                                 i64 j, int part, i64 ahead, const typename F::T* weights,
+                                 const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
     if constexpr (G > 1)
-      product_group<F, G - 1>(g, rows, d, d_padded, n_padded, k, weights, sum_wx);
+      rows_in_place<F, G - 1, V, kPart>(g, in, begin, n, k, j, part, ahead, weights, s, sums);
     return;
   }
-  constexpr i64 kWidth = kProductVectors * F::W;
-  for (i64 j = 0; j < d; j += kWidth) {
-    const i64 width = d - j < kWidth ? d - j : kWidth;
-    const int vectors = static_cast<int>((width + F::W - 1) / F::W);
-    double* out[G];
-    if (width % F::W == 0) {
-      for (int i = 0; i < G; ++i) out[i] = sum_wx + i * d + j;
-      product_narrow<F, G, kProductVectors>(vectors, rows + j, d_padded, n_padded, k, weights, out);
-    } else {  // the last vector reaches past d: go through a padded copy
-      double padded[G][kWidth] = {};
-      for (int i = 0; i < G; ++i) out[i] = padded[i];
-      product_narrow<F, G, kProductVectors>(vectors, rows + j, d_padded, n_padded, k, weights, out);
-      for (int i = 0; i < G; ++i)
-        for (i64 l = 0; l < width; ++l) sum_wx[i * d + j + l] += padded[i][l];
+  product_tile<F, G, V, false, kPart>(in.x + begin * in.stride + j, in.stride, in.reference + j, n,
+                                      k, weights, part, ahead * in.stride, s.d_padded, sums + j);
+}
+
+template <class F>
+static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
+                             const Scratch<F>& s) {
+  constexpr int V = kProductVectors, G = kProductCentroids, P = panel_rows<F>();
+  for (i64 first = 0; first < n; first += kStripRows) {
+    const i64 count = n - first < kStripRows ? n - first : kStripRows, at = begin + first;
+    for (i64 j = 0; j < in.d;) {
+      const i64 left = in.d - j, whole = left / F::W;
+      const i64 vectors = whole >= V ? V : whole >= 2 ? 2 : whole;
+      for (i64 i = 0; i < k; i += G) {
+        const int g = static_cast<int>(k - i < G ? k - i : G);
+        const typename F::T* weights = s.weights + first * k + i * P;
+        typename F::T* sums = s.partial + i * s.d_padded;
+        if (vectors == V)
+          rows_in_place<F, G, V, false>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+        else if (vectors == 2)
+          rows_in_place<F, G, 2, false>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+        else if (vectors == 1)
+          rows_in_place<F, G, 1, false>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+        else
+          rows_in_place<F, G, 1, true>(g, in, at, count, k, j, static_cast<int>(left), ahead,
+                                       weights, s, sums);
+      }
+      j += vectors > 0 ? vectors * F::W : left;
     }
   }
 }
 
-// Samples stay in the lanes: G centroids x H features of lane sums, reduced once a block.
+template <class F, int G, int V>
+static inline void strip_tile(int g, int vectors, i64 n, i64 k, const typename F::T* weights,
+                              const Scratch<F>& s, typename F::T* sums) {
+  if (g < G) {
+    if constexpr (G > 1) strip_tile<F, G - 1, V>(g, vectors, n, k, weights, s, sums);
+  } else if (vectors < V) {
+    if constexpr (V > 1) strip_tile<F, G, V - 1>(g, vectors, n, k, weights, s, sums);
+  } else {
+    product_tile<F, G, V, true, false>(s.strip, V * F::W, nullptr, n, k, weights, 0, 0, s.d_padded,
+                                       sums);
+  }
+}
+
+// Each strip copied before it is read once for every few centroids: rows a power of two apart drive
+// each other out of the L1 cache.
+template <class F>
+static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                              const Scratch<F>& s) {
+  using T = typename F::T;
+  constexpr int P = panel_rows<F>();
+  for (i64 first = 0; first < n; first += kStripRows) {
+    const i64 count = n - first < kStripRows ? n - first : kStripRows;
+    for (i64 j = 0; j < in.d; j += kProductVectors * F::W) {
+      const i64 left = round_up(in.d - j, F::W) / F::W;
+      const int vectors = static_cast<int>(left < kProductVectors ? left : kProductVectors);
+      const T* x = in.x + (begin + first) * in.stride;
+      for (i64 i = 0; i < count; ++i)
+        for (int v = 0; v < vectors; ++v) {
+          const i64 at = j + v * F::W, there = in.d - at;
+          const F y = there >= F::W
+                          ? F::load(x + i * in.stride + at) - F::load(in.reference + at)
+                          : F::load_part(x + i * in.stride + at, static_cast<int>(there)) -
+                                F::load_part(in.reference + at, static_cast<int>(there));
+          y.store(s.strip + (i * vectors + v) * F::W);
+        }
+      for (i64 i = 0; i < k; i += kProductCentroids) {
+        const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
+        strip_tile<F, kProductCentroids, kProductVectors>(g, vectors, count, k,
+                                                          s.weights + first * k + i * P, s,
+                                                          s.partial + i * s.d_padded + j);
+      }
+    }
+  }
+}
+
+// Samples stay in the lanes: G centroids x H features of lane sums.
 template <class F, int G, int H>
 static inline void lane_tile(const typename F::T* panels, i64 d, i64 n_padded, i64 k,
-                             const typename F::T* weights, double* sum_wx) {
+                             const typename F::T* weights, typename F::T* sums) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   F acc[G][H];
   for (int g = 0; g < G; ++g)
-    for (int h = 0; h < H; ++h) acc[g][h] = F::all(0);
+    for (int h = 0; h < H; ++h) acc[g][h] = F::load(sums + (g * d + h) * F::W);
   for (i64 p = 0; p < n_padded; p += P) {
     const T* y = panels + p * d;
     const T* w = weights + p * k;
@@ -83,56 +157,57 @@ static inline void lane_tile(const typename F::T* panels, i64 d, i64 n_padded, i
       }
     }
   }
-  T lanes[F::W];
   for (int g = 0; g < G; ++g)
-    for (int h = 0; h < H; ++h) {
-      acc[g][h].store(lanes);
-      sum_wx[g * d + h] += sum_lanes<F>(lanes);
-    }
+    for (int h = 0; h < H; ++h) acc[g][h].store(sums + (g * d + h) * F::W);
 }
 
 template <class F, int G, int H>
 static inline void lane_narrow(int features, const typename F::T* panels, i64 d, i64 n_padded,
-                               i64 k, const typename F::T* weights, double* sum_wx) {
-  if (features == H) return lane_tile<F, G, H>(panels, d, n_padded, k, weights, sum_wx);
-  if constexpr (H > 1) lane_narrow<F, G, H - 1>(features, panels, d, n_padded, k, weights, sum_wx);
+                               i64 k, const typename F::T* weights, typename F::T* sums) {
+  if (features == H) return lane_tile<F, G, H>(panels, d, n_padded, k, weights, sums);
+  if constexpr (H > 1) lane_narrow<F, G, H - 1>(features, panels, d, n_padded, k, weights, sums);
 }
 
 template <class F, int G>
 static inline void lane_group(int g, const typename F::T* panels, i64 d, i64 n_padded, i64 k,
-                              const typename F::T* weights, double* sum_wx) {
+                              const typename F::T* weights, typename F::T* sums) {
   if (g < G) {
-    if constexpr (G > 1) lane_group<F, G - 1>(g, panels, d, n_padded, k, weights, sum_wx);
+    if constexpr (G > 1) lane_group<F, G - 1>(g, panels, d, n_padded, k, weights, sums);
     return;
   }
   constexpr int kFeatures = kProductVectors;
   for (i64 j = 0; j < d; j += kFeatures) {
     const int features = static_cast<int>(d - j < kFeatures ? d - j : kFeatures);
     lane_narrow<F, G, kFeatures>(features, panels + j * panel_rows<F>(), d, n_padded, k, weights,
-                                 sum_wx + j);
+                                 sums + j * F::W);
   }
 }
 
-// least_sample_weight is the block's, or 0 where the weights are a caller's, who may mean small ones.
-// True where rows were gathered, so that some may not have been read.
+// Sums over rows begin .. begin + n, whose weights are in s.weights and, if d < kRowProductMinD,
+// whose panels are at `panels`. least_sample_weight is the rows', or 0 where the weights are a
+// caller's, who may mean small ones. True where rows were gathered: some may not have been read.
 template <class F>
-static bool product(i64 d, i64 n_padded, i64 k, typename F::T least_sample_weight,
-                    const Scratch<F>& s, double* sum_wx) {
+static bool product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                    typename F::T least_sample_weight, const typename F::T* panels,
+                    const Scratch<F>& s) {
   constexpr int P = panel_rows<F>();
-  const bool by_rows = d >= kRowProductMinD;
-  if (by_rows && d >= kGatherMinD && k >= kSparseMinK &&
-      is_sparse<F>(k, s.weights, least_sample_weight)) {
-    sparse_product<F>(d, n_padded, k, least_sample_weight, s, sum_wx);
-    return true;
+  const i64 n_padded = round_up(n, P);
+  if (in.d >= kRowProductMinD) {
+    if (in.d >= kGatherMinD && k >= kSparseMinK && is_sparse<F>(k, s.weights, least_sample_weight)) {
+      sparse_product<F>(in, begin, n, k, least_sample_weight, s);
+      return true;
+    }
+    if (k <= kInPlaceMaxK)
+      // Where no panels are packed, nothing else has asked for the rows behind these.
+      product_in_place<F>(in, begin, n, k, by_dots(k, in.d) ? n : 0, s);
+    else
+      product_of_copies<F>(in, begin, n, k, s);
+    return false;
   }
   for (i64 i = 0; i < k; i += kProductCentroids) {
     const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
-    if (by_rows)
-      product_group<F, kProductCentroids>(g, s.rows, d, s.d_padded, n_padded, k, s.weights + i * P,
-                                          sum_wx + i * d);
-    else
-      lane_group<F, kProductCentroids>(g, s.panels, d, n_padded, k, s.weights + i * P,
-                                       sum_wx + i * d);
+    lane_group<F, kProductCentroids>(g, panels, in.d, n_padded, k, s.weights + i * P,
+                                     s.partial + i * in.d * F::W);
   }
   return false;
 }

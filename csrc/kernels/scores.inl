@@ -1,22 +1,29 @@
 // Stage 2: scores, the first product.
 
 // G centroids x the 3 vectors of a panel, in registers over all features. `best` is the running
-// maximum over the centroids seen so far.
+// maximum over the centroids seen so far. What is `ahead`, d lines at most, is asked for meanwhile.
 template <class F, int G>
 static inline void score_tile(const typename F::T* panel, i64 d, const typename F::T* tile,
-                              const typename F::T* bias, typename F::T* t, F* best) {
+                              const typename F::T* bias, const Ahead<typename F::T>& ahead,
+                              typename F::T* t, F* best) {
   constexpr int P = panel_rows<F>();
   F acc[G][kPanelVectors];
   for (int g = 0; g < G; ++g)
     for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::all(bias[g]);
-  for (i64 j = 0; j < d; ++j) {
+  const auto add = [&](i64 j) __attribute__((always_inline)) {
     F y[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) y[v] = F::load(panel + j * P + v * F::W);
     for (int g = 0; g < G; ++g) {
       const F c = F::all(tile[j * G + g]);
       for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::fma(c, y[v], acc[g][v]);
     }
+  };
+  i64 j = 0;
+  for (; j < ahead.lines; ++j) {
+    ahead.prefetch(j);
+    add(j);
   }
+  for (; j < d; ++j) add(j);
   for (int g = 0; g < G; ++g)
     for (int v = 0; v < kPanelVectors; ++v) {
       acc[g][v].store(t + g * P + v * F::W);
@@ -27,10 +34,15 @@ static inline void score_tile(const typename F::T* panel, i64 d, const typename 
 // The last, narrower group of centroids: pick the tile of its width at compile time.
 template <class F, int G>
 static inline void score_rest(int g, const typename F::T* panel, i64 d, const typename F::T* tile,
-                              const typename F::T* bias, typename F::T* t, F* best) {
-  if (g == G) return score_tile<F, G>(panel, d, tile, bias, t, best);
-  if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, t, best);
+                              const typename F::T* bias, const Ahead<typename F::T>& ahead,
+                              typename F::T* t, F* best) {
+  if (g == G) return score_tile<F, G>(panel, d, tile, bias, ahead, t, best);
+  if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, ahead, t, best);
 }
+
+// From so many features on the lines ahead are asked for one with each feature; tiles of fewer
+// features are over sooner than two loops are worth.
+constexpr i64 kSpreadMinD = 64;
 
 // Meanwhile `ahead` comes into the L2 cache, a share with each tile: all at once would fill the
 // queues of outstanding reads, and loads wait behind them.
@@ -38,19 +50,24 @@ template <class F>
 static inline void score_panel(const typename F::T* panel, i64 d,
                                const Centroids<typename F::T>& c, const Ahead<typename F::T>& ahead,
                                typename F::T* t, F* row_best) {
+  using T = typename F::T;
   constexpr int P = panel_rows<F>();
-  const i64 share = ahead.count * kTileCentroids / c.k + 1;
+  const i64 n_tiles = (c.k + kTileCentroids - 1) / kTileCentroids;
+  const i64 each = (ahead.lines + n_tiles - 1) / n_tiles;
+  const bool spread = d >= kSpreadMinD && each <= d;
   F best[kPanelVectors];  // not the caller's, which is in memory: each tile would wait for it
   for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
-  i64 k = 0;
-  for (; k + kTileCentroids <= c.k; k += kTileCentroids) {
-    ahead.prefetch(k / kTileCentroids * share, share);
-    score_tile<F, kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, t + k * P, best);
-  }
-  if (k < c.k) {
-    ahead.prefetch(k / kTileCentroids * share, share);
-    score_rest<F, kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
-                                      c.bias + k, t + k * P, best);
+  for (i64 k = 0; k < c.k; k += kTileCentroids) {
+    Ahead<T> share = ahead.share(k / kTileCentroids, each);
+    if (!spread) {
+      share.prefetch();
+      share.lines = 0;
+    }
+    if (k + kTileCentroids <= c.k)
+      score_tile<F, kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P, best);
+    else
+      score_rest<F, kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
+                                        c.bias + k, share, t + k * P, best);
   }
   for (int v = 0; v < kPanelVectors; ++v) row_best[v] = best[v];
 }

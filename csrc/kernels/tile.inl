@@ -7,7 +7,8 @@
 //   scores    t_k = bias_k + y . (q c_k): the first product, register tiles of centroids x panel;
 //   weights   row maximum, exponentials, and  w_k = p_k (1 + ln2 (r_k - sum_i p_i r_i))  with
 //             r_k = t_k - max t, which is Eq. 38 because alpha (d_k - E) = -ln2 (r_k - sum p r);
-//   product   sum_n w_kn y_n, accumulated in registers over the block, added to doubles.
+//   product   sum_n w_kn y_n, accumulated in registers over a part of the block.
+// The products' sums are added to doubles once a block.
 
 using ekmfast::Centroids;
 using ekmfast::Kernels;
@@ -49,20 +50,29 @@ static double sum_doubles(const double* lanes) {
 // what lies behind the last row is asked for too, but never read.
 template <class T>
 struct Ahead {
+  static constexpr i64 kLine = 64;  // bytes
   std::uintptr_t at;
-  i64 count;
+  i64 lines;
 
-  Ahead(const T* x, i64 distance, i64 numbers)
+  Ahead(const T* x, i64 distance, i64 count)
       : at(reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(distance) * sizeof(T)),
-        count(numbers) {}
+        lines((count * static_cast<i64>(sizeof(T)) + kLine - 1) / kLine) {}
 
-  void prefetch() const { prefetch(0, count); }
+  void prefetch(i64 line) const {
+    __builtin_prefetch(
+        reinterpret_cast<const void*>(at + static_cast<std::uintptr_t>(line * kLine)), 0, 2);
+  }
 
-  void prefetch(i64 first, i64 share) const {
-    const i64 end = first + share < count ? first + share : count;
-    for (i64 i = first; i < end; i += static_cast<i64>(64 / sizeof(T)))
-      __builtin_prefetch(reinterpret_cast<const void*>(at + static_cast<std::size_t>(i) * sizeof(T)),
-                         0, 2);
+  void prefetch() const {
+    for (i64 line = 0; line < lines; ++line) prefetch(line);
+  }
+
+  // Share i of as many as have at most `size` lines.
+  Ahead share(i64 i, i64 size) const {
+    Ahead part = *this;
+    part.at += static_cast<std::uintptr_t>(i * size * kLine);
+    part.lines = lines - i * size < size ? lines - i * size : size;
+    return part;
   }
 };
 
@@ -79,36 +89,63 @@ static inline i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * uni
 // gather.inl writes whole vectors of at most 16 lanes to the end of the two lists.
 constexpr i64 kPickedSpare = 16;
 
+// A block is worked off in parts: what the stages write for each other should stay in the L1 cache,
+// or, where that would leave too few rows to share a product's sums, in the L2 cache.
+constexpr i64 kPartBytesL1 = 28 << 10;
+constexpr i64 kPartBytesL2 = 512 << 10;
+constexpr i64 kPartRowsL1 = 2 * ekmfast::kRowUnit;
+
+// The second product takes so many rows at a time: a strip of kProductVectors of their features stays
+// in the L1 cache for all centroids.
+constexpr i64 kStripRows = 2 * ekmfast::kRowUnit;
+
+template <class T>
+static i64 part_rows(i64 block_rows, i64 d, i64 k) {
+  constexpr i64 unit = ekmfast::kRowUnit;
+  const i64 row_bytes = (d + k) * static_cast<i64>(sizeof(T));
+  i64 rows = kPartBytesL1 / row_bytes / unit * unit;
+  if (rows < kPartRowsL1) rows = kPartBytesL2 / row_bytes / unit * unit;
+  if (rows < unit) rows = unit;
+  const i64 all = round_up(block_rows, unit);
+  return rows < all ? rows : all;
+}
+
 template <class F>
 struct Scratch {
   using T = typename F::T;
   T* panels;          // [panel][d][panel_rows] centred samples in the lanes
-  T* rows;            // [row][d_padded] centred samples as rows; zeros behind d
-  T* weights;         // [panel][k][panel_rows] scores t, then s * w
+  T* weights;         // [panel][k][panel_rows] of a part: scores t, then s * w
   T* exponentials;    // [k][panel_rows] of the panel in work
   T* sample_weight;   // [row], 0 behind the last row
   T* half_norm;       // [row] 1/2 ||y||^2
   T* sum_w;           // [k][W] lanes of sum s w
   T* sum_p;           // [k][W] lanes of sum s p
-  std::int32_t* picked;  // [row] rows that matter to one centroid, and their weights
+  T* partial;         // sum s w y: [k][d_padded], or [k][d][W] lanes if d < kRowProductMinD
+  T* strip;           // [row of kStripRows][kProductVectors vectors] centred features
+  std::int32_t* picked;  // [row of part] rows that matter to one centroid, and their weights
   T* picked_weights;
+  i64 part;           // rows
   i64 d_padded;
+  i64 partial_size;
   i64 bytes;
 
   Scratch(void* base, i64 block_rows, i64 d, i64 k) {
     const i64 n = round_up(block_rows, panel_rows<F>());
+    part = part_rows<T>(block_rows, d, k);
     d_padded = round_up(d, F::W);
+    partial_size = k * (d < kRowProductMinD ? d * F::W : d_padded);
     bytes = 0;
     panels = take(base, n * d);
-    rows = take(base, d >= kRowProductMinD ? n * d_padded : 0);
-    weights = take(base, n * k);
+    weights = take(base, part * k);
     exponentials = take(base, k * panel_rows<F>());
     sample_weight = take(base, n);
     half_norm = take(base, n);
     sum_w = take(base, k * F::W);
     sum_p = take(base, k * F::W);
-    picked = take<std::int32_t>(base, n + kPickedSpare);
-    picked_weights = take(base, n + kPickedSpare);
+    partial = take(base, partial_size);
+    strip = take(base, d < kRowProductMinD ? 0 : kStripRows * kProductVectors * F::W);
+    picked = take<std::int32_t>(base, part + kPickedSpare);
+    picked_weights = take(base, part + kPickedSpare);
   }
 
  private:
@@ -124,9 +161,9 @@ struct Scratch {
 #include "scores.inl"
 #include "unpack.inl"
 #include "weigh.inl"
+#include "dots.inl"
 #include "gather.inl"
 #include "product.inl"
-#include "dots.inl"
 #include "closest.inl"
 #include "tiny.inl"
 
@@ -146,6 +183,22 @@ static T least_positive(const T* values, i64 n) {
   return least;
 }
 
+// Adds the products' sums to doubles.
+template <class F>
+static void flush(i64 d, i64 k, const Scratch<F>& s, double* sum_wx) {
+  for (i64 i = 0; i < k; ++i)
+    if (d < kRowProductMinD) {
+      for (i64 j = 0; j < d; ++j)
+        sum_wx[i * d + j] += sum_lanes<F>(s.partial + (i * d + j) * F::W);
+    } else {
+      const i64 whole = d / F::W * F::W;
+      for (i64 j = 0; j < whole; j += F::W)
+        F::load(s.partial + i * s.d_padded + j).add_to(sum_wx + i * d + j);
+      for (i64 j = whole; j < d; ++j)
+        sum_wx[i * d + j] += static_cast<double>(s.partial[i * s.d_padded + j]);
+    }
+}
+
 template <class F, Weighting W>
 static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
                        const Centroids<typename F::T>* centroids, const Sums* sums,
@@ -157,36 +210,45 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems)) return;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = W != Weighting::fuzzy && by_dots(k, d);
-  const bool by_rows = d >= kRowProductMinD;
-  const Panels<F> panels(rows, begin, n, s, by_rows, n_problems > 1 || !by_rows);
+  Panels<F> panels(rows, begin, s.panels, s.half_norm,
+                   n_problems > 1        ? Keep::block
+                   : d < kRowProductMinD ? Keep::part
+                                         : Keep::panel);
   pack_weights<F>(rows, begin, n, n_padded, s);
   const T least = rows.sample_weight ? least_positive(s.sample_weight, n) : T(1);
   for (i64 problem = 0; problem < n_problems; ++problem) {
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
     for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
+    for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
     // J = sum s (1/2 ||y||^2 - e / q), its two sums apart: one rounding of 1 / q for all.
     double norms[F::W] = {}, costs[F::W] = {};
-    for (i64 p = 0; p < n_padded; p += P) {
-      T* t = s.weights + p * k;
-      F best[kPanelVectors], cost[kPanelVectors];
-      if (dots) {
-        dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
-                                        s.half_norm + p, best);
-      } else {
-        if (problem == 0) panels.pack(p);
-        score_panel<F>(panels.at(p), d, c, problem == 0 ? panels.ahead(p) : nothing_ahead<T>(), t,
-                       best);
+    for (i64 first = 0; first < n; first += s.part) {
+      const i64 count = n - first < s.part ? n - first : s.part;
+      if (problem == 0 && !dots) panels.open(first, count);
+      for (i64 p = first; p < first + count; p += P) {
+        T* t = s.weights + (p - first) * k;
+        F best[kPanelVectors], cost[kPanelVectors];
+        if (dots) {
+          dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
+                                          s.half_norm + p, best);
+        } else {
+          if (problem == 0) panels.pack(p);
+          score_panel<F>(panels.at(p), d, c, problem == 0 ? panels.ahead(p) : nothing_ahead<T>(),
+                         t, best);
+        }
+        weigh_panel<F, W>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best, t, s,
+                          cost);
+        F norm = F::all(0), e = F::all(0);
+        for (int v = 0; v < kPanelVectors; ++v) {
+          const F weight = F::load(s.sample_weight + p + v * F::W);
+          norm = F::fma(weight, F::load(s.half_norm + p + v * F::W), norm);
+          e = F::fma(weight, cost[v], e);
+        }
+        if constexpr (W != Weighting::fuzzy) norm.add_to(norms);
+        e.add_to(costs);
       }
-      weigh_panel<F, W>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best, t, s, cost);
-      F norm = F::all(0), e = F::all(0);
-      for (int v = 0; v < kPanelVectors; ++v) {
-        const F weight = F::load(s.sample_weight + p + v * F::W);
-        norm = F::fma(weight, F::load(s.half_norm + p + v * F::W), norm);
-        e = F::fma(weight, cost[v], e);
-      }
-      if constexpr (W != Weighting::fuzzy) norm.add_to(norms);
-      e.add_to(costs);
+      product<F>(rows, begin + first, count, k, least, panels.at(first), s);
     }
     const double cost_sum = sum_doubles<F::W>(costs) * c.inv_q;
     *out.objective +=
@@ -195,10 +257,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
       out.sum_w[i] += sum_lanes<F>(s.sum_w + i * F::W);
       out.sum_p[i] += sum_lanes<F>(s.sum_p + i * F::W);
     }
-    if (dots)
-      dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, kStripAhead, out.sum_wx);
-    else
-      product<F>(d, n_padded, k, least, s, out.sum_wx);
+    flush(d, k, s, out.sum_wx);
   }
 }
 
@@ -210,7 +269,8 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = by_dots(k, d);
-  const Panels<F> panels(rows, begin, n, s, false, false);
+  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
+  if (!dots) panels.open(0, n);
   pack_weights<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
   double witness[F::W] = {};
@@ -241,7 +301,8 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = by_dots(k, d);
-  const Panels<F> panels(rows, begin, n, s, false, false);
+  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
+  if (!dots) panels.open(0, n);
   for (i64 p = 0; p < n_padded; p += P) {
     F best[kPanelVectors];
     if (dots)
@@ -273,27 +334,29 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
                        const typename F::T* weights, i64 k, const Sums& sums, void* scratch) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
-  const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d;
+  const i64 n = end - begin, d = rows.d;
   const Scratch<F> s(scratch, n, d, k);
-  pack_columns<F>(weights + begin * k, k, n, s);
-  for (i64 i = 0; i < k; ++i) {
-    F sum = F::all(0);
-    for (i64 p = 0; p < n_padded; p += P)
-      for (int v = 0; v < P; v += F::W) sum = sum + F::load(s.weights + p * k + i * P + v);
-    T lanes[F::W];
-    sum.store(lanes);
-    sums.sum_w[i] += sum_lanes<F>(lanes);
+  for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = 0;
+  for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
+  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::part);
+  for (i64 first = 0; first < n; first += s.part) {
+    const i64 count = n - first < s.part ? n - first : s.part;
+    pack_columns<F>(weights, k, begin + first, count, s);
+    for (i64 i = 0; i < k; ++i) {
+      F sum = F::load(s.sum_w + i * F::W);
+      for (i64 p = 0; p < count; p += P)
+        for (int v = 0; v < P; v += F::W) sum = sum + F::load(s.weights + p * k + i * P + v);
+      sum.store(s.sum_w + i * F::W);
+    }
+    if (d < kRowProductMinD) {
+      panels.open(first, count);
+      for (i64 p = first; p < first + count; p += P) panels.pack(p);
+    }
+    if (product<F>(rows, begin + first, count, k, T(0), panels.at(first), s))
+      sums.sum_w[0] += zero_if_finite<F>(rows, begin + first, begin + first + count);
   }
-  if (by_dots(k, d))  // no scores have brought these rows into the cache: ask for the next block's
-    return dot_product<F, ekmfast::kDotMaxK>(rows, begin, n, k, s.weights, n, sums.sum_wx);
-  if (d >= kRowProductMinD) {
-    pack_rows<F>(rows, begin, n, n_padded, s);
-  } else {
-    const Panels<F> panels(rows, begin, n, s, false, true);
-    for (i64 p = 0; p < n_padded; p += P) panels.pack(p);
-  }
-  if (product<F>(d, n_padded, k, T(0), s, sums.sum_wx))
-    sums.sum_w[0] += zero_if_finite(s, n_padded);
+  for (i64 i = 0; i < k; ++i) sums.sum_w[i] += sum_lanes<F>(s.sum_w + i * F::W);
+  flush(d, k, s, sums.sum_wx);
 }
 
 // From differences in double, which keep their digits where x is near its centroid.

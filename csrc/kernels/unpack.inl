@@ -68,7 +68,7 @@ static inline void unpack_short(i64 k, const typename F::T* t, i64 count, typena
       continue;
     }
     if (!by_shuffles<F, K>()) {
-      Transpose<F, F::W / 2>::run(r);
+      Transpose<F>::run(r);
       // Each vector reaches into the next rows, which come later.
       for (; i < F::W && (i * K + F::W) <= (count - row) * K; ++i) r[i].store(out + i * K);
     }
@@ -87,7 +87,7 @@ static inline void unpack_panel(const typename F::T* t, i64 k, i64 count, typena
       if (j > k - F::W) j = k - F::W;  // the last columns, some of them a second time
       F r[F::W];
       for (int i = 0; i < F::W; ++i) r[i] = F::load(t + (j + i) * P + row);
-      Transpose<F, F::W / 2>::run(r);
+      Transpose<F>::run(r);
       for (int i = 0; i < F::W; ++i)
         if (row + i < count) r[i].store(out + (row + i) * k + j);
     }
