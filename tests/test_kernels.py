@@ -229,6 +229,32 @@ def test_within_the_error_bound_of_the_oracle(k, d, dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("n", "k", "d"),
+    [(1700, 4, 2), (2000, 8, 8), (1100, 5, 29), (900, 16, 32), (700, 70, 130), (900, 2, 400)],
+)
+def test_blocks_of_several_parts_within_the_bound(n, k, d, dtype, isa):
+    """Parts of a block, strips of features, rows apart in memory, several problems (tile.inl)."""
+    X, C = data(n, k, d, dtype)
+    wide = np.full((n, d + 3), np.nan, dtype)
+    wide[:, :d] = X
+    oracle = Oracle(X, C, 2.0)
+    other = Oracle(X, C[::-1], 1.0)
+    together = ekm_statistics(wide[:, :d], np.stack([C, C[::-1]]), np.array([2.0, 1.0]))
+    alone = ekm_statistics(wide[:, :d], C, 2.0)
+    for name in ("sum_wx", "sum_w", "sum_p", "objective"):
+        room = getattr(oracle, name + "_error")
+        within(getattr(alone, name), getattr(oracle, name), room)
+        within(getattr(together, name)[0], getattr(oracle, name), room)
+        within(getattr(together, name)[1], getattr(other, name), getattr(other, name + "_error"))
+    W = np.asarray(oracle.weights, dtype)
+    signed = np.abs(W.astype(LD)).sum(0) / np.abs(W.astype(LD).sum(0))
+    bound = 4 * np.sqrt(n) * np.finfo(dtype).eps * np.abs(X - X.mean(0)).max() * signed[:, None]
+    bound = bound + 4 * np.finfo(dtype).eps * np.abs(X).max()
+    within(update_centroids(wide[:, :d], W), _reference.update(X.astype(LD), W.astype(LD)), bound)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("alpha", [300.0, 1000.0])
 @pytest.mark.parametrize(("n", "k", "d"), [(1000, 16, 30), (400, 33, 64), (200, 17, 300)])
 def test_nearly_hard_weights_within_the_bound(n, k, d, alpha, dtype, isa):

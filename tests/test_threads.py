@@ -151,3 +151,53 @@ def test_the_lock_of_the_interpreter_is_released():
         sys.setswitchinterval(interval)
         watcher.join()
     assert "inside" in seen
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs Linux and two processors",
+)
+def test_helpers_keep_off_the_callers_processor():
+    code = """
+import os, numpy as np
+from ekmfast import ekm_step
+X = np.random.default_rng(0).normal(size=(20_000, 16))
+before = set(os.listdir("/proc/self/task"))
+allowed = sorted(os.sched_getaffinity(0))
+for here in allowed[:2]:  # moves, as the system may move it
+    os.sched_setaffinity(0, {here})
+    os.sched_setaffinity(0, allowed)
+    ekm_step(X, X[:8], 1.0, n_threads=2)
+    (helper,) = set(os.listdir("/proc/self/task")) - before
+    others = os.sched_getaffinity(int(helper))
+    assert others < set(allowed) and len(others) == len(allowed) - 1, others
+    assert os.sched_getaffinity(0) == set(allowed)  # the caller's is its own affair
+os.sched_setaffinity(0, allowed[:1])  # no other processor: the same bits all the same
+one = ekm_step(X, X[:8], 1.0, n_threads=1)[0]
+assert (ekm_step(X, X[:8], 1.0, n_threads=2)[0] == one).all()
+print("done")
+"""
+    # No threads but ours: those of BLAS would be told from it by nothing.
+    assert run(code, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1") == "done"
+
+
+def test_helpers_that_come_late_delay_nobody():
+    """Other threads keep both processors busy, and every call gives the same bits."""
+    expected = step(1)
+    stop = threading.Event()
+
+    def spin():
+        a = np.ones(200_000)
+        while not stop.is_set():
+            np.sqrt(a)  # without the interpreter's lock
+
+    spinners = [threading.Thread(target=spin) for _ in range(3)]
+    for thread in spinners:
+        thread.start()
+    try:
+        for _ in range(200):
+            np.testing.assert_array_equal(step(2), expected)
+    finally:
+        stop.set()
+        for thread in spinners:
+            thread.join()
