@@ -89,6 +89,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
   constexpr int P = panel_rows<F>();
   const i64 d = in.d, stride = in.stride, whole = d / F::W * F::W;
   const T* reference = in.reference;
+  const bool far = d > kVectorsAhead * F::W;  // or it would be asked for in the next rows
   for (i64 row = 0; row < P; row += F::W) {
     const T* x = in.x + (begin + row) * stride;
     F norm[kNorms];
@@ -98,7 +99,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
       const F centre = F::load(reference + j);
       F r[F::W];
       for (int i = 0; i < F::W; ++i) {
-        Ahead<T>(x + i * stride + j, kVectorsAhead * F::W, 1).prefetch(0);
+        if (far) Ahead<T>(x + i * stride + j, kVectorsAhead * F::W, 1).prefetch(0);
         r[i] = F::load(x + i * stride + j) - centre;
       }
       store_features<F>(r, F::W, panel + j * P + row, norm);
@@ -285,12 +286,13 @@ struct Panels {
     return at(p);
   }
 
-  // What will be packed when the scores of panel p are done: the next part, panel by panel, where
-  // parts are packed at once, or else the panel after the next.
+  // What will be packed some panels later: as many as hold kBytesAhead, or those of the next part
+  // where parts are packed at once.
   Ahead<T> ahead(i64 p) const {
-    constexpr int P = panel_rows<F>();
-    return {in.x + (begin + p) * in.stride, (short_rows ? end - first : kPanelsAhead * P) * in.stride,
-            P * in.stride};
+    constexpr i64 P = panel_rows<F>();
+    const i64 later = kBytesAhead / (P * in.d * static_cast<i64>(sizeof(T)));
+    const i64 distance = short_rows ? end - first : (later > kPanelsAhead ? later : kPanelsAhead) * P;
+    return {in.x + (begin + p) * in.stride, distance * in.stride, P * in.stride};
   }
 };
 
@@ -303,5 +305,8 @@ static void pack_columns(const typename F::T* weights, i64 k, i64 begin, i64 n, 
   const Rows<typename F::T> in = {weights, k, k, nullptr, s.exponentials};
   Panels<F> panels(in, begin, s.weights, s.half_norm, Keep::block);
   panels.open(0, n);
-  for (i64 p = 0; p < n; p += P) panels.pack(p);
+  for (i64 p = 0; p < n; p += P) {
+    panels.ahead(p).prefetch();
+    panels.pack(p);
+  }
 }

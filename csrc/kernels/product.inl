@@ -7,11 +7,11 @@
 constexpr i64 kInPlaceMaxK = 64;
 
 // Features in the lanes: G centroids x V vectors of features, rows streamed, weights broadcast.
-// weights: [panel][k][panel_rows], pointing at the tile's first centroid.
+// weights: [panel][k][panel_rows], or [row][k] if kByRow, pointing at the tile's first centroid.
 //   kCopied    x is a copy of the strip, centred and padded;
 //   else       x is where the rows lie; the last vector holds `part` features if that is not 0, and
 //              what lies `ahead` numbers behind is asked for if that is not 0.
-template <class F, int G, int V, bool kCopied, bool kPart>
+template <class F, int G, int V, bool kCopied, bool kPart, bool kByRow>
 static inline void product_tile(const typename F::T* x, i64 stride,
                                 const typename F::T* reference, i64 n, i64 k,
                                 const typename F::T* weights, int part, i64 ahead, i64 d_padded,
@@ -37,7 +37,7 @@ static inline void product_tile(const typename F::T* x, i64 stride,
                      : F::load(row + v * F::W) - F::load(reference + v * F::W);
       }
       for (int g = 0; g < G; ++g) {
-        const F own = F::all(w[g * P + i]);
+        const F own = F::all(w[kByRow ? i * k + g : g * P + i]);
         for (int v = 0; v < V; ++v) acc[g][v] = F::fma(own, y[v], acc[g][v]);
       }
     }
@@ -50,22 +50,22 @@ static inline void product_tile(const typename F::T* x, i64 stride,
 }
 
 // Rows where they lie.
-template <class F, int G, int V, bool kPart>
+template <class F, int G, int V, bool kPart, bool kByRow>
 static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
                                  i64 j, int part, i64 ahead, const typename F::T* weights,
                                  const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
     if constexpr (G > 1)
-      rows_in_place<F, G - 1, V, kPart>(g, in, begin, n, k, j, part, ahead, weights, s, sums);
+      rows_in_place<F, G - 1, V, kPart, kByRow>(g, in, begin, n, k, j, part, ahead, weights, s, sums);
     return;
   }
-  product_tile<F, G, V, false, kPart>(in.x + begin * in.stride + j, in.stride, in.reference + j, n,
+  product_tile<F, G, V, false, kPart, kByRow>(in.x + begin * in.stride + j, in.stride, in.reference + j, n,
                                       k, weights, part, ahead * in.stride, s.d_padded, sums + j);
 }
 
-template <class F>
+template <class F, bool kByRow>
 static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
-                             const Scratch<F>& s) {
+                             const typename F::T* all_weights, const Scratch<F>& s) {
   constexpr int V = kProductVectors, G = kProductCentroids, P = panel_rows<F>();
   for (i64 first = 0; first < n; first += kStripRows) {
     const i64 count = n - first < kStripRows ? n - first : kStripRows, at = begin + first;
@@ -74,16 +74,16 @@ static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i6
       const i64 vectors = whole >= V ? V : whole >= 2 ? 2 : whole;
       for (i64 i = 0; i < k; i += G) {
         const int g = static_cast<int>(k - i < G ? k - i : G);
-        const typename F::T* weights = s.weights + first * k + i * P;
+        const typename F::T* weights = all_weights + first * k + i * (kByRow ? 1 : P);
         typename F::T* sums = s.partial + i * s.d_padded;
         if (vectors == V)
-          rows_in_place<F, G, V, false>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+          rows_in_place<F, G, V, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
         else if (vectors == 2)
-          rows_in_place<F, G, 2, false>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+          rows_in_place<F, G, 2, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
         else if (vectors == 1)
-          rows_in_place<F, G, 1, false>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+          rows_in_place<F, G, 1, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
         else
-          rows_in_place<F, G, 1, true>(g, in, at, count, k, j, static_cast<int>(left), ahead,
+          rows_in_place<F, G, 1, true, kByRow>(g, in, at, count, k, j, static_cast<int>(left), ahead,
                                        weights, s, sums);
       }
       j += vectors > 0 ? vectors * F::W : left;
@@ -91,24 +91,24 @@ static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i6
   }
 }
 
-template <class F, int G, int V>
+template <class F, int G, int V, bool kByRow>
 static inline void strip_tile(int g, int vectors, i64 n, i64 k, const typename F::T* weights,
                               const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
-    if constexpr (G > 1) strip_tile<F, G - 1, V>(g, vectors, n, k, weights, s, sums);
+    if constexpr (G > 1) strip_tile<F, G - 1, V, kByRow>(g, vectors, n, k, weights, s, sums);
   } else if (vectors < V) {
-    if constexpr (V > 1) strip_tile<F, G, V - 1>(g, vectors, n, k, weights, s, sums);
+    if constexpr (V > 1) strip_tile<F, G, V - 1, kByRow>(g, vectors, n, k, weights, s, sums);
   } else {
-    product_tile<F, G, V, true, false>(s.strip, V * F::W, nullptr, n, k, weights, 0, 0, s.d_padded,
-                                       sums);
+    product_tile<F, G, V, true, false, kByRow>(s.strip, V * F::W, nullptr, n, k, weights, 0, 0,
+                                               s.d_padded, sums);
   }
 }
 
 // Each strip copied before it is read once for every few centroids: rows a power of two apart drive
 // each other out of the L1 cache.
-template <class F>
+template <class F, bool kByRow>
 static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
-                              const Scratch<F>& s) {
+                              const typename F::T* weights, const Scratch<F>& s) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   for (i64 first = 0; first < n; first += kStripRows) {
@@ -128,9 +128,9 @@ static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i
         }
       for (i64 i = 0; i < k; i += kProductCentroids) {
         const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
-        strip_tile<F, kProductCentroids, kProductVectors>(g, vectors, count, k,
-                                                          s.weights + first * k + i * P, s,
-                                                          s.partial + i * s.d_padded + j);
+        strip_tile<F, kProductCentroids, kProductVectors, kByRow>(
+            g, vectors, count, k, weights + first * k + i * (kByRow ? 1 : P), s,
+            s.partial + i * s.d_padded + j);
       }
     }
   }
@@ -183,31 +183,46 @@ static inline void lane_group(int g, const typename F::T* panels, i64 d, i64 n_p
   }
 }
 
-// Sums over rows begin .. begin + n, whose weights are in s.weights and, if d < kRowProductMinD,
-// whose panels are at `panels`. least_sample_weight is the rows', or 0 where the weights are a
-// caller's, who may mean small ones. True where rows were gathered: some may not have been read.
+// d >= kRowProductMinD, and weights as in product_tile.
+template <class F, bool kByRow>
+static void row_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                        const typename F::T* weights, const Scratch<F>& s) {
+  // Where no panels are packed, nothing else has asked for the rows behind these.
+  if (k <= kInPlaceMaxK)
+    product_in_place<F, kByRow>(in, begin, n, k, by_dots(k, in.d) ? n : 0, weights, s);
+  else
+    product_of_copies<F, kByRow>(in, begin, n, k, weights, s);
+}
+
+// d < kRowProductMinD; weights [panel][k][panel_rows].
 template <class F>
-static bool product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
-                    typename F::T least_sample_weight, const typename F::T* panels,
-                    const Scratch<F>& s) {
+static void lane_product(i64 d, i64 n, i64 k, const typename F::T* panels, const Scratch<F>& s) {
   constexpr int P = panel_rows<F>();
-  const i64 n_padded = round_up(n, P);
-  if (in.d >= kRowProductMinD) {
-    if (in.d >= kGatherMinD && k >= kSparseMinK && is_sparse<F>(k, s.weights, least_sample_weight)) {
-      sparse_product<F>(in, begin, n, k, least_sample_weight, s);
-      return true;
-    }
-    if (k <= kInPlaceMaxK)
-      // Where no panels are packed, nothing else has asked for the rows behind these.
-      product_in_place<F>(in, begin, n, k, by_dots(k, in.d) ? n : 0, s);
-    else
-      product_of_copies<F>(in, begin, n, k, s);
-    return false;
-  }
   for (i64 i = 0; i < k; i += kProductCentroids) {
     const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
-    lane_group<F, kProductCentroids>(g, panels, in.d, n_padded, k, s.weights + i * P,
-                                     s.partial + i * in.d * F::W);
+    lane_group<F, kProductCentroids>(g, panels, d, round_up(n, P), k, s.weights + i * P,
+                                     s.partial + i * d * F::W);
   }
-  return false;
+}
+
+// Whether so few of the first panel's weights matter that rows had better be gathered.
+// least_sample_weight is the rows', or 0 where the weights are a caller's, who may mean small ones.
+template <class F>
+static bool gathers(i64 d, i64 k, typename F::T least_sample_weight, const Scratch<F>& s) {
+  return d >= kRowProductMinD && d >= kGatherMinD && k >= kSparseMinK &&
+         is_sparse<F>(k, s.weights, least_sample_weight);
+}
+
+// Sums over rows begin .. begin + n, whose weights are in s.weights and, if d < kRowProductMinD,
+// whose panels are at `panels`.
+template <class F>
+static void product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                    typename F::T least_sample_weight, const typename F::T* panels,
+                    const Scratch<F>& s) {
+  if (gathers<F>(in.d, k, least_sample_weight, s))
+    sparse_product<F>(in, begin, n, k, least_sample_weight, s);
+  else if (in.d >= kRowProductMinD)
+    row_product<F, false>(in, begin, n, k, s.weights, s);
+  else
+    lane_product<F>(in.d, n, k, panels, s);
 }

@@ -24,7 +24,8 @@ constexpr double kLn2 = 0.69314718055994530942;
 constexpr int kPanelVectors = 3;
 // How early rows are asked for: into the L2 cache, and from there, as so many rows side by side are
 // more than the processor follows by itself.
-constexpr int kPanelsAhead = 2;
+constexpr i64 kBytesAhead = 8 << 10;
+constexpr int kPanelsAhead = 2;  // at least
 constexpr int kVectorsAhead = 4;
 
 template <class F>
@@ -329,6 +330,36 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   }
 }
 
+// sums (k) += the columns' sums of weights (n, k).
+template <class F>
+static void add_columns(const typename F::T* weights, i64 n, i64 k, double* sums) {
+  using T = typename F::T;
+  constexpr int V = 4;  // vectors of columns, lest each sum wait for the one before
+  for (i64 i = 0; i < k; i += V * F::W) {
+    F sum[V];
+    int width[V];
+    for (int v = 0; v < V; ++v) {
+      const i64 left = k - i - v * F::W;
+      width[v] = static_cast<int>(left < 0 ? 0 : left < F::W ? left : F::W);
+      sum[v] = F::all(0);
+    }
+    for (i64 row = 0; row < n; ++row) {
+      const T* w = weights + row * k + i;
+      for (int v = 0; v < V; ++v) {
+        if (width[v] == F::W)
+          sum[v] = sum[v] + F::load(w + v * F::W);
+        else if (width[v] > 0)
+          sum[v] = sum[v] + F::load_part(w + v * F::W, width[v]);
+      }
+    }
+    for (int v = 0; v < V; ++v) {
+      T lanes[F::W];
+      sum[v].store(lanes);
+      for (int l = 0; l < width[v]; ++l) sums[i + v * F::W + l] += static_cast<double>(lanes[l]);
+    }
+  }
+}
+
 template <class F>
 static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
                        const typename F::T* weights, i64 k, const Sums& sums, void* scratch) {
@@ -340,20 +371,34 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
   for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
   Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::part);
   for (i64 first = 0; first < n; first += s.part) {
-    const i64 count = n - first < s.part ? n - first : s.part;
-    pack_columns<F>(weights, k, begin + first, count, s);
+    const i64 count = n - first < s.part ? n - first : s.part, at = begin + first;
+    const T* given = weights + at * k;
+    if (d >= kRowProductMinD) {
+      add_columns<F>(given, count, k, sums.sum_w);
+      // Rows are gathered by columns, of which the first panel's tell whether they are sparse.
+      pack_columns<F>(weights, k, at, count < P ? count : P, s);
+      if (gathers<F>(d, k, T(0), s)) {
+        pack_columns<F>(weights, k, at, count, s);
+        sparse_product<F>(rows, at, count, k, T(0), s);
+        sums.sum_w[0] += zero_if_finite<F>(rows, at, at + count);
+      } else {
+        row_product<F, true>(rows, at, count, k, given, s);
+      }
+      continue;
+    }
+    pack_columns<F>(weights, k, at, count, s);
     for (i64 i = 0; i < k; ++i) {
       F sum = F::load(s.sum_w + i * F::W);
       for (i64 p = 0; p < count; p += P)
         for (int v = 0; v < P; v += F::W) sum = sum + F::load(s.weights + p * k + i * P + v);
       sum.store(s.sum_w + i * F::W);
     }
-    if (d < kRowProductMinD) {
-      panels.open(first, count);
-      for (i64 p = first; p < first + count; p += P) panels.pack(p);
+    panels.open(first, count);
+    for (i64 p = first; p < first + count; p += P) {
+      panels.ahead(p).prefetch();
+      panels.pack(p);
     }
-    if (product<F>(rows, begin + first, count, k, T(0), panels.at(first), s))
-      sums.sum_w[0] += zero_if_finite<F>(rows, begin + first, begin + first + count);
+    lane_product<F>(d, count, k, panels.at(first), s);
   }
   for (i64 i = 0; i < k; ++i) sums.sum_w[i] += sum_lanes<F>(s.sum_w + i * F::W);
   flush(d, k, s, sums.sum_wx);
