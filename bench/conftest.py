@@ -6,7 +6,7 @@ import statistics
 import limits
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ekmfast import _core, show_config
 
@@ -189,3 +189,11 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info["cpu_count"] = os.cpu_count()
     machine_info["load_average"] = os.getloadavg()
     machine_info["ekmfast"] = show_config("dict") | {"bench_threads": N_THREADS}
+    # Which kernels BLAS chose for this processor decides what scikit-learn's Lloyd takes.
+    machine_info["blas"] = sorted(
+        {
+            f"{b['internal_api']} {b['version']} {b['architecture']}"
+            for b in threadpool_info()
+            if b["user_api"] == "blas" and "architecture" in b
+        }
+    )
