@@ -35,6 +35,7 @@ def main(name: str, sources: list[Path]) -> None:
         "time": run["datetime"],
         "load_average": run["machine_info"].get("load_average"),
         "ekmfast": run["machine_info"]["ekmfast"],
+        "blas": run["machine_info"].get("blas", []),
     }
     out = RESULTS / f"kernels-{name}"
     lines = ",\n".join(map(json.dumps, rows))
@@ -81,6 +82,7 @@ def report(machine: Row, rows: list[Row]) -> str:
         f"# Kernels: one run\n\n{machine['cpu']}, {machine['cpu_count']} processors, "
         f"{facts['isa']}, {facts['bench_threads']} threads, {facts['compiler']}, commit "
         f"{', '.join(dict.fromkeys(row['commit'] for row in rows))}. "
+        f"BLAS of the peers: {', '.join(machine['blas']) or 'not noted'}. "
         "Ratios are peer time / our time, medians of paired rounds with least and most."
     ]
     peers = ratios(rows, "peers")

@@ -203,14 +203,12 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
     views.back().power = static_cast<T>(1 / (fuzzifier - 1));
   }
 
-  // One problem goes through a block in parts; several keep all of it, which each reads again. Where
-  // there are many sums, blocks are as long as makes adding them cheap, short enough to share out.
+  // Several problems read a block again: it stays in the L2 cache. Where there are many sums, blocks
+  // are as long as makes adding them cheap, short enough to share out. The same for one problem, so
+  // that what is computed beside it changes no more than the order in which doubles are added.
   constexpr std::int64_t kManySums = 2048, kBlockOfMany = 8 * kRowUnit;
-  const Cut cut(samples.n,
-                n_problems > 1      ? Cut::rows_in_cache<T>(d + k)
-                : k * d < kManySums ? Cut::kMaxBlockRows
-                                    : kBlockOfMany,
-                n_problems * size);
+  const std::int64_t rows = k * d < kManySums ? Cut::kMaxBlockRows : kBlockOfMany;
+  const Cut cut(samples.n, std::min(rows, Cut::rows_in_cache<T>(d)), n_problems * size);
   OrderedSum all(cut.n_chunks, n_problems * size);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
     OrderedSum::Part part = all.take();

@@ -2,7 +2,8 @@
 // that the rounding does not depend on the threads.
 //
 // Parts are added as soon as those before them are, by one thread at a time while the others go on
-// to the next: no more of them exist than are in work, and what they hold is still in the caches.
+// to the next: no more of them exist than are in work or wait for one before them, and what they
+// hold is mostly still in the caches.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,9 @@ class OrderedSum {
   typedef std::unique_ptr<double[]> Part;
 
   OrderedSum(std::int64_t n_parts, std::int64_t size)
-      : size_(static_cast<std::size_t>(size)), total_(size_), pending_(static_cast<std::size_t>(n_parts)) {}
+      : size_(static_cast<std::size_t>(size)),
+        total_(size_),
+        pending_(static_cast<std::size_t>(n_parts)) {}
 
   // Zeros, to be summed into and given back to add().
   Part take();

@@ -1,8 +1,8 @@
 // The only place that starts threads: a persistent pool, made on first use.
 //
 // Why our own and not OpenMP: two OpenMP runtimes in one process (torch brings its own) spin
-// against each other, and GNU's is not safe after fork. Here waiting threads sleep, and a forked
-// child makes a new pool.
+// against each other, and GNU's is not safe after fork. Here waiting threads sleep (the caller after
+// it has looked out for some microseconds), and a forked child makes a new pool.
 #pragma once
 
 #include <cstdint>

@@ -11,16 +11,16 @@ namespace ekmfast {
 
 void keep_off_this_processor(std::vector<std::thread>& helpers, int count, Placement& last) {
   const int here = sched_getcpu();
+  cpu_set_t processors;
   if (here < 0 || here >= CPU_SETSIZE) return;
-  if (here == last.processor && count <= last.helpers) return;
-  cpu_set_t others;
-  if (sched_getaffinity(0, sizeof others, &others) != 0) return;
-  CPU_CLR(here, &others);
-  if (CPU_COUNT(&others) == 0) return;
+  if (sched_getaffinity(0, sizeof processors, &processors) != 0) return;  // more than it can hold
+  if (CPU_COUNT(&processors) > 1) CPU_CLR(here, &processors);
+  if (count <= last.helpers && CPU_EQUAL(&processors, &last.processors)) return;
   for (int i = 0; i < count; ++i)
-    pthread_setaffinity_np(helpers[static_cast<std::size_t>(i)].native_handle(), sizeof others,
-                           &others);
-  last = {here, count};
+    pthread_setaffinity_np(helpers[static_cast<std::size_t>(i)].native_handle(), sizeof processors,
+                           &processors);
+  last.processors = processors;
+  last.helpers = count;
 }
 
 #else

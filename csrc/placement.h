@@ -5,6 +5,10 @@
 // the passes are shorter than the milliseconds after which the system looks again.
 #pragma once
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <thread>
 #include <vector>
 
@@ -12,12 +16,14 @@ namespace ekmfast {
 
 // What was last asked for, so that it is not asked again.
 struct Placement {
-  int processor = -1;
+#ifdef __linux__
+  cpu_set_t processors = {};
+#endif
   int helpers = 0;
 };
 
-// Forbids the first `count` helpers the calling thread's processor. They may use all others that
-// the caller may; where there is no other nothing is done.
+// Lets the first `count` helpers run where the caller may, but for the processor on which it is
+// now; if there is no other, there.
 void keep_off_this_processor(std::vector<std::thread>& helpers, int count, Placement& last);
 
 }  // namespace ekmfast

@@ -181,7 +181,7 @@ print("done")
     assert run(code, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1") == "done"
 
 
-def test_helpers_that_come_late_delay_nobody():
+def test_helpers_that_come_late_change_nothing():
     """Other threads keep both processors busy, and every call gives the same bits."""
     expected = step(1)
     stop = threading.Event()

@@ -7,6 +7,8 @@ constexpr int kDotRows = 2;
 // Rows are as long as pages, at whose ends the processor's own prefetching stops.
 constexpr int kDotAhead = 4;  // rows
 
+static_assert(ekmfast::kDotMinD >= kRowProductMinD, "their product has no panels to read");
+
 static inline bool by_dots(i64 k, i64 d) {
   return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD;
 }

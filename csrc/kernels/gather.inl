@@ -1,7 +1,7 @@
 // Stage 4 for nearly hard weights: most of a column is nothing beside its largest weight, and each
 // centroid gathers the rows that matter to it.
 
-// A weight is idle below this share of its column's largest in the block: all idle ones together
+// A weight is idle below this share of its column's largest in the part: all idle ones together
 // are no more than the rounding of T. A share of the column's own, not of the row's: a centroid far
 // from everything keeps its ratio.
 template <class T>
@@ -62,11 +62,11 @@ static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_s
 }
 
 // V vectors of features, U rows at a time so that sums do not wait for one another; the last
-// vector holds `part` features if kPart.
-template <class F, int V, int U, bool kPart>
+// vector holds `rest` features if kRest.
+template <class F, int V, int U, bool kRest>
 static inline void gather_tile(const typename F::T* x, i64 stride, const typename F::T* reference,
                                const std::int32_t* picked, const typename F::T* weights, i64 count,
-                               int part, typename F::T* sums) {
+                               int rest, typename F::T* sums) {
   F acc[U][V];
   for (int u = 0; u < U; ++u)
     for (int v = 0; v < V; ++v) acc[u][v] = F::all(0);
@@ -75,8 +75,8 @@ static inline void gather_tile(const typename F::T* x, i64 stride, const typenam
       const typename F::T* row = x + picked[i + u] * stride;
       const F w = F::all(weights[i + u]);
       for (int v = 0; v < V; ++v) {
-        const F y = kPart ? F::load_part(row + v * F::W, part) -
-                                F::load_part(reference + v * F::W, part)
+        const F y = kRest ? F::load_part(row + v * F::W, rest) -
+                                F::load_part(reference + v * F::W, rest)
                           : F::load(row + v * F::W) - F::load(reference + v * F::W);
         acc[u][v] = F::fma(w, y, acc[u][v]);
       }

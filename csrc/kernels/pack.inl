@@ -245,7 +245,8 @@ template <class F>
 static void pack_weights(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
                          const Scratch<F>& s) {
   using T = typename F::T;
-  for (i64 i = 0; i < n; ++i) s.sample_weight[i] = in.sample_weight ? in.sample_weight[begin + i] : T(1);
+  for (i64 i = 0; i < n; ++i)
+    s.sample_weight[i] = in.sample_weight ? in.sample_weight[begin + i] : T(1);
   for (i64 i = n; i < n_padded; ++i) s.sample_weight[i] = 0;
 }
 
@@ -291,15 +292,19 @@ struct Panels {
   Ahead<T> ahead(i64 p) const {
     constexpr i64 P = panel_rows<F>();
     const i64 later = kBytesAhead / (P * in.d * static_cast<i64>(sizeof(T)));
-    const i64 distance = short_rows ? end - first : (later > kPanelsAhead ? later : kPanelsAhead) * P;
-    return {in.x + (begin + p) * in.stride, distance * in.stride, P * in.stride};
+    const i64 distance =
+        short_rows ? end - first : (later > kPanelsAhead ? later : kPanelsAhead) * P;
+    // Where rows lie far apart, most of what is between them is not theirs.
+    const i64 numbers = in.stride <= 2 * in.d ? P * in.stride : 0;
+    return {in.x + (begin + p) * in.stride, distance * in.stride, numbers};
   }
 };
 
 // A caller's weights (n, k), from row `begin` on, as the product reads them,
 // [panel][k][panel_rows].
 template <class F>
-static void pack_columns(const typename F::T* weights, i64 k, i64 begin, i64 n, const Scratch<F>& s) {
+static void pack_columns(const typename F::T* weights, i64 k, i64 begin, i64 n,
+                         const Scratch<F>& s) {
   constexpr int P = panel_rows<F>();
   for (i64 j = 0; j < k; ++j) s.exponentials[j] = 0;
   const Rows<typename F::T> in = {weights, k, k, nullptr, s.exponentials};

@@ -9,12 +9,12 @@ constexpr i64 kInPlaceMaxK = 64;
 // Features in the lanes: G centroids x V vectors of features, rows streamed, weights broadcast.
 // weights: [panel][k][panel_rows], or [row][k] if kByRow, pointing at the tile's first centroid.
 //   kCopied    x is a copy of the strip, centred and padded;
-//   else       x is where the rows lie; the last vector holds `part` features if that is not 0, and
-//              what lies `ahead` numbers behind is asked for if that is not 0.
-template <class F, int G, int V, bool kCopied, bool kPart, bool kByRow>
+//   else       x is where the rows lie; the last vector holds `rest` features if kRest, and what lies
+//              `ahead` numbers behind is asked for if that is not 0.
+template <class F, int G, int V, bool kCopied, bool kRest, bool kByRow>
 static inline void product_tile(const typename F::T* x, i64 stride,
                                 const typename F::T* reference, i64 n, i64 k,
-                                const typename F::T* weights, int part, i64 ahead, i64 d_padded,
+                                const typename F::T* weights, int rest, i64 ahead, i64 d_padded,
                                 typename F::T* sums) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
@@ -32,8 +32,8 @@ static inline void product_tile(const typename F::T* x, i64 stride,
       } else {
         if (ahead) Ahead<T>(row, ahead, V * F::W).prefetch();
         for (int v = 0; v < V; ++v)
-          y[v] = kPart
-                     ? F::load_part(row + v * F::W, part) - F::load_part(reference + v * F::W, part)
+          y[v] = kRest
+                     ? F::load_part(row + v * F::W, rest) - F::load_part(reference + v * F::W, rest)
                      : F::load(row + v * F::W) - F::load(reference + v * F::W);
       }
       for (int g = 0; g < G; ++g) {
@@ -50,17 +50,19 @@ static inline void product_tile(const typename F::T* x, i64 stride,
 }
 
 // Rows where they lie.
-template <class F, int G, int V, bool kPart, bool kByRow>
+template <class F, int G, int V, bool kRest, bool kByRow>
 static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
-                                 i64 j, int part, i64 ahead, const typename F::T* weights,
+                                 i64 j, int rest, i64 ahead, const typename F::T* weights,
                                  const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
     if constexpr (G > 1)
-      rows_in_place<F, G - 1, V, kPart, kByRow>(g, in, begin, n, k, j, part, ahead, weights, s, sums);
+      rows_in_place<F, G - 1, V, kRest, kByRow>(g, in, begin, n, k, j, rest, ahead, weights, s,
+                                                sums);
     return;
   }
-  product_tile<F, G, V, false, kPart, kByRow>(in.x + begin * in.stride + j, in.stride, in.reference + j, n,
-                                      k, weights, part, ahead * in.stride, s.d_padded, sums + j);
+  product_tile<F, G, V, false, kRest, kByRow>(in.x + begin * in.stride + j, in.stride,
+                                              in.reference + j, n, k, weights, rest,
+                                              ahead * in.stride, s.d_padded, sums + j);
 }
 
 template <class F, bool kByRow>
@@ -83,8 +85,8 @@ static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i6
         else if (vectors == 1)
           rows_in_place<F, G, 1, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
         else
-          rows_in_place<F, G, 1, true, kByRow>(g, in, at, count, k, j, static_cast<int>(left), ahead,
-                                       weights, s, sums);
+          rows_in_place<F, G, 1, true, kByRow>(g, in, at, count, k, j, static_cast<int>(left),
+                                               ahead, weights, s, sums);
       }
       j += vectors > 0 ? vectors * F::W : left;
     }
@@ -183,13 +185,13 @@ static inline void lane_group(int g, const typename F::T* panels, i64 d, i64 n_p
   }
 }
 
-// d >= kRowProductMinD, and weights as in product_tile.
+// d >= kRowProductMinD, and weights as in product_tile. Where no panels are packed, so that nothing
+// else has asked for them, the rows that come `ahead` rows later are asked for.
 template <class F, bool kByRow>
-static void row_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+static void row_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
                         const typename F::T* weights, const Scratch<F>& s) {
-  // Where no panels are packed, nothing else has asked for the rows behind these.
   if (k <= kInPlaceMaxK)
-    product_in_place<F, kByRow>(in, begin, n, k, by_dots(k, in.d) ? n : 0, weights, s);
+    product_in_place<F, kByRow>(in, begin, n, k, ahead, weights, s);
   else
     product_of_copies<F, kByRow>(in, begin, n, k, weights, s);
 }
@@ -205,24 +207,28 @@ static void lane_product(i64 d, i64 n, i64 k, const typename F::T* panels, const
   }
 }
 
+static inline bool may_gather(i64 d, i64 k) {
+  static_assert(kGatherMinD >= kRowProductMinD, "lane_product knows no gathering");
+  return d >= kGatherMinD && k >= kSparseMinK;
+}
+
 // Whether so few of the first panel's weights matter that rows had better be gathered.
 // least_sample_weight is the rows', or 0 where the weights are a caller's, who may mean small ones.
 template <class F>
 static bool gathers(i64 d, i64 k, typename F::T least_sample_weight, const Scratch<F>& s) {
-  return d >= kRowProductMinD && d >= kGatherMinD && k >= kSparseMinK &&
-         is_sparse<F>(k, s.weights, least_sample_weight);
+  return may_gather(d, k) && is_sparse<F>(k, s.weights, least_sample_weight);
 }
 
 // Sums over rows begin .. begin + n, whose weights are in s.weights and, if d < kRowProductMinD,
-// whose panels are at `panels`.
+// whose panels are at `panels`; ahead as in row_product.
 template <class F>
-static void product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+static void product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
                     typename F::T least_sample_weight, const typename F::T* panels,
                     const Scratch<F>& s) {
   if (gathers<F>(in.d, k, least_sample_weight, s))
     sparse_product<F>(in, begin, n, k, least_sample_weight, s);
   else if (in.d >= kRowProductMinD)
-    row_product<F, false>(in, begin, n, k, s.weights, s);
+    row_product<F, false>(in, begin, n, k, ahead, s.weights, s);
   else
     lane_product<F>(in.d, n, k, panels, s);
 }

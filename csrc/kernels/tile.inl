@@ -7,7 +7,7 @@
 //   scores    t_k = bias_k + y . (q c_k): the first product, register tiles of centroids x panel;
 //   weights   row maximum, exponentials, and  w_k = p_k (1 + ln2 (r_k - sum_i p_i r_i))  with
 //             r_k = t_k - max t, which is Eq. 38 because alpha (d_k - E) = -ln2 (r_k - sum p r);
-//   product   sum_n w_kn y_n, accumulated in registers over a part of the block.
+//   product   sum_n w_kn y_n, accumulated in registers over a part of the block or some rows of it.
 // The products' sums are added to doubles once a block.
 
 using ekmfast::Centroids;
@@ -22,8 +22,8 @@ typedef std::int64_t i64;
 
 constexpr double kLn2 = 0.69314718055994530942;
 constexpr int kPanelVectors = 3;
-// How early rows are asked for: into the L2 cache, and from there, as so many rows side by side are
-// more than the processor follows by itself.
+// How early rows are asked for, into the L2 cache: panel by panel, and once more when a panel is
+// packed, as so many rows side by side are more than the processor follows by itself.
 constexpr i64 kBytesAhead = 8 << 10;
 constexpr int kPanelsAhead = 2;  // at least
 constexpr int kVectorsAhead = 4;
@@ -96,8 +96,8 @@ constexpr i64 kPartBytesL1 = 28 << 10;
 constexpr i64 kPartBytesL2 = 512 << 10;
 constexpr i64 kPartRowsL1 = 2 * ekmfast::kRowUnit;
 
-// The second product takes so many rows at a time: a strip of kProductVectors of their features stays
-// in the L1 cache for all centroids.
+// The second product takes so many rows at a time: a strip of kProductVectors of their features
+// stays in the L1 cache for all centroids.
 constexpr i64 kStripRows = 2 * ekmfast::kRowUnit;
 
 template <class T>
@@ -208,7 +208,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = centroids->k;
   if constexpr (W == Weighting::equilibrium)
-    if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems)) return;
+    if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems, scratch)) return;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = W != Weighting::fuzzy && by_dots(k, d);
   Panels<F> panels(rows, begin, s.panels, s.half_norm,
@@ -249,7 +249,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
         if constexpr (W != Weighting::fuzzy) norm.add_to(norms);
         e.add_to(costs);
       }
-      product<F>(rows, begin + first, count, k, least, panels.at(first), s);
+      product<F>(rows, begin + first, count, k, dots ? count : 0, least, panels.at(first), s);
     }
     const double cost_sum = sum_doubles<F::W>(costs) * c.inv_q;
     *out.objective +=
@@ -305,10 +305,10 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
   if (!dots) panels.open(0, n);
   for (i64 p = 0; p < n_padded; p += P) {
+    const i64 count = n - p < P ? n - p : P;
     F best[kPanelVectors];
     if (dots)
-      dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, s.weights,
-                                      s.half_norm + p, best);
+      dot_panel<F, ekmfast::kDotMaxK>(rows, begin + p, count, c, s.weights, s.half_norm + p, best);
     else
       score_panel<F>(panels.pack(p), d, c, panels.ahead(p), s.weights, best);
     // Two float vectors carry the search; a label is exact in a float up to 2^24 centroids.
@@ -325,38 +325,36 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
       }
     T lanes[P];
     for (int v = 0; v < kPanelVectors; ++v) label[v].store(lanes + v * F::W);
-    const i64 count = n - p < P ? n - p : P;
     for (i64 i = 0; i < count; ++i) labels[begin + p + i] = static_cast<std::int32_t>(lanes[i]);
   }
 }
 
-// sums (k) += the columns' sums of weights (n, k).
-template <class F>
-static void add_columns(const typename F::T* weights, i64 n, i64 k, double* sums) {
-  using T = typename F::T;
-  constexpr int V = 4;  // vectors of columns, lest each sum wait for the one before
-  for (i64 i = 0; i < k; i += V * F::W) {
-    F sum[V];
-    int width[V];
-    for (int v = 0; v < V; ++v) {
-      const i64 left = k - i - v * F::W;
-      width[v] = static_cast<int>(left < 0 ? 0 : left < F::W ? left : F::W);
-      sum[v] = F::all(0);
-    }
-    for (i64 row = 0; row < n; ++row) {
-      const T* w = weights + row * k + i;
-      for (int v = 0; v < V; ++v) {
-        if (width[v] == F::W)
-          sum[v] = sum[v] + F::load(w + v * F::W);
-        else if (width[v] > 0)
-          sum[v] = sum[v] + F::load_part(w + v * F::W, width[v]);
-      }
-    }
-    for (int v = 0; v < V; ++v) {
-      T lanes[F::W];
-      sum[v].store(lanes);
-      for (int l = 0; l < width[v]; ++l) sums[i + v * F::W + l] += static_cast<double>(lanes[l]);
-    }
+// sums (k) += the columns' sums of weights (n, k), in double: a caller's may have both signs.
+template <class T>
+static void add_columns(const T* weights, i64 n, i64 k, double* sums) {
+  constexpr int W = F64::W;
+  if (k < W) {  // W rows are k vectors, of which element e belongs to column e % k
+    F64 sum[W];
+    for (int v = 0; v < W; ++v) sum[v] = F64::all(0);
+    i64 row = 0;
+    for (; row + W <= n; row += W)
+      for (int v = 0; v < k; ++v) sum[v] = sum[v] + F64::load(weights + row * k + v * W);
+    double elements[W * W];
+    for (int v = 0; v < k; ++v) sum[v].store(elements + v * W);
+    for (i64 e = 0; e < k * W; ++e) sums[e % k] += elements[e];
+    for (i64 e = row * k; e < n * k; ++e) sums[e % k] += static_cast<double>(weights[e]);
+    return;
+  }
+  for (i64 i = 0; i < k; i += W) {
+    const i64 from = i + W <= k ? i : k - W;  // the last vector, some of it a second time
+    F64 sum[4] = {F64::all(0), F64::all(0), F64::all(0), F64::all(0)};
+    i64 row = 0;
+    for (; row + 4 <= n; row += 4)
+      for (int r = 0; r < 4; ++r) sum[r] = sum[r] + F64::load(weights + (row + r) * k + from);
+    for (; row < n; ++row) sum[0] = sum[0] + F64::load(weights + row * k + from);
+    double lanes[W];
+    ((sum[0] + sum[1]) + (sum[2] + sum[3])).store(lanes);
+    for (i64 j = i; j < from + W; ++j) sums[j] += lanes[j - from];
   }
 }
 
@@ -367,32 +365,25 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, d = rows.d;
   const Scratch<F> s(scratch, n, d, k);
-  for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = 0;
   for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
   Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::part);
   for (i64 first = 0; first < n; first += s.part) {
     const i64 count = n - first < s.part ? n - first : s.part, at = begin + first;
     const T* given = weights + at * k;
+    add_columns(given, count, k, sums.sum_w);
     if (d >= kRowProductMinD) {
-      add_columns<F>(given, count, k, sums.sum_w);
       // Rows are gathered by columns, of which the first panel's tell whether they are sparse.
-      pack_columns<F>(weights, k, at, count < P ? count : P, s);
+      if (may_gather(d, k)) pack_columns<F>(weights, k, at, count < P ? count : P, s);
       if (gathers<F>(d, k, T(0), s)) {
         pack_columns<F>(weights, k, at, count, s);
         sparse_product<F>(rows, at, count, k, T(0), s);
         sums.sum_w[0] += zero_if_finite<F>(rows, at, at + count);
       } else {
-        row_product<F, true>(rows, at, count, k, given, s);
+        row_product<F, true>(rows, at, count, k, count, given, s);
       }
       continue;
     }
     pack_columns<F>(weights, k, at, count, s);
-    for (i64 i = 0; i < k; ++i) {
-      F sum = F::load(s.sum_w + i * F::W);
-      for (i64 p = 0; p < count; p += P)
-        for (int v = 0; v < P; v += F::W) sum = sum + F::load(s.weights + p * k + i * P + v);
-      sum.store(s.sum_w + i * F::W);
-    }
     panels.open(first, count);
     for (i64 p = first; p < first + count; p += P) {
       panels.ahead(p).prefetch();
@@ -400,7 +391,6 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
     }
     lane_product<F>(d, count, k, panels.at(first), s);
   }
-  for (i64 i = 0; i < k; ++i) sums.sum_w[i] += sum_lanes<F>(s.sum_w + i * F::W);
   flush(d, k, s, sums.sum_wx);
 }
 

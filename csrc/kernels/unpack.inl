@@ -61,11 +61,13 @@ static inline void unpack_short(i64 k, const typename F::T* t, i64 count, typena
     F r[F::W];
     for (int j = 0; j < F::W; ++j) r[j] = j < K ? F::load(t + j * P + row) : F::all(0);
     i64 i = 0;
-    if (by_shuffles<F, K>() && count - row >= F::W) {
-      F v[K];
-      interleave<F, K>(r, v);
-      for (int j = 0; j < K; ++j) v[j].store(out + j * F::W);
-      continue;
+    if constexpr (by_shuffles<F, K>()) {
+      if (count - row >= F::W) {
+        F v[K];
+        interleave<F, K>(r, v);
+        for (int j = 0; j < K; ++j) v[j].store(out + j * F::W);
+        continue;
+      }
     }
     if (!by_shuffles<F, K>()) {
       Transpose<F>::run(r);

@@ -90,6 +90,40 @@ struct Errors {
   Worst sums, objective, weights, distances, labels, potentials, accumulated;
 };
 
+// The same rows apart in memory, up to the last one's last feature, and two problems at once: the
+// first gives the sums that it gives alone. The other weightings run, for a sanitizer to see.
+template <class T>
+void check_apart(const Problem<T>& problem, const Vector& wx, const Vector& sum_w, double objective,
+                 const Vector& scale_wx, const Vector& scale_w, const std::vector<T>& reference,
+                 int n_threads, Errors<T>& errors) {
+  const i64 n = problem.n, k = problem.k, d = problem.d, stride = d + 3;
+  std::vector<T> apart(size((n - 1) * stride + d), std::numeric_limits<T>::quiet_NaN());
+  for (i64 i = 0; i < n; ++i)
+    for (i64 f = 0; f < d; ++f) apart[size(i * stride + f)] = problem.x[size(i * d + f)];
+  Vector centroids = problem.c;
+  centroids.insert(centroids.end(), problem.c.rbegin(), problem.c.rend());
+  const Vector alphas = {problem.alpha, problem.alpha / 2};
+  for (const auto weighting : {ekmfast::Weighting::equilibrium, ekmfast::Weighting::hard,
+                               ekmfast::Weighting::maximum_entropy, ekmfast::Weighting::fuzzy})
+    for (const T* sample_weight : {problem.s.data(), static_cast<const T*>(nullptr)}) {
+      const ekmfast::Samples<T> samples = {apart.data(), n, d, stride, sample_weight};
+      Vector both_wx(size(2 * k * d)), both_w(size(2 * k)), both_p(size(2 * k)),
+          exponent(size(2 * k)), both_objective(2);
+      ekmfast::statistics(samples, centroids.data(), alphas.data(), 2, k, reference.data(),
+                          weighting, 2.0, true, n_threads, both_wx.data(), both_w.data(),
+                          both_p.data(), exponent.data(), both_objective.data());
+      for (double value : both_objective) errors.objective.take(std::isfinite(value), 1, 1);
+      if (weighting != ekmfast::Weighting::equilibrium || !sample_weight) continue;
+      errors.objective.take(both_objective[0], objective, objective);
+      for (i64 j = 0; j < k; ++j) {
+        errors.sums.take(both_w[size(j)], sum_w[size(j)], scale_w[size(j)]);
+        for (i64 f = 0; f < d; ++f)
+          errors.sums.take(both_wx[size(j * d + f)], wx[size(j * d + f)],
+                           scale_wx[size(j * d + f)] + scale_w[size(j)]);
+      }
+    }
+}
+
 template <class T>
 void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
   const i64 n = problem.n, k = problem.k, d = problem.d;
@@ -157,6 +191,8 @@ void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
   }
   errors.potentials.take(potential, want_potential, want_potential);
 
+  check_apart(problem, wx, sum_w, objective[0], scale_wx, scale_w, reference, n_threads, errors);
+
   Vector again(size(k * d)), again_w(size(k));
   ekmfast::accumulate(samples, weights.data(), k, reference.data(), n_threads, again.data(),
                       again_w.data());
@@ -168,6 +204,17 @@ void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
       scale += std::fabs(value);
     }
     errors.accumulated.take(again_w[size(j)], want, scale);
+    for (i64 f = 0; f < d; ++f) {
+      double want_x = 0, scale_x = 1;
+      for (i64 i = 0; i < n; ++i) {
+        const double term = static_cast<double>(weights[size(i * k + j)]) *
+                            (static_cast<double>(problem.x[size(i * d + f)]) -
+                             static_cast<double>(reference[size(f)]));
+        want_x += term;
+        scale_x += std::fabs(term);
+      }
+      errors.accumulated.take(again[size(j * d + f)], want_x, scale_x);
+    }
   }
 }
 
@@ -211,7 +258,7 @@ void check_all(const char* isa) {
     for (int n_threads : {1, 2})
       check<T>(Problem<T>(shape[0], shape[1], shape[2], ++seed), n_threads, errors);
   const i64 sparse_shapes[][3] = {{500, 17, 30}, {97, 16, 65}, {1, 16, 64}, {333, 20, 140},
-                                  {48, 16, 257}};
+                                  {48, 16, 257}, {1000, 16, 64}};
   for (const auto& shape : sparse_shapes)
     check_sparse<T>(Problem<T>(shape[0], shape[1], shape[2], ++seed), errors);
   report<T>(isa, "sums", errors.sums, kTolerance<T>);
