@@ -109,7 +109,7 @@ struct Prepared {
       }
     }
     finite = std::isfinite(witness);
-    if (k <= kDotMaxK && d >= kDotMinD)
+    if (k <= kDotMaxK && d >= kDotMinD<T>)
       for (std::int64_t i = 0; i < k * d; ++i)
         rows.push_back(static_cast<T>(q * (centroids[i] - static_cast<double>(reference[i % d]))));
     view = {k, tiles.data(), rows.empty() ? nullptr : rows.data(), bias.data(), 1 / q, T(1)};

@@ -7,10 +7,10 @@ constexpr int kDotRows = 2;
 // Rows are as long as pages, at whose ends the processor's own prefetching stops.
 constexpr int kDotAhead = 4;  // rows
 
-static_assert(ekmfast::kDotMinD >= kRowProductMinD, "their product has no panels to read");
-
+template <class T>
 static inline bool by_dots(i64 k, i64 d) {
-  return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD;
+  static_assert(ekmfast::kDotMinD<T> >= kRowProductMinD, "their product has no panels to read");
+  return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD<T>;
 }
 
 template <class F>

@@ -95,9 +95,11 @@ constexpr std::int64_t kRowUnit = 48;
 // From this many features on, the second product reads rows; below, samples stay in the lanes.
 constexpr std::int64_t kRowProductMinD = 30;
 
-// Up to so many centroids of at least so many features are multiplied without panels (dots.inl).
+// Up to so many centroids of at least so many features are multiplied without panels (dots.inl):
+// measured, with AVX2 and AVX-512. Below, sums across vectors cost more than a transpose.
 constexpr std::int64_t kDotMaxK = 4;
-constexpr std::int64_t kDotMinD = 32;
+template <class T>
+constexpr std::int64_t kDotMinD = 1024 / sizeof(T);
 
 // Exponents are clamped here: what is smaller adds nothing beside a row's largest term, and
 // denormal numbers are slow. Columns that live on such terms alone are redone exactly (rescue.cpp).

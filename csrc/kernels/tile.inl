@@ -210,7 +210,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
   if constexpr (W == Weighting::equilibrium)
     if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems, scratch)) return;
   const Scratch<F> s(scratch, n, d, k);
-  const bool dots = W != Weighting::fuzzy && by_dots(k, d);
+  const bool dots = W != Weighting::fuzzy && by_dots<T>(k, d);
   Panels<F> panels(rows, begin, s.panels, s.half_norm,
                    n_problems > 1        ? Keep::block
                    : d < kRowProductMinD ? Keep::part
@@ -269,7 +269,7 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
-  const bool dots = by_dots(k, d);
+  const bool dots = by_dots<T>(k, d);
   Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
   if (!dots) panels.open(0, n);
   pack_weights<F>(rows, begin, n, n_padded, s);
@@ -301,7 +301,7 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
-  const bool dots = by_dots(k, d);
+  const bool dots = by_dots<T>(k, d);
   Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
   if (!dots) panels.open(0, n);
   for (i64 p = 0; p < n_padded; p += P) {
