@@ -1,7 +1,8 @@
 // Stage 2: scores, the first product.
 
 // G centroids x the 3 vectors of a panel, in registers over all features. `best` is the running
-// maximum over the centroids seen so far. What is `ahead`, d lines at most, is asked for meanwhile.
+// maximum over the centroids seen so far. What is `ahead` is asked for meanwhile, some lines with
+// each feature.
 template <class F, int G>
 static inline void score_tile(const typename F::T* panel, i64 d, const typename F::T* tile,
                               const typename F::T* bias, const Ahead<typename F::T>& ahead,
@@ -18,9 +19,10 @@ static inline void score_tile(const typename F::T* panel, i64 d, const typename 
       for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::fma(c, y[v], acc[g][v]);
     }
   };
+  const i64 at_once = (ahead.lines + d - 1) / d;
   i64 j = 0;
-  for (; j < ahead.lines; ++j) {
-    ahead.prefetch(j);
+  for (i64 line = 0; line < ahead.lines; ++j) {
+    for (const i64 next = line + at_once; line < next; ++line) ahead.prefetch(line);
     add(j);
   }
   for (; j < d; ++j) add(j);
@@ -40,29 +42,19 @@ static inline void score_rest(int g, const typename F::T* panel, i64 d, const ty
   if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, ahead, t, best);
 }
 
-// From so many features on the lines ahead are asked for one with each feature; tiles of fewer
-// features are over sooner than two loops are worth.
-constexpr i64 kSpreadMinD = 64;
-
 // Meanwhile `ahead` comes into the L2 cache, a share with each tile: all at once would fill the
 // queues of outstanding reads, and loads wait behind them.
 template <class F>
 static inline void score_panel(const typename F::T* panel, i64 d,
                                const Centroids<typename F::T>& c, const Ahead<typename F::T>& ahead,
                                typename F::T* t, F* row_best) {
-  using T = typename F::T;
   constexpr int P = panel_rows<F>();
   const i64 n_tiles = (c.k + kTileCentroids - 1) / kTileCentroids;
   const i64 each = (ahead.lines + n_tiles - 1) / n_tiles;
-  const bool spread = d >= kSpreadMinD && each <= d;
   F best[kPanelVectors];  // not the caller's, which is in memory: each tile would wait for it
   for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
   for (i64 k = 0; k < c.k; k += kTileCentroids) {
-    Ahead<T> share = ahead.share(k / kTileCentroids, each);
-    if (!spread) {
-      share.prefetch();
-      share.lines = 0;
-    }
+    const Ahead<typename F::T> share = ahead.share(k / kTileCentroids, each);
     if (k + kTileCentroids <= c.k)
       score_tile<F, kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P, best);
     else
