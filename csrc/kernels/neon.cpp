@@ -106,6 +106,7 @@ constexpr int kProductCentroids = 6;
 constexpr int kProductVectors = 4;
 constexpr int kMaxShuffles = 8;  // as AVX2 has it; not measured here
 constexpr int kGatherMinD = 64;  // likewise
+constexpr bool kProductAsksAhead = false;  // likewise
 
 #include "exp2.inl"
 #include "log2.inl"

@@ -1,5 +1,5 @@
 // The body that all instruction sets share, included inside an anonymous namespace after F32, F64
-// (vectors) and the constants of the instruction set, kTileCentroids to kGatherMinD.
+// (vectors) and the constants of the instruction set, kTileCentroids to kProductAsksAhead.
 //
 // A block of rows goes through four stages, a file each, all in cache:
 //   pack      centre the rows and lay them out in panels [feature][3 vectors of samples], so that
@@ -249,7 +249,8 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
         if constexpr (W != Weighting::fuzzy) norm.add_to(norms);
         e.add_to(costs);
       }
-      product<F>(rows, begin + first, count, k, dots ? count : 0, least, panels.at(first), s);
+      product<F>(rows, begin + first, count, k, dots && kProductAsksAhead ? count : 0, least,
+                 panels.at(first), s);
     }
     const double cost_sum = sum_doubles<F::W>(costs) * c.inv_q;
     *out.objective +=
@@ -379,7 +380,7 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
         sparse_product<F>(rows, at, count, k, T(0), s);
         sums.sum_w[0] += zero_if_finite<F>(rows, at, at + count);
       } else {
-        row_product<F, true>(rows, at, count, k, count, given, s);
+        row_product<F, true>(rows, at, count, k, kProductAsksAhead ? count : 0, given, s);
       }
       continue;
     }
