@@ -68,52 +68,53 @@ struct Transpose {
   }
 };
 
-// W numbers of each of W rows, feature by feature: `width` of them go into the panel. The norms'
-// sums are kNorms, or each addition would wait for the one before.
-constexpr int kNorms = 4;
-
+// W numbers of each of W rows, feature by feature: `width` of them go into the panel. The norm is
+// summed in the order of the scores, whose rounding it shares where a row is near a centroid.
 template <class F>
-static inline void store_features(F* r, i64 width, typename F::T* panel, F* norm) {
+static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm) {
   Transpose<F>::run(r);
   for (i64 i = 0; i < width; ++i) {
     r[i].store(panel + i * panel_rows<F>());
-    norm[i % kNorms] = F::fma(r[i], r[i], norm[i % kNorms]);
+    norm = F::fma(r[i], r[i], norm);
   }
 }
 
-// One panel of `count` rows from `begin` on, zeros behind them.
+// One panel of `count` rows from `begin` on, zeros behind them. Vector by vector of rows in turns, or
+// each addition to a norm would wait for the one before.
 template <class F>
 static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
                        typename F::T* panel, typename F::T* half_norm) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
-  const i64 d = in.d, stride = in.stride, whole = d / F::W * F::W;
+  const i64 d = in.d, stride = in.stride;
   const T* reference = in.reference;
+  const T* x = in.x + begin * stride;
   const bool far = d > kVectorsAhead * F::W;  // or it would be asked for in the next rows
-  for (i64 row = 0; row < P; row += F::W) {
-    const T* x = in.x + (begin + row) * stride;
-    F norm[kNorms];
-    for (int i = 0; i < kNorms; ++i) norm[i] = F::all(0);
-    const bool all_there = count - row >= F::W;
-    for (i64 j = 0; all_there && j < whole; j += F::W) {
-      const F centre = F::load(reference + j);
+  F norm[kPanelVectors];
+  for (int v = 0; v < kPanelVectors; ++v) norm[v] = F::all(0);
+  for (i64 j = 0; j < d; j += F::W)
+    for (int v = 0; v < kPanelVectors; ++v) {
+      const i64 row = v * F::W;
       F r[F::W];
-      for (int i = 0; i < F::W; ++i) {
-        if (far) Ahead<T>(x + i * stride + j, kVectorsAhead * F::W, 1).prefetch(0);
-        r[i] = F::load(x + i * stride + j) - centre;
+      if (d - j >= F::W && count - row >= F::W) {
+        const F centre = F::load(reference + j);
+        for (int i = 0; i < F::W; ++i) {
+          const T* at = x + (row + i) * stride + j;
+          if (far) Ahead<T>(at, kVectorsAhead * F::W, 1).prefetch(0);
+          r[i] = F::load(at) - centre;
+        }
+        store_features<F>(r, F::W, panel + j * P + row, norm[v]);
+      } else {
+        const int width = static_cast<int>(d - j < F::W ? d - j : F::W);
+        const F centre = F::load_part(reference + j, width);
+        for (int i = 0; i < F::W; ++i)
+          r[i] = row + i < count ? F::load_part(x + (row + i) * stride + j, width) - centre
+                                 : F::all(0);
+        store_features<F>(r, width, panel + j * P + row, norm[v]);
       }
-      store_features<F>(r, F::W, panel + j * P + row, norm);
     }
-    for (i64 j = all_there ? whole : 0; j < d; j += F::W) {
-      const int width = static_cast<int>(d - j < F::W ? d - j : F::W);
-      const F centre = F::load_part(reference + j, width);
-      F r[F::W];
-      for (int i = 0; i < F::W; ++i)
-        r[i] = row + i < count ? F::load_part(x + i * stride + j, width) - centre : F::all(0);
-      store_features<F>(r, width, panel + j * P + row, norm);
-    }
-    (((norm[0] + norm[1]) + (norm[2] + norm[3])) * F::all(T(0.5))).store(half_norm + row);
-  }
+  for (int v = 0; v < kPanelVectors; ++v)
+    (norm[v] * F::all(T(0.5))).store(half_norm + v * F::W);
 }
 
 // W rows of D < W numbers, one after the other in memory, are D vectors v of which feature j takes

@@ -55,9 +55,12 @@ FUSED_SUMS = {np.float32: 84, np.float64: 34}
 FUSED_FEATURES = {np.float32: 16, np.float64: 8}
 
 LN2 = math.log(2)
-# As the CPU's kernels have them (kernels.h, scores.inl).
+# As the CPU's kernels have them (kernels.h).
 FLOOR = {np.float32: -100.0, np.float64: -900.0}
-CANCELLED = {np.float32: 2.0**-12, np.float64: 2.0**-26}
+# Where a squared distance is a smaller share than this of what it is the difference of, it is
+# summed from differences: a quarter of the digits. The CPU's kernels wait for a half of them, since
+# their norms and scores round alike; a library's product shares no rounding with the norms.
+CANCELLED = {np.float32: 2.0**-6, np.float64: 2.0**-13}
 MIN_NORMAL = {np.float32: 2.0**-126, np.float64: 2.0**-1022}
 
 Real = Any  # np.float32 or np.float64, the class
