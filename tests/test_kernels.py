@@ -851,10 +851,15 @@ def test_squares_that_overflow_are_reported(name, isa):
 
 # --- the kernels' exponential -------------------------------------------------------------------
 
-# Measured: 2.042 (with fused multiply-add) and 2.294 (without) over every float32 in [-100, 0];
-# 0.944 and 1.222 over 6 million float64 in [-900, 0]. The polynomial of degree 5 alone errs by
-# 9.1e-8, which is 1.5 units where the result is just above 1/2.
+# Measured over every float32 in [-100, 0] and 6 million float64 in [-900, 0]: 0.992 and 1.007 with a
+# table (AVX-512), 2.042 and 0.944 without, 2.294 and 1.222 without fused multiply-add either. The
+# polynomial of degree 5 alone errs by 9.1e-8, which is 1.5 units where the result is just above 1/2.
 MAX_ULP = {np.float32: 2.3, np.float64: 1.25}
+MAX_ULP_AVX512 = {np.float32: 1.0, np.float64: 1.05}
+
+
+def max_ulp(dtype, isa):
+    return (MAX_ULP_AVX512 if isa == "avx512" else MAX_ULP)[dtype]
 
 
 def test_exp2_for_every_float32(isa):
@@ -869,7 +874,7 @@ def test_exp2_for_every_float32(isa):
         exact = np.exp2(x.astype(np.float64))
         ulp = np.spacing(exact.astype(np.float32)).astype(np.float64)
         worst = max(worst, float((np.abs(_core.exp2_kernel(x) - exact) / ulp).max()))
-    assert worst <= MAX_ULP[np.float32], worst
+    assert worst <= max_ulp(np.float32, isa), worst
 
 
 def test_exp2_for_float64(isa):
@@ -880,7 +885,7 @@ def test_exp2_for_float64(isa):
     exact = np.exp2(x.astype(LD))
     ulp = np.spacing(exact.astype(np.float64)).astype(LD)
     worst = float((np.abs(_core.exp2_kernel(x) - exact) / ulp).max())
-    assert worst <= MAX_ULP[np.float64], worst
+    assert worst <= max_ulp(np.float64, isa), worst
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include <cstddef>
+#include <cstring>
 #include <utility>
 
 #include "kernels.h"
@@ -16,6 +17,7 @@ struct F32 {
   using T = float;
   using V = __m256;
   static constexpr int W = 8;
+  static constexpr bool kLookUp = false;  // see exp2.inl
   V v;
   static F32 all(T a) { return {_mm256_set1_ps(a)}; }
   static F32 load(const T* p) { return {_mm256_loadu_ps(p)}; }
@@ -62,6 +64,7 @@ struct F64 {
   using T = double;
   using V = __m256d;
   static constexpr int W = 4;
+  static constexpr bool kLookUp = false;  // see exp2.inl
   V v;
   static F64 all(T a) { return {_mm256_set1_pd(a)}; }
   static F64 load(const T* p) { return {_mm256_loadu_pd(p)}; }

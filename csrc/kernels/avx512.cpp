@@ -2,6 +2,7 @@
 #include <immintrin.h>
 
 #include <cstddef>
+#include <cstring>
 #include <utility>
 
 #include "kernels.h"
@@ -24,7 +25,20 @@ struct F32 {
   static F32 fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
   static F32 max(F32 a, F32 b) { return {_mm512_max_ps(a.v, b.v)}; }
   static F32 round(F32 a) { return {_mm512_roundscale_ps(a.v, 8)}; }
+  // a 2^floor(n)
   static F32 scale(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+  static constexpr bool kLookUp = true;  // see exp2.inl
+  // To multiples of 1 / W.
+  static F32 round_to_steps(F32 a) { return {_mm512_roundscale_ps(a.v, 0x48)}; }
+  // 2^(n - floor(n)) of such multiples: beside 3 2^18 (float64: 3 2^48) a number's last bits count them.
+  static F32 power_of_fraction(F32 n) {
+    const __m512 powers = _mm512_setr_ps(
+        1.0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f,
+        0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f,
+        0x1.9c4918p+0f, 0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f);
+    const __m512 counted = _mm512_add_ps(n.v, _mm512_set1_ps(0x1.8p19f));
+    return {_mm512_permutexvar_ps(_mm512_castps_si512(counted), powers)};
+  }
   // floor(log2 a) of a positive normal number
   static F32 exponent(F32 a) { return {_mm512_getexp_ps(a.v)}; }
   // a > b ? x : y
@@ -69,6 +83,15 @@ struct F64 {
   static F64 max(F64 a, F64 b) { return {_mm512_max_pd(a.v, b.v)}; }
   static F64 round(F64 a) { return {_mm512_roundscale_pd(a.v, 8)}; }
   static F64 scale(F64 a, F64 n) { return {_mm512_scalef_pd(a.v, n.v)}; }
+  static constexpr bool kLookUp = true;
+  static F64 round_to_steps(F64 a) { return {_mm512_roundscale_pd(a.v, 0x38)}; }
+  static F64 power_of_fraction(F64 n) {
+    const __m512d powers = _mm512_setr_pd(
+        1.0, 0x1.172b83c7d517bp+0, 0x1.306fe0a31b715p+0, 0x1.4bfdad5362a27p+0,
+        0x1.6a09e667f3bcdp+0, 0x1.8ace5422aa0dbp+0, 0x1.ae89f995ad3adp+0, 0x1.d5818dcfba487p+0);
+    const __m512d counted = _mm512_add_pd(n.v, _mm512_set1_pd(0x1.8p49));
+    return {_mm512_permutexvar_pd(_mm512_castpd_si512(counted), powers)};
+  }
   static F64 exponent(F64 a) { return {_mm512_getexp_pd(a.v)}; }
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) {
     return {_mm512_mask_blend_pd(_mm512_cmp_pd_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};

@@ -1,9 +1,9 @@
 // The baseline of the architecture: 128-bit vectors in the compilers' own notation, which every
 // 64-bit processor has (SSE2 on x86-64, Advanced SIMD on AArch64).
 #include <cstddef>
-#include <utility>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "kernels.h"
 
@@ -27,6 +27,7 @@ struct F32 {
   using T = float;
   using V = f32x4;
   static constexpr int W = 4;
+  static constexpr bool kLookUp = false;  // see exp2.inl
   V v;
   static F32 all(T a) { return {V{a, a, a, a}}; }
   static F32 load(const T* p) {
@@ -75,6 +76,7 @@ struct F64 {
   using T = double;
   using V = f64x2;
   static constexpr int W = 2;
+  static constexpr bool kLookUp = false;  // see exp2.inl
   V v;
   static F64 all(T a) { return {V{a, a}}; }
   static F64 load(const T* p) {

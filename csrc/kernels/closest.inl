@@ -33,8 +33,7 @@ static void closest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = candidates.k;
   const i64 each = k / n_seedings;
   const Scratch<F> s(scratch, n, d, k);
-  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
-  panels.open(0, n);
+  Panels<F> panels(rows, begin, end, s.panels, s.half_norm, Keep::panel, k);
   pack_weights<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = 0;
   for (i64 p = 0; p < n_padded; p += P) {
@@ -65,5 +64,5 @@ static void closest(const Rows<typename F::T>& rows, i64 begin, i64 end,
       if (update) store_some<F>(d2, count, mine);
     }
   }
-  for (i64 i = 0; i < k; ++i) potentials[i] += sum_lanes<F>(s.sum_w + i * F::W);
+  for (i64 i = 0; i < k; ++i) potentials[i] += sum_lanes<F::W>(s.sum_w + i * F::W);
 }

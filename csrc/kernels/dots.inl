@@ -13,15 +13,6 @@ static inline bool by_dots(i64 k, i64 d) {
   return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD<T>;
 }
 
-template <class F>
-static inline typename F::T sum_across(F vector) {
-  typename F::T lanes[F::W];
-  vector.store(lanes);
-  for (int half = F::W / 2; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-  return lanes[0];
-}
-
 // Scores of R rows with G centroids, and half their squared norms; t at [centroid][row of panel].
 template <class F, int G, int R>
 static inline void dot_tile(const typename F::T* x, i64 stride, const typename F::T* reference,
@@ -38,7 +29,7 @@ static inline void dot_tile(const typename F::T* x, i64 stride, const typename F
     const F centre = F::load(reference + j);
     F y[R];
     for (int r = 0; r < R; ++r) {
-      Ahead<typename F::T>(x + r * stride + j, kDotAhead * stride, F::W).prefetch();
+      Ahead(x + r * stride + j, kDotAhead * stride, F::W).prefetch();
       y[r] = F::load(x + r * stride + j) - centre;
       norm[r] = F::fma(y[r], y[r], norm[r]);
     }

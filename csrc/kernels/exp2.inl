@@ -1,13 +1,14 @@
-// 2^x on vectors, x in [kMinExponent, 0]: x = n + f with n an integer and |f| <= 1/2, a polynomial
-// for 2^f, and n put into the exponent bits. The polynomials are minimax fits of 2^f on that
-// interval in relative error, held to exactly 1 at f = 0 so that the largest membership of a row is
-// exact: degree 5 errs by 9.1e-8 (float32), degree 11 by 3.4e-18 (float64).
+// 2^x on vectors, x in [kMinExponent, 0]: x = n + f, a polynomial for 2^f, and 2^n put into the
+// exponent bits. Held to exactly 1 at f = 0 so that the largest membership of a row is exact.
+//
+// Without a table n is an integer and |f| <= 1/2. The polynomials are minimax fits of 2^f in relative
+// error: degree 5 errs by 9.1e-8 (float32), degree 11 by 3.4e-18 (float64).
+//
+// Where a vector's lanes can be looked up (F::kLookUp), n is a multiple of 1 / W and |f| <= 1 / 2 W:
+// 2^x = 2^floor(n) t (1 + f q(f)) with t = 2^(n - floor(n)) from a table of W numbers, and q of degree
+// 2 errs by 2.3e-9 of 2^f (float32, W = 16), degree 6 by 4.8e-18 (float64, W = 8).
 
-template <class V>
-static inline V exp2_nonpositive(V x);
-
-template <>
-inline F32 exp2_nonpositive<F32>(F32 x) {
+static inline F32 exp2_by_polynomial(F32 x) {
   const F32 n = F32::round(x);
   const F32 f = x - n;
   F32 y = F32::all(0.00132647084071f);
@@ -19,8 +20,7 @@ inline F32 exp2_nonpositive<F32>(F32 x) {
   return F32::scale(y, n);
 }
 
-template <>
-inline F64 exp2_nonpositive<F64>(F64 x) {
+static inline F64 exp2_by_polynomial(F64 x) {
   const F64 n = F64::round(x);
   const F64 f = x - n;
   F64 y = F64::all(0x1.e79b99b386bc1p-32);
@@ -36,4 +36,33 @@ inline F64 exp2_nonpositive<F64>(F64 x) {
   y = F64::fma(y, f, F64::all(0x1.62e42fefa39efp-1));
   y = F64::fma(y, f, F64::all(1.0));
   return F64::scale(y, n);
+}
+
+template <class F>
+static inline F exp2_by_table(F x) {
+  using T = typename F::T;
+  const F n = F::round_to_steps(x), f = x - n, t = F::power_of_fraction(n);
+  F q;
+  if constexpr (sizeof(T) == 4) {
+    q = F::all(0x1.c6b29ap-5f);
+    q = F::fma(q, f, F::all(0x1.ebff92p-3f));
+    q = F::fma(q, f, F::all(0x1.62e43p-1f));
+  } else {
+    q = F::all(T(0x1.ffd1f6633bd3ap-17));
+    q = F::fma(q, f, F::all(T(0x1.430deca12d584p-13)));
+    q = F::fma(q, f, F::all(T(0x1.5d87fe72ac65ep-10)));
+    q = F::fma(q, f, F::all(T(0x1.3b2ab6f1f1910p-7)));
+    q = F::fma(q, f, F::all(T(0x1.c6b08d704a11fp-5)));
+    q = F::fma(q, f, F::all(T(0x1.ebfbdff82c6c5p-3)));
+    q = F::fma(q, f, F::all(T(0x1.62e42fefa39efp-1)));
+  }
+  return F::scale(F::fma(t, q * f, t), n);
+}
+
+template <class F>
+static inline F exp2_nonpositive(F x) {
+  if constexpr (F::kLookUp)
+    return exp2_by_table(x);
+  else
+    return exp2_by_polynomial(x);
 }

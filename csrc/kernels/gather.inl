@@ -114,7 +114,7 @@ static double zero_if_finite(const Rows<typename F::T>& in, i64 begin, i64 end) 
   }
   typename F::T lanes[F::W];
   sum.store(lanes);
-  return sum_lanes<F>(lanes);
+  return sum_lanes<F::W>(lanes);
 }
 
 template <class F>

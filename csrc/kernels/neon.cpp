@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "kernels.h"
@@ -17,6 +18,7 @@ struct F32 {
   using T = float;
   using V = float32x4_t;
   static constexpr int W = 4;
+  static constexpr bool kLookUp = false;  // see exp2.inl
   V v;
   static F32 all(T a) { return {vdupq_n_f32(a)}; }
   static F32 load(const T* p) { return {vld1q_f32(p)}; }
@@ -63,6 +65,7 @@ struct F64 {
   using T = double;
   using V = float64x2_t;
   static constexpr int W = 2;
+  static constexpr bool kLookUp = false;  // see exp2.inl
   V v;
   static F64 all(T a) { return {vdupq_n_f64(a)}; }
   static F64 load(const T* p) { return {vld1q_f64(p)}; }

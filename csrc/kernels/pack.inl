@@ -1,12 +1,5 @@
 // Stage 1: rows are centred and laid out in panels.
 
-// Elements of two vectors, numbered through, in the order given.
-#if defined(__clang__) || __GNUC__ >= 12
-#define EKMFAST_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define EKMFAST_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype((a) > (b)){__VA_ARGS__})
-#endif
-
 // W x W transpose in registers, by shuffles that need no table of indices: first the 16-byte lanes of
 // as many rows as a lane has elements, each by itself, then the lanes as elements. Inlined, so that
 // rows of the result that nobody reads cost nothing.
@@ -82,7 +75,7 @@ static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm
 // One panel of `count` rows from `begin` on, zeros behind them. Vector by vector of rows in turns, or
 // each addition to a norm would wait for the one before.
 template <class F>
-static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
+static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
                        typename F::T* panel, typename F::T* half_norm) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
@@ -100,7 +93,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count,
         const F centre = F::load(reference + j);
         for (int i = 0; i < F::W; ++i) {
           const T* at = x + (row + i) * stride + j;
-          if (far) Ahead<T>(at, kVectorsAhead * F::W, 1).prefetch(0);
+          if (far) Ahead(at, kVectorsAhead * F::W, 1).template prefetch<true>(0);
           r[i] = F::load(at) - centre;
         }
         store_features<F>(r, F::W, panel + j * P + row, norm[v]);
@@ -201,104 +194,114 @@ constexpr int numbers_read() {
   return by_shuffles<F, D>() ? F::W * D : (F::W - 1) * D + F::W;
 }
 
-// Rows shorter than a vector, which go into panels at once.
+// The same for rows of D < W numbers, which go into a panel at once. Behind the panel's `count` rows
+// there are more to read, `readable` in all.
 template <class F, int D>
-static void pack_panels(const Rows<typename F::T>& in, i64 begin, i64 n, typename F::T* panels,
-                        typename F::T* half_norm) {
+static void pack_short_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable,
+                             typename F::T* panel, typename F::T* half_norm) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
-  const i64 n_padded = round_up(n, P);
   const T* x = in.x + begin * in.stride;
   F centre[D];
-  for (int j = 0; j < D; ++j) centre[j] = F::all(in.reference[j]);
-  for (i64 row = 0; row < n_padded; row += F::W) {
-    T* panel = panels + row / P * P * D + row % P;
+  EKMFAST_UNROLL for (int j = 0; j < D; ++j) centre[j] = F::all(in.reference[j]);
+  for (int row = 0; row < P; row += F::W) {
     F features[D];
     // The loads end with the last number: what lies behind it may not be there to read.
-    if (in.stride == D && row * D + numbers_read<F, D>() <= n * D) {
+    if (in.stride == D && row * D + numbers_read<F, D>() <= readable * D) {
       transpose_rows<F, D>(x + row * D, features);
       for (int j = 0; j < D; ++j) features[j] = features[j] - centre[j];
     } else {
-      const i64 count = n - row < F::W ? n - row : F::W;
+      const i64 there = count - row < F::W ? count - row : F::W;
       for (int j = 0; j < D; ++j) {
         T lanes[F::W] = {};
-        for (i64 i = 0; i < count; ++i) lanes[i] = x[(row + i) * in.stride + j] - in.reference[j];
+        for (i64 i = 0; i < there; ++i) lanes[i] = x[(row + i) * in.stride + j] - in.reference[j];
         features[j] = F::load(lanes);
       }
     }
     F norm = F::all(0);
     for (int j = 0; j < D; ++j) {
-      features[j].store(panel + j * P);
+      features[j].store(panel + row + j * P);
       norm = F::fma(features[j], features[j], norm);
     }
     (norm * F::all(T(0.5))).store(half_norm + row);
   }
 }
 
-template <class F, int D>
-static inline void pack_short_rows(const Rows<typename F::T>& in, i64 begin, i64 n,
-                                   typename F::T* panels, typename F::T* half_norm) {
-  if (in.d == D) return pack_panels<F, D>(in, begin, n, panels, half_norm);
-  if constexpr (D > 1) pack_short_rows<F, D - 1>(in, begin, n, panels, half_norm);
+template <class F>
+using PackPanel = void (*)(const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable,
+                           typename F::T* panel, typename F::T* half_norm);
+
+template <class F, int D = F::W>
+static PackPanel<F> packer(i64 d) {
+  if constexpr (D == F::W) {
+    if (d >= D) return pack_panel<F>;
+  } else if (d == D) {
+    return pack_short_panel<F, D>;
+  }
+  if constexpr (D > 1) return packer<F, D - 1>(d);
+  return nullptr;
 }
 
 template <class F>
 static void pack_weights(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_padded,
                          const Scratch<F>& s) {
   using T = typename F::T;
-  for (i64 i = 0; i < n; ++i)
-    s.sample_weight[i] = in.sample_weight ? in.sample_weight[begin + i] : T(1);
-  for (i64 i = n; i < n_padded; ++i) s.sample_weight[i] = 0;
+  T* to = s.sample_weight;
+  if (in.sample_weight)
+    std::memcpy(to, in.sample_weight + begin, static_cast<std::size_t>(n) * sizeof(T));
+  else
+    for (i64 i = 0; i < n_padded; i += F::W) F::all(1).store(to + i);
+  for (i64 i = n; i < n_padded; ++i) to[i] = 0;
 }
 
 // How long a panel stays: until the next is packed, those of a part, or all of the block.
 enum class Keep { panel, part, block };
 
-// The panels of a block. Rows shorter than a vector are packed a part of the block at a time.
-// Longer ones are packed panel by panel, each just before its scores, which then find it in the L1
-// cache. Rows p are counted from the block's first.
+// The panels of a block, packed one by one, each just before its scores, which then find it in the
+// L1 cache. Rows p are counted from the block's first.
 template <class F>
 struct Panels {
   using T = typename F::T;
   const Rows<T>& in;
-  const i64 begin;
+  const i64 begin, end;
   T *panels, *half_norm;
-  const bool short_rows;
   const Keep keep;
-  i64 first = 0, end = 0;
 
-  Panels(const Rows<T>& rows, i64 block, T* to, T* half_norm_to, Keep kept)
-      : in(rows), begin(block), panels(to), half_norm(half_norm_to), short_rows(rows.d < F::W),
-        keep(kept == Keep::panel && short_rows ? Keep::part : kept) {}
-
-  // The part that the next panels belong to.
-  void open(i64 from, i64 count) {
-    first = from;
-    end = from + count;
-    if (short_rows)
-      pack_short_rows<F, F::W - 1>(in, begin + from, count, at(from), half_norm + from);
+  Panels(const Rows<T>& rows, i64 from, i64 to, T* panels_to, T* half_norm_to, Keep kept, i64 k)
+      : in(rows), begin(from), end(to), panels(panels_to), half_norm(half_norm_to), keep(kept),
+        pack_one(packer<F>(rows.d)) {
+    const i64 later = kBytesAhead / (P * in.d * static_cast<i64>(sizeof(T)));
+    rows_ahead = (later > kPanelsAhead ? later : kPanelsAhead) * P;
+    // Where rows lie far apart, most of what is between them is not theirs.
+    plan = Ahead(in.x, 0, in.stride <= 2 * in.d ? P * in.stride : 0);
+    plan.spread((k + kTileCentroids - 1) / kTileCentroids, in.d);
   }
+
+  // The part that the next panels belong to begins here.
+  void open(i64 p) { first = p; }
 
   T* at(i64 p) const {
     return panels + (keep == Keep::block ? p : keep == Keep::part ? p - first : 0) * in.d;
   }
 
   T* pack(i64 p) const {
-    if (!short_rows) pack_panel<F>(in, begin + p, end - p, at(p), half_norm + p);
+    const i64 readable = end - begin - p;
+    pack_one(in, begin + p, readable < P ? readable : P, readable, at(p), half_norm + p);
     return at(p);
   }
 
-  // What will be packed some panels later: as many as hold kBytesAhead, or those of the next part
-  // where parts are packed at once.
-  Ahead<T> ahead(i64 p) const {
-    constexpr i64 P = panel_rows<F>();
-    const i64 later = kBytesAhead / (P * in.d * static_cast<i64>(sizeof(T)));
-    const i64 distance =
-        short_rows ? end - first : (later > kPanelsAhead ? later : kPanelsAhead) * P;
-    // Where rows lie far apart, most of what is between them is not theirs.
-    const i64 numbers = in.stride <= 2 * in.d ? P * in.stride : 0;
-    return {in.x + (begin + p) * in.stride, distance * in.stride, numbers};
+  // What will be packed some panels later: as many as hold kBytesAhead.
+  Ahead ahead(i64 p) const {
+    Ahead next = plan;
+    next.at = Ahead(in.x + (begin + p) * in.stride, rows_ahead * in.stride, 0).at;
+    return next;
   }
+
+ private:
+  static constexpr i64 P = panel_rows<F>();
+  const PackPanel<F> pack_one;
+  i64 first = 0, rows_ahead;
+  Ahead plan;
 };
 
 // A caller's weights (n, k), from row `begin` on, as the product reads them,
@@ -309,8 +312,7 @@ static void pack_columns(const typename F::T* weights, i64 k, i64 begin, i64 n,
   constexpr int P = panel_rows<F>();
   for (i64 j = 0; j < k; ++j) s.exponentials[j] = 0;
   const Rows<typename F::T> in = {weights, k, k, nullptr, s.exponentials};
-  Panels<F> panels(in, begin, s.weights, s.half_norm, Keep::block);
-  panels.open(0, n);
+  Panels<F> panels(in, begin, begin + n, s.weights, s.half_norm, Keep::block, 1);
   for (i64 p = 0; p < n; p += P) {
     panels.ahead(p).prefetch();
     panels.pack(p);

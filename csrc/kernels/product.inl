@@ -30,7 +30,7 @@ static inline void product_tile(const typename F::T* x, i64 stride,
       if constexpr (kCopied) {
         for (int v = 0; v < V; ++v) y[v] = F::load(row + v * F::W);
       } else {
-        if (ahead) Ahead<T>(row, ahead, V * F::W).prefetch();
+        if (ahead) Ahead(row, ahead, V * F::W).prefetch();
         for (int v = 0; v < V; ++v)
           y[v] = kRest
                      ? F::load_part(row + v * F::W, rest) - F::load_part(reference + v * F::W, rest)
@@ -145,8 +145,8 @@ static inline void lane_tile(const typename F::T* panels, i64 d, i64 n_padded, i
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   F acc[G][H];
-  for (int g = 0; g < G; ++g)
-    for (int h = 0; h < H; ++h) acc[g][h] = F::load(sums + (g * d + h) * F::W);
+  EKMFAST_UNROLL for (int g = 0; g < G; ++g)
+    EKMFAST_UNROLL for (int h = 0; h < H; ++h) acc[g][h] = F::load(sums + (g * d + h) * F::W);
   for (i64 p = 0; p < n_padded; p += P) {
     const T* y = panels + p * d;
     const T* w = weights + p * k;
@@ -159,8 +159,8 @@ static inline void lane_tile(const typename F::T* panels, i64 d, i64 n_padded, i
       }
     }
   }
-  for (int g = 0; g < G; ++g)
-    for (int h = 0; h < H; ++h) acc[g][h].store(sums + (g * d + h) * F::W);
+  EKMFAST_UNROLL for (int g = 0; g < G; ++g)
+    EKMFAST_UNROLL for (int h = 0; h < H; ++h) acc[g][h].store(sums + (g * d + h) * F::W);
 }
 
 template <class F, int G, int H>

@@ -5,12 +5,12 @@
 // each feature.
 template <class F, int G>
 static inline void score_tile(const typename F::T* panel, i64 d, const typename F::T* tile,
-                              const typename F::T* bias, const Ahead<typename F::T>& ahead,
+                              const typename F::T* bias, const Ahead& ahead,
                               typename F::T* t, F* best) {
   constexpr int P = panel_rows<F>();
   F acc[G][kPanelVectors];
-  for (int g = 0; g < G; ++g)
-    for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::all(bias[g]);
+  EKMFAST_UNROLL for (int g = 0; g < G; ++g)
+    EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::all(bias[g]);
   const auto add = [&](i64 j) __attribute__((always_inline)) {
     F y[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) y[v] = F::load(panel + j * P + v * F::W);
@@ -19,24 +19,26 @@ static inline void score_tile(const typename F::T* panel, i64 d, const typename 
       for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::fma(c, y[v], acc[g][v]);
     }
   };
-  const i64 at_once = (ahead.lines + d - 1) / d;
   i64 j = 0;
   for (i64 line = 0; line < ahead.lines; ++j) {
-    for (const i64 next = line + at_once; line < next; ++line) ahead.prefetch(line);
+    for (const i64 next = line + ahead.a_feature; line < next; ++line) ahead.prefetch<true>(line);
     add(j);
   }
   for (; j < d; ++j) add(j);
-  for (int g = 0; g < G; ++g)
-    for (int v = 0; v < kPanelVectors; ++v) {
+  F top[kPanelVectors];
+  EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) top[v] = best[v];
+  EKMFAST_UNROLL for (int g = 0; g < G; ++g)
+    EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) {
       acc[g][v].store(t + g * P + v * F::W);
-      best[v] = F::max(best[v], acc[g][v]);
+      top[v] = F::max(top[v], acc[g][v]);
     }
+  EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) best[v] = top[v];
 }
 
 // The last, narrower group of centroids: pick the tile of its width at compile time.
 template <class F, int G>
 static inline void score_rest(int g, const typename F::T* panel, i64 d, const typename F::T* tile,
-                              const typename F::T* bias, const Ahead<typename F::T>& ahead,
+                              const typename F::T* bias, const Ahead& ahead,
                               typename F::T* t, F* best) {
   if (g == G) return score_tile<F, G>(panel, d, tile, bias, ahead, t, best);
   if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, ahead, t, best);
@@ -46,22 +48,20 @@ static inline void score_rest(int g, const typename F::T* panel, i64 d, const ty
 // queues of outstanding reads, and loads wait behind them.
 template <class F>
 static inline void score_panel(const typename F::T* panel, i64 d,
-                               const Centroids<typename F::T>& c, const Ahead<typename F::T>& ahead,
+                               const Centroids<typename F::T>& c, const Ahead& ahead,
                                typename F::T* t, F* row_best) {
   constexpr int P = panel_rows<F>();
-  const i64 n_tiles = (c.k + kTileCentroids - 1) / kTileCentroids;
-  const i64 each = (ahead.lines + n_tiles - 1) / n_tiles;
   F best[kPanelVectors];  // not the caller's, which is in memory: each tile would wait for it
-  for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
+  EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
   for (i64 k = 0; k < c.k; k += kTileCentroids) {
-    const Ahead<typename F::T> share = ahead.share(k / kTileCentroids, each);
+    const Ahead share = ahead.share(k / kTileCentroids);
     if (k + kTileCentroids <= c.k)
       score_tile<F, kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P, best);
     else
       score_rest<F, kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
                                         c.bias + k, share, t + k * P, best);
   }
-  for (int v = 0; v < kPanelVectors; ++v) row_best[v] = best[v];
+  EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) row_best[v] = best[v];
 }
 
 // ---------------------------------------------------------------------------------------------

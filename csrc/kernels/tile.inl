@@ -22,8 +22,10 @@ typedef std::int64_t i64;
 
 constexpr double kLn2 = 0.69314718055994530942;
 constexpr int kPanelVectors = 3;
-// How early rows are asked for, into the L2 cache: panel by panel, and once more when a panel is
-// packed, as so many rows side by side are more than the processor follows by itself.
+// Vectors of samples of which the parts of J are summed in T before they are added to doubles.
+constexpr int kRunVectors = 8;
+// How early rows are asked for: panel by panel, and once more when a panel is packed, as so many
+// rows side by side are more than the processor follows by itself.
 constexpr i64 kBytesAhead = 8 << 10;
 constexpr int kPanelsAhead = 2;  // at least
 constexpr int kVectorsAhead = 4;
@@ -33,56 +35,86 @@ constexpr int panel_rows() {
   return kPanelVectors * F::W;
 }
 
+// GCC keeps an array of vectors in registers if all loops over it are unrolled early, which those at
+// the outermost level of a function are only where they say so.
+#if defined(__clang__)
+#define EKMFAST_UNROLL
+#else
+#define EKMFAST_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// Elements of two vectors, numbered through, in the order given.
+#if defined(__clang__) || __GNUC__ >= 12
+#define EKMFAST_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define EKMFAST_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype((a) > (b)){__VA_ARGS__})
+#endif
+
+// Halves are added until one lane is left.
+template <class F, int kHalf, std::size_t... J>
+static inline F add_halves(F a, std::index_sequence<J...> lanes) {
+  if constexpr (kHalf == 0) {
+    return a;
+  } else {
+    const F other = {EKMFAST_SHUFFLE(a.v, a.v, ((J + kHalf) % F::W)...)};
+    return add_halves<F, kHalf / 2>(a + other, lanes);
+  }
+}
+
 template <class F>
-static double sum_lanes(const typename F::T* lanes) {
-  double sum = 0;
-  for (int l = 0; l < F::W; ++l) sum += static_cast<double>(lanes[l]);
-  return sum;
+static inline typename F::T sum_across(F vector) {
+  return add_halves<F, F::W / 2>(vector, std::make_index_sequence<F::W>()).v[0];
 }
 
-template <int N>
-static double sum_doubles(const double* lanes) {
-  double sum = 0;
-  for (int l = 0; l < N; ++l) sum += lanes[l];
-  return sum;
+// The sum of N numbers, in double; N a multiple of F64::W.
+template <int N, class T>
+static inline double sum_lanes(const T* lanes) {
+  F64 sum = F64::load(lanes);
+  for (int l = F64::W; l < N; l += F64::W) sum = sum + F64::load(lanes + l);
+  return sum_across(sum);
 }
 
-// The `count` numbers that begin `distance` numbers behind x, to be asked for before they are read:
-// what lies behind the last row is asked for too, but never read.
-template <class T>
+static inline i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * unit; }
+
+// Lines to be asked for before they are read; what lies behind the last row is asked for too, but
+// never read. `a_tile` of them with each tile of the scores, `a_feature` with each of its features.
 struct Ahead {
   static constexpr i64 kLine = 64;  // bytes
-  std::uintptr_t at;
-  i64 lines;
+  std::uintptr_t at = 0;
+  i64 lines = 0, a_tile = 0, a_feature = 0;
 
+  // The `count` numbers that begin `distance` numbers behind x.
+  template <class T>
   Ahead(const T* x, i64 distance, i64 count)
       : at(reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(distance) * sizeof(T)),
         lines((count * static_cast<i64>(sizeof(T)) + kLine - 1) / kLine) {}
+  Ahead() = default;
 
+  // Into the L2 cache or, if kNear, the L1 cache.
+  template <bool kNear = false>
   void prefetch(i64 line) const {
     __builtin_prefetch(
-        reinterpret_cast<const void*>(at + static_cast<std::uintptr_t>(line * kLine)), 0, 2);
+        reinterpret_cast<const void*>(at + static_cast<std::uintptr_t>(line * kLine)), 0,
+        kNear ? 3 : 2);
   }
 
   void prefetch() const {
     for (i64 line = 0; line < lines; ++line) prefetch(line);
   }
 
-  // Share i of as many as have at most `size` lines.
-  Ahead share(i64 i, i64 size) const {
+  void spread(i64 n_tiles, i64 d) {
+    a_tile = (lines + n_tiles - 1) / n_tiles;
+    a_feature = (a_tile + d - 1) / d;
+  }
+
+  // The share of tile i.
+  Ahead share(i64 i) const {
     Ahead part = *this;
-    part.at += static_cast<std::uintptr_t>(i * size * kLine);
-    part.lines = lines - i * size < size ? lines - i * size : size;
+    part.at += static_cast<std::uintptr_t>(i * a_tile * kLine);
+    part.lines = lines - i * a_tile < a_tile ? lines - i * a_tile : a_tile;
     return part;
   }
 };
-
-template <class T>
-static inline Ahead<T> nothing_ahead() {
-  return {nullptr, 0, 0};
-}
-
-static inline i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * unit; }
 
 // ---------------------------------------------------------------------------------------------
 // Scratch: a bump allocator over the caller's buffer. The same function lays it out and sizes it.
@@ -190,7 +222,7 @@ static void flush(i64 d, i64 k, const Scratch<F>& s, double* sum_wx) {
   for (i64 i = 0; i < k; ++i)
     if (d < kRowProductMinD) {
       for (i64 j = 0; j < d; ++j)
-        sum_wx[i * d + j] += sum_lanes<F>(s.partial + (i * d + j) * F::W);
+        sum_wx[i * d + j] += sum_lanes<F::W>(s.partial + (i * d + j) * F::W);
     } else {
       const i64 whole = d / F::W * F::W;
       for (i64 j = 0; j < whole; j += F::W)
@@ -211,10 +243,8 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems, scratch)) return;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = W != Weighting::fuzzy && by_dots<T>(k, d);
-  Panels<F> panels(rows, begin, s.panels, s.half_norm,
-                   n_problems > 1        ? Keep::block
-                   : d < kRowProductMinD ? Keep::part
-                                         : Keep::panel);
+  const Keep keep = n_problems > 1 ? Keep::block : d < kRowProductMinD ? Keep::part : Keep::panel;
+  Panels<F> panels(rows, begin, end, s.panels, s.half_norm, keep, k);
   pack_weights<F>(rows, begin, n, n_padded, s);
   const T least = rows.sample_weight ? least_positive(s.sample_weight, n) : T(1);
   for (i64 problem = 0; problem < n_problems; ++problem) {
@@ -226,7 +256,9 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     double norms[F::W] = {}, costs[F::W] = {};
     for (i64 first = 0; first < n; first += s.part) {
       const i64 count = n - first < s.part ? n - first : s.part;
-      if (problem == 0 && !dots) panels.open(first, count);
+      panels.open(first);
+      F norm = F::all(0), e = F::all(0);
+      int run = 0;
       for (i64 p = first; p < first + count; p += P) {
         T* t = s.weights + (p - first) * k;
         F best[kPanelVectors], cost[kPanelVectors];
@@ -235,29 +267,31 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
                                           s.half_norm + p, best);
         } else {
           if (problem == 0) panels.pack(p);
-          score_panel<F>(panels.at(p), d, c, problem == 0 ? panels.ahead(p) : nothing_ahead<T>(),
-                         t, best);
+          score_panel<F>(panels.at(p), d, c, problem == 0 ? panels.ahead(p) : Ahead(), t, best);
         }
         weigh_panel<F, W>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best, t, s,
                           cost);
-        F norm = F::all(0), e = F::all(0);
         for (int v = 0; v < kPanelVectors; ++v) {
           const F weight = F::load(s.sample_weight + p + v * F::W);
           norm = F::fma(weight, F::load(s.half_norm + p + v * F::W), norm);
           e = F::fma(weight, cost[v], e);
         }
-        if constexpr (W != Weighting::fuzzy) norm.add_to(norms);
-        e.add_to(costs);
+        if (p + P >= first + count || ++run == kRunVectors / kPanelVectors) {
+          if constexpr (W != Weighting::fuzzy) norm.add_to(norms);
+          e.add_to(costs);
+          norm = e = F::all(0);
+          run = 0;
+        }
       }
       product<F>(rows, begin + first, count, k, dots && kProductAsksAhead ? count : 0, least,
                  panels.at(first), s);
     }
-    const double cost_sum = sum_doubles<F::W>(costs) * c.inv_q;
+    const double cost_sum = sum_lanes<F::W>(costs) * c.inv_q;
     *out.objective +=
-        W == Weighting::fuzzy ? cost_sum : sum_doubles<F::W>(norms) - cost_sum;
+        W == Weighting::fuzzy ? cost_sum : sum_lanes<F::W>(norms) - cost_sum;
     for (i64 i = 0; i < k; ++i) {
-      out.sum_w[i] += sum_lanes<F>(s.sum_w + i * F::W);
-      out.sum_p[i] += sum_lanes<F>(s.sum_p + i * F::W);
+      out.sum_w[i] += sum_lanes<F::W>(s.sum_w + i * F::W);
+      out.sum_p[i] += sum_lanes<F::W>(s.sum_p + i * F::W);
     }
     flush(d, k, s, out.sum_wx);
   }
@@ -271,8 +305,7 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = by_dots<T>(k, d);
-  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
-  if (!dots) panels.open(0, n);
+  Panels<F> panels(rows, begin, end, s.panels, s.half_norm, Keep::panel, k);
   pack_weights<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
   double witness[F::W] = {};
@@ -292,7 +325,7 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
     }
     unpack_panel<F>(t, k, count, out + (begin + p) * k);
   }
-  return sum_doubles<F::W>(witness);
+  return sum_lanes<F::W>(witness);
 }
 
 template <class F>
@@ -303,8 +336,7 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = by_dots<T>(k, d);
-  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::panel);
-  if (!dots) panels.open(0, n);
+  Panels<F> panels(rows, begin, end, s.panels, s.half_norm, Keep::panel, k);
   for (i64 p = 0; p < n_padded; p += P) {
     const i64 count = n - p < P ? n - p : P;
     F best[kPanelVectors];
@@ -367,7 +399,7 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, d = rows.d;
   const Scratch<F> s(scratch, n, d, k);
   for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
-  Panels<F> panels(rows, begin, s.panels, s.half_norm, Keep::part);
+  Panels<F> panels(rows, begin, end, s.panels, s.half_norm, Keep::part, k);
   for (i64 first = 0; first < n; first += s.part) {
     const i64 count = n - first < s.part ? n - first : s.part, at = begin + first;
     const T* given = weights + at * k;
@@ -385,7 +417,7 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
       continue;
     }
     pack_columns<F>(weights, k, at, count, s);
-    panels.open(first, count);
+    panels.open(first);
     for (i64 p = first; p < first + count; p += P) {
       panels.ahead(p).prefetch();
       panels.pack(p);

@@ -1,15 +1,24 @@
-// Few centroids of few features: all stages at once, vector by vector, in registers.
+// Few centroids of few features, K and D known at compile time, where each vector of samples is
+// little work but a long chain of it: score, maximum, exponential, sum, division, weights, sums.
 //
-// What the stages write for each other, about 4 K + D + 2 vectors for W rows, costs more here than
-// the arithmetic. Everything is unrolled for its K and D.
+// The processor looks about two such chains ahead, which is too few to fill their gaps. So a run of
+// vectors goes through the chain link by link, in loops of independent steps; what the loops write
+// for each other stays in the L1 cache.
 
 // Above, the sums no longer fit the registers.
 constexpr int kTinyMaxK = 4;
 constexpr int kTinyMaxD = 4;
 constexpr int kTinyMaxSize = 8;  // K D
 static_assert(kTinyMaxK <= kTileCentroids, "the centroids are one tile, [feature][centroid]");
-// Vectors of which the parts of J are summed in T before they are added to doubles.
-constexpr i64 kTinyRun = 8;
+constexpr i64 kTinyRun = 32;  // vectors; measured: 8 take a tenth more time
+
+// A vector of samples on its way, as in weigh_softmax (weigh.inl).
+template <class F, int K, int D>
+struct TinyVector {
+  using Vector = typename F::T[F::W];
+  Vector features[D], sample_weight;       // y, centred, and s
+  Vector best, r[K], u[K], sum, moment;    // max t, r_k, u_k, S and S m
+};
 
 // W rows of which `count` are there, apart in memory or the last of a block; the others are at the
 // reference and weigh nothing.
@@ -24,99 +33,144 @@ static __attribute__((noinline)) void copy_rows(const Rows<typename F::T>& in, i
   }
 }
 
-template <class F>
-static inline void add_lanes(const F& sum, double& to) {
-  typename F::T lanes[F::W];
-  sum.store(lanes);
-  to += sum_lanes<F>(lanes);
-}
-
-// The block's vectors of centred features and of sample weights, for further problems; or null.
+// The block's vectors of features and of sample weights, for further problems; or null.
 template <class F>
 struct TinyBlock {
   typename F::T *features, *sample_weight;
   double norms;  // sum s ||y||^2
 };
 
-// The formulas are those of weigh_softmax (weigh.inl). kAgain: another problem has gone before, and
-// the block is read as it was left.
+// The W samples from `row` on of the n of a block.
+template <class F, int D>
+static inline void tiny_samples(const Rows<typename F::T>& in, i64 begin, i64 n, i64 row,
+                                const F* centre, F* y, F& weight) {
+  using T = typename F::T;
+  // The loads end with the last number: what lies behind it may not be there to read.
+  if (in.stride == D && row * D + numbers_read<F, D>() <= n * D) {
+    transpose_rows<F, D>(in.x + (begin + row) * D, y);
+    weight = in.sample_weight ? F::load(in.sample_weight + begin + row) : F::all(1);
+  } else {
+    T x[F::W * D + F::W] = {}, copied_weight[F::W];
+    copy_rows<F, D>(in, begin + row, n - row, x, copied_weight);
+    transpose_rows<F, D>(x, y);
+    weight = F::load(copied_weight);
+  }
+  for (int j = 0; j < D; ++j) y[j] = y[j] - centre[j];
+}
+
+template <class F, int K, int D>
+static inline void tiny_scores(const F* y, const Centroids<typename F::T>& c,
+                               TinyVector<F, K, D>& to) {
+  F t[K];
+  for (int k = 0; k < K; ++k) {
+    t[k] = F::all(c.bias[k]);
+    for (int j = 0; j < D; ++j) t[k] = F::fma(F::all(c.tiles[j * K + k]), y[j], t[k]);
+  }
+  F best = t[0];
+  for (int k = 1; k < K; ++k) best = F::max(best, t[k]);
+  best.store(to.best);
+  const F floor = F::all(kMinExponent<typename F::T>);
+  for (int k = 0; k < K; ++k) F::max(t[k] - best, floor).store(to.r[k]);
+}
+
+template <class F, int K, int D>
+static inline void tiny_exponentials(TinyVector<F, K, D>& at) {
+  F sum = F::all(0), moment = F::all(0);
+  for (int k = 0; k < K; ++k) {
+    const F r = F::load(at.r[k]), u = exp2_nonpositive<F>(r);
+    sum = sum + u;
+    moment = F::fma(u, r, moment);
+    u.store(at.u[k]);
+  }
+  sum.store(at.sum);
+  moment.store(at.moment);
+}
+
+template <class F, int K, int D>
+struct TinySums {
+  F wx[K][D], w[K], p[K], cost;
+};
+
+template <class F, int K, int D>
+static inline void tiny_weights(const TinyVector<F, K, D>& from, TinySums<F, K, D>& sums) {
+  const F weight = F::load(from.sample_weight), inverse = F::all(1) / F::load(from.sum);
+  const F share = weight * inverse, mean = F::load(from.moment) * inverse;
+  const F b = share * F::all(typename F::T(kLn2)), a = share - b * mean;
+  sums.cost = F::fma(weight, F::load(from.best) + mean, sums.cost);
+  for (int k = 0; k < K; ++k) {
+    const F u = F::load(from.u[k]);
+    const F w = u * F::fma(b, F::load(from.r[k]), a);
+    sums.w[k] = sums.w[k] + w;
+    sums.p[k] = F::fma(u, share, sums.p[k]);
+    for (int j = 0; j < D; ++j)
+      sums.wx[k][j] = F::fma(w, F::load(from.features[j]), sums.wx[k][j]);
+  }
+}
+
+// kAgain: another problem has gone before, and the block is read as it was left.
 template <class F, int K, int D, bool kAgain>
 static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroids<typename F::T>& c,
                  TinyBlock<F>& block, const Sums& out) {
   using T = typename F::T;
-  const T* x = in.x + begin * in.stride;
-  T copy[F::W * D + F::W], copied_weight[F::W], ones[F::W];
-  for (int i = 0; i < F::W; ++i) ones[i] = 1;
-  for (int i = 0; i < F::W; ++i) copy[F::W * D + i] = 0;
-  const F floor = F::all(kMinExponent<T>);
+  constexpr i64 W = F::W;
   F centre[D];
-  for (int j = 0; j < D; ++j) centre[j] = F::all(in.reference[j]);
-  F sum_wx[K][D], sum_w[K], sum_p[K];
-  for (int k = 0; k < K; ++k) {
-    sum_w[k] = sum_p[k] = F::all(0);
-    for (int j = 0; j < D; ++j) sum_wx[k][j] = F::all(0);
+  EKMFAST_UNROLL for (int j = 0; j < D; ++j) centre[j] = F::all(in.reference[j]);
+  TinySums<F, K, D> sums;
+  EKMFAST_UNROLL for (int k = 0; k < K; ++k) {
+    sums.w[k] = sums.p[k] = F::all(0);
+    EKMFAST_UNROLL for (int j = 0; j < D; ++j) sums.wx[k][j] = F::all(0);
   }
-  double norms[F::W] = {}, costs[F::W] = {};
-  for (i64 first = 0; first < n; first += kTinyRun * F::W) {
-    const i64 end = n - first < kTinyRun * F::W ? n : first + kTinyRun * F::W;
-    F norm_sum = F::all(0), cost_sum = F::all(0);
-    for (i64 row = first; row < end; row += F::W) {
+  double norms[W] = {}, costs[W] = {};
+  alignas(64) TinyVector<F, K, D> run[kTinyRun];
+  for (i64 first = 0; first < n; first += kTinyRun * W) {
+    const i64 left = (n - first + W - 1) / W, count = left < kTinyRun ? left : kTinyRun;
+    F norm_sum = F::all(0);
+    for (i64 v = 0; v < count; ++v) {
+      const i64 row = first + v * W;
       F y[D], weight;
       if constexpr (kAgain) {
-        for (int j = 0; j < D; ++j) y[j] = F::load(block.features + row * D + j * F::W);
+        for (int j = 0; j < D; ++j) y[j] = F::load(block.features + row * D + j * W);
         weight = F::load(block.sample_weight + row);
       } else {
-        const T *at = x + row * D, *s = in.sample_weight ? in.sample_weight + begin + row : ones;
-        if (in.stride != D || row * D + numbers_read<F, D>() > n * D) {
-          copy_rows<F, D>(in, begin + row, n - row < F::W ? n - row : F::W, copy, copied_weight);
-          at = copy;
-          s = copied_weight;
-        }
-        transpose_rows<F, D>(at, y);
-        for (int j = 0; j < D; ++j) y[j] = y[j] - centre[j];
-        weight = F::load(s);
+        tiny_samples<F, D>(in, begin, n, row, centre, y, weight);
         F norm = y[0] * y[0];
         for (int j = 1; j < D; ++j) norm = F::fma(y[j], y[j], norm);
         norm_sum = F::fma(weight, norm, norm_sum);
+        if (v % kRunVectors == kRunVectors - 1 || v == count - 1) {
+          norm_sum.add_to(norms);
+          norm_sum = F::all(0);
+        }
         if (block.features) {
-          for (int j = 0; j < D; ++j) y[j].store(block.features + row * D + j * F::W);
+          for (int j = 0; j < D; ++j) y[j].store(block.features + row * D + j * W);
           weight.store(block.sample_weight + row);
         }
       }
-      F r[K], u[K];
-      for (int k = 0; k < K; ++k) {
-        r[k] = F::all(c.bias[k]);
-        for (int j = 0; j < D; ++j) r[k] = F::fma(F::all(c.tiles[j * K + k]), y[j], r[k]);
-      }
-      F best = r[0];
-      for (int k = 1; k < K; ++k) best = F::max(best, r[k]);
-      F sum = F::all(0), moment = F::all(0);
-      for (int k = 0; k < K; ++k) {
-        r[k] = F::max(r[k] - best, floor);
-        u[k] = exp2_nonpositive<F>(r[k]);
-        sum = sum + u[k];
-        moment = F::fma(u[k], r[k], moment);
-      }
-      const F inverse = F::all(1) / sum;
-      const F share = weight * inverse, mean = moment * inverse;
-      const F b = share * F::all(T(kLn2)), a = share - b * mean;
-      cost_sum = F::fma(weight, best + mean, cost_sum);
-      for (int k = 0; k < K; ++k) {
-        const F w = u[k] * F::fma(b, r[k], a);
-        sum_w[k] = sum_w[k] + w;
-        sum_p[k] = F::fma(u[k], share, sum_p[k]);
-        for (int j = 0; j < D; ++j) sum_wx[k][j] = F::fma(w, y[j], sum_wx[k][j]);
+      for (int j = 0; j < D; ++j) y[j].store(run[v].features[j]);
+      weight.store(run[v].sample_weight);
+      tiny_scores<F, K, D>(y, c, run[v]);
+    }
+    for (i64 v = 0; v < count; ++v) tiny_exponentials<F, K, D>(run[v]);
+    sums.cost = F::all(0);
+    for (i64 v = 0; v < count; ++v) {
+      tiny_weights<F, K, D>(run[v], sums);
+      if (v % kRunVectors == kRunVectors - 1 || v == count - 1) {
+        sums.cost.add_to(costs);
+        sums.cost = F::all(0);
       }
     }
-    if constexpr (!kAgain) norm_sum.add_to(norms);
-    cost_sum.add_to(costs);
   }
-  if constexpr (!kAgain) block.norms = sum_doubles<F::W>(norms);
-  *out.objective += block.norms / 2 - sum_doubles<F::W>(costs) * c.inv_q;
+  if constexpr (!kAgain) block.norms = sum_lanes<W>(norms);
+  *out.objective += block.norms / 2 - sum_lanes<W>(costs) * c.inv_q;
+  T lanes[K][D + 2][W];
+  EKMFAST_UNROLL for (int k = 0; k < K; ++k) {
+    EKMFAST_UNROLL for (int j = 0; j < D; ++j) sums.wx[k][j].store(lanes[k][j]);
+    sums.w[k].store(lanes[k][D]);
+    sums.p[k].store(lanes[k][D + 1]);
+  }
   for (int k = 0; k < K; ++k) {
-    add_lanes(sum_w[k], out.sum_w[k]);
-    add_lanes(sum_p[k], out.sum_p[k]);
-    for (int j = 0; j < D; ++j) add_lanes(sum_wx[k][j], out.sum_wx[k * D + j]);
+    for (int j = 0; j < D; ++j) out.sum_wx[k * D + j] += sum_lanes<W>(lanes[k][j]);
+    out.sum_w[k] += sum_lanes<W>(lanes[k][D]);
+    out.sum_p[k] += sum_lanes<W>(lanes[k][D + 1]);
   }
 }
 
