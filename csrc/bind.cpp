@@ -3,7 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <unistd.h>
+
+#include <atomic>
 #include <cmath>
+#include <exception>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -23,6 +27,26 @@ namespace {
 
 typedef py::array_t<double, py::array::c_style> DoubleArray;
 
+// compute() without the GIL.
+template <class Compute>
+void without_gil(Compute compute) {
+  PyThreadState* const state = PyEval_SaveThread();
+  std::exception_ptr failure;
+  try {
+    compute();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  // A daemon thread that asks for the GIL while the interpreter exits is ended here by Python before
+  // 3.14, which unwinds its stack: destructors would touch Python's objects without the GIL. It waits
+  // for the process' end instead, as Python 3.14 has it.
+  try {
+    PyEval_RestoreThread(state);
+  } catch (...) {
+    for (;;) pause();
+  }
+  if (failure) std::rethrow_exception(failure);
+}
 
 [[noreturn]] void refuse(const std::string& what) { throw py::value_error(what); }
 
@@ -111,11 +135,10 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
   double *wx = sum_wx.mutable_data(), *w = sum_w.mutable_data(), *p = sum_p.mutable_data(),
          *e = exponent.mutable_data(), *j = objective.mutable_data();
   const double *c = centroids.data(), *a = alpha.data();
-  {
-    py::gil_scoped_release release;
+  without_gil([&] {
     ekmfast::statistics(s, c, a, problems, k, ref.data(), rule, fuzzifier, rescue, n_threads, wx, w,
                         p, e, j);
-  }
+  });
   DoubleArray ref_out(s.d);
   std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
   return py::make_tuple(sum_wx, sum_w, sum_p, exponent, objective, ref_out);
@@ -144,8 +167,9 @@ double weights_of(const py::array& X, const DoubleArray& centroids, double alpha
   T* w = writable<T>(out, {X.shape(0), k}, "out");
   const std::vector<T> ref = reference_of(s, std::nullopt);
   const double* c = centroids.data();
-  py::gil_scoped_release release;
-  return ekmfast::weights(s, c, alpha, k, ref.data(), n_threads, w);
+  double witness = 0;
+  without_gil([&] { witness = ekmfast::weights(s, c, alpha, k, ref.data(), n_threads, w); });
+  return witness;
 }
 
 double weights(const py::array& X, const DoubleArray& centroids, double alpha,
@@ -165,8 +189,9 @@ double assign_of(const py::array& X, const DoubleArray& centroids, const py::arr
   T* d2 = writable<T>(squared_distances, {X.shape(0)}, "squared_distances");
   const std::vector<T> ref = reference_of(s, std::nullopt);
   const double* c = centroids.data();
-  py::gil_scoped_release release;
-  return ekmfast::assign(s, c, k, ref.data(), n_threads, l, d2);
+  double witness = 0;
+  without_gil([&] { witness = ekmfast::assign(s, c, k, ref.data(), n_threads, l, d2); });
+  return witness;
 }
 
 double assign(const py::array& X, const DoubleArray& centroids, const py::array& labels,
@@ -191,10 +216,9 @@ DoubleArray closest_of(const py::array& X, const DoubleArray& candidates, const 
   DoubleArray potentials({seedings, each});
   const double* c = candidates.data();
   double* out = potentials.mutable_data();
-  {
-    py::gil_scoped_release release;
+  without_gil([&] {
     ekmfast::closest(s, c, seedings, each, ref.data(), n_threads, update, distances, out);
-  }
+  });
   return potentials;
 }
 
@@ -218,10 +242,7 @@ py::tuple accumulate_of(const py::array& X, const py::array& weights, int n_thre
   std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
   const T* w = static_cast<const T*>(weights.data());
   double *wx = sum_wx.mutable_data(), *sw = sum_w.mutable_data();
-  {
-    py::gil_scoped_release release;
-    ekmfast::accumulate(s, w, k, ref.data(), n_threads, wx, sw);
-  }
+  without_gil([&] { ekmfast::accumulate(s, w, k, ref.data(), n_threads, wx, sw); });
   return py::make_tuple(sum_wx, sum_w, ref_out);
 }
 
@@ -239,8 +260,20 @@ py::array exp2_of(const py::array& x) {
 
 py::array exp2_kernel(const py::array& x) { return is_float32(x) ? exp2_of<float>(x) : exp2_of<double>(x); }
 
+// Python runs handlers of signals in its main thread alone: the others need not ask.
+std::atomic<unsigned long> g_main_thread{0};
+
+void watch_main_thread() {
+  const py::object threading = py::module_::import("threading");
+  g_main_thread = threading.attr("main_thread")().attr("ident").cast<unsigned long>();
+  // In the child of a fork it is the one that has forked.
+  py::module_::import("os").attr("register_at_fork")(
+      py::arg("after_in_child") = py::cpp_function([] { g_main_thread = PyThread_get_thread_ident(); }));
+}
+
 // Runs the handlers of signals that came; true when one of them raised, as Ctrl-C's does.
 bool signal_raised() {
+  if (PyThread_get_thread_ident() != g_main_thread) return false;
   const py::gil_scoped_acquire gil;
   return PyErr_CheckSignals() != 0;
 }
@@ -276,6 +309,7 @@ __attribute__((visibility("default"))) void ekmfast_set_num_threads(int n) {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Compiled kernels of ekmfast; ekmfast.kernels is the public face.";
+  watch_main_thread();
   ekmfast::set_poll(&signal_raised);
   py::register_local_exception_translator([](std::exception_ptr thrown) {
     try {

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 
 import numpy as np
@@ -99,3 +102,67 @@ def test_a_call_in_another_thread_is_left_alone(every_fifty_ms):
     worker.join()
     assert caught
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def run_python(code):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(("n_samples", "n_problems"), [(100_000, 200), (300, 1)])
+def test_daemon_threads_end_with_the_process(n_samples, n_problems, n_threads):
+    """In the midst of a long call, or coming back from short ones while the interpreter exits."""
+    done = run_python(f"""
+        import threading, time
+        import numpy as np
+        from ekmfast import ekm_step
+
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=({n_samples}, 64))
+        centroids = rng.normal(size=({n_problems}, 16, 64))
+
+        def work():
+            while True:
+                ekm_step(X, centroids, 1.0, n_threads={n_threads})
+
+        for _ in range(3):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.25)
+        print("end")
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+def test_ctrl_c_ends_a_call_after_a_fork_in_another_thread():
+    """The child's main thread is the one that has forked, which was none before."""
+    done = run_python("""
+        import os, signal, threading, warnings
+        import numpy as np
+        from ekmfast import ekm_step
+
+        rng = np.random.default_rng(0)
+        X, centroids = rng.normal(size=(100_000, 64)), rng.normal(size=(200, 64, 64))
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+
+        def child():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            try:
+                ekm_step(X, centroids, 1.0, n_threads=1)
+            except KeyboardInterrupt:
+                os._exit(7)
+            os._exit(0)
+
+        def fork():
+            pid = os.fork()
+            if pid == 0:
+                child()
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7\n", "")
