@@ -8,7 +8,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <exception>
-#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -70,15 +69,6 @@ bool look_out(Ready ready) {
 
 class Pool {
  public:
-  ~Pool() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      stop_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& t : threads_) t.join();
-  }
-
   void run(std::int64_t n_tasks, int n_threads,
            const std::function<void(std::int64_t, int)>& task) {
     const int helpers = grow(n_threads - 1);
@@ -173,14 +163,11 @@ class Pool {
   }
 
   void loop(int slot, std::uint32_t number) {
-    const auto called = [&] {
-      return gate_.load(std::memory_order_acquire).number != number || stop_;
-    };
+    const auto called = [&] { return gate_.load(std::memory_order_acquire).number != number; };
     for (;;) {
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, called);
-        if (stop_) return;
       }
       if (!enter(slot, number)) continue;
       {
@@ -215,15 +202,14 @@ class Pool {
   std::atomic<bool> stopped_{false};
   std::exception_ptr failure_;
   std::atomic<Gate> gate_{Gate{0, 0, 0}};
-  bool stop_ = false;
 };
 
 struct Owner {
   std::mutex busy;
-  std::unique_ptr<Pool> pool;
+  Pool* pool = nullptr;
 };
 
-// Never destroyed: a thread may still be inside when the process exits.
+// Neither is ever destroyed: threads may still be inside when the process exits.
 Owner* g_owner = nullptr;
 
 Owner& owner() {
@@ -253,7 +239,7 @@ void parallel_for(std::int64_t n_tasks, int n_threads,
     Owner& own = owner();
     std::unique_lock<std::mutex> lock(own.busy, std::try_to_lock);
     if (lock.owns_lock()) {
-      if (!own.pool) own.pool.reset(new Pool);
+      if (!own.pool) own.pool = new Pool;
       own.pool->run(n_tasks, n_threads, task);
       return;
     }

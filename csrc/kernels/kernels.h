@@ -45,7 +45,6 @@ struct Sums {
 
 template <class T>
 struct Kernels {
-  int panel_rows;  // rows that the samples of one register tile span; divides kRowUnit
   int tile_k;      // centroids in a register tile
 
   // Bytes of 64-byte-aligned scratch that the functions below need for blocks of these sizes.

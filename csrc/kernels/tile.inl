@@ -468,8 +468,7 @@ static void exp2_array(const typename F::T* x, i64 n, typename F::T* y) {
 template <class F>
 constexpr Kernels<typename F::T> kernels_for() {
   static_assert(ekmfast::kRowUnit % panel_rows<F>() == 0, "blocks must be whole panels");
-  return {panel_rows<F>(),
-          kTileCentroids,
+  return {kTileCentroids,
           scratch_bytes<F>,
           {statistics<F, Weighting::equilibrium>, statistics<F, Weighting::maximum_entropy>,
            statistics<F, Weighting::hard>, statistics<F, Weighting::fuzzy>},
