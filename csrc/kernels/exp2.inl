@@ -1,12 +1,12 @@
 // 2^x on vectors, x in [kMinExponent, 0]: x = n + f, a polynomial for 2^f, and 2^n put into the
 // exponent bits. Held to exactly 1 at f = 0 so that the largest membership of a row is exact.
 //
-// Without a table n is an integer and |f| <= 1/2. The polynomials are minimax fits of 2^f in relative
-// error: degree 5 errs by 9.1e-8 (float32), degree 11 by 3.4e-18 (float64).
+// Without a table n is an integer and |f| <= 1/2. The polynomials are minimax fits of 2^f in
+// relative error: degree 5 errs by 9.1e-8 (float32), degree 11 by 3.4e-18 (float64).
 //
-// Where a vector's lanes can be looked up (F::kLookUp), n is a multiple of 1 / W and |f| <= 1 / 2 W:
-// 2^x = 2^floor(n) t (1 + f q(f)) with t = 2^(n - floor(n)) from a table of W numbers, and q of degree
-// 2 errs by 2.3e-9 of 2^f (float32, W = 16), degree 6 by 4.8e-18 (float64, W = 8).
+// Where a vector's lanes can be looked up (F::kLookUp), n is a multiple of 1 / W, |f| <= 1 / 2 W,
+// and 2^x = 2^floor(n) t (1 + f q(f)) with t = 2^(n - floor(n)) from a table of W numbers. Of degree
+// 2, q errs by 2.3e-9 of 2^f (float32, W = 16), of degree 6 by 4.8e-18 (float64, W = 8).
 
 static inline F32 exp2_by_polynomial(F32 x) {
   const F32 n = F32::round(x);

@@ -1,8 +1,8 @@
 // Stage 1: rows are centred and laid out in panels.
 
-// W x W transpose in registers, by shuffles that need no table of indices: first the 16-byte lanes of
-// as many rows as a lane has elements, each by itself, then the lanes as elements. Inlined, so that
-// rows of the result that nobody reads cost nothing.
+// W x W transpose in registers, by shuffles that need no table of indices: first the 16-byte lanes
+// of as many rows as a lane has elements, each by itself, then the lanes as elements. Inlined, so
+// that rows of the result that nobody reads cost nothing.
 template <class F>
 struct Transpose {
   using V = typename F::V;
@@ -72,8 +72,8 @@ static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm
   }
 }
 
-// One panel of `count` rows from `begin` on, zeros behind them. Vector by vector of rows in turns, or
-// each addition to a norm would wait for the one before.
+// One panel of `count` rows from `begin` on, zeros behind them. Vector by vector of rows in turns,
+// or each addition to a norm would wait for the one before.
 template <class F>
 static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
                        typename F::T* panel, typename F::T* half_norm) {
@@ -93,7 +93,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
         const F centre = F::load(reference + j);
         for (int i = 0; i < F::W; ++i) {
           const T* at = x + (row + i) * stride + j;
-          if (far) Ahead(at, kVectorsAhead * F::W, 1).template prefetch<true>(0);
+          if (far) Ahead(at, kVectorsAhead * F::W, 1, true).prefetch(0);
           r[i] = F::load(at) - centre;
         }
         store_features<F>(r, F::W, panel + j * P + row, norm[v]);
@@ -194,11 +194,12 @@ constexpr int numbers_read() {
   return by_shuffles<F, D>() ? F::W * D : (F::W - 1) * D + F::W;
 }
 
-// The same for rows of D < W numbers, which go into a panel at once. Behind the panel's `count` rows
-// there are more to read, `readable` in all.
+// The same for rows of D < W numbers. Behind the panel's `count` rows there are more to read,
+// `readable` in all.
 template <class F, int D>
-static void pack_short_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable,
-                             typename F::T* panel, typename F::T* half_norm) {
+static inline __attribute__((always_inline)) void pack_short_panel(
+    const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable, typename F::T* panel,
+    typename F::T* half_norm) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   const T* x = in.x + begin * in.stride;
@@ -227,16 +228,30 @@ static void pack_short_panel(const Rows<typename F::T>& in, i64 begin, i64 count
   }
 }
 
+// All panels that `count` rows take; one at most if D > kVeryShort.
+template <class F, int D>
+static void pack_short_rows(const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable,
+                            typename F::T* panels, typename F::T* half_norm) {
+  constexpr i64 P = panel_rows<F>();
+  if constexpr (D > kVeryShort) {
+    pack_short_panel<F, D>(in, begin, count, readable, panels, half_norm);
+  } else {
+    for (i64 p = 0; p < count; p += P)
+      pack_short_panel<F, D>(in, begin + p, count - p, readable - p, panels + p * D,
+                             half_norm + p);
+  }
+}
+
 template <class F>
-using PackPanel = void (*)(const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable,
-                           typename F::T* panel, typename F::T* half_norm);
+using Pack = void (*)(const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable,
+                      typename F::T* panels, typename F::T* half_norm);
 
 template <class F, int D = F::W>
-static PackPanel<F> packer(i64 d) {
+static Pack<F> packer(i64 d) {
   if constexpr (D == F::W) {
     if (d >= D) return pack_panel<F>;
   } else if (d == D) {
-    return pack_short_panel<F, D>;
+    return pack_short_rows<F, D>;
   }
   if constexpr (D > 1) return packer<F, D - 1>(d);
   return nullptr;
@@ -257,36 +272,46 @@ static void pack_weights(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_
 // How long a panel stays: until the next is packed, those of a part, or all of the block.
 enum class Keep { panel, part, block };
 
-// The panels of a block, packed one by one, each just before its scores, which then find it in the
-// L1 cache. Rows p are counted from the block's first.
+// The panels of a block, packed one by one, or some small ones at once, just before their scores,
+// which then find them in the L1 cache. Rows p are counted from the block's first.
 template <class F>
 struct Panels {
   using T = typename F::T;
   const Rows<T>& in;
-  const i64 begin, end;
+  const i64 begin, n;
   T *panels, *half_norm;
   const Keep keep;
 
   Panels(const Rows<T>& rows, i64 from, i64 to, T* panels_to, T* half_norm_to, Keep kept, i64 k)
-      : in(rows), begin(from), end(to), panels(panels_to), half_norm(half_norm_to), keep(kept),
-        pack_one(packer<F>(rows.d)) {
-    const i64 later = kBytesAhead / (P * in.d * static_cast<i64>(sizeof(T)));
-    rows_ahead = (later > kPanelsAhead ? later : kPanelsAhead) * P;
+      : in(rows), begin(from), n(to - from), panels(panels_to), half_norm(half_norm_to),
+        keep(kept), pack_rows(packer<F>(rows.d)), part_end(n) {
+    const i64 bytes = P * in.d * static_cast<i64>(sizeof(T));
+    if (in.d < F::W && in.d <= kVeryShort) rows_at_once = kBytesAhead / 4 / bytes * P;
+    rows_ahead = (kBytesAhead > kPanelsAhead * bytes ? kBytesAhead / bytes : kPanelsAhead) * P;
     // Where rows lie far apart, most of what is between them is not theirs.
     plan = Ahead(in.x, 0, in.stride <= 2 * in.d ? P * in.stride : 0);
     plan.spread((k + kTileCentroids - 1) / kTileCentroids, in.d);
+    plan.near = kPanelsAhead * bytes <= kBytesNear;
   }
 
-  // The part that the next panels belong to begins here.
-  void open(i64 p) { first = p; }
+  // The next panels belong to the part of these rows.
+  void open(i64 from, i64 to) {
+    part = packed = from;
+    part_end = to;
+  }
 
   T* at(i64 p) const {
-    return panels + (keep == Keep::block ? p : keep == Keep::part ? p - first : 0) * in.d;
+    return panels + (keep == Keep::block ? p : keep == Keep::part ? p - part : p - first) * in.d;
   }
 
-  T* pack(i64 p) const {
-    const i64 readable = end - begin - p;
-    pack_one(in, begin + p, readable < P ? readable : P, readable, at(p), half_norm + p);
+  // In order.
+  T* pack(i64 p) {
+    if (p >= packed) {
+      const i64 left = part_end - p, count = left < rows_at_once ? left : rows_at_once;
+      first = p;
+      packed = p + count;
+      pack_rows(in, begin + p, count, n - p, at(p), half_norm + p);
+    }
     return at(p);
   }
 
@@ -299,8 +324,10 @@ struct Panels {
 
  private:
   static constexpr i64 P = panel_rows<F>();
-  const PackPanel<F> pack_one;
-  i64 first = 0, rows_ahead;
+  const Pack<F> pack_rows;
+  i64 part = 0, part_end;                       // rows of the part
+  i64 first = 0, packed = 0, rows_at_once = P;  // those packed last
+  i64 rows_ahead;
   Ahead plan;
 };
 

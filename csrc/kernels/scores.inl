@@ -21,7 +21,7 @@ static inline void score_tile(const typename F::T* panel, i64 d, const typename 
   };
   i64 j = 0;
   for (i64 line = 0; line < ahead.lines; ++j) {
-    for (const i64 next = line + ahead.a_feature; line < next; ++line) ahead.prefetch<true>(line);
+    for (const i64 next = line + ahead.a_feature; line < next; ++line) ahead.prefetch(line);
     add(j);
   }
   for (; j < d; ++j) add(j);

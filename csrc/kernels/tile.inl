@@ -28,6 +28,8 @@ constexpr int kRunVectors = 8;
 // rows side by side are more than the processor follows by itself.
 constexpr i64 kBytesAhead = 8 << 10;
 constexpr int kPanelsAhead = 2;  // at least
+constexpr i64 kBytesNear = 64 << 10;  // up to which they go to the L1 cache, else the L2 cache
+constexpr int kVeryShort = 4;  // up to so many features some panels are packed at once
 constexpr int kVectorsAhead = 4;
 
 template <class F>
@@ -35,8 +37,8 @@ constexpr int panel_rows() {
   return kPanelVectors * F::W;
 }
 
-// GCC keeps an array of vectors in registers if all loops over it are unrolled early, which those at
-// the outermost level of a function are only where they say so.
+// GCC keeps an array of vectors in registers if all loops over it are unrolled early, which those
+// at the outermost level of a function are only where they say so.
 #if defined(__clang__)
 #define EKMFAST_UNROLL
 #else
@@ -82,20 +84,22 @@ struct Ahead {
   static constexpr i64 kLine = 64;  // bytes
   std::uintptr_t at = 0;
   i64 lines = 0, a_tile = 0, a_feature = 0;
+  bool near = false;  // into the L1 cache, else the L2 cache
 
   // The `count` numbers that begin `distance` numbers behind x.
   template <class T>
-  Ahead(const T* x, i64 distance, i64 count)
+  Ahead(const T* x, i64 distance, i64 count, bool close = false)
       : at(reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(distance) * sizeof(T)),
-        lines((count * static_cast<i64>(sizeof(T)) + kLine - 1) / kLine) {}
+        lines((count * static_cast<i64>(sizeof(T)) + kLine - 1) / kLine), near(close) {}
   Ahead() = default;
 
-  // Into the L2 cache or, if kNear, the L1 cache.
-  template <bool kNear = false>
   void prefetch(i64 line) const {
-    __builtin_prefetch(
-        reinterpret_cast<const void*>(at + static_cast<std::uintptr_t>(line * kLine)), 0,
-        kNear ? 3 : 2);
+    const std::uintptr_t begin = at + static_cast<std::uintptr_t>(line * kLine);
+    const void* address = reinterpret_cast<const void*>(begin);
+    if (near)
+      __builtin_prefetch(address, 0, 3);
+    else
+      __builtin_prefetch(address, 0, 2);
   }
 
   void prefetch() const {
@@ -256,7 +260,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     double norms[F::W] = {}, costs[F::W] = {};
     for (i64 first = 0; first < n; first += s.part) {
       const i64 count = n - first < s.part ? n - first : s.part;
-      panels.open(first);
+      panels.open(first, first + count);
       F norm = F::all(0), e = F::all(0);
       int run = 0;
       for (i64 p = first; p < first + count; p += P) {
@@ -417,7 +421,7 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
       continue;
     }
     pack_columns<F>(weights, k, at, count, s);
-    panels.open(first);
+    panels.open(first, first + count);
     for (i64 p = first; p < first + count; p += P) {
       panels.ahead(p).prefetch();
       panels.pack(p);
