@@ -37,7 +37,7 @@ static __attribute__((noinline)) void copy_rows(const Rows<typename F::T>& in, i
 template <class F>
 struct TinyBlock {
   typename F::T *features, *sample_weight;
-  double norms;  // sum s ||y||^2
+  double half_norms;  // 1/2 sum s ||y||^2
 };
 
 // The W samples from `row` on of the n of a block.
@@ -135,7 +135,7 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
         tiny_samples<F, D>(in, begin, n, row, centre, y, weight);
         F norm = y[0] * y[0];
         for (int j = 1; j < D; ++j) norm = F::fma(y[j], y[j], norm);
-        norm_sum = F::fma(weight, norm, norm_sum);
+        norm_sum = F::fma(weight, norm * F::all(T(0.5)), norm_sum);
         if (v % kRunVectors == kRunVectors - 1 || v == count - 1) {
           norm_sum.add_to(norms);
           norm_sum = F::all(0);
@@ -159,8 +159,9 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
       }
     }
   }
-  if constexpr (!kAgain) block.norms = sum_lanes<W>(norms);
-  *out.objective += block.norms / 2 - sum_lanes<W>(costs) * c.inv_q;
+  if constexpr (!kAgain) block.half_norms = sum_lanes<W>(norms);
+  // One product alone that a compiler may fuse: a problem's J is the same beside others.
+  *out.objective += block.half_norms - sum_lanes<W>(costs) * c.inv_q;
   T lanes[K][D + 2][W];
   EKMFAST_UNROLL for (int k = 0; k < K; ++k) {
     EKMFAST_UNROLL for (int j = 0; j < D; ++j) sums.wx[k][j].store(lanes[k][j]);
