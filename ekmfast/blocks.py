@@ -154,8 +154,11 @@ def checked(X: Any, weight: Any, name: str) -> Block:
     weight = np.require(weight, X.dtype, ["C", "A"])
     if weight.shape != X.shape[:1]:
         raise ValueError(f"{name}: sample_weight has shape {weight.shape}, X {X.shape}")
-    if not np.isfinite(weight).all() or (weight < 0).any():
-        raise ValueError(f"{name}: sample_weight must be finite and >= 0")
+    bad = np.flatnonzero(~((weight >= 0) & (weight < np.inf)))
+    if bad.size:
+        raise ValueError(
+            f"{name}: sample_weight must be finite and >= 0, got {weight[bad[0]]} in row {bad[0]}"
+        )
     return Block(X, weight, name)
 
 

@@ -159,8 +159,9 @@ def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> ND
     s = np.asarray(_as_numbers("sample_weight", sample_weight, X.dtype), order="C")
     if s.shape != (X.shape[0],):
         raise ValueError(f"sample_weight must have shape ({X.shape[0]},), got {s.shape}")
-    if not (np.isfinite(s).all() and (s >= 0).all()):
-        raise ValueError("sample_weight must be finite and >= 0")
+    bad = np.flatnonzero(~((s >= 0) & (s < np.inf)))
+    if bad.size:
+        raise ValueError(f"sample_weight must be finite and >= 0, got {s[bad[0]]} in row {bad[0]}")
     if X.shape[0] and not s.any():
         raise ValueError("sample_weight must not be all zero")
     return s
