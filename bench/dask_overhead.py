@@ -53,7 +53,7 @@ def main() -> int:
                 n_workers=n_workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address=":0",
                 memory_limit=0,
             ) as cluster,
             Client(cluster) as client,
