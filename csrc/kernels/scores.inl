@@ -44,7 +44,7 @@ static inline void score_rest(int g, const typename F::T* panel, i64 d, const ty
   if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, ahead, t, best);
 }
 
-// Meanwhile `ahead` comes into the L2 cache, a share with each tile: all at once would fill the
+// Meanwhile `ahead` comes into a cache, a share with each tile: all at once would fill the
 // queues of outstanding reads, and loads wait behind them.
 template <class F>
 static inline void score_panel(const typename F::T* panel, i64 d,

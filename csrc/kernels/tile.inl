@@ -1,5 +1,6 @@
 // The body that all instruction sets share, included inside an anonymous namespace after F32, F64
-// (vectors) and the constants of the instruction set, kTileCentroids to kProductAsksAhead.
+// (vectors), the constants of the instruction set, kTileCentroids to kProductAsksAhead, and
+// exp2.inl and log2.inl.
 //
 // A block of rows goes through four stages, a file each, all in cache:
 //   pack      centre the rows and lay them out in panels [feature][3 vectors of samples], so that
@@ -288,7 +289,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
         }
       }
       product<F>(rows, begin + first, count, k, dots && kProductAsksAhead ? count : 0, least,
-                 panels.at(first), s);
+                 d < kRowProductMinD ? panels.at(first) : nullptr, s);
     }
     const double cost_sum = sum_lanes<F::W>(costs) * c.inv_q;
     *out.objective +=
