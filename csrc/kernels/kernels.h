@@ -45,7 +45,7 @@ struct Sums {
 
 template <class T>
 struct Kernels {
-  int tile_k;      // centroids in a register tile
+  int tile_k;  // centroids in a register tile
 
   // Bytes of 64-byte-aligned scratch that the functions below need for blocks of these sizes.
   std::int64_t (*scratch_bytes)(std::int64_t block_rows, std::int64_t d, std::int64_t k);

@@ -30,8 +30,9 @@ constexpr int kRunVectors = 8;
 constexpr i64 kBytesAhead = 8 << 10;
 constexpr int kPanelsAhead = 2;  // at least
 constexpr i64 kBytesNear = 64 << 10;  // up to which they go to the L1 cache, else the L2 cache
-constexpr int kVeryShort = 4;  // up to so many features some panels are packed at once
 constexpr int kVectorsAhead = 4;
+// Up to so many features some panels are packed at once, which are a call's worth of work together.
+constexpr int kVeryShort = 4;
 
 template <class F>
 constexpr int panel_rows() {

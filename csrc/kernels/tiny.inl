@@ -16,8 +16,8 @@ constexpr i64 kTinyRun = 32;  // vectors; measured: 8 take a tenth more time
 template <class F, int K, int D>
 struct TinyVector {
   using Vector = typename F::T[F::W];
-  Vector features[D], sample_weight;       // y, centred, and s
-  Vector best, r[K], u[K], sum, moment;    // max t, r_k, u_k, S and S m
+  Vector features[D], sample_weight;     // y, centred, and s
+  Vector best, r[K], u[K], sum, moment;  // max t, r_k, u_k, S and S m
 };
 
 // W rows of which `count` are there, apart in memory or the last of a block; the others are at the
