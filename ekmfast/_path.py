@@ -16,6 +16,7 @@ from . import kernels
 from ._alpha import MULTIPLES, SAMPLE_ROWS, classification_likelihood, resolve_alpha
 from ._base import check_integer, check_number, merge_coincident
 from ._callbacks import Progress
+from ._evidence import evidence_features
 from ._init import check_init, initial_centroids, resolve_n_init
 from ._problem import Problem
 from ._solver import Run
@@ -51,6 +52,10 @@ class AlphaPath:
     likelihood : ndarray of shape (A,)
         Mean log likelihood of rows and labels under one heavy-tailed distribution a cluster;
         comparable between alphas. -inf where all rows have one label.
+    n_components : int or None
+        Where the features are strongly correlated, as codes of neural networks are, the likelihood
+        is that of the rows' leading principal components, which hold 70 % of the variance; this is
+        their number. None: the likelihood is that of the features as given.
     agreement : ndarray of shape (A,)
         Mean adjusted Rand index with the labels of the neighbouring alphas: near 1 on a plateau.
     converged : ndarray of shape (A,), bool
@@ -70,6 +75,7 @@ class AlphaPath:
     agreement: Float64
     converged: NDArray[np.bool_]
     best: int
+    n_components: int | None = None
     _runs: list[Run] = field(repr=False, default_factory=list)
 
 
@@ -194,7 +200,8 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
     if len(X) > SAMPLE_ROWS:
         sample = np.random.default_rng(0).choice(len(X), SAMPLE_ROWS, replace=False)
         sample.sort()
-    sampled = X[sample], None if weight is None else weight[sample]
+    sampled_weight = None if weight is None else weight[sample]
+    evidence = evidence_features(X[sample], sampled_weight)
 
     labels = np.empty((len(runs), len(X)), np.int32)
     effective = np.empty(len(runs), np.intp)
@@ -204,7 +211,7 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         nearest, _ = kernels.assign(X, run.centroids, n_threads=problem.n_threads)
         labels[a] = merged[nearest]
         effective[a] = len(np.unique(merged))
-        likelihood[a] = classification_likelihood(sampled[0], labels[a][sample], sampled[1])
+        likelihood[a] = classification_likelihood(evidence, labels[a][sample], sampled_weight)
     alike = [adjusted_rand_score(a, b) for a, b in pairwise(labels)]
     left, right = np.array([np.nan, *alike]), np.array([*alike, np.nan])
     return AlphaPath(
@@ -219,6 +226,7 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         agreement=np.nanmean([left, right], axis=0) if alike else np.ones(1),
         converged=np.array([run.converged for run in runs]),
         best=_most_likely(likelihood),
+        n_components=None if evidence.shape[1] == X.shape[1] else evidence.shape[1],
         _runs=runs,
     )
 
