@@ -3,6 +3,7 @@
     python bench/quality.py                           # four families of 200 random problems
     python bench/quality.py --family gaussian --count 20
     python bench/quality.py --sets                    # named sets, with four scores
+    python bench/quality.py --codes                   # 84 draws of an autoencoder's codes
 
 Every method gets the rows and K, and its defaults otherwise; what is said of a method is a mean
 over problems none of which is left out. Each writes FILE.json, with every single result, and
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from codes import draws, make_codes
 from numpy.typing import NDArray
 from problems import PUBLISHED, Problem, families, make_problem, named_sets
 from records import RESULTS, markdown, objective, write
@@ -37,6 +39,7 @@ EKM = "EKM"
 DVARIANCE = "EKM, dvariance"
 KMEANS = "KMeans"
 MIXTURE = "GaussianMixture"
+BEST = "EKM, best alpha"
 
 FAMILY_METHODS: dict[str, Method] = {
     EKM: lambda k, seed: ekmfast.EKMeans(k, random_state=seed),
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=PUBLISHED, help="problems of each family")
     parser.add_argument("--first-seed", type=int, default=0, help="10000 and on are for tuning")
     parser.add_argument("--sets", action="store_true", help="the named sets instead")
+    parser.add_argument("--codes", action="store_true", help="draws of an autoencoder's codes")
     parser.add_argument("--repeats", type=int, default=5, help="with --sets: random_state 0, 1, ..")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="results; .json and .md are appended")
@@ -72,11 +76,15 @@ def main() -> None:
         if args.sets:
             rows = list(run_sets(args.repeats))
             report = sets_report(rows)
+        elif args.codes:
+            rows = list(run_codes())
+            report = codes_report(rows)
         else:
             seeds = range(args.first_seed, args.first_seed + args.count)
             rows = list(run_families(args.family, seeds))
             report = families_report(rows)
-    out = args.out or RESULTS / ("quality-sets" if args.sets else "quality-families")
+    kind = "sets" if args.sets else "codes" if args.codes else "families"
+    out = args.out or RESULTS / f"quality-{kind}"
     settings = {name: value for name, value in vars(args).items() if name != "out"}
     write(out, settings, rows, report)
 
@@ -112,6 +120,23 @@ def run_sets(repeats: int) -> Iterable[dict[str, Any]]:
                 results[name].append(scores(problem, labels) | about)
         print(problem.name, flush=True)
         yield {"set": problem.name, **problem.facts, "results": results}
+
+
+def run_codes() -> Iterable[dict[str, Any]]:
+    """Yield one row a draw: facts, each method's ARI, and that of the best alpha of the path."""
+    for problem in draws(*make_codes()):
+        results = {name: fitted(make, problem, 0) for name, make in FAMILY_METHODS.items()}
+        row = {
+            name: {"ARI": problem.ari(labels), **about} for name, (labels, about) in results.items()
+        }
+        path = ekmfast.alpha_path(problem.X, problem.k, random_state=0)
+        row[BEST] = {"ARI": max(map(problem.ari, path.labels)), "components": path.n_components}
+        print(
+            problem.name,
+            {name: round(result["ARI"], 2) for name, result in row.items()},
+            flush=True,
+        )
+        yield {"problem": problem.name, **problem.facts, "results": row}
 
 
 def fitted(make: Method, problem: Problem, seed: int) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -196,6 +221,31 @@ def families_report(rows: list[dict[str, Any]]) -> str:
         warned_fits.append([method, len(results), *warned])
     header = ["method", "fits", "with ConvergenceWarning", "with others"]
     return text + "\n\nWarnings:\n\n" + markdown(header, warned_fits)
+
+
+def codes_report(rows: list[dict[str, Any]]) -> str:
+    """Mean ARI by sizes of the classes, and EKM against each other method draw by draw."""
+    methods = list(rows[0]["results"])
+
+    def ari(method: str, sizes: Any = None) -> NDArray[np.float64]:
+        inside = [row for row in rows if sizes is None or row["sizes"] == sizes]
+        return np.array([row["results"][method]["ARI"] for row in inside])
+
+    table = []
+    for sizes in [list(s) for s in dict.fromkeys(tuple(row["sizes"]) for row in rows)]:
+        cells = [f"{ari(method, sizes).mean():.3f}" for method in methods]
+        table.append([", ".join(map(str, sizes)), len(ari(EKM, sizes)), *cells])
+    table.append(["all", len(rows), *(mean_and_error(ari(method)) for method in methods)])
+    text = "Mean ARI, of all draws with its standard error; the best alpha is known to nobody:\n\n"
+    text += markdown(["rows of each class", "draws", *methods], table)
+    paired = []
+    for method in methods[1:]:
+        gain = ari(EKM) - ari(method)
+        won, lost = int((gain > TIE).sum()), int((gain < -TIE).sum())
+        counts = f"{won} / {len(gain) - won - lost} / {lost}"
+        paired.append([method, mean_and_error(gain, sign=True), counts])
+    text += f"\n\nDraw by draw (ARIs within {TIE} are a tie):\n\n"
+    return text + markdown([f"{EKM} minus", "mean", "won / tied / lost"], paired)
 
 
 def sets_report(rows: list[dict[str, Any]]) -> str:

@@ -32,7 +32,8 @@ VALIDATION_SHARE = 0.1
 RATIOS = {"2:1:1": (2, 1, 1), "20:1:1": (20, 1, 1)}
 LARGEST = 400  # samples of the first class of a draw
 FALSE_ALARMS = 0.02  # of the training images, at the detectors' threshold
-MULTIPLES = (0.1, 1.0, 10.0)
+# Of the paper's alpha, that of alpha="dvariance".
+MULTIPLES = (0.1, 10.0)
 # The naive formula is followed further: where it breaks depends on how tight the clusters are.
 NAIVE_MULTIPLES = (10.0, 100.0)
 DIGITS = (2, 7, 1)
@@ -79,7 +80,6 @@ class _Settings:
     latent_dim: int = 128
     pretrain_epochs: int = 5
     finetune_epochs: int = 8
-    n_init: int = 10
     n_alphas: int = 17
     tsne_iterations: int = 1000
     deep_width: float = 0.125
@@ -87,7 +87,7 @@ class _Settings:
     deep_epochs: int = 8
 
 
-_QUICK = _Settings(0.0625, 16, 1, 1, 2, 3, 250, 0.0625, 1, 1)
+_QUICK = _Settings(0.0625, 16, 1, 1, 3, 250, 0.0625, 1, 1)
 
 
 def check_requirements() -> None:
@@ -224,9 +224,9 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
             loaded, codes = _export_and_encode(exported, data.images, out / "model.ts")
     with _stage("cluster", seconds):
         draws = {name: _draw(data.labels, data.triple, r, seed) for name, r in RATIOS.items()}
-        fits = {name: _cluster_draw(codes, draws[name], settings, seed) for name in RATIOS}
+        fits = {name: _cluster_draw(codes, draws[name], seed) for name in RATIOS}
         paths = {name: _path(codes, draws[name], settings, seed) for name in RATIOS}
-        others = [_other(codes, data, triple, settings, seed) for triple in data.other_triples]
+        others = [_other(codes, data, triple, seed) for triple in data.other_triples]
     with _stage("pictures of the codes", seconds):
         names = [data.class_names[c] for c in data.triple]
         pictures = {
@@ -278,7 +278,7 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 @contextmanager
 def _no_word_of_convergence() -> Iterator[None]:
-    """A quick run's codes are as good as random, and clusters of them may not settle."""
+    """What the report tells in its own words: centroids that coincide or have not settled."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
@@ -431,43 +431,28 @@ class Fit:
         return self.scores
 
 
-def _starts(X: Codes, n_init: int, seed: int) -> list[Codes]:
-    """Initial centroids that every method gets, so that none is luckier than another."""
-    from sklearn.cluster import kmeans_plusplus
-
-    rng = np.random.RandomState(seed)
-    return [kmeans_plusplus(X, 3, random_state=rng)[0] for _ in range(n_init)]
-
-
-def _cluster_draw(codes: Codes, draw: _Draw, settings: _Settings, seed: int) -> dict[str, Fit]:
+def _cluster_draw(codes: Codes, draw: _Draw, seed: int) -> dict[str, Fit]:
+    """Each method as its users call it, then the formula at other alphas."""
     X = codes[draw.rows]
-    starts = _starts(X, settings.n_init, seed)
-    fits = {"ekm": _ekm(X, draw, starts, "dvariance")}
-    alpha = fits["ekm"].scores["alpha"]
+    fits = {"ekm": _ekm(X, draw, seed), "dvariance": _ekm(X, draw, seed, alpha="dvariance")}
+    alpha = fits["dvariance"].scores["alpha"]
     for multiple in MULTIPLES:
-        if multiple != 1:
-            fits[f"ekm_{multiple:g}x"] = _ekm(X, draw, starts, multiple * alpha)
+        fits[f"ekm_{multiple:g}x"] = _ekm(X, draw, seed, alpha=multiple * alpha)
     for multiple in NAIVE_MULTIPLES:
-        # From where EKM ended: the best of starts, and the same one for both formulas.
+        # From where the default call ended: the best of starts, and the same for both formulas.
         start = fits["ekm"].centroids
-        fits[f"stable_{multiple:g}x"] = _ekm(X, draw, [start], multiple * alpha)
+        fits[f"stable_{multiple:g}x"] = _ekm(X, draw, seed, alpha=multiple * alpha, init=start)
         fits[f"naive_{multiple:g}x"] = _naive(X, draw, start, multiple * alpha)
-    fits["kmeans"] = _kmeans(X, draw, starts)
+    fits["kmeans"] = _kmeans(X, draw, seed)
     return fits
 
 
-def _ekm(X: Codes, draw: _Draw, starts: list[Codes], alpha: str | float) -> Fit:
-    from sklearn.exceptions import ConvergenceWarning
-
+def _ekm(X: Codes, draw: _Draw, seed: int, **parameters: Any) -> Fit:
     from ekmfast import EKMeans
 
-    following = iter(starts)
-    model = EKMeans(
-        3, alpha=alpha, n_init=len(starts), init=lambda *_: next(following), random_state=0
-    )
-    with warnings.catch_warnings():
-        # The collapse at 0.1x is what the demo shows; the report tells it from n_clusters.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    model = EKMeans(3, random_state=seed, **parameters)
+    # The collapse at 0.1x is what the demo shows; the report tells it from the centroids.
+    with _no_word_of_convergence():
         model.fit(X)
     return _scored(
         X,
@@ -481,11 +466,10 @@ def _ekm(X: Codes, draw: _Draw, starts: list[Codes], alpha: str | float) -> Fit:
     )
 
 
-def _kmeans(X: Codes, draw: _Draw, starts: list[Codes]) -> Fit:
+def _kmeans(X: Codes, draw: _Draw, seed: int) -> Fit:
     from sklearn.cluster import KMeans
 
-    following = iter(starts)
-    model = KMeans(3, init=lambda *_args, **_kw: next(following), n_init=len(starts)).fit(X)
+    model = KMeans(3, n_init=10, random_state=seed).fit(X)
     return _scored(
         X,
         draw,
@@ -564,30 +548,36 @@ def _scored(X: Codes, draw: _Draw, labels: Labels, centroids: Codes, **facts: An
 
 
 def _path(codes: Codes, draw: _Draw, settings: _Settings, seed: int) -> list[dict[str, float]]:
-    """Scores over multiples of the default alpha."""
+    """Scores over multiples of the paper's alpha."""
+    from sklearn.metrics import adjusted_rand_score
+
+    from ekmfast import alpha_path
+
     X = codes[draw.rows]
-    starts = _starts(X, settings.n_init, seed)
-    alpha = 2.0 / (_radius(X) ** 2 / 2)
-    rows = []
-    for multiple in np.geomspace(MULTIPLES[0], MULTIPLES[-1], settings.n_alphas):
-        scores = _ekm(X, draw, starts, float(multiple * alpha)).scores
-        rows.append({"multiple": float(multiple)})
-        rows[-1] |= {k: scores[k] for k in ("alpha", "ari", "objective")}
-        rows[-1]["mean_objective"] = scores["objective"] / len(X)
-    return rows
+    multiples = np.geomspace(MULTIPLES[0], MULTIPLES[-1], settings.n_alphas)
+    dvariance = 2.0 / (_radius(X) ** 2 / 2)
+    path = alpha_path(X, 3, multiples * dvariance, random_state=seed)
+    return [
+        {
+            "multiple": float(multiple),
+            "alpha": float(path.alphas[i]),
+            "ari": float(adjusted_rand_score(draw.classes, path.labels[i])),
+            "objective": float(path.objective[i]),
+            "mean_objective": float(path.objective[i] / len(X)),
+        }
+        for i, multiple in enumerate(multiples)
+    ]
 
 
-def _other(
-    codes: Codes, data: DemoData, triple: tuple[int, int, int], settings: _Settings, seed: int
-) -> dict[str, Any]:
+def _other(codes: Codes, data: DemoData, triple: tuple[int, int, int], seed: int) -> dict[str, Any]:
     row: dict[str, Any] = {"classes": [data.class_names[c] for c in triple]}
     for name, ratio in RATIOS.items():
         draw = _draw(data.labels, triple, ratio, seed)
         X = codes[draw.rows]
-        starts = _starts(X, settings.n_init, seed)
         row[name] = {
-            "ekm": _ekm(X, draw, starts, "dvariance").scores["ari"],
-            "kmeans": _kmeans(X, draw, starts).scores["ari"],
+            "ekm": _ekm(X, draw, seed).scores["ari"],
+            "dvariance": _ekm(X, draw, seed, alpha="dvariance").scores["ari"],
+            "kmeans": _kmeans(X, draw, seed).scores["ari"],
         }
     return row
 
@@ -647,7 +637,6 @@ def _anomalies(
             model,
             score=score,
             n_clusters=min(len(data.class_names), len(train)),
-            alpha="dvariance",
             contamination=FALSE_ALARMS,
             random_state=seed,
         )
@@ -694,7 +683,7 @@ def _pipeline(
     from ekmfast import EKMeans
     from ekmfast.autoencoder import export_pipeline
 
-    clusters = EKMeans(3, alpha="dvariance", random_state=seed)
+    clusters = EKMeans(3, random_state=seed)
     with _no_word_of_convergence():
         clusters.fit(codes[draw.rows].astype(np.float32))
     path = export_pipeline(model, clusters, out / "pipeline.ts")

@@ -15,7 +15,7 @@ from ekmfast._tables import read_table
 
 FILES = ["anomalies.png", "labels.csv", "map.png", "metrics.json", "model.ts", "path.png"]
 FILES += ["pipeline.ts", "report.html", "sizes.png", "tsne.png"]
-METHODS = ["ekm", "ekm_0.1x", "ekm_10x", "stable_10x", "naive_10x", "stable_100x"]
+METHODS = ["ekm", "dvariance", "ekm_0.1x", "ekm_10x", "stable_10x", "naive_10x", "stable_100x"]
 METHODS += ["naive_100x", "kmeans"]
 
 
@@ -53,11 +53,11 @@ def test_demo_writes_its_metrics(quick):
             assert row["true_sizes"] == sizes
             assert sum(row["sizes"]) == sum(sizes)
             assert {"alpha", "ari", "nmi", "accuracy", "objective"} <= set(row)
-        assert rows["ekm_10x"]["alpha"] == pytest.approx(10 * rows["ekm"]["alpha"])
-        # The path passes the default at its middle and must find there what the default found.
+        assert rows["ekm_10x"]["alpha"] == pytest.approx(10 * rows["dvariance"]["alpha"])
+        # The path passes the paper's alpha at its middle and must find there what that call found.
         middle = metrics["path"][draw][1]
         assert middle["multiple"] == pytest.approx(1)
-        assert middle["ari"] == pytest.approx(rows["ekm"]["ari"])
+        assert middle["ari"] == pytest.approx(rows["dvariance"]["ari"])
 
 
 def test_demo_writes_a_row_for_each_clustered_image(quick):
@@ -434,12 +434,25 @@ def test_bad_archives_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("ekm", "kmeans", "said"),
-    [(0.98, 0.25, "well ahead"), (0.25, 0.98, "falls behind"), (0.97, 0.98, "about equally")],
+    [(0.98, 0.25, "well ahead"), (0.25, 0.98, "well behind"), (0.97, 0.98, "about equal")],
 )
 def test_reading_of_a_draw(ekm, kmeans, said):
-    text = report._draw_reading("20:1:1", {"ekm": {"ari": ekm}, "kmeans": {"ari": kmeans}})
+    rows = {
+        "ekm": {"ari": ekm, "accuracy": 0.9, "alpha": 2.0},
+        "dvariance": {"ari": 0.5, "accuracy": 0.9, "alpha": 1.0},
+        "kmeans": {"ari": kmeans, "accuracy": 0.9},
+    }
+    text = report._draw_reading("20:1:1", rows)
     assert said in text
-    assert ("does not find" in text) == (ekm < 0.9)
+    assert "2 times the paper's alpha" in text
+
+
+@pytest.mark.parametrize(
+    ("ari", "said"),
+    [(0.95, "finds the classes"), (0.88, "most of"), (0.5, "in part"), (-0.1, "does not find")],
+)
+def test_verdicts_follow_the_figures(ari, said):
+    assert said in report._verdict({"ari": ari, "accuracy": 0.96})
 
 
 @pytest.mark.parametrize(
