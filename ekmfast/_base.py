@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import connected_components
-from scipy.special import softmax
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from . import kernels
 from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
+from ._distances import squared_distances
 from ._solver import Run
 from ._source import LocalSource
 from ._survey import finite
@@ -30,6 +31,7 @@ from ._threads import check_n_threads
 from .blocks import Block, Blocks, as_blocks
 
 WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
+WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
 
@@ -190,7 +192,15 @@ class CentroidEstimator(
         -------
         distances : ndarray of shape (N, K), dtype of X
         """
-        return cast(NDArray[Any], euclidean_distances(self._checked(X), self.cluster_centers_))
+        return self._of_distances(X, np.sqrt)
+
+    def _of_distances(
+        self, X: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    ) -> NDArray[Any]:
+        """A function of the squared distances to all centroids, some rows at a time."""
+        return squared_distances(
+            self._checked(X), self.cluster_centers_, function, n_threads=self.n_threads
+        )
 
     def membership(self, X: ArrayLike) -> NDArray[Any]:
         """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``; rows sum to 1.
@@ -203,8 +213,13 @@ class CentroidEstimator(
         -------
         p : ndarray of shape (N, K), dtype of X
         """
-        d2 = euclidean_distances(self._checked(X), self.cluster_centers_, squared=True)
-        return cast(NDArray[Any], softmax(-0.5 * self.alpha_ * d2, axis=1))
+
+        def boltzmann(d2: NDArray[np.float64]) -> NDArray[np.float64]:
+            # From the nearest on, so that no row is divided by a sum that underflowed.
+            p = np.exp(-0.5 * self.alpha_ * (d2 - d2.min(axis=1, keepdims=True)))
+            return cast(NDArray[np.float64], p / p.sum(axis=1, keepdims=True))
+
+        return self._of_distances(X, boltzmann)
 
     def weights(self, X: ArrayLike) -> NDArray[Any]:
         """Weights of Eq. 38; rows sum to 1, and negative entries repel.
@@ -267,7 +282,17 @@ class CentroidEstimator(
             self.cluster_centers_[None].astype(np.float64),
             np.array([float(self.alpha_) if self._uses_alpha else 1.0]),
         )
-        return -float(sums.objective[0])
+        objective = float(sums.objective[0])
+        if not np.isfinite(objective):
+            if sample_weight is not None:
+                self._score(X, None)  # where that is finite, the weights are to blame
+                raise ValueError(WEIGHT_OVERFLOWS)
+            if isinstance(X, np.ndarray):
+                kernels._explain_not_finite(X)
+            from ._backends._cuda_functions import explain_not_finite
+
+            explain_not_finite(X)
+        return -objective
 
     def _keep(self, run: Run, dtype: np.dtype[Any], alpha: float) -> None:
         if not np.isfinite(run.objective):

@@ -102,7 +102,9 @@ class HardKMeans(FullBatchEstimator):
         """
         X = self._checked(X)
         nearest, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
-        return np.eye(self.n_clusters, dtype=X.dtype)[nearest]
+        p = np.zeros((len(X), len(self.cluster_centers_)), X.dtype)
+        p[np.arange(len(X)), nearest] = 1
+        return p
 
     def weights(self, X: ArrayLike) -> NDArray[Any]:
         """Weights of the update, which are the memberships.
