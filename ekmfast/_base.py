@@ -9,7 +9,9 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -17,7 +19,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import kernels
@@ -34,31 +36,112 @@ WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
 WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
+# Relative rounding of centroids, as sums of many rows.
+ROUNDING = 1e-14
+# Distances between centroids that are looked at together.
+MERGE_ENTRIES = 1 << 19
+
+
+def as_float(value: Real) -> float:
+    """``float(value)``, infinite where that overflows; what underflows is 0."""
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
+
+
+def shown(value: Any) -> str:
+    """``repr(value)``, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        text = f"an integer of {value.bit_length()} bits"
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def check_integer(name: str, value: Any, least: int) -> None:
     """Raise unless ``value`` is an integer >= ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer >= {least}, got {value!r}")
+        raise TypeError(f"{name} must be an integer >= {least}, got {shown(value)}")
     if value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+        raise ValueError(f"{name} must be an integer >= {least}, got {shown(value)}")
 
 
 def check_number(name: str, value: Any, *, positive: bool) -> None:
-    """Raise unless ``value`` is a finite real number > 0 (or >= 0)."""
+    """Raise unless ``value`` is a real number > 0 (or >= 0) that a float can hold."""
     allowed = "a finite number " + ("> 0" if positive else ">= 0")
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    if not np.isfinite(float(value)) or value < 0 or (positive and value == 0):
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        raise TypeError(f"{name} must be {allowed}, got {shown(value)}")
+    number = as_float(value)
+    if not np.isfinite(number) or number < 0 or (positive and number == 0):
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
+
+
+def check_seed(random_state: Any) -> np.random.RandomState:
+    """The generator that ``random_state`` stands for."""
+    try:
+        return cast(np.random.RandomState, check_random_state(random_state))
+    except (TypeError, ValueError):
+        raise ValueError(
+            "random_state must be None, an integer from 0 to 2**32 - 1 or a "
+            f"numpy.random.RandomState, got {shown(random_state)}"
+        ) from None
+
+
+def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
+    """The weights of rows X, in the dtype of X."""
+    if sample_weight is None:
+        return None
+    weight: NDArray[Any] = _check_sample_weight(
+        sample_weight, X, dtype=X.dtype, ensure_non_negative=True
+    )
+    if not weight.any():  # scikit-learn looks for this itself in later versions than 1.6
+        raise ValueError("sample_weight must have a non-zero entry, got zeros alone")
+    return weight
 
 
 def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np.intp]:
-    """For each centroid, the first of those that coincide with it."""
-    apart = 0.5 * euclidean_distances(centroids - centroids.mean(axis=0), squared=True)
-    _, group = connected_components(apart <= COINCIDENT / alpha, directed=False)
-    first = np.array([np.flatnonzero(group == g)[0] for g in range(group.max() + 1)])
-    return cast(NDArray[np.intp], first[group])
+    """For each centroid, the first of those that coincide with it.
+
+    Neighbours are looked for in the order of the widest coordinate, in which those that coincide
+    lie side by side: memory is in proportion to K, and so is the work where few do.
+    """
+    n_clusters = len(centroids)
+    centred = centroids - centroids.mean(axis=0)
+    width = np.ptp(centred, axis=0)
+    order = np.argsort(centred[:, width.argmax()], kind="stable")
+    centred = centred[order]
+    along = centred[:, width.argmax()]
+    # Two sums of equal rows may differ by rounding, however large alpha is.
+    apart = max(2 * COINCIDENT / alpha, (ROUNDING * float(width.max())) ** 2)
+    reach = np.searchsorted(along, along + np.sqrt(apart) * (1 + ROUNDING), side="right")
+    group = np.arange(n_clusters)
+    step = max(1, MERGE_ENTRIES // n_clusters)
+    for start in range(0, n_clusters, step):
+        stop = min(start + step, n_clusters)
+        last = reach[stop - 1]
+        if (group[start:last] == group[start]).all():
+            continue
+        d2 = cdist(centred[start:stop], centred[start:last], "sqeuclidean")
+        here, there = (group[start + found] for found in np.nonzero(d2 <= apart))
+        new = here != there
+        if new.any():
+            edges = np.ones(np.count_nonzero(new), bool), (here[new], there[new])
+            graph = coo_matrix(edges, shape=(n_clusters, n_clusters))
+            group = connected_components(graph, directed=False)[1][group]
+    first = np.full(n_clusters, n_clusters)
+    np.minimum.at(first, group, order)
+    merged = np.empty(n_clusters, np.intp)
+    merged[order] = first[group]
+    return merged
+
+
+def count_distinct(merged: NDArray[np.intp]) -> int:
+    """How many centroids `merge_coincident` leaves: those that are the first of their kind.
+
+    Not by ``np.unique``, which aborts the process where a daemon thread is in it at the exit.
+    """
+    return int(np.count_nonzero(merged == np.arange(len(merged))))
 
 
 class CentroidEstimator(
@@ -92,12 +175,7 @@ class CentroidEstimator(
     def _check_weight(
         self, sample_weight: ArrayLike | None, X: NDArray[Any]
     ) -> NDArray[Any] | None:
-        if sample_weight is None:
-            return None
-        return cast(
-            NDArray[Any],
-            _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True),
-        )
+        return check_weight(sample_weight, X)
 
     def _check_card(self, X: Any, sample_weight: Any) -> tuple[Any, Any, np.dtype[Any]]:
         """X on a card as it is, the weight on the host, and the dtype; they define a fit."""
@@ -306,7 +384,7 @@ class CentroidEstimator(
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
         self._merged_ = merge_coincident(run.centroids, alpha)
-        self.n_clusters_effective_ = len(np.unique(self._merged_))
+        self.n_clusters_effective_ = count_distinct(self._merged_)
 
     def _label(self, X: NDArray[Any]) -> None:
         self.labels_ = self._nearest(X)

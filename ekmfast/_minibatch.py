@@ -32,7 +32,14 @@ from sklearn.utils import check_random_state
 from . import kernels
 from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
-from ._base import CentroidEstimator, check_integer, check_number, merge_coincident
+from ._base import (
+    CentroidEstimator,
+    check_integer,
+    check_number,
+    check_seed,
+    count_distinct,
+    merge_coincident,
+)
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
 from ._problem import bounds_of
@@ -273,6 +280,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         check_alpha_parameter(self.alpha, ("dvariance",))
         check_number("scale", self.scale, positive=True)
         check_init(self.init)
+        check_seed(self.random_state)
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)
         check_integer("batch_size", self.batch_size, 1)
@@ -532,7 +540,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.cluster_centers_ = centroids.astype(X.dtype)
         self.objective_ = float(sums.objective[0])
         self._merged_ = merge_coincident(centroids, alpha)
-        self.n_clusters_effective_ = len(np.unique(self._merged_))
+        self.n_clusters_effective_ = count_distinct(self._merged_)
         labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
         self.labels_ = self._merged_[labels].astype(np.int32)
         return self

@@ -31,7 +31,7 @@ from sklearn.utils import check_array, check_random_state
 from . import kernels
 from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
-from ._base import CentroidEstimator, check_integer, check_number
+from ._base import CentroidEstimator, check_integer, check_number, check_seed
 from ._init import check_init, initial_centroids, resolve_n_init
 from ._problem import bounds_of
 from ._solver import OBJECTIVE_RESOLUTION, solve
@@ -256,6 +256,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         elif self.theta != "auto":
             raise ValueError(f"theta must be 'auto' or a number >= 0, got {self.theta!r}")
         check_init(self.init)
+        check_seed(self.random_state)
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)
         check_integer("max_iter", self.max_iter, 1)
