@@ -36,8 +36,9 @@ WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
 WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
-# Relative rounding of centroids, as sums of many rows.
-ROUNDING = 1e-14
+# Nor are they told apart below this share of the width of all: half the digits of a float64, which
+# is what a squared distance resolves.
+ROUNDING = 1.5e-8
 # Distances between centroids that are looked at together.
 MERGE_ENTRIES = 1 << 19
 
@@ -112,7 +113,6 @@ def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np
     order = np.argsort(centred[:, width.argmax()], kind="stable")
     centred = centred[order]
     along = centred[:, width.argmax()]
-    # Two sums of equal rows may differ by rounding, however large alpha is.
     apart = max(2 * COINCIDENT / alpha, (ROUNDING * float(width.max())) ** 2)
     reach = np.searchsorted(along, along + np.sqrt(apart) * (1 + ROUNDING), side="right")
     group = np.arange(n_clusters)
@@ -383,8 +383,29 @@ class CentroidEstimator(
         self.objective_history_ = np.array(run.history)
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
+        self._ending = self._why_unfinished(run, dtype)
         self._merged_ = merge_coincident(run.centroids, alpha)
         self.n_clusters_effective_ = count_distinct(self._merged_)
+
+    def _why_unfinished(self, run: Run, dtype: np.dtype[Any]) -> str:
+        """How a warning goes on that the run has not converged."""
+        other = ", or try another alpha" if self._uses_alpha else ""
+        if run.n_iter >= self.max_iter:
+            return f" (max_iter={self.max_iter}): raise max_iter or tol{other}"
+        if run.stalled:
+            finer = ", take X in float64" if dtype == np.float32 else ""
+            return (
+                f", as its step, longer than tol asks for, no longer lowers the objective beyond "
+                f"the rounding of {dtype}: raise tol{finer}{other}"
+            )
+        if run.held:
+            return (
+                ", as a centroid stands as far from the data as is let: lower n_clusters, or try "
+                + ("another alpha" if self._uses_alpha else "another random_state")
+            )
+        if run.done:
+            return f", as the next centroids would not be finite: scale X down{other}"
+        return ", as a callback stopped it"
 
     def _label(self, X: NDArray[Any]) -> None:
         self.labels_ = self._nearest(X)
@@ -393,15 +414,16 @@ class CentroidEstimator(
         """Warn of what a user should know of the fit; ``stacklevel`` 3 is the caller's caller."""
         if not self.converged_:
             warnings.warn(
-                f"{type(self).__name__} stopped after {self.n_iter_} passes without converging "
-                f"(max_iter={self.max_iter}): raise max_iter or tol, or try another alpha.",
+                f"{type(self).__name__} stopped after {self.n_iter_} passes without converging"
+                f"{self._ending}.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
         if self.n_clusters_effective_ < self.n_clusters:
             warnings.warn(
                 f"only {self.n_clusters_effective_} of {self.n_clusters} centroids are distinct: "
-                "alpha may be too small, or n_clusters too large for X.",
+                + ("alpha may be too small, or " if self._uses_alpha else "")
+                + "n_clusters may be too large for X.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )

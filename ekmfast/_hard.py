@@ -25,6 +25,9 @@ class HardKMeans(FullBatchEstimator):
     n_clusters : int, default=8
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
+        As of :class:`EKMeans`, but that every restart runs to its end: how far the objective of
+        hard k-means will still fall cannot be told from its last falls, and to give up by them
+        would lose the best restart now and then.
     max_iter : int, default=300
     tol : float, default=1e-4
     random_state : int, RandomState instance or None, default=None

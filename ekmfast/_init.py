@@ -130,7 +130,7 @@ def _seeds(
             seeds,
             1.0,
             tol=0.0,
-            radius=1.0,
+            radius=0.0,
             resolution=resolution,
             max_iter=LLOYD_PASSES,
             window=0,

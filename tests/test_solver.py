@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -10,11 +11,14 @@ from data import set_a, set_c, set_d
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import (
     EKMeans,
+    FuzzyCMeans,
     HardKMeans,
+    MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
     _base,
@@ -22,7 +26,7 @@ from ekmfast import (
 )
 from ekmfast._problem import Problem
 from ekmfast._rand import adjusted_rand
-from ekmfast._solver import WINDOW, solve
+from ekmfast._solver import WINDOW, Run, solve
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):
@@ -235,3 +239,71 @@ def test_no_fit_enters_the_unique_that_aborts_at_the_interpreters_exit(monkeypat
     monkeypatch.setattr(where, "_unique_hash", entered)
     X = set_a()[0][::10]
     cls(3, random_state=0).fit(X).predict(X)
+
+
+THREE_POINTS = [
+    np.repeat([[0.0], [1.0], [5.0]], 5, axis=0),
+    np.repeat([[0.3, 0.1], [-1.2, 0.7], [0.9, -2.1]], 5, axis=0),
+    set_a()[0][::20],
+]
+
+
+@pytest.mark.filterwarnings("ignore:only .* centroids are distinct")
+@pytest.mark.parametrize("X", THREE_POINTS, ids=["1 feature", "2 features", "set A"])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        EKMeans,
+        FuzzyCMeans,
+        HardKMeans,
+        MaximumEntropyKMeans,
+        MiniBatchEKMeans,
+        SemiSupervisedEKMeans,
+    ],
+)
+def test_a_fit_ends_where_its_steps_are_rounding(X, cls):
+    model = cls(5, tol=0, max_iter=100_000, random_state=0).fit(X)
+    assert model.converged_
+    assert model.n_iter_ < 500
+    near = cls(5, tol=1e-9, max_iter=100_000, random_state=0).fit(X)
+    assert model.objective_ <= near.objective_ + 1e-12 * abs(near.objective_)
+
+
+@pytest.mark.parametrize(("offset", "tol"), [(0.0, 0.0), (1e6, 0.0), (0.0, 1e-14)])
+def test_float32_that_cannot_reach_its_tolerance_ends_too(offset, tol):
+    X = (load_wine(return_X_y=True)[0][:, :5] + offset).astype(np.float32)
+    model = FuzzyCMeans(3, tol=tol, max_iter=100_000, n_init=3, random_state=0).fit(X)
+    assert model.converged_
+    assert model.n_iter_ < 2000
+
+
+def a_run(**fields):
+    run = Run(np.zeros((2, 1)), 1.0, objective=1.0)
+    for name, value in {"n_iter": 63, "done": True, **fields}.items():
+        setattr(run, name, value)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "said", "unsaid"),
+    [
+        (a_run(n_iter=300), r"\(max_iter=300\): raise max_iter or tol", "rounding"),
+        (a_run(n_halvings=99), "no longer lowers the objective .* float64: raise tol", "max_iter"),
+        (a_run(held=True), "as far from the data as is let: lower n_clusters", "max_iter"),
+        (a_run(), "would not be finite", "max_iter"),
+        (a_run(done=False), "a callback stopped it", "max_iter"),
+    ],
+)
+@pytest.mark.parametrize("cls", [EKMeans, FuzzyCMeans, HardKMeans])
+def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
+    model = cls(2)
+    model._keep(run, np.dtype(np.float64), 1.0)
+    with pytest.warns(ConvergenceWarning) as caught:
+        model._complain()
+    stopped = next(str(w.message) for w in caught if "stopped" in str(w.message))
+    assert re.search(
+        rf"{cls.__name__} stopped after \d+ passes without converging.*{said}", stopped
+    )
+    assert unsaid not in stopped
+    for warning in caught:
+        assert ("alpha" in str(warning.message)) <= (cls is EKMeans)
