@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
@@ -26,6 +26,7 @@ from . import kernels
 from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
 from ._distances import squared_distances
+from ._names import check_names
 from ._solver import Run
 from ._source import LocalSource
 from ._survey import finite
@@ -197,6 +198,7 @@ class CentroidEstimator(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
+        self._check_names(None)
         return X
 
     def _checked(self, X: Any) -> NDArray[Any]:
@@ -212,8 +214,13 @@ class CentroidEstimator(
     def _n_features_out(self) -> int:
         return int(self.cluster_centers_.shape[0])
 
+    def _check_names(self, names: Sequence[str] | None) -> None:
+        """Compare the names of columns with those of the fit, as scikit-learn does for frames."""
+        check_names(names, getattr(self, "feature_names_in_", None), type(self).__name__)
+
     def _source(self, blocks: Blocks) -> LocalSource:
         check_is_fitted(self)
+        self._check_names(blocks.feature_names)
         return LocalSource(blocks, check_n_threads(self.n_threads))
 
     def _nearest(self, X: Any) -> NDArray[np.int32]:
@@ -334,10 +341,10 @@ class CentroidEstimator(
             from ._backends._cuda_functions import weight_on_host
 
             return self._score(self._checked_card(X), weight_on_host(sample_weight))
-        blocks = as_blocks(X)
+        if isinstance(X, Blocks) and sample_weight is not None:
+            raise ValueError(WEIGHT_OF_BLOCKS)
+        blocks = as_blocks(X, sample_weight)
         if blocks is not None:
-            if sample_weight is not None:
-                raise ValueError(WEIGHT_OF_BLOCKS)
             return self._source(blocks).sum(self._score_block)
         X = self._checked(X)
         return self._score(X, self._check_weight(sample_weight, X))

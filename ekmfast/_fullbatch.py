@@ -126,15 +126,15 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
         on_disk = isinstance(X, np.memmap) and self.device != "cpu"
         if on_disk and choose(self.device, X, self._work(X))[0] == "cuda":
             return None  # the card reads it in segments
-        blocks = as_blocks(X)
+        if isinstance(X, Blocks) and sample_weight is not None:
+            raise ValueError(WEIGHT_OF_BLOCKS)
+        blocks = as_blocks(X, sample_weight)
         if blocks is None:
             return None
         if self.device == "cuda":
             raise ValueError(
                 f"device='cuda' takes arrays, not {type(X).__name__}; use device='cpu' for blocks"
             )
-        if sample_weight is not None:
-            raise ValueError(WEIGHT_OF_BLOCKS)
         return LocalSource(blocks, check_n_threads(self.n_threads))
 
     def _work(self, X: Any) -> float:
