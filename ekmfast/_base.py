@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
@@ -25,8 +26,16 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from . import kernels
 from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
+from ._columns import (
+    check_kind,
+    check_names,
+    check_unmasked,
+    explain_column,
+    kind_of,
+    names_unknown_to_sklearn,
+)
 from ._distances import squared_distances
-from ._names import check_names
+from ._problem import WEIGHT_OVERFLOWS
 from ._solver import Run
 from ._source import LocalSource
 from ._survey import finite
@@ -34,7 +43,6 @@ from ._threads import check_n_threads
 from .blocks import Block, Blocks, as_blocks
 
 WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
-WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
 # Nor are they told apart below this share of the width of all: half the digits of a float64, which
@@ -94,9 +102,15 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
     """The weights of rows X, in the dtype of X."""
     if sample_weight is None:
         return None
-    weight: NDArray[Any] = _check_sample_weight(
-        sample_weight, X, dtype=X.dtype, ensure_non_negative=True
-    )
+    check_unmasked(sample_weight, "sample_weight")
+    try:
+        weight: NDArray[Any] = _check_sample_weight(
+            sample_weight, X, dtype=X.dtype, ensure_non_negative=True
+        )
+    except (TypeError, ValueError) as error:
+        if "sample_weight" in str(error):
+            raise
+        raise kind_of(error)(f"sample_weight is not as it should be: {error}") from error
     if not weight.any():  # scikit-learn looks for this itself in later versions than 1.6
         raise ValueError("sample_weight must have a non-zero entry, got zeros alone")
     return weight
@@ -170,8 +184,23 @@ class CentroidEstimator(
             raise TypeError(
                 "X must be an array here; go through the blocks: for block in blocks: ... block.X"
             )
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-        return np.require(X, requirements="A")
+        check_kind(X)
+        names = names_unknown_to_sklearn(X)
+        try:
+            with warnings.catch_warnings() if names else nullcontext():
+                if names:
+                    warnings.filterwarnings("ignore", "X does not have valid feature names")
+                rows = validate_data(
+                    self, X, reset=reset, dtype=[np.float64, np.float32], order="C"
+                )
+        except (TypeError, ValueError) as error:
+            explain_column(X, error)
+            raise
+        if names and reset:
+            self.feature_names_in_ = np.array(names, object)
+        elif names:
+            self._check_names(names)
+        return np.require(rows, requirements="A")
 
     def _check_weight(
         self, sample_weight: ArrayLike | None, X: NDArray[Any]
@@ -382,7 +411,8 @@ class CentroidEstimator(
     def _keep(self, run: Run, dtype: np.dtype[Any], alpha: float) -> None:
         if not np.isfinite(run.objective):
             raise ValueError(
-                "no start gave a finite objective: the initial centroids are too far from X"
+                "no start gave a finite objective: the initial centroids are too far from X, or "
+                "sample_weight is too large"
             )
         self.alpha_ = alpha
         self.cluster_centers_ = run.centroids.astype(dtype)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._backends.cpu import CpuBackend
+from ._columns import check_unmasked
 from ._solver import OBJECTIVE_RESOLUTION, Backend, solve
 
 Float64 = NDArray[np.float64]
@@ -42,6 +43,7 @@ def _numbers(init: Any) -> Float64:
         f"init must be one of {INITS}, an array of real numbers of shape (n_clusters, n_features) "
         "or a callable that returns one"
     )
+    check_unmasked(init, "init")
     try:
         given = np.asarray(init)
         # Objects may be numbers; complex ones and dates would lose what makes them so.

@@ -42,7 +42,7 @@ from ._base import (
 )
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._problem import bounds_of
+from ._problem import bounds_of, check_dispersion
 from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
 from ._threads import check_n_threads
 
@@ -353,8 +353,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     def _epochs(self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend) -> Run:
         """Batch after batch while that gains, then the solver over all rows."""
         dispersion = backend.dispersion()
-        if not np.isfinite(dispersion):
-            raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
+        check_dispersion(dispersion, X, weight)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         radius = float(np.sqrt(2 * dispersion))
         threshold = self.tol * np.sqrt(self.n_clusters) * radius

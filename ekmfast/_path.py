@@ -21,6 +21,7 @@ from ._base import (
     merge_coincident,
 )
 from ._callbacks import Progress
+from ._columns import check_kind
 from ._init import check_init, initial_centroids, resolve_n_init
 from ._problem import Problem
 from ._rand import adjusted_rand
@@ -143,6 +144,7 @@ def alpha_path(
     check_number("tol", tol, positive=False)
     if isinstance(X, Blocks):
         raise TypeError("X must be an array here: a sample of the rows; go through the blocks")
+    check_kind(X)
     data: NDArray[Any] = check_array(X, dtype=[np.float64, np.float32], order="C", input_name="X")
     weight = check_weight(sample_weight, data)
     if len(data) < n_clusters:

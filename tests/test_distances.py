@@ -115,3 +115,40 @@ def test_weights_that_overflow_the_score_are_named(cls):
     X = np.array([[0.0], [1], [9], [10]])
     with pytest.raises(ValueError, match="sample_weight times squared distances overflow"):
         fitted(cls, X).score(X + 100, sample_weight=np.full(4, 1e305))
+
+
+CLUSTERS = np.r_[np.random.default_rng(0).normal(0, 1, (40, 2)), np.full((4, 2), 9.0)]
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("dtype", "held", "lost"), [("float32", 1e-20, 1e-25), ("float64", 1e-150, 1e-170)]
+)
+def test_units_in_which_squares_underflow_are_an_error_not_one_cluster(cls, dtype, held, lost):
+    fitted(cls, CLUSTERS)
+    model = fitted(cls, (CLUSTERS * held).astype(dtype))
+    assert sorted(np.bincount(model.labels_).tolist()) == [4, 40]
+    with pytest.raises(ValueError, match=f"squared distances underflow {dtype}: scale X up"):
+        fitted(cls, (CLUSTERS * lost).astype(dtype))
+
+
+@pytest.mark.filterwarnings("ignore:only 1 of 2 centroids")
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_equal_rows_in_such_units_are_one_cluster(cls):
+    assert fitted(cls, np.full((9, 2), 1e-170)).n_clusters_effective_ == 1
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize("size", [1e306, 1e307, 1e308])
+def test_weights_are_named_where_they_are_to_blame(cls, size):
+    y = {"y": np.full(44, -1)} if cls is SemiSupervisedEKMeans else {}
+    with pytest.raises(ValueError, match=r"^sample_weight times squared distances overflow"):
+        cls(2, random_state=0).fit(CLUSTERS, sample_weight=np.full(44, size), **y)
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_weights_of_any_other_size_change_no_label(cls):
+    for size in (1e-320, 1e-250, 1e250):
+        y = {"y": np.full(44, -1)} if cls is SemiSupervisedEKMeans else {}
+        model = cls(2, random_state=0).fit(CLUSTERS, sample_weight=np.full(44, size), **y)
+        assert sorted(np.bincount(model.labels_).tolist()) == [4, 40]
