@@ -354,7 +354,13 @@ class CentroidEstimator(
     def score(
         self, X: ArrayLike | Blocks, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Minus the objective of the rows: higher is better.
+        """Minus the objective of the rows: higher is better, at one alpha and ``n_clusters``.
+
+        Not a score to choose these by: J falls as ``n_clusters`` grows and as alpha grows
+        (MaximumEntropyKMeans': rises), whatever the clusters are worth, so that ``GridSearchCV``
+        ends at an edge of its grid. To choose alpha take :class:`EKMeans` with ``alpha="auto"`` or
+        :func:`alpha_path`, which compare likelihoods, or, with known labels,
+        ``GridSearchCV(..., scoring="adjusted_rand_score")``.
 
         Parameters
         ----------

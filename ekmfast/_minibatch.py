@@ -161,7 +161,8 @@ class MiniBatchEKMeans(CentroidEstimator):
     n_clusters : int, default=8
     alpha : 'dvariance' or float, default='dvariance'
         Sharpness of the memberships, > 0, as in `EKMeans`. In ``partial_fit`` ``'dvariance'`` is
-        that of all rows so far, so ``alpha_`` settles as data come.
+        that of all rows so far, so ``alpha_`` settles as data come. ``GridSearchCV`` cannot choose
+        it, as ``score`` rises with alpha whatever the clusters: see `alpha_path`.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     init : str, array of shape (K, D) or callable, default='auto'

@@ -141,7 +141,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     n_clusters : int, default=8
         At least the number of classes in ``y``.
     alpha : 'dvariance' or float, default='dvariance'
-        Sharpness of the memberships, > 0, as in `EKMeans`.
+        Sharpness of the memberships, > 0, as in `EKMeans`. ``GridSearchCV`` cannot choose it by
+        ``score``, which rises with alpha whatever the clusters: see `alpha_path`.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     theta : 'auto' or float, default='auto'

@@ -145,7 +145,9 @@ class EKMeans(LocalEKMeans):
         return self._lazily("weights", X, None, columns=True)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Minus the objective of the rows: higher is better.
+        """Minus the objective of the rows: higher is better, at one alpha and ``n_clusters``.
+
+        Not a score to choose these by, as for :class:`ekmfast.EKMeans`.
 
         Parameters
         ----------
