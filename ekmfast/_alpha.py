@@ -55,7 +55,8 @@ def resolve_alpha(alpha: str | float, scale: float, dispersion: float) -> float:
     if isinstance(alpha, str):
         value = scale / dispersion if dispersion > 0 else scale
         # Rows that differ by rounding alone can ask for more than a float64 holds.
-        return float(min(value, np.finfo(np.float64).max / MULTIPLES[-1]))
+        largest = np.finfo(np.float64).max / MULTIPLES[-1]
+        return float(np.clip(value, np.finfo(np.float64).tiny, largest))
     return float(alpha)
 
 

@@ -418,7 +418,8 @@ class CentroidEstimator(
         if not np.isfinite(run.objective):
             raise ValueError(
                 "no start gave a finite objective: the initial centroids are too far from X, or "
-                "sample_weight is too large"
+                + (f"alpha={alpha:.3g} or " if self._uses_alpha else "")
+                + "sample_weight is too large"
             )
         self.alpha_ = alpha
         self.cluster_centers_ = run.centroids.astype(dtype)

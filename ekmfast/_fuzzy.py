@@ -24,7 +24,7 @@ class FuzzyCMeans(FullBatchEstimator):
     ----------
     n_clusters : int, default=8
     fuzzifier : float, default=2.0
-        The exponent m > 1; towards 1 it is hard k-means.
+        The exponent m > 1; towards 1 it is hard k-means. At most ``1 + 800 / log2(n_clusters)``.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
     max_iter : int, default=300
@@ -99,6 +99,13 @@ class FuzzyCMeans(FullBatchEstimator):
         check_number("fuzzifier", self.fuzzifier, positive=True)
         if self.fuzzifier <= 1:
             raise ValueError(f"fuzzifier must be a finite number > 1, got {self.fuzzifier!r}")
+        # The kernels' limit, beyond which u^m of equal memberships leaves the range of a double.
+        most = 1 + 800 / np.log2(max(self.n_clusters, 2))
+        if self.fuzzifier > most:
+            raise ValueError(
+                f"fuzzifier must be at most {most:.6g} with n_clusters={self.n_clusters}, got "
+                f"{self.fuzzifier!r}"
+            )
 
     def _alpha(self, problem: Problem | BlockProblem) -> float:
         return 1.0

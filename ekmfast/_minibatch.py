@@ -357,7 +357,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         check_dispersion(dispersion, X, weight)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         radius = float(np.sqrt(2 * dispersion))
-        threshold = self.tol * np.sqrt(self.n_clusters) * radius
+        threshold = float(self.tol) * float(np.sqrt(self.n_clusters) * radius)
         random_state = check_random_state(self.random_state)
         alphas = np.array([alpha])
 

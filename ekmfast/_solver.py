@@ -133,8 +133,8 @@ def solve(
     if runs is None:
         runs = [Run(start, float(a)) for start, a in zip(starts, alphas, strict=True)]
     n_passes = max(run.n_iter for run in runs)
-    unit = np.sqrt(starts.shape[1]) * radius
-    rules = Rules(tol * unit, NOISE * resolution * unit, resolution, window, bounds)
+    unit = float(np.sqrt(starts.shape[1]) * radius)
+    rules = Rules(float(tol) * unit, NOISE * resolution * unit, resolution, window, bounds)
     for _ in range(n_passes, max_iter):
         going = [run for run in runs if not run.done]
         if not going:

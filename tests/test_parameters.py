@@ -152,3 +152,33 @@ def test_star_import_needs_no_extra():
     assert done.stdout == "EKMeans ekmfast.blocks ekmfast.metrics\n", done.stderr
     assert {"autoencoder", "dask"} <= set(dir(ekmfast))
     assert not {"autoencoder", "dask"} & set(ekmfast.__all__)
+
+
+@pytest.mark.filterwarnings("ignore:.*(stopped after|are distinct)")
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize("tol", [5e-324, 1e308])
+def test_tolerances_at_the_ends_of_the_range_are_taken(cls, tol):
+    assert np.isfinite(cls(3, tol=tol, max_iter=30, random_state=0).fit(X).objective_)
+
+
+@pytest.mark.filterwarnings("ignore:.*(stopped after|are distinct)")
+@pytest.mark.parametrize("cls", WITH_ALPHA)
+@pytest.mark.parametrize("alpha", [5e-324, 1e-300, 1e300])
+def test_alphas_at_the_ends_of_the_range_give_finite_results(cls, alpha):
+    model = cls(3, alpha=alpha, random_state=0).fit(X)
+    for result in (model.cluster_centers_, model.membership(X), model.weights(X), model.score(X)):
+        assert np.isfinite(result).all()
+    scaled = cls(3, alpha="dvariance", scale=5e-324, random_state=0).fit(X * 1e6)
+    assert scaled.alpha_ > 0
+
+
+@pytest.mark.parametrize("cls", WITH_ALPHA)
+def test_an_alpha_for_which_nothing_is_finite_is_named(cls):
+    with pytest.raises(ValueError, match=r"no start gave a finite objective: .* alpha=1\.7e\+308"):
+        cls(3, alpha=1.7e308, random_state=0).fit(X)
+
+
+def test_a_fuzzifier_beyond_the_kernels_range_is_named():
+    with pytest.raises(ValueError, match=r"fuzzifier must be at most 505\.\d+ with .*=3, got 600"):
+        FuzzyCMeans(3, fuzzifier=600).fit(X)
+    assert np.isfinite(FuzzyCMeans(3, fuzzifier=505, random_state=0).fit(X).objective_)
