@@ -456,10 +456,11 @@ class CentroidEstimator(
 
     def _complain(self, stacklevel: int = 3) -> None:
         """Warn of what a user should know of the fit; ``stacklevel`` 3 is the caller's caller."""
+        ending = self.__dict__.pop("_ending", "")  # no part of what a fit leaves
         if not self.converged_:
             warnings.warn(
                 f"{type(self).__name__} stopped after {self.n_iter_} passes without converging"
-                f"{self._ending}.",
+                f"{ending}.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
