@@ -17,8 +17,11 @@ from .kernels import (
 )
 
 if TYPE_CHECKING:
-    from . import anomaly, autoencoder, blocks, datasets, metrics, plotting
-    from . import dask as dask  # not in __all__: its package is an extra
+    from . import anomaly, blocks, datasets, metrics, plotting
+
+    # Not in __all__, as `import *` takes all of that: their packages are extras.
+    from . import autoencoder as autoencoder
+    from . import dask as dask
     from ._ekmeans import EKMeans
     from ._fuzzy import FuzzyCMeans
     from ._hard import HardKMeans
@@ -56,7 +59,6 @@ __all__ = [
     "alpha_path",
     "anomaly",
     "assign",
-    "autoencoder",
     "blocks",
     "compute_weights",
     "datasets",
@@ -83,4 +85,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted({*globals(), *__all__, *_LAZY_MODULES})

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from ._base import as_float, shown
+
 Float64 = NDArray[np.float64]
 
 ALPHA_RULES = ("auto", "dvariance")
@@ -38,9 +40,9 @@ def check_alpha_parameter(alpha: Any, rules: tuple[str, ...] = ALPHA_RULES) -> N
         if alpha not in rules:
             raise ValueError(f"alpha must be {allowed}, got {alpha!r}")
     elif isinstance(alpha, bool) or not isinstance(alpha, Real):
-        raise TypeError(f"alpha must be {allowed}, got {alpha!r}")
-    elif not (np.isfinite(float(alpha)) and float(alpha) > 0):
-        raise ValueError(f"alpha must be {allowed}, got {alpha!r}")
+        raise TypeError(f"alpha must be {allowed}, got {shown(alpha)}")
+    elif not 0 < as_float(alpha) < np.inf:
+        raise ValueError(f"alpha must be {allowed}, got {shown(alpha)}")
 
 
 def resolve_alpha(alpha: str | float, scale: float, dispersion: float) -> float:
@@ -53,7 +55,8 @@ def resolve_alpha(alpha: str | float, scale: float, dispersion: float) -> float:
     if isinstance(alpha, str):
         value = scale / dispersion if dispersion > 0 else scale
         # Rows that differ by rounding alone can ask for more than a float64 holds.
-        return float(min(value, np.finfo(np.float64).max / MULTIPLES[-1]))
+        largest = np.finfo(np.float64).max / MULTIPLES[-1]
+        return float(np.clip(value, np.finfo(np.float64).tiny, largest))
     return float(alpha)
 
 

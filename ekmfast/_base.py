@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.special import softmax
+from scipy.spatial.distance import cdist
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -17,12 +20,22 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import kernels
 from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
+from ._columns import (
+    check_kind,
+    check_names,
+    check_unmasked,
+    explain_column,
+    kind_of,
+    names_unknown_to_sklearn,
+)
+from ._distances import squared_distances
+from ._problem import WEIGHT_OVERFLOWS
 from ._solver import Run
 from ._source import LocalSource
 from ._survey import finite
@@ -32,31 +45,118 @@ from .blocks import Block, Blocks, as_blocks
 WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
+# Nor are they told apart below this share of the width of all: half the digits of a float64, which
+# is what a squared distance resolves.
+ROUNDING = 1.5e-8
+# Distances between centroids that are looked at together.
+MERGE_ENTRIES = 1 << 19
+
+
+def as_float(value: Real) -> float:
+    """``float(value)``, infinite where that overflows; what underflows is 0."""
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
+
+
+def shown(value: Any) -> str:
+    """``repr(value)``, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        text = f"an integer of {value.bit_length()} bits"
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def check_integer(name: str, value: Any, least: int) -> None:
     """Raise unless ``value`` is an integer >= ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer >= {least}, got {value!r}")
+        raise TypeError(f"{name} must be an integer >= {least}, got {shown(value)}")
     if value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+        raise ValueError(f"{name} must be an integer >= {least}, got {shown(value)}")
 
 
 def check_number(name: str, value: Any, *, positive: bool) -> None:
-    """Raise unless ``value`` is a finite real number > 0 (or >= 0)."""
+    """Raise unless ``value`` is a real number > 0 (or >= 0) that a float can hold."""
     allowed = "a finite number " + ("> 0" if positive else ">= 0")
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {allowed}, got {value!r}")
-    if not np.isfinite(float(value)) or value < 0 or (positive and value == 0):
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        raise TypeError(f"{name} must be {allowed}, got {shown(value)}")
+    number = as_float(value)
+    if not np.isfinite(number) or number < 0 or (positive and number == 0):
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
+
+
+def check_seed(random_state: Any) -> np.random.RandomState:
+    """The generator that ``random_state`` stands for."""
+    try:
+        return cast(np.random.RandomState, check_random_state(random_state))
+    except (TypeError, ValueError):
+        raise ValueError(
+            "random_state must be None, an integer from 0 to 2**32 - 1 or a "
+            f"numpy.random.RandomState, got {shown(random_state)}"
+        ) from None
+
+
+def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
+    """The weights of rows X, in the dtype of X."""
+    if sample_weight is None:
+        return None
+    check_unmasked(sample_weight, "sample_weight")
+    try:
+        weight: NDArray[Any] = _check_sample_weight(
+            sample_weight, X, dtype=X.dtype, ensure_non_negative=True
+        )
+    except (TypeError, ValueError) as error:
+        if "sample_weight" in str(error):
+            raise
+        raise kind_of(error)(f"sample_weight is not as it should be: {error}") from error
+    if not weight.any():  # scikit-learn looks for this itself in later versions than 1.6
+        raise ValueError("sample_weight must have a non-zero entry, got zeros alone")
+    return weight
 
 
 def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np.intp]:
-    """For each centroid, the first of those that coincide with it."""
-    apart = 0.5 * euclidean_distances(centroids - centroids.mean(axis=0), squared=True)
-    _, group = connected_components(apart <= COINCIDENT / alpha, directed=False)
-    first = np.array([np.flatnonzero(group == g)[0] for g in range(group.max() + 1)])
-    return cast(NDArray[np.intp], first[group])
+    """For each centroid, the first of those that coincide with it.
+
+    Neighbours are looked for in the order of the widest coordinate, in which those that coincide
+    lie side by side: memory is in proportion to K, and so is the work where few do.
+    """
+    n_clusters = len(centroids)
+    centred = centroids - centroids.mean(axis=0)
+    width = np.ptp(centred, axis=0)
+    order = np.argsort(centred[:, width.argmax()], kind="stable")
+    centred = centred[order]
+    along = centred[:, width.argmax()]
+    apart = max(2 * COINCIDENT / alpha, (ROUNDING * float(width.max())) ** 2)
+    reach = np.searchsorted(along, along + np.sqrt(apart) * (1 + ROUNDING), side="right")
+    group = np.arange(n_clusters)
+    step = max(1, MERGE_ENTRIES // n_clusters)
+    for start in range(0, n_clusters, step):
+        stop = min(start + step, n_clusters)
+        last = reach[stop - 1]
+        if (group[start:last] == group[start]).all():
+            continue
+        d2 = cdist(centred[start:stop], centred[start:last], "sqeuclidean")
+        here, there = (group[start + found] for found in np.nonzero(d2 <= apart))
+        new = here != there
+        if new.any():
+            edges = np.ones(np.count_nonzero(new), bool), (here[new], there[new])
+            graph = coo_matrix(edges, shape=(n_clusters, n_clusters))
+            group = connected_components(graph, directed=False)[1][group]
+    first = np.full(n_clusters, n_clusters)
+    np.minimum.at(first, group, order)
+    merged = np.empty(n_clusters, np.intp)
+    merged[order] = first[group]
+    return merged
+
+
+def count_distinct(merged: NDArray[np.intp]) -> int:
+    """How many centroids `merge_coincident` leaves: those that are the first of their kind.
+
+    Not by ``np.unique``, which aborts the process where a daemon thread is in it at the exit.
+    """
+    return int(np.count_nonzero(merged == np.arange(len(merged))))
 
 
 class CentroidEstimator(
@@ -84,18 +184,28 @@ class CentroidEstimator(
             raise TypeError(
                 "X must be an array here; go through the blocks: for block in blocks: ... block.X"
             )
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-        return np.require(X, requirements="A")
+        check_kind(X)
+        names = names_unknown_to_sklearn(X)
+        try:
+            with warnings.catch_warnings() if names else nullcontext():
+                if names:
+                    warnings.filterwarnings("ignore", "X does not have valid feature names")
+                rows = validate_data(
+                    self, X, reset=reset, dtype=[np.float64, np.float32], order="C"
+                )
+        except (TypeError, ValueError) as error:
+            explain_column(X, error)
+            raise
+        if names and reset:
+            self.feature_names_in_ = np.array(names, object)
+        elif names:
+            self._check_names(names)
+        return np.require(rows, requirements="A")
 
     def _check_weight(
         self, sample_weight: ArrayLike | None, X: NDArray[Any]
     ) -> NDArray[Any] | None:
-        if sample_weight is None:
-            return None
-        return cast(
-            NDArray[Any],
-            _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True),
-        )
+        return check_weight(sample_weight, X)
 
     def _check_card(self, X: Any, sample_weight: Any) -> tuple[Any, Any, np.dtype[Any]]:
         """X on a card as it is, the weight on the host, and the dtype; they define a fit."""
@@ -117,6 +227,7 @@ class CentroidEstimator(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
+        self._check_names(None)
         return X
 
     def _checked(self, X: Any) -> NDArray[Any]:
@@ -132,8 +243,13 @@ class CentroidEstimator(
     def _n_features_out(self) -> int:
         return int(self.cluster_centers_.shape[0])
 
+    def _check_names(self, names: Sequence[str] | None) -> None:
+        """Compare the names of columns with those of the fit, as scikit-learn does for frames."""
+        check_names(names, getattr(self, "feature_names_in_", None), type(self).__name__)
+
     def _source(self, blocks: Blocks) -> LocalSource:
         check_is_fitted(self)
+        self._check_names(blocks.feature_names)
         return LocalSource(blocks, check_n_threads(self.n_threads))
 
     def _nearest(self, X: Any) -> NDArray[np.int32]:
@@ -190,7 +306,15 @@ class CentroidEstimator(
         -------
         distances : ndarray of shape (N, K), dtype of X
         """
-        return cast(NDArray[Any], euclidean_distances(self._checked(X), self.cluster_centers_))
+        return self._of_distances(X, np.sqrt)
+
+    def _of_distances(
+        self, X: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    ) -> NDArray[Any]:
+        """A function of the squared distances to all centroids, some rows at a time."""
+        return squared_distances(
+            self._checked(X), self.cluster_centers_, function, n_threads=self.n_threads
+        )
 
     def membership(self, X: ArrayLike) -> NDArray[Any]:
         """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``; rows sum to 1.
@@ -203,8 +327,13 @@ class CentroidEstimator(
         -------
         p : ndarray of shape (N, K), dtype of X
         """
-        d2 = euclidean_distances(self._checked(X), self.cluster_centers_, squared=True)
-        return cast(NDArray[Any], softmax(-0.5 * self.alpha_ * d2, axis=1))
+
+        def boltzmann(d2: NDArray[np.float64]) -> NDArray[np.float64]:
+            # From the nearest on, so that no row is divided by a sum that underflowed.
+            p = np.exp(-0.5 * self.alpha_ * (d2 - d2.min(axis=1, keepdims=True)))
+            return cast(NDArray[np.float64], p / p.sum(axis=1, keepdims=True))
+
+        return self._of_distances(X, boltzmann)
 
     def weights(self, X: ArrayLike) -> NDArray[Any]:
         """Weights of Eq. 38; rows sum to 1, and negative entries repel.
@@ -225,7 +354,13 @@ class CentroidEstimator(
     def score(
         self, X: ArrayLike | Blocks, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Minus the objective of the rows: higher is better.
+        """Minus the objective of the rows: higher is better, at one alpha and ``n_clusters``.
+
+        Not a score to choose these by: J falls as ``n_clusters`` grows and as alpha grows
+        (MaximumEntropyKMeans': rises), whatever the clusters are worth, so that ``GridSearchCV``
+        ends at an edge of its grid. To choose alpha take :class:`EKMeans` with ``alpha="auto"`` or
+        :func:`alpha_path`, which compare likelihoods, or, with known labels,
+        ``GridSearchCV(..., scoring="adjusted_rand_score")``.
 
         Parameters
         ----------
@@ -241,10 +376,10 @@ class CentroidEstimator(
             from ._backends._cuda_functions import weight_on_host
 
             return self._score(self._checked_card(X), weight_on_host(sample_weight))
-        blocks = as_blocks(X)
+        if isinstance(X, Blocks) and sample_weight is not None:
+            raise ValueError(WEIGHT_OF_BLOCKS)
+        blocks = as_blocks(X, sample_weight)
         if blocks is not None:
-            if sample_weight is not None:
-                raise ValueError(WEIGHT_OF_BLOCKS)
             return self._source(blocks).sum(self._score_block)
         X = self._checked(X)
         return self._score(X, self._check_weight(sample_weight, X))
@@ -267,12 +402,24 @@ class CentroidEstimator(
             self.cluster_centers_[None].astype(np.float64),
             np.array([float(self.alpha_) if self._uses_alpha else 1.0]),
         )
-        return -float(sums.objective[0])
+        objective = float(sums.objective[0])
+        if not np.isfinite(objective):
+            if sample_weight is not None:
+                self._score(X, None)  # where that is finite, the weights are to blame
+                raise ValueError(WEIGHT_OVERFLOWS)
+            if isinstance(X, np.ndarray):
+                kernels._explain_not_finite(X)
+            from ._backends._cuda_functions import explain_not_finite
+
+            explain_not_finite(X)
+        return -objective
 
     def _keep(self, run: Run, dtype: np.dtype[Any], alpha: float) -> None:
         if not np.isfinite(run.objective):
             raise ValueError(
-                "no start gave a finite objective: the initial centroids are too far from X"
+                "no start gave a finite objective: the initial centroids are too far from X, or "
+                + (f"alpha={alpha:.3g} or " if self._uses_alpha else "")
+                + "sample_weight is too large"
             )
         self.alpha_ = alpha
         self.cluster_centers_ = run.centroids.astype(dtype)
@@ -280,25 +427,48 @@ class CentroidEstimator(
         self.objective_history_ = np.array(run.history)
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
+        self._ending = self._why_unfinished(run, dtype)
         self._merged_ = merge_coincident(run.centroids, alpha)
-        self.n_clusters_effective_ = len(np.unique(self._merged_))
+        self.n_clusters_effective_ = count_distinct(self._merged_)
+
+    def _why_unfinished(self, run: Run, dtype: np.dtype[Any]) -> str:
+        """How a warning goes on that the run has not converged."""
+        other = ", or try another alpha" if self._uses_alpha else ""
+        if run.n_iter >= self.max_iter:
+            return f" (max_iter={self.max_iter}): raise max_iter or tol{other}"
+        if run.stalled:
+            finer = ", take X in float64" if dtype == np.float32 else ""
+            return (
+                f", as its step, longer than tol asks for, no longer lowers the objective beyond "
+                f"the rounding of {dtype}: raise tol{finer}{other}"
+            )
+        if run.held:
+            return (
+                ", as a centroid stands as far from the data as is let: lower n_clusters, or try "
+                + ("another alpha" if self._uses_alpha else "another random_state")
+            )
+        if run.done:
+            return f", as the next centroids would not be finite: scale X down{other}"
+        return ", as a callback stopped it"
 
     def _label(self, X: NDArray[Any]) -> None:
         self.labels_ = self._nearest(X)
 
     def _complain(self, stacklevel: int = 3) -> None:
         """Warn of what a user should know of the fit; ``stacklevel`` 3 is the caller's caller."""
+        ending = self.__dict__.pop("_ending", "")  # no part of what a fit leaves
         if not self.converged_:
             warnings.warn(
-                f"{type(self).__name__} stopped after {self.n_iter_} passes without converging "
-                f"(max_iter={self.max_iter}): raise max_iter or tol, or try another alpha.",
+                f"{type(self).__name__} stopped after {self.n_iter_} passes without converging"
+                f"{ending}.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
         if self.n_clusters_effective_ < self.n_clusters:
             warnings.warn(
                 f"only {self.n_clusters_effective_} of {self.n_clusters} centroids are distinct: "
-                "alpha may be too small, or n_clusters too large for X.",
+                + ("alpha may be too small, or " if self._uses_alpha else "")
+                + "n_clusters may be too large for X.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )

@@ -30,6 +30,8 @@ PLAIN = (
     "n_jumps",
     "jumping",
     "held",
+    "least",
+    "n_still",
     "n_iter",
     "converged",
     "given_up",

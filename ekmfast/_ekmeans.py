@@ -33,6 +33,7 @@ class EKMeans(FullBatchEstimator):
         under which rows and labels are likeliest (see :func:`alpha_path`, and its plot to choose
         by eye); with more than 50,000 rows, alpha is chosen on a sample of so many.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
+        ``GridSearchCV`` cannot choose it, as ``score`` rises with alpha whatever the clusters.
         With distances ``d = 1/2 ||x - c||^2`` alpha is twice that of packages that leave the half
         out.
     scale : float, default=2.0

@@ -9,11 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_random_state
 
 from ._alpha import SAMPLE_ROWS
 from ._backends import check_device, choose, is_cuda_array
-from ._base import WEIGHT_OF_BLOCKS, CentroidEstimator, check_integer, check_number
+from ._base import WEIGHT_OF_BLOCKS, CentroidEstimator, check_integer, check_number, check_seed
 from ._block_problem import BlockProblem
 from ._callbacks import CallbackSupportMixin, Progress, with_callbacks
 from ._init import check_init, resolve_n_init
@@ -42,6 +41,7 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
     def _check_parameters(self) -> None:
         check_integer("n_clusters", self.n_clusters, 1)
         check_init(self.init)
+        check_seed(self.random_state)
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)
         check_integer("max_iter", self.max_iter, 1)
@@ -126,15 +126,15 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
         on_disk = isinstance(X, np.memmap) and self.device != "cpu"
         if on_disk and choose(self.device, X, self._work(X))[0] == "cuda":
             return None  # the card reads it in segments
-        blocks = as_blocks(X)
+        if isinstance(X, Blocks) and sample_weight is not None:
+            raise ValueError(WEIGHT_OF_BLOCKS)
+        blocks = as_blocks(X, sample_weight)
         if blocks is None:
             return None
         if self.device == "cuda":
             raise ValueError(
                 f"device='cuda' takes arrays, not {type(X).__name__}; use device='cpu' for blocks"
             )
-        if sample_weight is not None:
-            raise ValueError(WEIGHT_OF_BLOCKS)
         return LocalSource(blocks, check_n_threads(self.n_threads))
 
     def _work(self, X: Any) -> float:
@@ -165,7 +165,7 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             device=device,
         )
         progress.dtype = dtype
-        run = self._find(problem, check_random_state(self.random_state))
+        run = self._find(problem, check_seed(self.random_state))
         self._keep(run, dtype, self._alpha_of(run))
         if device == "cuda" and isinstance(X, np.ndarray):
             self.labels_ = self._label_by(problem.backend, X)
@@ -208,7 +208,7 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
         if source.feature_names is not None:
             self.feature_names_in_ = np.array(source.feature_names, object)
         progress.dtype = problem.kind.dtype
-        run = self._find(problem, check_random_state(self.random_state))
+        run = self._find(problem, check_seed(self.random_state))
         self._keep(run, problem.kind.dtype, self._alpha_of(run))
         progress.end()
 

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics.pairwise import euclidean_distances
 
 from ._base import check_number
 from ._block_problem import BlockProblem
@@ -25,7 +24,7 @@ class FuzzyCMeans(FullBatchEstimator):
     ----------
     n_clusters : int, default=8
     fuzzifier : float, default=2.0
-        The exponent m > 1; towards 1 it is hard k-means.
+        The exponent m > 1; towards 1 it is hard k-means. At most ``1 + 800 / log2(n_clusters)``.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
     max_iter : int, default=300
@@ -100,6 +99,13 @@ class FuzzyCMeans(FullBatchEstimator):
         check_number("fuzzifier", self.fuzzifier, positive=True)
         if self.fuzzifier <= 1:
             raise ValueError(f"fuzzifier must be a finite number > 1, got {self.fuzzifier!r}")
+        # The kernels' limit, beyond which u^m of equal memberships leaves the range of a double.
+        most = 1 + 800 / np.log2(max(self.n_clusters, 2))
+        if self.fuzzifier > most:
+            raise ValueError(
+                f"fuzzifier must be at most {most:.6g} with n_clusters={self.n_clusters}, got "
+                f"{self.fuzzifier!r}"
+            )
 
     def _alpha(self, problem: Problem | BlockProblem) -> float:
         return 1.0
@@ -116,13 +122,15 @@ class FuzzyCMeans(FullBatchEstimator):
         u : ndarray of shape (N, K), dtype of X
             A sample on a centroid belongs to it alone.
         """
-        d2 = euclidean_distances(self._checked(X), self.cluster_centers_, squared=True)
+        return self._of_distances(X, self._memberships_of)
+
+    def _memberships_of(self, d2: NDArray[np.float64]) -> NDArray[np.float64]:
         nearest = d2.min(axis=1, keepdims=True)
         # Relative to the nearest, so that nothing overflows; 0 / 0 is a sample on a centroid.
         with np.errstate(divide="ignore", invalid="ignore"):
             u = (nearest / d2) ** (1 / (self.fuzzifier - 1))
-        u = np.where(d2 == nearest, 1, u).astype(d2.dtype)
-        return cast(NDArray[Any], u / u.sum(axis=1, keepdims=True))
+        u = np.where(d2 == nearest, 1, u)
+        return cast(NDArray[np.float64], u / u.sum(axis=1, keepdims=True))
 
     def weights(self, X: ArrayLike) -> NDArray[Any]:
         """Weights of the update, ``u^m``.
@@ -135,4 +143,4 @@ class FuzzyCMeans(FullBatchEstimator):
         -------
         w : ndarray of shape (N, K), dtype of X
         """
-        return self.membership(X) ** self.fuzzifier
+        return self._of_distances(X, lambda d2: self._memberships_of(d2) ** self.fuzzifier)

@@ -25,6 +25,9 @@ class HardKMeans(FullBatchEstimator):
     n_clusters : int, default=8
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
+        As of :class:`EKMeans`, but that every restart runs to its end: how far the objective of
+        hard k-means will still fall cannot be told from its last falls, and to give up by them
+        would lose the best restart now and then.
     max_iter : int, default=300
     tol : float, default=1e-4
     random_state : int, RandomState instance or None, default=None
@@ -102,7 +105,9 @@ class HardKMeans(FullBatchEstimator):
         """
         X = self._checked(X)
         nearest, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
-        return np.eye(self.n_clusters, dtype=X.dtype)[nearest]
+        p = np.zeros((len(X), len(self.cluster_centers_)), X.dtype)
+        p[np.arange(len(X)), nearest] = 1
+        return p
 
     def weights(self, X: ArrayLike) -> NDArray[Any]:
         """Weights of the update, which are the memberships.

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._backends.cpu import CpuBackend
+from ._columns import check_unmasked
 from ._solver import OBJECTIVE_RESOLUTION, Backend, solve
 
 Float64 = NDArray[np.float64]
@@ -32,11 +33,33 @@ def check_init(init: Any) -> None:
     if isinstance(init, str):
         if init not in INITS:
             raise ValueError(f"init must be one of {INITS}, an array or a callable, got {init!r}")
-    elif not callable(init) and np.ndim(init) != 2:
-        raise ValueError(
-            f"init must be one of {INITS}, an array of shape (n_clusters, n_features) or a "
-            f"callable, got {init!r}"
-        )
+    elif not callable(init):
+        _numbers(init)
+
+
+def _numbers(init: Any) -> Float64:
+    """A matrix from whatever holds one, in float64 and in the order of C."""
+    allowed = (
+        f"init must be one of {INITS}, an array of real numbers of shape (n_clusters, n_features) "
+        "or a callable that returns one"
+    )
+    check_unmasked(init, "init")
+    try:
+        given = np.asarray(init)
+        # Objects may be numbers; complex ones and dates would lose what makes them so.
+        matrix = np.array(given, np.float64, order="C") if given.dtype.kind in "biufO" else None
+    except (TypeError, ValueError, OverflowError):
+        matrix = None
+    if matrix is None:
+        raise TypeError(f"{allowed}, got {_shown(init)}")
+    if matrix.ndim != 2:
+        raise ValueError(f"{allowed}, got shape {matrix.shape}: {_shown(init)}")
+    return matrix
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(f"{type(value).__name__} {value!r}".split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def resolve_n_init(n_init: int | str, init: Any) -> int:
@@ -109,7 +132,7 @@ def _seeds(
             seeds,
             1.0,
             tol=0.0,
-            radius=1.0,
+            radius=0.0,
             resolution=resolution,
             max_iter=LLOYD_PASSES,
             window=0,
@@ -157,8 +180,7 @@ def _random(
 def _given(
     X: NDArray[Any], n_clusters: int, init: Any, random_state: np.random.RandomState
 ) -> Float64:
-    start = init(X, n_clusters, random_state) if callable(init) else init
-    start = np.array(start, dtype=np.float64)
+    start = _numbers(init(X, n_clusters, random_state) if callable(init) else init)
     if start.shape != (n_clusters, X.shape[1]):
         raise ValueError(
             f"init must have shape (n_clusters, n_features) = ({n_clusters}, {X.shape[1]}), "

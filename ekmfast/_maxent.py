@@ -27,6 +27,7 @@ class MaximumEntropyKMeans(FullBatchEstimator):
     n_clusters : int, default=8
     alpha : 'dvariance' or float, default='dvariance'
         Sharpness of the memberships, > 0; the rule is that of :class:`EKMeans`.
+        ``GridSearchCV`` cannot choose it, as ``score`` falls with alpha whatever the clusters.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'

@@ -32,10 +32,17 @@ from sklearn.utils import check_random_state
 from . import kernels
 from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
-from ._base import CentroidEstimator, check_integer, check_number, merge_coincident
+from ._base import (
+    CentroidEstimator,
+    check_integer,
+    check_number,
+    check_seed,
+    count_distinct,
+    merge_coincident,
+)
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._problem import bounds_of
+from ._problem import bounds_of, check_dispersion
 from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
 from ._threads import check_n_threads
 
@@ -154,7 +161,8 @@ class MiniBatchEKMeans(CentroidEstimator):
     n_clusters : int, default=8
     alpha : 'dvariance' or float, default='dvariance'
         Sharpness of the memberships, > 0, as in `EKMeans`. In ``partial_fit`` ``'dvariance'`` is
-        that of all rows so far, so ``alpha_`` settles as data come.
+        that of all rows so far, so ``alpha_`` settles as data come. ``GridSearchCV`` cannot choose
+        it, as ``score`` rises with alpha whatever the clusters: see `alpha_path`.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     init : str, array of shape (K, D) or callable, default='auto'
@@ -273,6 +281,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         check_alpha_parameter(self.alpha, ("dvariance",))
         check_number("scale", self.scale, positive=True)
         check_init(self.init)
+        check_seed(self.random_state)
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)
         check_integer("batch_size", self.batch_size, 1)
@@ -345,11 +354,10 @@ class MiniBatchEKMeans(CentroidEstimator):
     def _epochs(self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend) -> Run:
         """Batch after batch while that gains, then the solver over all rows."""
         dispersion = backend.dispersion()
-        if not np.isfinite(dispersion):
-            raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
+        check_dispersion(dispersion, X, weight)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         radius = float(np.sqrt(2 * dispersion))
-        threshold = self.tol * np.sqrt(self.n_clusters) * radius
+        threshold = float(self.tol) * float(np.sqrt(self.n_clusters) * radius)
         random_state = check_random_state(self.random_state)
         alphas = np.array([alpha])
 
@@ -532,7 +540,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.cluster_centers_ = centroids.astype(X.dtype)
         self.objective_ = float(sums.objective[0])
         self._merged_ = merge_coincident(centroids, alpha)
-        self.n_clusters_effective_ = len(np.unique(self._merged_))
+        self.n_clusters_effective_ = count_distinct(self._merged_)
         labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
         self.labels_ = self._merged_[labels].astype(np.int32)
         return self

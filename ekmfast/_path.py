@@ -8,17 +8,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import adjusted_rand_score
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_array
+from sklearn.utils.validation import check_array
 
 from . import kernels
 from ._alpha import MULTIPLES, SAMPLE_ROWS, classification_likelihood, resolve_alpha
-from ._base import check_integer, check_number, merge_coincident
+from ._base import (
+    check_integer,
+    check_number,
+    check_seed,
+    check_weight,
+    count_distinct,
+    merge_coincident,
+)
 from ._callbacks import Progress
+from ._columns import check_kind
 from ._evidence import evidence_features
 from ._init import check_init, initial_centroids, resolve_n_init
 from ._problem import Problem
+from ._rand import adjusted_rand
 from ._solver import Run
 from ._threads import check_n_threads
 from .blocks import Blocks
@@ -143,12 +150,9 @@ def alpha_path(
     check_number("tol", tol, positive=False)
     if isinstance(X, Blocks):
         raise TypeError("X must be an array here: a sample of the rows; go through the blocks")
+    check_kind(X)
     data: NDArray[Any] = check_array(X, dtype=[np.float64, np.float32], order="C", input_name="X")
-    weight = (
-        None
-        if sample_weight is None
-        else _check_sample_weight(sample_weight, data, dtype=data.dtype, ensure_non_negative=True)
-    )
+    weight = check_weight(sample_weight, data)
     if len(data) < n_clusters:
         raise ValueError(f"n_samples={len(data)} should be >= n_clusters={n_clusters}")
     threads = check_n_threads(n_threads)
@@ -167,7 +171,7 @@ def alpha_path(
         init,
         resolve_n_init(n_init, init),
         weight,
-        check_random_state(random_state),
+        check_seed(random_state),
         threads,
     )
     return explore(problem, starts, _check_alphas(alphas, dvariance), dvariance)
@@ -210,9 +214,9 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         merged = merge_coincident(run.centroids, run.alpha)
         nearest, _ = kernels.assign(X, run.centroids, n_threads=problem.n_threads)
         labels[a] = merged[nearest]
-        effective[a] = len(np.unique(merged))
+        effective[a] = count_distinct(merged)
         likelihood[a] = classification_likelihood(evidence, labels[a][sample], sampled_weight)
-    alike = [adjusted_rand_score(a, b) for a, b in pairwise(labels)]
+    alike = [adjusted_rand(a, b) for a, b in pairwise(labels)]
     left, right = np.array([np.nan, *alike]), np.array([*alike, np.nan])
     return AlphaPath(
         alphas=alphas,

@@ -31,9 +31,9 @@ from sklearn.utils import check_array, check_random_state
 from . import kernels
 from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
-from ._base import CentroidEstimator, check_integer, check_number
+from ._base import CentroidEstimator, check_integer, check_number, check_seed
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._problem import bounds_of
+from ._problem import bounds_of, check_dispersion
 from ._solver import OBJECTIVE_RESOLUTION, solve
 from ._threads import check_n_threads
 
@@ -141,7 +141,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     n_clusters : int, default=8
         At least the number of classes in ``y``.
     alpha : 'dvariance' or float, default='dvariance'
-        Sharpness of the memberships, > 0, as in `EKMeans`.
+        Sharpness of the memberships, > 0, as in `EKMeans`. ``GridSearchCV`` cannot choose it by
+        ``score``, which rises with alpha whatever the clusters: see `alpha_path`.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     theta : 'auto' or float, default='auto'
@@ -256,6 +257,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         elif self.theta != "auto":
             raise ValueError(f"theta must be 'auto' or a number >= 0, got {self.theta!r}")
         check_init(self.init)
+        check_seed(self.random_state)
         if self.n_init != "auto":
             check_integer("n_init", self.n_init, 1)
         check_integer("max_iter", self.max_iter, 1)
@@ -319,8 +321,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         every = CpuBackend(X, weight, n_threads)
         dispersion = every.dispersion()
-        if not np.isfinite(dispersion):
-            raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
+        check_dispersion(dispersion, X, weight)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         told = supervise(X, weight, known)
         backend: CpuBackend | SupervisedBackend = every

@@ -311,7 +311,7 @@ def _fill(file: Any, buffer: memoryview, where: str) -> None:
         done += count
 
 
-def from_memmap(X: np.memmap[Any, Any]) -> Blocks | None:
+def from_memmap(X: np.memmap[Any, Any], sample_weight: ArrayLike | None = None) -> Blocks | None:
     """The file under a memory map, or None where its bytes are not simply those of X."""
     if X.mode == "c" or X.filename is None or X.ndim != 2 or not X.flags.c_contiguous:
         return None
@@ -325,7 +325,7 @@ def from_memmap(X: np.memmap[Any, Any]) -> Blocks | None:
         return None
     if X.mode != "r":
         X.flush()
-    return _of_file(Path(str(X.filename)), X.shape, X.dtype, start + into)
+    return _of_file(Path(str(X.filename)), X.shape, X.dtype, start + into, sample_weight)
 
 
 def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None = None) -> Blocks:
@@ -435,12 +435,15 @@ def from_parquet(
     return Blocks(read, str(path), feature_names=names)
 
 
-def as_blocks(X: Any) -> Blocks | None:
-    """X where it is blocks, or a large memory map as such; None where it is another array."""
+def as_blocks(X: Any, sample_weight: ArrayLike | None = None) -> Blocks | None:
+    """X where it is blocks, or a large memory map as such; None where it is another array.
+
+    ``sample_weight`` is that of the rows of a memory map; blocks bring their own.
+    """
     if isinstance(X, Blocks):
         return X
     if isinstance(X, np.memmap) and X.nbytes >= LARGE_MEMMAP:
-        return from_memmap(X)
+        return from_memmap(X, sample_weight)
     return None
 
 

@@ -145,7 +145,9 @@ class EKMeans(LocalEKMeans):
         return self._lazily("weights", X, None, columns=True)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Minus the objective of the rows: higher is better.
+        """Minus the objective of the rows: higher is better, at one alpha and ``n_clusters``.
+
+        Not a score to choose these by, as for :class:`ekmfast.EKMeans`.
 
         Parameters
         ----------
@@ -160,14 +162,14 @@ class EKMeans(LocalEKMeans):
         if not is_dask(X):
             return super().score(X, y, sample_weight)
         model = self._for_tasks()
-        self._check_columns(X)
+        self._check_names(_column_names(X))
         return DaskSource(X, sample_weight, self._task_threads()).sum(model._score_block)
 
     def _lazily(self, method: str, X: Any, dtype: np.dtype[Any] | None, *, columns: bool) -> Any:
         if not is_dask(X):
             return getattr(super(), method)(X)
         model = self._for_tasks()
-        self._check_columns(X)
+        self._check_names(_column_names(X))
         array = _array(X)
         if array.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -201,11 +203,6 @@ class EKMeans(LocalEKMeans):
         for name in ("labels_", "feature_names_in_"):
             model.__dict__.pop(name, None)
         return model
-
-    def _check_columns(self, X: Any) -> None:
-        expected, names = getattr(self, "feature_names_in_", None), _column_names(X)
-        if expected is not None and names is not None and list(expected) != names:
-            raise ValueError(f"X has columns {names}, fit has seen {list(expected)}")
 
 
 class DaskSource:

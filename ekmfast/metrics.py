@@ -6,6 +6,7 @@ The adjusted Rand index and the normalised mutual information are scikit-learn's
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float
     Parameters
     ----------
     labels_true, labels_pred : array-like of shape (N,)
-        Classes and clusters: integers, strings or booleans. Their values need not agree.
+        Classes and clusters: integers, strings or booleans, also as columns of pandas, polars or
+        Arrow, such as categories. Their values need not agree.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float
     Raises
     ------
     TypeError
-        If labels are floats or objects.
+        If labels are floats, or objects that are not all integers, strings or booleans.
     ValueError
         If the two differ in length, are empty or have more than one dimension.
 
@@ -66,7 +68,8 @@ def class_recall(labels_true: ArrayLike, labels_pred: ArrayLike) -> NDArray[np.f
     Parameters
     ----------
     labels_true, labels_pred : array-like of shape (N,)
-        Classes and clusters: integers, strings or booleans. Their values need not agree.
+        Classes and clusters: integers, strings or booleans, also as columns of pandas, polars or
+        Arrow, such as categories. Their values need not agree.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def class_recall(labels_true: ArrayLike, labels_pred: ArrayLike) -> NDArray[np.f
     Raises
     ------
     TypeError
-        If labels are floats or objects.
+        If labels are floats, or objects that are not all integers, strings or booleans.
     ValueError
         If the two differ in length, are empty or have more than one dimension.
 
@@ -103,7 +106,8 @@ def cv_difference(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
     Parameters
     ----------
     labels_true, labels_pred : array-like of shape (N,)
-        Classes and clusters: integers, strings or booleans. Their values need not agree.
+        Classes and clusters: integers, strings or booleans, also as columns of pandas, polars or
+        Arrow, such as categories. Their values need not agree.
 
     Returns
     -------
@@ -112,7 +116,7 @@ def cv_difference(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
     Raises
     ------
     TypeError
-        If labels are floats or objects.
+        If labels are floats, or objects that are not all integers, strings or booleans.
     ValueError
         If the two differ in length, are empty or have more than one dimension.
 
@@ -180,7 +184,8 @@ def imbalance_ratio(labels: ArrayLike) -> float:
     Parameters
     ----------
     labels : array-like of shape (N,)
-        Classes or clusters: integers, strings or booleans.
+        Classes or clusters: integers, strings or booleans, also as columns of pandas, polars or
+        Arrow, such as categories.
 
     Returns
     -------
@@ -190,7 +195,7 @@ def imbalance_ratio(labels: ArrayLike) -> float:
     Raises
     ------
     TypeError
-        If labels are floats or objects.
+        If labels are floats, or objects that are not all integers, strings or booleans.
     ValueError
         If labels are empty or have more than one dimension.
 
@@ -237,7 +242,32 @@ def _checked(labels: ArrayLike, name: str) -> NDArray[Any]:
         raise ValueError(f"{name} has shape {array.shape}: must be one-dimensional")
     if array.size == 0:
         raise ValueError(f"{name} is empty")
+    if np.ma.is_masked(labels):
+        raise ValueError(f"{name} has masked entries: drop them")
+    if array.dtype.kind in "OT":
+        array = _unwrapped(array, name)
     # Floats are refused because NaN would be a cluster of its own and 0.9999 another one than 1.
     if array.dtype.kind not in "iubUS":
         raise TypeError(f"{name} has dtype {array.dtype}: must be integers, strings or booleans")
     return array
+
+
+def _unwrapped(array: NDArray[Any], name: str) -> NDArray[Any]:
+    """Labels as NumPy's own: columns of text and categories come as objects."""
+    kinds = [_kind(label) for label in array]
+    for row, kind in enumerate(kinds):
+        if kind is None or kind != kinds[0]:
+            raise TypeError(
+                f"{name} has the value {array[row]!r} in row {row}: must be integers, strings or "
+                "booleans, all of one kind and none missing"
+            )
+    plain = np.array(array.tolist())
+    if plain.dtype.kind not in "iubUS":
+        raise TypeError(f"{name} has integers beyond 64 bits")
+    return plain
+
+
+def _kind(label: Any) -> type | None:
+    if isinstance(label, (bool, np.bool_)):  # Python's are integers too
+        return bool
+    return next((kind for kind in (Integral, str, bytes) if isinstance(label, kind)), None)

@@ -293,3 +293,28 @@ def test_show_config(capsys):
     assert ekmfast.__version__ in capsys.readouterr().out
     with pytest.raises(ValueError, match="mode must be"):
         ekmfast.show_config("xml")  # type: ignore[call-overload]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("cls", "edge"),
+    [
+        (EKMeans, max),
+        (ekmfast.MiniBatchEKMeans, max),
+        (ekmfast.SemiSupervisedEKMeans, max),
+        (ekmfast.MaximumEntropyKMeans, min),
+    ],
+)
+def test_a_search_by_score_ends_at_an_edge_and_the_documentation_says_so(cls, edge):
+    X, y = set_a()
+    rows = np.random.default_rng(0).permutation(len(X))[:1000]
+    X, y = X[rows], y[rows]
+    grid = {"alpha": [0.5, 1.0, 2.0, 50.0]}
+    model = cls(3, random_state=0, n_init=4)
+    if cls is EKMeans:  # what the documentation says to do where labels are known
+        known = GridSearchCV(model, grid, cv=2, scoring="adjusted_rand_score").fit(X, y)
+        assert known.best_params_["alpha"] < 50
+        assert adjusted_rand_score(y, known.predict(X)) > 0.95
+    assert GridSearchCV(model, grid, cv=2).fit(X).best_params_["alpha"] == edge(grid["alpha"])
+    assert "GridSearchCV" in cls.__doc__.split("scale :")[0]
+    assert "GridSearchCV" in cls.score.__doc__

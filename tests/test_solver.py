@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
+
 import numpy as np
 import pytest
 from data import set_a, set_c, set_d
+from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
 
-from ekmfast import EKMeans, ekm_step
+from ekmfast import (
+    EKMeans,
+    FuzzyCMeans,
+    HardKMeans,
+    MaximumEntropyKMeans,
+    MiniBatchEKMeans,
+    SemiSupervisedEKMeans,
+    _base,
+    ekm_step,
+)
 from ekmfast._problem import Problem
-from ekmfast._solver import WINDOW, solve
+from ekmfast._rand import adjusted_rand
+from ekmfast._solver import WINDOW, Run, solve
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):
@@ -171,3 +187,123 @@ def test_a_report_can_stop_the_iteration():
     )
     assert len(seen) == run.n_iter == 3
     assert not run.converged
+
+
+@pytest.mark.parametrize("entries", [1 << 19, 5])
+@pytest.mark.parametrize("alpha", [1.1e-4, 1.1e-2, 1.1, np.inf])
+def test_coincident_centroids_are_merged_as_a_full_matrix_says(monkeypatch, alpha, entries):
+    monkeypatch.setattr(_base, "MERGE_ENTRIES", entries)
+    rng = np.random.default_rng(0)
+    for i in range(50):
+        k, d = int(rng.integers(1, 30)), int(rng.integers(1, 5))
+        centroids = rng.normal(size=(k, d)) * 10 ** rng.uniform(-2, 3)
+        if i % 2:
+            centroids = np.round(centroids[rng.integers(0, k, k)])
+        d2 = ((centroids[:, None] - centroids) ** 2).sum(axis=2)
+        group = connected_components(0.5 * d2 <= _base.COINCIDENT / alpha, directed=False)[1]
+        first = [int(np.flatnonzero(group == g)[0]) for g in group]
+        merged = _base.merge_coincident(centroids, alpha)
+        assert merged.tolist() == first
+        assert _base.count_distinct(merged) == len(set(first))
+
+
+@pytest.mark.parametrize("apart", [0.0, 1.0])
+def test_merging_many_centroids_takes_memory_in_proportion_to_them(apart):
+    centroids = apart * np.arange(40_000.0)[:, None] * [1.0, 0.0]
+    tracemalloc.start()
+    merged = _base.merge_coincident(centroids, np.inf)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert _base.count_distinct(merged) == (40_000 if apart else 1)
+    assert peak < 100e6
+
+
+def test_the_adjusted_rand_index_is_scikit_learns_bit_by_bit():
+    rng = np.random.default_rng(0)
+    for n, k in ((1, 1), (2, 2), (50, 1), (50, 3), (1000, 7), (1000, 900)):
+        for _ in range(10):
+            a, b = rng.integers(0, k, (2, n)).astype(np.int32)
+            assert adjusted_rand(a, b) == adjusted_rand_score(a, b)
+            assert adjusted_rand(a, k - 1 - a) == 1.0
+
+
+@pytest.mark.parametrize("cls", [EKMeans, HardKMeans, MiniBatchEKMeans, SemiSupervisedEKMeans])
+def test_no_fit_enters_the_unique_that_aborts_at_the_interpreters_exit(monkeypatch, cls):
+    where = pytest.importorskip("numpy.lib._arraysetops_impl")
+    if not hasattr(where, "_unique_hash"):
+        pytest.skip("this NumPy has no unique by hashing, which is what aborts")
+
+    def entered(*args, **kwargs):
+        raise AssertionError("a fit called numpy.unique")
+
+    monkeypatch.setattr(where, "_unique_hash", entered)
+    X = set_a()[0][::10]
+    cls(3, random_state=0).fit(X).predict(X)
+
+
+THREE_POINTS = [
+    np.repeat([[0.0], [1.0], [5.0]], 5, axis=0),
+    np.repeat([[0.3, 0.1], [-1.2, 0.7], [0.9, -2.1]], 5, axis=0),
+    set_a()[0][::20],
+]
+
+
+@pytest.mark.filterwarnings("ignore:only .* centroids are distinct")
+@pytest.mark.parametrize("X", THREE_POINTS, ids=["1 feature", "2 features", "set A"])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        EKMeans,
+        FuzzyCMeans,
+        HardKMeans,
+        MaximumEntropyKMeans,
+        MiniBatchEKMeans,
+        SemiSupervisedEKMeans,
+    ],
+)
+def test_a_fit_ends_where_its_steps_are_rounding(X, cls):
+    model = cls(5, tol=0, max_iter=100_000, random_state=0).fit(X)
+    assert model.converged_
+    assert model.n_iter_ < 500
+    near = cls(5, tol=1e-9, max_iter=100_000, random_state=0).fit(X)
+    assert model.objective_ <= near.objective_ + 1e-12 * abs(near.objective_)
+
+
+@pytest.mark.parametrize(("offset", "tol"), [(0.0, 0.0), (1e6, 0.0), (0.0, 1e-14)])
+def test_float32_that_cannot_reach_its_tolerance_ends_too(offset, tol):
+    X = (load_wine(return_X_y=True)[0][:, :5] + offset).astype(np.float32)
+    model = FuzzyCMeans(3, tol=tol, max_iter=100_000, n_init=3, random_state=0).fit(X)
+    assert model.converged_
+    assert model.n_iter_ < 2000
+
+
+def a_run(**fields):
+    run = Run(np.zeros((2, 1)), 1.0, objective=1.0)
+    for name, value in {"n_iter": 63, "done": True, **fields}.items():
+        setattr(run, name, value)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "said", "unsaid"),
+    [
+        (a_run(n_iter=300), r"\(max_iter=300\): raise max_iter or tol", "rounding"),
+        (a_run(n_halvings=99), "no longer lowers the objective .* float64: raise tol", "max_iter"),
+        (a_run(held=True), "as far from the data as is let: lower n_clusters", "max_iter"),
+        (a_run(), "would not be finite", "max_iter"),
+        (a_run(done=False), "a callback stopped it", "max_iter"),
+    ],
+)
+@pytest.mark.parametrize("cls", [EKMeans, FuzzyCMeans, HardKMeans])
+def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
+    model = cls(2)
+    model._keep(run, np.dtype(np.float64), 1.0)
+    with pytest.warns(ConvergenceWarning) as caught:
+        model._complain()
+    stopped = next(str(w.message) for w in caught if "stopped" in str(w.message))
+    assert re.search(
+        rf"{cls.__name__} stopped after \d+ passes without converging.*{said}", stopped
+    )
+    assert unsaid not in stopped
+    for warning in caught:
+        assert ("alpha" in str(warning.message)) <= (cls is EKMeans)

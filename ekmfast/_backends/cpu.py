@@ -167,7 +167,8 @@ class CpuBackend:
         one = np.ones(1)
         start = self._reference if self._reference is not None else np.zeros(self.X.shape[1])
         first = self.statistics(start[None, None, :].copy(), one)
-        mean = first.ratio(start[None, None, :])
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
+            mean = first.ratio(start[None, None, :])
         second = self.statistics(mean, one)
         return float(second.objective[0] / first.sum_w[0, 0])
 

@@ -1,0 +1,31 @@
+"""Memory maps of large files, which are read in blocks, as arrays are: with their weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ekmfast import EKMeans, blocks
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_a_large_memory_map_takes_sample_weight(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(blocks, "LARGE_MEMMAP", 1000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4000)
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(500, 3)), rng.normal(8, 1, size=(40, 3))])
+    weight = rng.integers(0, 3, len(X)).astype(np.float64)
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    start = X[[0, -1]]
+    model = EKMeans(2, alpha=0.5, init=start).fit(mapped, sample_weight=weight)
+    plain = EKMeans(2, alpha=0.5, init=start).fit(X, sample_weight=weight)
+    np.testing.assert_allclose(model.cluster_centers_, plain.cluster_centers_, rtol=1e-9)
+    scored = model.score(mapped, sample_weight=weight)
+    assert scored == pytest.approx(plain.score(X, sample_weight=weight), rel=1e-9)
+    view = EKMeans(2, alpha=0.5, init=start).fit(mapped[40:], sample_weight=weight[40:])
+    cut = EKMeans(2, alpha=0.5, init=start).fit(X[40:], sample_weight=weight[40:])
+    np.testing.assert_allclose(view.cluster_centers_, cut.cluster_centers_, rtol=1e-9)
+    for wrong, match in ((weight[:-1], "sample_weight"), (np.zeros(len(X)), "sample.weight")):
+        with pytest.raises(ValueError, match=f"(?i){match}"):
+            model.fit(mapped, sample_weight=wrong)
