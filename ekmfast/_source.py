@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -49,14 +50,16 @@ class LocalSource:
         return function(next(iter(self.blocks)), 0)
 
     def sum(self, function: Callable[[Block, int], S]) -> S:
-        return tree_sum(function(block, i) for i, block in enumerate(read_ahead(self.blocks)))
+        with closing(read_ahead(self.blocks)) as blocks:
+            return tree_sum(function(block, i) for i, block in enumerate(blocks))
 
     def map(self, function: Callable[[Block, int], R]) -> list[R]:
         """``function(block, index)`` of every block."""
-        return [function(block, i) for i, block in enumerate(read_ahead(self.blocks))]
+        with closing(read_ahead(self.blocks)) as blocks:
+            return [function(block, i) for i, block in enumerate(blocks)]
 
 
-def read_ahead(blocks: Blocks) -> Iterator[Block]:
+def read_ahead(blocks: Blocks) -> Generator[Block, None, None]:
     """Yield the blocks; a block's memory is used again once the one after it has been asked for."""
     return ahead(blocks.read(Spare().allocate))
 

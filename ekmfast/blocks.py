@@ -103,8 +103,12 @@ class Blocks:
         name: str,
         *,
         feature_names: Sequence[str] | None = None,
+        refilled: bool = False,
     ) -> None:
         self._read = read
+        # Blocks are read ahead, so an array that its maker fills again and again would change
+        # under the arithmetic: such are copied before the next is asked for.
+        self._refilled = refilled
         self.name = name
         self.feature_names = None if feature_names is None else list(feature_names)
         self._n_rows: int | None = None  # of a whole pass, once there was one
@@ -128,7 +132,7 @@ class Blocks:
                 continue
             kind = kind or Kind.of(block)
             kind.check(block)
-            yield block
+            yield _copied(block, allocate) if self._refilled else block
         if kind is None:
             raise ValueError(f"{self.name} has no rows")
         if self._n_rows not in (None, n_rows):
@@ -162,6 +166,13 @@ def checked(X: Any, weight: Any, name: str) -> Block:
     return Block(X, weight, name)
 
 
+def _copied(block: Block, allocate: Allocate) -> Block:
+    X = allocate(block.X.shape, block.X.dtype)
+    X[...] = block.X
+    s = block.sample_weight
+    return block._replace(X=X, sample_weight=None if s is None else s.copy())
+
+
 def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -> Blocks:
     """Blocks that a function makes anew for every pass.
 
@@ -169,7 +180,8 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
     ----------
     blocks : callable
         Called without arguments at the begin of each pass; returns an iterable of arrays (n, D),
-        or of tuples (array, sample_weight). It must yield the same each time.
+        or of tuples (array, sample_weight). It must yield the same each time. An array may be
+        refilled for the next block: each is copied before that is asked for.
     name : str, default=None
         For errors.
 
@@ -192,7 +204,7 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
     called = name or str(getattr(blocks, "__name__", "blocks"))
     last: list[Any] = [None]
 
-    def read(_: Allocate) -> Iterable[Any]:
+    def read(_: Allocate) -> Iterator[Any]:
         given = blocks()
         if given is last[0] and iter(given) is given:
             raise TypeError(
@@ -200,9 +212,9 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
                 "must return a new one for each pass"
             )
         last[0] = given
-        return given
+        yield from given  # and if it is a generator, close it with this one
 
-    return Blocks(read, called)
+    return Blocks(read, called, refilled=True)
 
 
 def from_arrays(

@@ -432,7 +432,74 @@ def test_errors_of_the_users_function_come_through_and_no_thread_stays():
 
     with pytest.raises(OSError, match="the tape is torn"):
         EKMeans(2).fit(blocks.from_factory(read))
-    assert not [t for t in threading.enumerate() if t.name == "ekmfast-reader"]
+    assert not readers()
+
+
+def readers():
+    return [t for t in threading.enumerate() if t.name == "ekmfast-reader"]
+
+
+@pytest.mark.parametrize("method", ["sum", "map"])
+def test_ctrl_c_leaves_no_reader_while_its_traceback_is_kept(method):
+    closed = []
+
+    def read():
+        try:
+            while True:
+                yield clusters(100)
+        finally:
+            closed.append(True)
+
+    def work(block, index):
+        if index == 2:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        getattr(LocalSource(blocks.from_factory(read), 1), method)(work)
+    assert not readers()
+    assert closed == [True]
+    assert kept.tb is not None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_ctrl_c_while_the_reader_starts_leaves_none(monkeypatch, begun):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        if begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        LocalSource(blocks.from_arrays([clusters(100)] * 9), 1).sum(lambda block, index: 1.0)
+    assert not readers()
+    assert kept.tb is not None
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])
+@pytest.mark.parametrize("n_buffers", [1, 2])
+def test_a_function_may_refill_its_buffers(dtype, n_buffers):
+    X = (10 * clusters(4000)).astype(dtype)
+    s = np.random.default_rng(0).random(4000)
+    buffers = [(np.empty((100, 3), dtype), np.empty(100)) for _ in range(n_buffers)]
+
+    def read():
+        for i in range(40):
+            rows, weight = buffers[i % n_buffers]
+            rows[:], weight[:] = X[100 * i :][:100], s[100 * i :][:100]
+            yield rows, weight
+
+    at = range(100, 4000, 100)
+    model = EKMeans(3, alpha="dvariance", init=10 * START, random_state=0)
+    expected = model.fit(
+        blocks.from_arrays(split(X, *at), split(s, *at))
+    ).cluster_centers_.tobytes()
+    data = blocks.from_factory(read)
+    assert model.fit(data).cluster_centers_.tobytes() == expected
+    # Blocks that are kept stay as they were.
+    np.testing.assert_array_equal(np.concatenate([block.X for block in list(data)]), X)
 
 
 def test_blocks_are_read_ahead_and_buffers_used_again(tmp_path):
