@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._backends.blockwise import BlockwiseBackend, Pass
 from ._checkpoint import Checkpoint, check_writable
 from ._init import initial_centroids
+from ._overflow import overflow_error
 from ._problem import Problem
 from ._solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
 from ._source import Source
@@ -77,7 +78,9 @@ class BlockProblem:
             raise ValueError(f"sample_weight must have a positive sum, got {self.total_weight}")
         self.dispersion = found.dispersion
         if not np.isfinite(self.dispersion):
-            raise ValueError(f"squared distances overflow {self.kind.dtype}: scale X down")
+            raise overflow_error(
+                found.low, found.high, self.kind.dtype, weighted=self.kind.weighted
+            )
         low, high = found.low.astype(np.float64), found.high.astype(np.float64)
         self.bounds = low - (high - low), high + (high - low)
         self.window = 0 if weighting == "hard" else WINDOW

@@ -93,7 +93,9 @@ class Survey:
         sums = self.about_reference
         offset = sums.sum_wx[0, 0] / self.total_weight
         about_c = float(sums.objective[0]) / self.total_weight
-        return max(about_c - 0.5 * float(offset @ offset), 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks
+            dispersion = about_c - 0.5 * float(offset @ offset)
+        return 0.0 if dispersion < 0 else dispersion
 
 
 def begin(block: Block, index: int) -> tuple[Kind, Float64]:

@@ -389,6 +389,16 @@ def test_bad_weights_are_refused(weight, message):
         EKMeans(2).fit(blocks.from_arrays([clusters(100)], [weight]))
 
 
+def test_an_overflow_is_blamed_on_what_overflows():
+    X = 1e5 * clusters(100)
+    for factor, weight, match in (
+        (1, 1e307, "scale sample_weight down"),
+        (1e200, 1.0, "squared distances overflow float64: scale X down"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            EKMeans(2).fit(blocks.from_arrays([factor * X], [np.full(100, weight)]))
+
+
 def test_what_blocks_cannot_be_or_do_is_said():
     X = clusters(100)
     data = blocks.from_arrays([X])
