@@ -23,7 +23,11 @@ class Source(Protocol):
     name: str
     n_threads: int  # of one call of a function
     n_rows: int | None  # where it is known before the first pass
-    feature_names: list[str] | None
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """Names of the columns, once a block was read."""
+        ...
 
     def first(self, function: Callable[[Block, int], R]) -> R:
         """``function(block, 0)`` of the first block."""
@@ -42,9 +46,12 @@ class LocalSource:
     def __init__(self, blocks: Blocks, n_threads: int) -> None:
         self.blocks = blocks
         self.name = blocks.name
-        self.feature_names = blocks.feature_names
         self.n_threads = n_threads
         self.n_rows = None
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        return self.blocks.feature_names
 
     def first(self, function: Callable[[Block, int], R]) -> R:
         return function(next(iter(self.blocks)), 0)
