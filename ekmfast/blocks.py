@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ._frames import column_names, matrix, numbers
+
 __all__ = [
     "Block",
     "Blocks",
@@ -161,7 +163,7 @@ class Blocks:
 
 def checked(X: Any, weight: Any, name: str) -> Block:
     """One block as it should be; errors name it."""
-    X = _matrix(X, name)
+    X = matrix(X, name)
     if X.ndim != 2 or X.shape[1] == 0:
         raise ValueError(f"{name}: expected shape (rows, features), got {X.shape}")
     if X.dtype not in (np.float32, np.float64):
@@ -169,7 +171,7 @@ def checked(X: Any, weight: Any, name: str) -> Block:
     X = np.require(X, requirements=["C", "A"])  # what came over a network may be unaligned
     if weight is None:
         return Block(X, None, name)
-    weight = _numbers(weight)
+    weight = numbers(weight)
     if weight.shape != X.shape[:1]:
         raise ValueError(f"{name}: sample_weight has shape {weight.shape}, X {X.shape}")
     if weight.dtype.kind not in "biuf":
@@ -185,52 +187,6 @@ def checked(X: Any, weight: Any, name: str) -> Block:
             f"{name}: sample_weight must be finite and >= 0, got {weight[row]} in row {row}{beyond}"
         )
     return Block(X, cast, name)
-
-
-def _labels(X: Any) -> list[Any] | None:
-    """What the columns of a frame or an Arrow table are called; None for an array."""
-    labels = getattr(X, "column_names", None)
-    if labels is None:
-        labels = getattr(X, "columns", None)
-    return None if labels is None else list(labels)
-
-
-def column_names(X: Any) -> list[str] | None:
-    """Names of the columns, None where these are not strings."""
-    labels = _labels(X)
-    return labels if labels and all(isinstance(label, str) for label in labels) else None
-
-
-def _matrix(X: Any, name: str) -> NDArray[Any]:
-    """X as an array of numbers; errors name the column of a frame that holds something else."""
-    if np.ma.is_masked(X):
-        raise ValueError(f"{name}: holds masked values; leave their rows out")
-    labels = _labels(X)
-    if labels is not None:
-        # By the columns, for a date beside numbers becomes one in the array of some frames.
-        columns = [
-            X.iloc[:, j] if hasattr(X, "iloc") else X[label] for j, label in enumerate(labels)
-        ]
-        for label, column in zip(labels, columns, strict=True):
-            if _numbers(column[:0]).dtype.kind not in "biuf":
-                kind = getattr(column, "dtype", getattr(column, "type", "something else"))
-                raise TypeError(f"{name}: column {label!r} must hold numbers, it holds {kind}")
-    array = np.asarray(X)
-    if array.dtype.kind in "biuf":
-        return array
-    if not labels:
-        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
-    return np.column_stack([_numbers(column) for column in columns])
-
-
-def _numbers(values: Any) -> NDArray[Any]:
-    """A column as an array. What pandas' nullable numbers lack becomes NaN, refused as such."""
-    if np.ma.isMaskedArray(values):
-        return np.ma.filled(values.astype(np.float64), np.nan)
-    array = np.asarray(values)
-    if array.dtype.kind == "O" and getattr(getattr(values, "dtype", None), "kind", "O") in "biuf":
-        array = values.to_numpy(np.float64, na_value=np.nan)
-    return array
 
 
 def _copied(block: Block, allocate: Allocate) -> Block:
