@@ -417,6 +417,24 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
     return Blocks(read, name)
 
 
+def _parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder; none is left out without a word."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in PARQUET_SUFFIXES]
+    files = sorted(path for path in found if path.parent == folder and not path.is_dir())
+    below = sorted(path for path in found if path.parent != folder and not path.is_dir())
+    if below:
+        raise ValueError(
+            f"{folder}: {below[0]} and others in folders of it ({len(below):,} files) would be "
+            "left out: name one folder of files"
+        )
+    if not files:
+        raise ValueError(f"{folder}: holds no .parquet file")
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f"{file}: a link that leads nowhere")
+    return files
+
+
 def from_parquet(
     path: str | os.PathLike[str],
     *,
@@ -494,24 +512,6 @@ def from_parquet(
                     yield block, weight
 
     return Blocks(read, str(path), feature_names=names)
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a folder; none is left out without a word."""
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in PARQUET_SUFFIXES]
-    files = sorted(path for path in found if path.parent == folder and not path.is_dir())
-    below = sorted(path for path in found if path.parent != folder and not path.is_dir())
-    if below:
-        raise ValueError(
-            f"{folder}: {below[0]} and others in folders of it ({len(below):,} files) would be "
-            "left out: name one folder of files"
-        )
-    if not files:
-        raise ValueError(f"{folder}: holds no .parquet file")
-    for file in files:
-        if not file.exists():
-            raise FileNotFoundError(f"{file}: a link that leads nowhere")
-    return files
 
 
 def as_blocks(X: Any) -> Blocks | None:
