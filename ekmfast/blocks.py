@@ -100,7 +100,7 @@ class Blocks:
         What errors call it.
     feature_names : list of str or None
         Names of the columns, where they have any. Of blocks that a function makes, those of the
-        first, which is read for it unless there was a pass.
+        first, which is read for it unless there was a pass. May be set, as for a ``.npy`` file.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Blocks:
         # under the arithmetic: such are copied before the next is asked for.
         self._refilled = refilled
         self.name = name
-        self._feature_names = None if feature_names is None else list(feature_names)
+        self.feature_names = feature_names
         self._named = not refilled or feature_names is not None
         self._n_rows: int | None = None  # of a whole pass, once there was one
 
@@ -128,6 +128,10 @@ class Blocks:
         if not self._named:
             next(iter(self))
         return self._feature_names
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        self._feature_names, self._named = None if names is None else list(names), True
 
     def __iter__(self) -> Iterator[Block]:
         return self.read(np.empty)

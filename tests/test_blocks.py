@@ -437,6 +437,16 @@ def test_frames_bring_their_names(library, make):
         model.fit(data("abc", "bac"))
 
 
+def test_names_may_be_given_to_a_file_that_has_none(tmp_path):
+    np.save(tmp_path / "X.npy", clusters(100))
+    data = blocks.from_npy(tmp_path / "X.npy")
+    assert data.feature_names is None
+    data.feature_names = ("a", "b", "c")
+    model = EKMeans(2, init=START[:2]).fit(data)
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    assert blocks.from_factory(lambda: [clusters(100)]).feature_names is None
+
+
 @pytest.mark.parametrize("library", ["pandas", "nullable", "polars", "arrow"])
 @pytest.mark.parametrize("kind", ["text", "date"])
 def test_a_column_that_holds_no_numbers_is_named(library, kind):
