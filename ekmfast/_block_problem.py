@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from ._backends.blockwise import BlockwiseBackend, Pass
 from ._checkpoint import Checkpoint, check_writable
 from ._init import initial_centroids
-from ._overflow import overflow_error
 from ._problem import Problem
 from ._solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
 from ._source import Source
+from ._spread import check_spread
 from ._survey import Lottery, begin, far_rows, survey
 
 Float64 = NDArray[np.float64]
@@ -77,10 +77,8 @@ class BlockProblem:
         if not self.total_weight > 0:
             raise ValueError(f"sample_weight must have a positive sum, got {self.total_weight}")
         self.dispersion = found.dispersion
-        if not np.isfinite(self.dispersion):
-            raise overflow_error(
-                found.low, found.high, self.kind.dtype, weighted=self.kind.weighted
-            )
+        weighted, dtype = self.kind.weighted, self.kind.dtype
+        check_spread(self.dispersion, found.low, found.high, dtype, weighted=weighted)
         low, high = found.low.astype(np.float64), found.high.astype(np.float64)
         self.bounds = low - (high - low), high + (high - low)
         self.window = 0 if weighting == "hard" else WINDOW

@@ -146,6 +146,8 @@ def check_writable(path: Path) -> None:
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
         raise OSError(f"checkpoint={str(path)!r} is not a regular file")
+    if os.path.exists(target) and not os.access(target, os.W_OK):
+        raise PermissionError(f"checkpoint={str(path)!r} must not be written to")
     # The one certain way to know is to try: permissions say nothing of quotas or of who asks.
     trial = os.path.join(os.path.dirname(target), f".ekmfast-{secrets.token_hex(8)}.tmp")
     try:

@@ -35,9 +35,9 @@ from ._backends.cpu import CentredStatistics, CpuBackend
 from ._base import CentroidEstimator, check_integer, check_number, merge_coincident
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._overflow import overflow_error
-from ._problem import bounds_of
+from ._problem import bounds_of, check_dispersion
 from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
+from ._spread import check_spread
 from ._threads import check_n_threads
 
 Float64 = NDArray[np.float64]
@@ -355,8 +355,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     def _epochs(self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend) -> Run:
         """Batch after batch while that gains, then the solver over all rows."""
         dispersion = backend.dispersion()
-        if not np.isfinite(dispersion):
-            raise overflow_error(*backend.box(), X.dtype, weighted=weight is not None)
+        check_dispersion(dispersion, X, weight)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         radius = float(np.sqrt(2 * dispersion))
         threshold = self.tol * np.sqrt(self.n_clusters) * radius
@@ -514,9 +513,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         if not first:
             moments = _join(self._stream_, *moments)
         total, mean, scatter = moments
-        if not np.isfinite(scatter + total):
-            raise self._overflow(backend)
-        dispersion = 0.5 * scatter / total
+        dispersion = 0.5 * scatter / total if np.isfinite(total) else np.inf
+        self._check_spread(dispersion, backend)
         radius = float(np.sqrt(2 * dispersion))
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         alphas = np.array([alpha])
@@ -540,7 +538,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             packed = (1 - eta) * stream.packed + eta * _pack(sums, reference)
             centroids = stream.centroids + _step(packed, stream.centroids, reference, radius)
         if not np.isfinite(sums.objective[0]):
-            raise self._overflow(backend)
+            self._check_spread(np.inf, backend)
         centers = centroids.astype(X.dtype)
         labels, _ = kernels.assign(X, centers, n_threads=self.n_threads)
 
@@ -554,14 +552,14 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.labels_ = self._merged_[labels].astype(np.int32)
         return self
 
-    def _overflow(self, batch: CpuBackend) -> ValueError:
-        """The error for a batch that overflows, by itself or with the stream so far."""
+    def _check_spread(self, dispersion: float, batch: CpuBackend) -> None:
+        """Refuse a batch that overflows, by itself or with the stream so far, or underflows."""
         low, high = batch.box()
-        if hasattr(self, "_stream_"):
+        if hasattr(self, "_stream_") and not np.isfinite(dispersion):
             met = self._stream_.centroids
             low, high = np.minimum(low, met.min(axis=0)), np.maximum(high, met.max(axis=0))
         weighted = batch.sample_weight is not None
-        return overflow_error(low, high, batch.X.dtype, weighted=weighted)
+        check_spread(dispersion, low, high, batch.X.dtype, weighted=weighted)
 
 
 def _moments(X: NDArray[Any], weight: NDArray[Any] | None) -> tuple[float, Float64, float]:

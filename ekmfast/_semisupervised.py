@@ -33,8 +33,7 @@ from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
 from ._base import CentroidEstimator, check_integer, check_number
 from ._init import LLOYD_PASSES, check_init, initial_centroids, resolve_n_init
-from ._overflow import overflow_error
-from ._problem import bounds_of
+from ._problem import bounds_of, check_dispersion
 from ._solver import OBJECTIVE_RESOLUTION, solve
 from ._threads import check_n_threads
 
@@ -323,8 +322,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         every = CpuBackend(X, weight, n_threads)
         dispersion = every.dispersion()
-        if not np.isfinite(dispersion):
-            raise overflow_error(*every.box(), X.dtype, weighted=weight is not None)
+        check_dispersion(dispersion, X, weight)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         told = supervise(X, weight, known)
         backend: CpuBackend | SupervisedBackend = every

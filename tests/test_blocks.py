@@ -549,6 +549,27 @@ def test_a_weight_that_float32_cannot_hold_is_named():
         EKMeans(2).fit(blocks.from_arrays([X], [np.r_[1, 1, 1, 1e300, np.ones(96)]]))
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-25), (np.float64, 1e-170)])
+def test_units_in_which_squares_underflow_are_named(dtype, scale):
+    X = (scale * clusters(100)).astype(dtype)
+    s = np.ones(100)
+    for data in (blocks.from_arrays(split(X, 50)), blocks.from_arrays(split(X, 50), split(s, 50))):
+        with pytest.raises(ValueError, match=f"distances underflow {X.dtype}: scale X up"):
+            EKMeans(2).fit(data)
+
+
+@pytest.mark.filterwarnings("ignore:only 1 of 2:sklearn.exceptions.ConvergenceWarning")
+def test_equal_rows_in_blocks_do_not_underflow():
+    X, s = clusters(100), np.zeros(100)
+    s[7] = 1.0
+    for data in (
+        blocks.from_arrays([X * 0 + 3.0]),
+        blocks.from_arrays(split(X, 50), split(s, 50)),
+    ):
+        model = EKMeans(2, alpha="dvariance", random_state=0).fit(data)
+        assert model.objective_ == pytest.approx(0, abs=1e-12)
+
+
 def test_what_blocks_cannot_be_or_do_is_said():
     X = clusters(100)
     data = blocks.from_arrays([X])

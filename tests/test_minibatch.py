@@ -288,6 +288,15 @@ def test_equal_rows():
     np.testing.assert_array_equal(model.cluster_centers_, np.full((2, 3), 7.0))
 
 
+@pytest.mark.filterwarnings("ignore:only 1 of 2:sklearn.exceptions.ConvergenceWarning")
+def test_equal_rows_whose_centroids_are_rounded():
+    X = np.full((9, 3), 0.1) * [1, 3, 7]
+    model = MiniBatchEKMeans(2, random_state=0).partial_fit(X)
+    model._stream_.centroids[0] += 1e-17  # as by rounding
+    model.partial_fit(X)
+    np.testing.assert_allclose(model.cluster_centers_, X[:2], rtol=1e-15)
+
+
 def test_rows_of_weight_zero_do_not_count():
     X, y = set_a()
     start = X[one_of_each(y)]
@@ -424,3 +433,12 @@ def test_a_float32_batch_that_overflows_changes_nothing():
     with pytest.raises(ValueError, match="squared distances overflow float32: scale X down"):
         model.partial_fit(X * np.float32(1e30))
     assert pickle.dumps(model) == before
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-25), (np.float64, 1e-170)])
+def test_units_in_which_squares_underflow_are_named(dtype, scale):
+    X = (scale * set_a()[0]).astype(dtype)
+    for method in ("fit", "partial_fit"):
+        model = MiniBatchEKMeans(3, random_state=0, batch_size=500)
+        with pytest.raises(ValueError, match=f"distances underflow {X.dtype}: scale X up"):
+            getattr(model, method)(X)

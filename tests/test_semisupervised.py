@@ -455,6 +455,14 @@ def test_an_overflow_is_blamed_on_what_overflows():
         SemiSupervisedEKMeans(2).fit(1e200 * X, y, sample_weight=np.ones(50))
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-25), (np.float64, 1e-170)])
+def test_units_in_which_squares_underflow_are_named(dtype, scale):
+    X, y = set_a()
+    X = (scale * X).astype(dtype)
+    with pytest.raises(ValueError, match=f"distances underflow {X.dtype}: scale X up"):
+        SemiSupervisedEKMeans(3).fit(X, partly(y, 0.05, 0))
+
+
 @pytest.mark.parametrize(
     ("y", "error", "match"),
     [
