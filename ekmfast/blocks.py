@@ -141,8 +141,10 @@ class Blocks:
         kind: Kind | None = None
         n_rows = 0
         for index, given in enumerate(self._read(allocate)):
-            X, weight = given if isinstance(given, tuple) else (given, None)
             name = f"block {index} of {self.name} (from row {n_rows:,} on)"
+            if isinstance(given, tuple) and len(given) != 2:
+                raise ValueError(f"{name}: expected (array, sample_weight), got {len(given)} items")
+            X, weight = given if isinstance(given, tuple) else (given, None)
             block = checked(X, weight, name)
             n_rows += len(block.X)
             if not len(block.X):
@@ -233,6 +235,10 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
 
     def read(_: Allocate) -> Iterator[Any]:
         given = blocks()
+        if not (hasattr(given, "__iter__") or hasattr(given, "__getitem__")):
+            raise TypeError(
+                f"{called} must return an iterable of arrays, got {type(given).__name__}"
+            )
         if given is last[0] and iter(given) is given:
             raise TypeError(
                 f"{called} returned one and the same iterator twice, which can be read only once: "
@@ -260,6 +266,10 @@ def from_arrays(
     blocks : Blocks
         With ``feature_names`` where the arrays are frames.
     """
+    if not hasattr(arrays, "__len__") or getattr(arrays, "ndim", 3) != 3:
+        raise TypeError(
+            f"arrays must be a sequence of arrays, such as [X], got {type(arrays).__name__}"
+        )
     weights = [None] * len(arrays) if sample_weight is None else sample_weight
     if len(weights) != len(arrays):
         raise ValueError(f"sample_weight has {len(weights)} blocks, X {len(arrays)}")
@@ -401,7 +411,10 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
             import zarr
         except ImportError:
             raise ImportError('reading Zarr needs zarr: pip install "ekmfast[zarr]"') from None
-        array = zarr.open_array(name, mode="r")
+        try:
+            array = zarr.open_array(name, mode="r")
+        except ValueError as error:  # a group, or what is damaged
+            raise ValueError(f"{name}: not a Zarr array: {error}") from None
     if len(array.shape) != 2:
         raise ValueError(f"{name}: expected shape (rows, features), got {array.shape}")
     n_rows, n_features = array.shape

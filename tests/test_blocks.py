@@ -309,8 +309,12 @@ def test_zarr(tmp_path):
     assert model.cluster_centers_.dtype == np.float32
     with pytest.raises(ValueError, match=r"expected shape \(rows, features\), got \(5,\)"):
         blocks.from_zarr(zarr.create_array(tmp_path / "y.zarr", data=np.zeros(5)))
-    with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\)"):
-        blocks.from_zarr(array, sample_weight=np.ones(3))
+    for weight in (np.ones(3), [1.0] * 3):
+        with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\)"):
+            blocks.from_zarr(array, sample_weight=weight)
+    zarr.open_group(tmp_path / "group", mode="w")
+    with pytest.raises(ValueError, match="group: not a Zarr array"):
+        blocks.from_zarr(tmp_path / "group")
 
 
 def test_parquet(tmp_path):
@@ -509,6 +513,7 @@ def test_parquet_of_float32_columns_is_float32_and_a_null_is_refused(tmp_path):
         (np.zeros(3), ValueError, r"block 1 of .*: expected shape \(rows, features\), got \(3,\)"),
         (np.zeros((5, 3), "U1"), TypeError, "expected numbers"),
         ((np.zeros((5, 3)), np.ones(5)), ValueError, "it has sample_weight, the first block has"),
+        ((np.zeros((5, 3)),) * 3, ValueError, r"expected \(array, sample_weight\), got 3 items"),
     ],
 )
 def test_a_bad_block_is_named(bad, error, message):
@@ -579,6 +584,11 @@ def test_what_blocks_cannot_be_or_do_is_said():
         EKMeans(101).fit(data)
     with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
         EKMeans(2).fit(data, sample_weight=np.ones(100))
+    for arrays in (X, iter([X])):
+        with pytest.raises(TypeError, match="arrays must be a sequence of arrays, such as"):
+            blocks.from_arrays(arrays)
+    with pytest.raises(TypeError, match="rows must return an iterable of arrays, got NoneType"):
+        EKMeans(2).fit(blocks.from_factory(lambda: None, name="rows"))
     with pytest.raises(ValueError, match="sample_weight has 2 blocks, X 1"):
         blocks.from_arrays([X], [np.ones(50), np.ones(50)])
     with pytest.raises(ValueError, match="the list of arrays has no rows"):
