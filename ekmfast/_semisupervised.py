@@ -422,6 +422,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         )
 
     def _check_prior(self, prior: ArrayLike, n: int) -> csr_matrix:
+        if np.ma.is_masked(prior):  # the mask would be dropped
+            raise ValueError("prior must not hold masked values; 0 says that nothing is known")
         values = check_array(prior, dtype=np.float64, input_name="prior")
         if values.shape != (n, self.n_clusters):
             raise ValueError(

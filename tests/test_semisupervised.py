@@ -490,6 +490,7 @@ def test_bad_labels(y, error, match):
         ([[1, 0], [0, 0]], r"prior must have shape \(n_samples, n_clusters\) = \(3, 2\)"),
         ([[1, 0, 0], [0, 0, 0], [0, 0, 0]], r"got \(3, 3\)"),
         ([[np.nan, 0], [0, 0], [0, 0]], "prior contains NaN"),
+        (np.ma.array(np.eye(3, 2), mask=np.eye(3, 2) > 0), "prior must not hold masked values"),
     ],
 )
 def test_bad_prior(prior, match):
