@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -13,10 +13,12 @@ T = TypeVar("T")
 AHEAD = 1
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def ahead(items: Iterable[T]) -> Generator[T, None, None]:
     """Yield the items, made by a thread of their own; its errors are raised here.
 
-    The thread ends when the items do, when the caller leaves its loop, or by an error of either.
+    The thread ends, and with it ``items``, when the items do, by an error of either, and when the
+    caller leaves its loop and closes this generator: an error's traceback would keep an iteration
+    that is only left, and with it the thread, alive.
     """
     ready: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
     stop = threading.Event()
@@ -39,10 +41,14 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             put((end, None))
         except BaseException as error:
             put((end, error))
+        finally:
+            # What waits in its `yield` holds files and blocks.
+            if isinstance(items, Generator):
+                items.close()
 
     reader = threading.Thread(target=work, name="ekmfast-reader", daemon=True)
-    reader.start()
     try:
+        reader.start()  # here already Ctrl-C may come
         while True:
             item, error = ready.get()
             if error is not None:
@@ -52,4 +58,5 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item
     finally:
         stop.set()
-        reader.join(timeout=1)  # not for ever, should the making itself hang
+        if reader.is_alive():  # not where Ctrl-C was before its start
+            reader.join(timeout=1)  # not for ever, should the making itself hang

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._backends.blockwise import BlockwiseBackend, Pass
-from ._checkpoint import Checkpoint
+from ._checkpoint import Checkpoint, check_writable
 from ._init import initial_centroids
 from ._problem import Problem
 from ._solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
 from ._source import Source
+from ._spread import check_spread
 from ._survey import Lottery, begin, far_rows, survey
 
 Float64 = NDArray[np.float64]
@@ -55,6 +56,8 @@ class BlockProblem:
         self.report = report
         self.n_threads = n_threads  # of what is computed here, from the sample
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
+        if checkpoint is not None:
+            check_writable(checkpoint)
         self.kind, reference = source.first(begin)
         row_bytes = self.kind.n_features * self.kind.dtype.itemsize
         n_sample = min(n_sample, max(1, SAMPLE_BYTES // row_bytes))
@@ -66,14 +69,16 @@ class BlockProblem:
                 settings=self.settings,
                 n_sample=n_sample,
                 n_rows=source.n_rows,
+                checksum=checkpoint is not None,
             )
         )
         self.n_rows, self.total_weight = found.n_rows, found.total_weight
+        self._checksum = found.checksum
         if not self.total_weight > 0:
             raise ValueError(f"sample_weight must have a positive sum, got {self.total_weight}")
         self.dispersion = found.dispersion
-        if not np.isfinite(self.dispersion):
-            raise ValueError(f"squared distances overflow {self.kind.dtype}: scale X down")
+        weighted, dtype = self.kind.weighted, self.kind.dtype
+        check_spread(self.dispersion, found.low, found.high, dtype, weighted=weighted)
         low, high = found.low.astype(np.float64), found.high.astype(np.float64)
         self.bounds = low - (high - low), high + (high - low)
         self.window = 0 if weighting == "hard" else WINDOW
@@ -140,15 +145,10 @@ class BlockProblem:
             checkpoint = Checkpoint(
                 self.checkpoint,
                 self.checkpoint_every,
-                fit=[
-                    starts,
-                    np.asarray(alpha, np.float64),
-                    np.array([self.tol, self.n_rows, self.total_weight, self.dispersion]),
-                    *self.bounds,
-                ],
+                fit=self._identity(starts, alpha),
                 report=report,
             )
-            runs, report = checkpoint.read(), checkpoint
+            runs, report = checkpoint.read(self.max_iter), checkpoint
         return solve(
             self.backend,
             starts,
@@ -163,3 +163,25 @@ class BlockProblem:
             window=self.window,
             runs=runs,
         )
+
+    def _identity(self, starts: Float64, alpha: ArrayLike) -> dict[str, str | float | Float64]:
+        """All that shapes the result of `solve`, as errors call it.
+
+        Not ``max_iter``, which says only how far to go: a fit that it has stopped may go on.
+        """
+        alphas = np.unique(np.asarray(alpha, np.float64))
+        shape: dict[str, str | float | Float64] = {
+            "the estimator's weighting": self.settings.weighting,
+            "the dtype of X": self.kind.dtype.name,
+            "the number of rows": self.n_rows,
+            "the number of features": self.kind.n_features,
+            "the checksum of X and sample_weight, block by block": self._checksum,
+            "n_clusters": starts.shape[1],
+            "the number of starts (n_init)": starts.shape[0],
+            "alpha": float(alphas[0]) if len(alphas) == 1 else np.asarray(alpha, np.float64),
+            "tol": float(self.tol),
+            "the first centroids (init, random_state)": starts,
+        }
+        if self.settings.weighting == "fuzzy":
+            shape["fuzzifier"] = float(self.settings.fuzzifier)
+        return shape

@@ -1,16 +1,21 @@
 """Where a long fit is, kept in a file, so that one that was killed goes on from there.
 
 The file is a NumPy archive of arrays, without pickle. It is written beside its place and put there
-whole, so at any moment it is a whole one: the last or the one before.
+whole, so at any moment it is a whole one: the last or the one before. A digest of all that it holds
+tells a damaged file, and everything that shapes a fit's result is in it, by name: a file of another
+fit is refused, and the refusal says what differs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import secrets
 import zipfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,12 @@ from numpy.typing import NDArray
 from ._files import replace_file
 from ._solver import Run
 
-FORMAT = "ekmfast checkpoint 1"
+FORMAT = "ekmfast checkpoint 2"
+# Of ekmfast 0.1.0: it did not say which estimator had written it.
+OLD_FORMAT = "ekmfast checkpoint 1"
+ANEW = "remove the file to begin anew"
+# The array that holds the digest of the others.
+DIGEST = "digest"
 # What a run holds but for its arrays; all are numbers or booleans.
 PLAIN = (
     "alpha",
@@ -42,7 +52,8 @@ PLAIN = (
 class Checkpoint:
     """Writes the runs of one fit every so many passes, when called as the solver's ``report``.
 
-    ``fit`` are the arrays that make a fit what it is: a file of another fit is refused.
+    ``fit`` names what makes a fit what it is. Strings and numbers are kept as they are, of an array
+    the beginning of its digest.
     """
 
     def __init__(
@@ -50,18 +61,17 @@ class Checkpoint:
         path: Path,
         every: int,
         *,
-        fit: Sequence[NDArray[Any]],
+        fit: Mapping[str, str | float | NDArray[Any]],
         report: Callable[[list[Run]], bool] | None,
     ) -> None:
         self.path = path
         self.every = every
         self.report = report
         self.n_passes = 0
-        digest = hashlib.sha256()
-        for array in fit:
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        self.fit = digest.hexdigest()
+        self.fit = {
+            name: _digest({name: value}).hex()[:16] if isinstance(value, np.ndarray) else value
+            for name, value in fit.items()
+        }
 
     def __call__(self, runs: list[Run]) -> bool:
         self.n_passes += 1
@@ -85,32 +95,102 @@ class Checkpoint:
                 arrays[f"{i}.past"] = np.array(run.past)
         header = {"format": FORMAT, "fit": self.fit, "n_passes": self.n_passes, "runs": plain}
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        arrays[DIGEST] = np.frombuffer(_digest(arrays), np.uint8)
 
         def fill(file: Any) -> None:
             np.savez(file, allow_pickle=False, **arrays)
 
         replace_file(self.path, fill)
 
-    def read(self) -> list[Run] | None:
-        """The runs that the file holds; None where there is no file."""
+    def read(self, max_iter: int) -> list[Run] | None:
+        """The runs that the file holds, of ``max_iter`` passes at most; None where there is none.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, of another format or of another fit, or if it is further than
+            this fit may go.
+        """
         if not self.path.exists():
             return None
-        try:
-            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(arrays["header"].tobytes())
-            if header["format"] != FORMAT:
-                raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
-            runs = [_run(arrays, i, plain) for i, plain in enumerate(header["runs"])]
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"checkpoint {self.path} cannot be read: {error}") from error
-        if header["fit"] != self.fit:
+        with self.path.open("rb") as file:
+            try:
+                header, runs = _parse(file)
+            # What a damaged archive raises is legion: zlib's and zipfile's errors, OSError for a
+            # seek to nowhere, NotImplementedError for a compression that there is not.
+            except Exception as error:
+                raise ValueError(
+                    f"checkpoint {self.path} cannot be read: {type(error).__name__}: {error}; "
+                    f"{ANEW}"
+                ) from error
+        differences = [
+            f"{name} ({header['fit'].get(name)!r} there, {self.fit.get(name)!r} here)"
+            for name in dict.fromkeys([*self.fit, *header["fit"]])
+            if header["fit"].get(name) != self.fit.get(name)
+        ]
+        if differences:
             raise ValueError(
-                f"checkpoint {self.path} is of another fit: other data, parameters or random_state;"
-                " remove the file to begin anew"
+                f"checkpoint {self.path} is of another fit: it differs in {', '.join(differences)};"
+                f" {ANEW}"
+            )
+        n_iter = max(run.n_iter for run in runs)
+        if n_iter > max_iter:
+            raise ValueError(
+                f"checkpoint {self.path} is at pass {n_iter}, beyond max_iter={max_iter}: raise "
+                f"max_iter, or {ANEW}"
             )
         self.n_passes = header["n_passes"]
         return runs
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where no file can be written, before there is anything to write."""
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise OSError(f"checkpoint={str(path)!r} is not a regular file")
+    if os.path.exists(target) and not os.access(target, os.W_OK):
+        raise PermissionError(f"checkpoint={str(path)!r} must not be written to")
+    # The one certain way to know is to try: permissions say nothing of quotas or of who asks.
+    trial = os.path.join(os.path.dirname(target), f".ekmfast-{secrets.token_hex(8)}.tmp")
+    try:
+        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.remove(trial)
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(target)  # a name that is too long
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"checkpoint={str(path)!r}: no file can be written to its folder: {error.strerror}",
+        ) from None
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """SHA-256 of names, dtypes, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return digest.digest()
+
+
+def _parse(file: Any) -> tuple[dict[str, Any], list[Run]]:
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is not a whole NumPy archive")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays["header"].tobytes())
+    if header["format"] == OLD_FORMAT:
+        raise ValueError(
+            "it was written by ekmfast 0.1.0, which did not keep what tells an estimator's file "
+            "from another's"
+        )
+    if header["format"] != FORMAT:
+        raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
+    if arrays.pop(DIGEST).tobytes() != _digest(arrays):
+        raise ValueError("its contents are not those that were written")
+    return header, [_run(arrays, i, plain) for i, plain in enumerate(header["runs"])]
 
 
 def _run(arrays: dict[str, NDArray[Any]], i: int, plain: dict[str, Any]) -> Run:

@@ -44,6 +44,7 @@ from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
 from ._problem import bounds_of, check_dispersion
 from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
+from ._spread import check_spread
 from ._threads import check_n_threads
 
 Float64 = NDArray[np.float64]
@@ -53,6 +54,8 @@ INIT_BATCHES = 3
 LEAST_INIT_ROWS = 4096
 # Least number of runs of consecutive rows that a batch of many rows is made of.
 RUNS = 1024
+# Numbers of X that moments are computed from at a time, in float64.
+MOMENT_NUMBERS = 1 << 20
 # Batches give way to the solver when an epoch moves more than this share of the one before it.
 STALL = 0.5
 SHARED_PARAMETERS = (
@@ -139,6 +142,13 @@ class _Batches:
     def __getitem__(self, b: int) -> CpuBackend:
         weight = None if self.weight is None else self._rows(self.weight[:, None], b)[:, 0]
         return CpuBackend(self._rows(self.X, b), weight, self.n_threads)
+
+    def mass(self, b: int) -> float:
+        """The weight of a batch."""
+        if self.weight is None:
+            over = len(self.X) % self.length
+            return float(len(self.runs[b]) * self.length + (0 if b else over))
+        return float(self._rows(self.weight[:, None], b).sum(dtype=np.float64))
 
     def _rows(self, values: NDArray[Any], b: int) -> NDArray[Any]:
         whole = len(values) // self.length
@@ -370,7 +380,8 @@ class MiniBatchEKMeans(CentroidEstimator):
 
         batches = _Batches(X, weight, self.batch_size, backend.n_threads, random_state)
         # Until its first visit the sample stands in for a batch, by weight.
-        mass = np.array([_mass(batches[b]) for b in range(len(batches))]) / _mass(sample)
+        sampled = float(len(rows) if weight is None else weight[rows].sum(dtype=np.float64))
+        mass = np.array([batches.mass(b) for b in range(len(batches))]) / sampled
         kept = mass[:, None, None] * _pack(sums, reference)
         objectives = np.empty(len(batches))
         history: list[float] = []
@@ -416,11 +427,13 @@ class MiniBatchEKMeans(CentroidEstimator):
     ) -> NDArray[np.intp]:
         size = max(INIT_BATCHES * self.batch_size, LEAST_INIT_ROWS, 10 * self.n_clusters)
         rows = np.arange(n) if weight is None else np.flatnonzero(weight)
-        if len(rows) < self.n_clusters:
-            rows = np.arange(n)
-        if size < len(rows):
-            rows = np.sort(random_state.choice(rows, size, replace=False))
-        return rows
+        if len(rows) < self.n_clusters:  # all of these, and some that weigh nothing
+            others = np.setdiff1d(np.arange(n), rows)
+            size = min(size, n) - len(rows)
+            rows = np.concatenate([rows, random_state.choice(others, size, replace=False)])
+        elif size < len(rows):
+            rows = random_state.choice(rows, size, replace=False)
+        return np.sort(rows)
 
     def _best_start(
         self,
@@ -509,9 +522,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         if not first:
             moments = _join(self._stream_, *moments)
         total, mean, scatter = moments
-        if not np.isfinite(scatter):
-            raise ValueError(f"squared distances overflow {X.dtype}: scale X down")
-        dispersion = 0.5 * scatter / total
+        dispersion = 0.5 * scatter / total if np.isfinite(total) else np.inf
+        self._check_spread(dispersion, backend)
         radius = float(np.sqrt(2 * dispersion))
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         alphas = np.array([alpha])
@@ -525,41 +537,55 @@ class MiniBatchEKMeans(CentroidEstimator):
             dead = (sums.exponent[0] < 0)[:, None]
             step = _step(packed, centroids, reference, radius)
             centroids = np.where(dead, sums.ratio(centroids[None])[0], centroids + step)
-            self.n_steps_ = 1
+            n_steps = 1
         else:
             stream = self._stream_
             reference = stream.reference
             sums = backend.statistics(stream.centroids[None], alphas)
-            self.n_steps_ += 1
-            eta = self.n_steps_**-self.forgetting
+            n_steps = self.n_steps_ + 1
+            eta = n_steps**-self.forgetting
             packed = (1 - eta) * stream.packed + eta * _pack(sums, reference)
             centroids = stream.centroids + _step(packed, stream.centroids, reference, radius)
-        self._stream_ = _Stream(centroids, packed, reference, total, mean, scatter)
+        if not np.isfinite(sums.objective[0]):
+            self._check_spread(np.inf, backend)
+        centers = centroids.astype(X.dtype)
+        labels, _ = kernels.assign(X, centers, n_threads=self.n_threads)
 
+        self._stream_ = _Stream(centroids, packed, reference, total, mean, scatter)
+        self.n_steps_ = n_steps
         self.alpha_ = alpha
-        self.cluster_centers_ = centroids.astype(X.dtype)
+        self.cluster_centers_ = centers
         self.objective_ = float(sums.objective[0])
         self._merged_ = merge_coincident(centroids, alpha)
         self.n_clusters_effective_ = count_distinct(self._merged_)
-        labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
         self.labels_ = self._merged_[labels].astype(np.int32)
         return self
 
-
-def _mass(backend: CpuBackend) -> float:
-    if backend.sample_weight is None:
-        return float(len(backend.X))
-    return float(backend.sample_weight.sum(dtype=np.float64))
+    def _check_spread(self, dispersion: float, batch: CpuBackend) -> None:
+        """Refuse a batch that overflows, by itself or with the stream so far, or underflows."""
+        low, high = batch.box()
+        if hasattr(self, "_stream_") and not np.isfinite(dispersion):
+            met = self._stream_.centroids
+            low, high = np.minimum(low, met.min(axis=0)), np.maximum(high, met.max(axis=0))
+        weighted = batch.sample_weight is not None
+        check_spread(dispersion, low, high, batch.X.dtype, weighted=weighted)
 
 
 def _moments(X: NDArray[Any], weight: NDArray[Any] | None) -> tuple[float, Float64, float]:
-    """Total weight, mean and scatter of the rows, in float64."""
+    """Total weight, mean and scatter of the rows, in float64, some rows at a time."""
+    step = max(1, MOMENT_NUMBERS // X.shape[1])
+    parts = [slice(start, start + step) for start in range(0, len(X), step)]
+    mean, scatter = np.zeros(X.shape[1]), 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.average(X, axis=0, weights=weight).astype(np.float64)
-        squares = np.square(X - mean).sum(axis=1)
-        if weight is None:
-            return float(len(X)), mean, float(squares.sum())
-        return float(weight.sum(dtype=np.float64)), mean, float(squares @ weight)
+        total = float(len(X) if weight is None else weight.sum(dtype=np.float64))
+        for part in parts:
+            rows = X[part].astype(np.float64, copy=False)
+            mean += (rows if weight is None else rows * weight[part, None]).sum(axis=0)
+        mean /= total
+        for part in parts:
+            squares = np.square(X[part] - mean).sum(axis=1)
+            scatter += float(squares.sum() if weight is None else squares @ weight[part])
+    return total, mean, scatter
 
 
 def _join(

@@ -32,7 +32,7 @@ from . import kernels
 from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
 from ._base import CentroidEstimator, check_integer, check_number, check_seed
-from ._init import check_init, initial_centroids, resolve_n_init
+from ._init import LLOYD_PASSES, check_init, initial_centroids, resolve_n_init
 from ._problem import bounds_of, check_dispersion
 from ._solver import OBJECTIVE_RESOLUTION, solve
 from ._threads import check_n_threads
@@ -153,8 +153,9 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         of labels, whose sums are mostly noise, from outweighing the data.
     init : str, array of shape (K, D) or callable, default='auto'
         How to seed clusters without labels: ``'auto'`` (farthest-first once, then k-means++),
-        ``'k-means++'``, ``'farthest'`` or ``'random'``, given the seeds of the others. An array or
-        callable gives all K centroids. Without any label everything is as in `EKMeans`.
+        ``'k-means++'``, ``'farthest'``, ``'random'`` or ``'k-means'`` (the centroids of hard
+        k-means, from k-means++), given the seeds of the others, which stay where they are. An
+        array or callable gives all K centroids. Without any label everything is as in `EKMeans`.
     n_init : int or 'auto', default='auto'
         Restarts, as in `EKMeans`; they vary the clusters without labels, so with a label for each
         cluster there is one.
@@ -280,7 +281,9 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         X : array-like of shape (N, D)
             float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
         y : array-like of shape (N,), default=None
-            Cluster of each row, an integer in [0, n_clusters), or -1 where it is not known.
+            Cluster of each row, an integer in [0, n_clusters), or -1 where it is not known. A
+            column of pandas, polars or Arrow will do; a missing value is refused, as it may stand
+            for either.
         sample_weight : array-like of shape (N,), default=None
             Non-negative; 2 counts a row twice, and its label.
         prior : array-like of shape (N, K), default=None
@@ -381,9 +384,11 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         return labels
 
     def _check_labels(self, y: ArrayLike | None, n: int) -> csr_matrix:
-        labels = np.full(n, -1) if y is None else np.asarray(y)
+        labels = np.full(n, -1) if y is None else np.ma.asanyarray(y)
         if labels.shape != (n,):
             raise ValueError(f"y must have shape (n_samples,) = ({n},), got {labels.shape}")
+        if labels.dtype.kind == "O" or np.ma.is_masked(labels):
+            labels = np.array([self._label_of(label, i) for i, label in enumerate(labels)])
         if labels.dtype.kind not in "iuf":
             raise TypeError(
                 f"Unknown label type: y must hold integers, -1 where unknown, got {labels.dtype}"
@@ -391,15 +396,36 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         # Integers that passed through a column of floats are integers still; NaN is not.
         bad = ~((labels >= -1) & (labels < self.n_clusters) & (np.floor(labels) == labels))
         if bad.any():
-            raise ValueError(
-                f"y must hold integers from -1 (unknown) to n_clusters - 1 = "
-                f"{self.n_clusters - 1}, got {labels[bad][0]}"
-            )
+            row = int(np.flatnonzero(bad)[0])
+            raise self._bad_label(labels[row], row)
         rows = np.flatnonzero(labels >= 0)
         entries = (np.ones(len(rows)), (rows, labels[rows].astype(np.intp)))
         return csr_matrix(entries, shape=(n, self.n_clusters))
 
+    def _label_of(self, label: Any, row: int) -> float:
+        """One of the objects that columns with missing values are made of."""
+        numbers = (int, float, np.integer, np.floating)
+        if isinstance(label, numbers) and not isinstance(label, bool):
+            if not -1 <= label < self.n_clusters:  # NaN too, and integers that no float holds
+                long = isinstance(label, int) and label.bit_length() > 63
+                raise self._bad_label("an integer of more than 64 bits" if long else label, row)
+            return float(label)
+        if label is None or label is np.ma.masked or type(label).__name__ in ("NAType", "NaTType"):
+            raise self._bad_label("a missing value", row)
+        raise TypeError(
+            "Unknown label type: y must hold integers, -1 where unknown, got "
+            f"{type(label).__name__} {label!r} in row {row}"
+        )
+
+    def _bad_label(self, label: Any, row: int) -> ValueError:
+        return ValueError(
+            f"y must hold integers from -1 (unknown) to n_clusters - 1 = {self.n_clusters - 1}, "
+            f"got {label} in row {row}"
+        )
+
     def _check_prior(self, prior: ArrayLike, n: int) -> csr_matrix:
+        if np.ma.is_masked(prior):  # the mask would be dropped
+            raise ValueError("prior must not hold masked values; 0 says that nothing is known")
         values = check_array(prior, dtype=np.float64, input_name="prior")
         if values.shape != (n, self.n_clusters):
             raise ValueError(
@@ -450,7 +476,21 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         starts = np.repeat(told.seeds[None], len(rules), axis=0)
         for start, rule in zip(starts, rules, strict=True):
             self._fill(start, free, X, mass, rule, random_state)
+            if rule == "k-means":
+                self._lloyd(start, free, X, mass)
         return starts
+
+    def _lloyd(
+        self, start: Float64, free: NDArray[np.bool_], X: NDArray[Any], mass: Float64
+    ) -> None:
+        """Move the free centroids of ``start`` as hard k-means does, in place."""
+        n_threads = check_n_threads(self.n_threads)
+        hard = CpuBackend(X, mass.astype(X.dtype), n_threads, weighting="hard")
+        for _ in range(LLOYD_PASSES):
+            moved = hard.statistics(start[None], np.ones(1)).ratio(start[None])[0][free]
+            if np.array_equal(moved, start[free]):
+                break
+            start[free] = moved
 
     def _fill(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +23,11 @@ class Source(Protocol):
     name: str
     n_threads: int  # of one call of a function
     n_rows: int | None  # where it is known before the first pass
-    feature_names: list[str] | None
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """Names of the columns, once a block was read."""
+        ...
 
     def first(self, function: Callable[[Block, int], R]) -> R:
         """``function(block, 0)`` of the first block."""
@@ -41,22 +46,27 @@ class LocalSource:
     def __init__(self, blocks: Blocks, n_threads: int) -> None:
         self.blocks = blocks
         self.name = blocks.name
-        self.feature_names = blocks.feature_names
         self.n_threads = n_threads
         self.n_rows = None
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        return self.blocks.feature_names
 
     def first(self, function: Callable[[Block, int], R]) -> R:
         return function(next(iter(self.blocks)), 0)
 
     def sum(self, function: Callable[[Block, int], S]) -> S:
-        return tree_sum(function(block, i) for i, block in enumerate(read_ahead(self.blocks)))
+        with closing(read_ahead(self.blocks)) as blocks:
+            return tree_sum(function(block, i) for i, block in enumerate(blocks))
 
     def map(self, function: Callable[[Block, int], R]) -> list[R]:
         """``function(block, index)`` of every block."""
-        return [function(block, i) for i, block in enumerate(read_ahead(self.blocks))]
+        with closing(read_ahead(self.blocks)) as blocks:
+            return [function(block, i) for i, block in enumerate(blocks)]
 
 
-def read_ahead(blocks: Blocks) -> Iterator[Block]:
+def read_ahead(blocks: Blocks) -> Generator[Block, None, None]:
     """Yield the blocks; a block's memory is used again once the one after it has been asked for."""
     return ahead(blocks.read(Spare().allocate))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,7 @@ class Survey:
     low: NDArray[Any]  # (D,)
     high: NDArray[Any]
     sample: Lottery
+    checksum: int = 0  # of all rows and weights, where asked for
 
     def __add__(self, other: Survey) -> Survey:
         return Survey(
@@ -74,6 +76,7 @@ class Survey:
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
             self.sample + other.sample,
+            self.checksum + other.checksum,
         )
 
     @property
@@ -90,7 +93,9 @@ class Survey:
         sums = self.about_reference
         offset = sums.sum_wx[0, 0] / self.total_weight
         about_c = float(sums.objective[0]) / self.total_weight
-        return max(about_c - 0.5 * float(offset @ offset), 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks
+            dispersion = about_c - 0.5 * float(offset @ offset)
+        return 0.0 if dispersion < 0 else dispersion
 
 
 def begin(block: Block, index: int) -> tuple[Kind, Float64]:
@@ -109,6 +114,7 @@ def survey(
     settings: Pass,
     n_sample: int,
     n_rows: int | None = None,
+    checksum: bool = False,
 ) -> Survey:
     """The survey of one block.
 
@@ -131,7 +137,14 @@ def survey(
         block.X.min(axis=0),
         block.X.max(axis=0),
         Lottery.held(n_sample, ticket, block, index, hopeless),
+        _checksum(block, index) if checksum else 0,
     )
+
+
+def _checksum(block: Block, index: int) -> int:
+    """Of what the block holds and where it comes: their sum is that of the whole data set."""
+    crc = zlib.crc32(block.X.data, index)
+    return crc if block.sample_weight is None else zlib.crc32(block.sample_weight.data, crc)
 
 
 def far_rows(

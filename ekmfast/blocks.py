@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ._frames import column_names, matrix, numbers
+
 __all__ = [
     "Block",
     "Blocks",
@@ -40,6 +42,7 @@ NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 # A memory map of a file at least so large is read in blocks where X is expected.
 LARGE_MEMMAP = 1 << 30
 
@@ -87,14 +90,17 @@ class Blocks:
     """Rows in blocks that can be read again and again.
 
     Made by the functions of this module. Iterating yields :class:`Block` after block, checked:
-    2-dimensional, of one width and dtype, not complex or objects, weights finite and not negative.
-    Blocks without rows are left out.
+    2-dimensional, of one width and dtype, not complex or objects, weights finite and not negative,
+    and where they are frames, of the same columns in the same order. Blocks without rows are left
+    out.
 
     Attributes
     ----------
     name : str
         What errors call it.
     feature_names : list of str or None
+        Names of the columns, where they have any. Of blocks that a function makes, those of the
+        first, which is read for it unless there was a pass. May be set, as for a ``.npy`` file.
     """
 
     def __init__(
@@ -103,14 +109,29 @@ class Blocks:
         name: str,
         *,
         feature_names: Sequence[str] | None = None,
+        refilled: bool = False,
     ) -> None:
         self._read = read
+        # Blocks are read ahead, so an array that its maker fills again and again would change
+        # under the arithmetic: such are copied before the next is asked for.
+        self._refilled = refilled
         self.name = name
-        self.feature_names = None if feature_names is None else list(feature_names)
+        self.feature_names = feature_names
+        self._named = not refilled or feature_names is not None
         self._n_rows: int | None = None  # of a whole pass, once there was one
 
     def __repr__(self) -> str:
         return f"Blocks({self.name!r})"
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        if not self._named:
+            next(iter(self))
+        return self._feature_names
+
+    @feature_names.setter
+    def feature_names(self, names: Sequence[str] | None) -> None:
+        self._feature_names, self._named = None if names is None else list(names), True
 
     def __iter__(self) -> Iterator[Block]:
         return self.read(np.empty)
@@ -120,15 +141,22 @@ class Blocks:
         kind: Kind | None = None
         n_rows = 0
         for index, given in enumerate(self._read(allocate)):
-            X, weight = given if isinstance(given, tuple) else (given, None)
             name = f"block {index} of {self.name} (from row {n_rows:,} on)"
+            if isinstance(given, tuple) and len(given) != 2:
+                raise ValueError(f"{name}: expected (array, sample_weight), got {len(given)} items")
+            X, weight = given if isinstance(given, tuple) else (given, None)
             block = checked(X, weight, name)
             n_rows += len(block.X)
             if not len(block.X):
                 continue
+            if not self._named:
+                self._feature_names, self._named = column_names(X), True
             kind = kind or Kind.of(block)
             kind.check(block)
-            yield block
+            names, expected = column_names(X), self._feature_names
+            if names is not None and expected is not None and names != expected:
+                raise ValueError(f"{name}: has columns {names}, the first block {expected}")
+            yield _copied(block, allocate) if self._refilled else block
         if kind is None:
             raise ValueError(f"{self.name} has no rows")
         if self._n_rows not in (None, n_rows):
@@ -141,25 +169,37 @@ class Blocks:
 
 def checked(X: Any, weight: Any, name: str) -> Block:
     """One block as it should be; errors name it."""
-    X = np.asarray(X)
+    X = matrix(X, name)
     if X.ndim != 2 or X.shape[1] == 0:
         raise ValueError(f"{name}: expected shape (rows, features), got {X.shape}")
     if X.dtype not in (np.float32, np.float64):
-        if X.dtype.kind not in "biuf":
-            raise TypeError(f"{name}: expected numbers, got dtype {X.dtype}")
         X = X.astype(np.float64)
     X = np.require(X, requirements=["C", "A"])  # what came over a network may be unaligned
     if weight is None:
         return Block(X, None, name)
-    weight = np.require(weight, X.dtype, ["C", "A"])
+    weight = numbers(weight)
     if weight.shape != X.shape[:1]:
         raise ValueError(f"{name}: sample_weight has shape {weight.shape}, X {X.shape}")
-    bad = np.flatnonzero(~((weight >= 0) & (weight < np.inf)))
+    if weight.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: sample_weight must hold numbers, got dtype {weight.dtype}")
+    with np.errstate(over="ignore"):
+        cast = np.require(weight, X.dtype, ["C", "A"])
+    bad = np.flatnonzero(~((cast >= 0) & (cast < np.inf)))
     if bad.size:
+        row = bad[0]
+        fits = weight[row] < 0 or not np.isfinite(weight[row])
+        beyond = "" if fits else f", which {X.dtype} cannot hold"
         raise ValueError(
-            f"{name}: sample_weight must be finite and >= 0, got {weight[bad[0]]} in row {bad[0]}"
+            f"{name}: sample_weight must be finite and >= 0, got {weight[row]} in row {row}{beyond}"
         )
-    return Block(X, weight, name)
+    return Block(X, cast, name)
+
+
+def _copied(block: Block, allocate: Allocate) -> Block:
+    X = allocate(block.X.shape, block.X.dtype)
+    X[...] = block.X
+    s = block.sample_weight
+    return block._replace(X=X, sample_weight=None if s is None else s.copy())
 
 
 def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -> Blocks:
@@ -169,7 +209,8 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
     ----------
     blocks : callable
         Called without arguments at the begin of each pass; returns an iterable of arrays (n, D),
-        or of tuples (array, sample_weight). It must yield the same each time.
+        or of tuples (array, sample_weight). It must yield the same each time. An array may be
+        refilled for the next block: each is copied before that is asked for.
     name : str, default=None
         For errors.
 
@@ -192,17 +233,21 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
     called = name or str(getattr(blocks, "__name__", "blocks"))
     last: list[Any] = [None]
 
-    def read(_: Allocate) -> Iterable[Any]:
+    def read(_: Allocate) -> Iterator[Any]:
         given = blocks()
+        if not (hasattr(given, "__iter__") or hasattr(given, "__getitem__")):
+            raise TypeError(
+                f"{called} must return an iterable of arrays, got {type(given).__name__}"
+            )
         if given is last[0] and iter(given) is given:
             raise TypeError(
                 f"{called} returned one and the same iterator twice, which can be read only once: "
                 "must return a new one for each pass"
             )
         last[0] = given
-        return given
+        yield from given  # and if it is a generator, close it with this one
 
-    return Blocks(read, called)
+    return Blocks(read, called, refilled=True)
 
 
 def from_arrays(
@@ -213,17 +258,24 @@ def from_arrays(
     Parameters
     ----------
     arrays : sequence of array-like of shape (n, D)
+        Not copied where they are C-contiguous float32 or float64.
     sample_weight : sequence of array-like of shape (n,), default=None
 
     Returns
     -------
     blocks : Blocks
+        With ``feature_names`` where the arrays are frames.
     """
+    if not hasattr(arrays, "__len__") or getattr(arrays, "ndim", 3) != 3:
+        raise TypeError(
+            f"arrays must be a sequence of arrays, such as [X], got {type(arrays).__name__}"
+        )
     weights = [None] * len(arrays) if sample_weight is None else sample_weight
     if len(weights) != len(arrays):
         raise ValueError(f"sample_weight has {len(weights)} blocks, X {len(arrays)}")
     pairs = list(zip(arrays, weights, strict=True))
-    return Blocks(lambda _: iter(pairs), "the list of arrays")
+    names = column_names(arrays[0]) if pairs else None
+    return Blocks(lambda _: iter(pairs), "the list of arrays", feature_names=names)
 
 
 def from_npy(
@@ -249,10 +301,12 @@ def from_npy(
     Raises
     ------
     ValueError
-        If the file is not a whole ``.npy`` of a C-ordered matrix of numbers.
+        If the file is not a whole ``.npy`` of a C-ordered matrix of numbers, or holds more than
+        that.
     """
     path = Path(path)
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         try:
             version = np.lib.format.read_magic(file)
             shape, fortran, dtype = NPY_HEADERS[version](file)
@@ -261,6 +315,12 @@ def from_npy(
         offset = file.tell()
     if fortran and len(shape) == 2 and 1 not in shape:
         raise ValueError(f"{path}: rows are not contiguous (Fortran order); save it in C order")
+    more = size - offset - math.prod(shape) * dtype.itemsize
+    if more > 0 and not dtype.hasobject:
+        raise ValueError(
+            f"{path}: {more:,} bytes follow the {shape} that its header promises: several arrays "
+            "in one file, or one that is being written?"
+        )
     return _of_file(path, shape, dtype, offset, sample_weight, block_rows)
 
 
@@ -351,14 +411,19 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
             import zarr
         except ImportError:
             raise ImportError('reading Zarr needs zarr: pip install "ekmfast[zarr]"') from None
-        array = zarr.open_array(name, mode="r")
+        try:
+            array = zarr.open_array(name, mode="r")
+        except ValueError as error:  # a group, or what is damaged
+            raise ValueError(f"{name}: not a Zarr array: {error}") from None
     if len(array.shape) != 2:
         raise ValueError(f"{name}: expected shape (rows, features), got {array.shape}")
     n_rows, n_features = array.shape
     step = _block_rows(block_rows, n_features * np.dtype(array.dtype).itemsize)
     if block_rows is None and getattr(array, "chunks", None):
         step = max(1, round(step / array.chunks[0])) * array.chunks[0]
-    if sample_weight is not None and sample_weight.shape != (n_rows,):
+    if sample_weight is not None and not hasattr(sample_weight, "shape"):
+        sample_weight = np.asarray(sample_weight)
+    if sample_weight is not None and tuple(sample_weight.shape) != (n_rows,):
         raise ValueError(f"sample_weight has shape {sample_weight.shape}, {name} {n_rows} rows")
 
     def read(_: Allocate) -> Iterator[Any]:
@@ -367,6 +432,24 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
             yield array[rows], None if sample_weight is None else sample_weight[rows]
 
     return Blocks(read, name)
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder; none is left out without a word."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in PARQUET_SUFFIXES]
+    files = sorted(path for path in found if path.parent == folder and not path.is_dir())
+    below = sorted(path for path in found if path.parent != folder and not path.is_dir())
+    if below:
+        raise ValueError(
+            f"{folder}: {below[0]} and others in folders of it ({len(below):,} files) would be "
+            "left out: name one folder of files"
+        )
+    if not files:
+        raise ValueError(f"{folder}: holds no .parquet file")
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f"{file}: a link that leads nowhere")
+    return files
 
 
 def from_parquet(
@@ -381,9 +464,11 @@ def from_parquet(
     Parameters
     ----------
     path : path
-        A folder's files are read in the order of their names.
+        Of a folder all files that end in .parquet, .parq or .pq, in upper case or lower, are read,
+        in the order of their names.
     columns : sequence of str, default=None
-        The features; None for all but ``sample_weight``. float32 if all of them are.
+        The features; None for all of the first file but ``sample_weight`` and an index of pandas'.
+        float32 if all of them are, in every file. Each file may have them in an order of its own.
     sample_weight : str, default=None
         The column that holds the rows' weights.
     block_rows : int, default=None
@@ -393,6 +478,14 @@ def from_parquet(
     -------
     blocks : Blocks
         With ``feature_names``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a file is no Parquet file, lacks a column or holds something else than numbers in it, or
+        if files in folders of the folder would be left out.
+    FileNotFoundError
+        If there is no such file, or a link in the folder leads nowhere.
     """
     try:
         import pyarrow as pa
@@ -400,23 +493,26 @@ def from_parquet(
     except ImportError:
         raise ImportError('reading Parquet needs pyarrow: pip install "ekmfast[parquet]"') from None
     path = Path(path)
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path}: holds no .parquet file")
-    try:
-        schema = pq.read_schema(files[0])
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{files[0]}: not a Parquet file: {error}") from None
-    names = [c for c in schema.names if c != sample_weight] if columns is None else list(columns)
-    for name in [*names, *([] if sample_weight is None else [sample_weight])]:
-        if name not in schema.names:
-            raise ValueError(f"{path}: has no column {name!r}, but {', '.join(schema.names)}")
-        kind = schema.field(name).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise TypeError(f"{path}: column {name!r} must hold numbers, it holds {kind}")
-    single = all(schema.field(name).type == pa.float32() for name in names)
-    dtype = np.dtype(np.float32 if single else np.float64)
-    step = _block_rows(block_rows, len(names) * dtype.itemsize)
+    files = _parquet_files(path) if path.is_dir() else [path]
+    names: list[str] = [] if columns is None else list(columns)
+    kinds = set()
+    for file in files:
+        try:
+            schema = pq.read_schema(file)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file}: not a Parquet file: {error}") from None
+        if not names and columns is None:
+            index = (schema.pandas_metadata or {}).get("index_columns", [])
+            names = [c for c in schema.names if c != sample_weight and c not in index]
+        for name in [*names, *([] if sample_weight is None else [sample_weight])]:
+            if name not in schema.names:
+                raise ValueError(f"{file}: has no column {name!r}, but {', '.join(schema.names)}")
+            kind = schema.field(name).type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+                raise TypeError(f"{file}: column {name!r} must hold numbers, it holds {kind}")
+        kinds |= {schema.field(name).type for name in names}
+    dtype = np.dtype(np.float32 if kinds == {pa.float32()} else np.float64)
+    step = min(_block_rows(block_rows, len(names) * dtype.itemsize), np.iinfo(np.int32).max)
     wanted = names if sample_weight is None else [*names, sample_weight]
 
     def read(allocate: Allocate) -> Iterator[Any]:

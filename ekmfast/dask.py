@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ._ekmeans import EKMeans as LocalEKMeans
+from ._frames import matrix, numbers
 from ._source import Source
 from ._threads import check_n_threads
 from ._tree import Summable, tree_sum
@@ -309,7 +310,7 @@ def is_dask(X: Any) -> bool:
 def _array(X: Any) -> Any:
     """X as a dask array of whole rows."""
     if hasattr(X, "to_dask_array"):
-        X = X.to_dask_array()
+        X = _of_numbers(X, "the dask dataframe").to_dask_array()
     if not isinstance(X, da.Array):
         raise TypeError(f"X must be a dask array or dataframe, got {type(X).__name__}")
     if X.ndim != 2:
@@ -317,10 +318,23 @@ def _array(X: Any) -> Any:
     return X.rechunk({1: -1}) if len(X.chunks[1]) > 1 else X
 
 
+def _of_numbers(frame: Any, name: str) -> Any:
+    """A dataframe or series of numbers as NumPy knows them; errors name the column of others."""
+    like = frame._meta  # of the columns and dtypes of its partitions, without rows
+    if like.ndim == 2:
+        matrix(like, name)
+    elif numbers(like).dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, it holds {like.dtype}")
+    # Pandas' own dtypes and booleans beside numbers would become objects.
+    dtypes = list(like.dtypes) if like.ndim == 2 else [like.dtype]
+    plain = all(isinstance(dtype, np.dtype) for dtype in dtypes)
+    return frame if plain and np.asarray(like).dtype.kind != "O" else frame.astype(np.float64)
+
+
 def _weights(sample_weight: Any, sizes: tuple[int, ...]) -> Any:
     """The weights as a dask array, in blocks as the rows are."""
     if hasattr(sample_weight, "to_dask_array"):
-        sample_weight = sample_weight.to_dask_array()
+        sample_weight = _of_numbers(sample_weight, "sample_weight").to_dask_array()
     known = not np.isnan(sizes).any()
     if not isinstance(sample_weight, da.Array):
         sample_weight = np.asarray(sample_weight)

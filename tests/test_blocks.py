@@ -309,8 +309,12 @@ def test_zarr(tmp_path):
     assert model.cluster_centers_.dtype == np.float32
     with pytest.raises(ValueError, match=r"expected shape \(rows, features\), got \(5,\)"):
         blocks.from_zarr(zarr.create_array(tmp_path / "y.zarr", data=np.zeros(5)))
-    with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\)"):
-        blocks.from_zarr(array, sample_weight=np.ones(3))
+    for weight in (np.ones(3), [1.0] * 3):
+        with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\)"):
+            blocks.from_zarr(array, sample_weight=weight)
+    zarr.open_group(tmp_path / "group", mode="w")
+    with pytest.raises(ValueError, match="group: not a Zarr array"):
+        blocks.from_zarr(tmp_path / "group")
 
 
 def test_parquet(tmp_path):
@@ -337,8 +341,150 @@ def test_parquet(tmp_path):
         blocks.from_parquet(tmp_path / "rows")
     with pytest.raises(ValueError, match="has no column 'z', but a, b, c"):
         blocks.from_parquet(tmp_path / "rows", columns=["z"])
-    with pytest.raises(ValueError, match=r"holds no \.parquet file"):
+    with pytest.raises(ValueError, match=r"rows/0\.parquet and others in folders of it \(2 files"):
         blocks.from_parquet(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: holds no \.parquet file"):
+        blocks.from_parquet(tmp_path / "empty")
+
+
+def test_no_parquet_file_of_a_folder_is_left_out(tmp_path):
+    pd, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    parts = split(clusters(40, dtype=np.float32), 10, 20, 30)
+    frames = [pd.DataFrame(part, columns=list("abc")) for part in parts]
+    for frame, name in zip(frames, ["0.parquet", "1.PARQUET", "2.pq", "3.Parq"], strict=True):
+        frame.to_parquet(tmp_path / name)
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / "notes.txt").touch()
+    read = [block.X for block in blocks.from_parquet(tmp_path)]
+    np.testing.assert_array_equal(np.concatenate(read), np.concatenate(parts))
+    assert read[0].dtype == np.float32
+    (tmp_path / "4.parquet").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=r"4\.parquet: a link that leads nowhere"):
+        blocks.from_parquet(tmp_path)
+
+
+def test_all_parquet_files_are_looked_at_before_a_pass(tmp_path):
+    pd, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    first = pd.DataFrame(clusters(20, dtype=np.float32), columns=list("abc"))
+    first.to_parquet(tmp_path / "0.parquet")
+    # Another order of columns is read by name, another dtype makes all of them float64.
+    second = first[["c", "a", "b"]].astype({"a": np.float64}) + 1e-12
+    second.to_parquet(tmp_path / "1.parquet")
+    read = [block.X for block in blocks.from_parquet(tmp_path)]
+    assert {X.dtype for X in read} == {np.dtype(np.float64)}
+    np.testing.assert_array_equal(read[1], second[list("abc")].to_numpy(np.float64))
+    for bad, error, match in (
+        (first[["a", "b"]], ValueError, r"1\.parquet: has no column 'c', but a, b"),
+        (first.assign(b="1.5"), TypeError, r"1\.parquet: column 'b' must hold numbers, it holds"),
+    ):
+        bad.to_parquet(tmp_path / "1.parquet")
+        with pytest.raises(error, match=match):
+            blocks.from_parquet(tmp_path)
+    (tmp_path / "1.parquet").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"1\.parquet: not a Parquet file"):
+        blocks.from_parquet(tmp_path)
+
+
+def test_an_index_of_pandas_is_no_feature(tmp_path):
+    pd, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    table = pd.DataFrame(clusters(100), columns=list("abc"))
+    for frame in (table, table[table["a"] > 0], table.rename_axis("day")[::2]):
+        frame.to_parquet(tmp_path / "X.parquet")
+        data = blocks.from_parquet(tmp_path / "X.parquet")
+        assert data.feature_names == ["a", "b", "c"]
+        np.testing.assert_array_equal(next(iter(data)).X, frame.to_numpy())
+
+
+def test_rows_behind_the_array_of_an_npy_are_not_left_out(tmp_path):
+    with (tmp_path / "X.npy").open("wb") as file:
+        np.save(file, clusters(100))
+        np.save(file, clusters(50))
+    with pytest.raises(
+        ValueError, match=r"X\.npy: 1,328 bytes follow the \(100, 3\) that its header"
+    ):
+        blocks.from_npy(tmp_path / "X.npy")
+
+
+def frames_of(library, X, columns):
+    """X as a frame of a library's."""
+    data = {name: X[:, j] for j, name in enumerate(columns)}
+    if library == "pandas":
+        return pytest.importorskip("pandas").DataFrame(data)
+    if library == "nullable":
+        pd = pytest.importorskip("pandas")
+        return pd.DataFrame(data).convert_dtypes()
+    if library == "polars":
+        return pytest.importorskip("polars").DataFrame(data)
+    return pytest.importorskip("pyarrow").table(data)
+
+
+@pytest.mark.parametrize("library", ["pandas", "nullable", "polars", "arrow"])
+@pytest.mark.parametrize("make", ["arrays", "factory"])
+def test_frames_bring_their_names(library, make):
+    X = clusters(300)
+
+    def data(*names):
+        frames = [frames_of(library, part, n) for part, n in zip(split(X, 100), names, strict=True)]
+        if make == "arrays":
+            return blocks.from_arrays(frames)
+        return blocks.from_factory(lambda: iter(frames), name="frames")
+
+    assert data("abc", "abc").feature_names == ["a", "b", "c"]
+    model = EKMeans(3, alpha=0.3, init=START, random_state=0).fit(data("abc", "abc"))
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    plain = EKMeans(3, alpha=0.3, init=START, random_state=0).fit(blocks.from_arrays(split(X, 100)))
+    assert model.cluster_centers_.tobytes() == plain.cluster_centers_.tobytes()
+    with pytest.raises(
+        ValueError, match=r"block 1 of .*: has columns \['b', 'a', 'c'\], the first"
+    ):
+        model.fit(data("abc", "bac"))
+
+
+def test_names_may_be_given_to_a_file_that_has_none(tmp_path):
+    np.save(tmp_path / "X.npy", clusters(100))
+    data = blocks.from_npy(tmp_path / "X.npy")
+    assert data.feature_names is None
+    data.feature_names = ("a", "b", "c")
+    model = EKMeans(2, init=START[:2]).fit(data)
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    assert blocks.from_factory(lambda: [clusters(100)]).feature_names is None
+
+
+@pytest.mark.parametrize("library", ["pandas", "nullable", "polars", "arrow"])
+@pytest.mark.parametrize("kind", ["text", "date"])
+def test_a_column_that_holds_no_numbers_is_named(library, kind):
+    import datetime
+
+    value = {"text": "1.5", "date": datetime.datetime(2024, 5, 1)}[kind]
+    X = clusters(10).astype(object)
+    X[:, 1] = value
+    X = [[float(a), b, float(c)] for a, b, c in X]
+    columns = {name: [row[j] for row in X] for j, name in enumerate("abc")}
+    library, maker = {
+        "pandas": ("pandas", "DataFrame"),
+        "nullable": ("pandas", "DataFrame"),
+        "polars": ("polars", "DataFrame"),
+        "arrow": ("pyarrow", "table"),
+    }[library]
+    frame = getattr(pytest.importorskip(library), maker)(columns)
+    with pytest.raises(TypeError, match=r"block 0 of .*: column 'b' must hold numbers, it holds"):
+        EKMeans(2).fit(blocks.from_arrays([frame]))
+
+
+def test_what_is_missing_in_a_frame_or_masked_is_refused():
+    pd = pytest.importorskip("pandas")
+    X = clusters(20)
+    frame = pd.DataFrame(X, columns=list("abc")).convert_dtypes()
+    frame.loc[7, "b"] = pd.NA
+    with pytest.raises(ValueError, match="row 7 of it holds NaN"):
+        EKMeans(2).fit(blocks.from_arrays([frame]))
+    with pytest.raises(ValueError, match=r"block 0 of .*: holds masked values"):
+        EKMeans(2).fit(blocks.from_arrays([np.ma.array(X, mask=X > 5)]))
+    assert EKMeans(2, init=START[:2]).fit(blocks.from_arrays([np.ma.array(X)])).n_features_in_ == 3
+    for weight in (pd.Series([1, pd.NA] * 10, dtype="Int64"), np.ma.array(np.ones(20), mask=1)):
+        with pytest.raises(ValueError, match="sample_weight must be finite and >= 0, got nan in"):
+            EKMeans(2).fit(blocks.from_arrays([X], [weight]))
 
 
 def test_parquet_of_float32_columns_is_float32_and_a_null_is_refused(tmp_path):
@@ -367,6 +513,7 @@ def test_parquet_of_float32_columns_is_float32_and_a_null_is_refused(tmp_path):
         (np.zeros(3), ValueError, r"block 1 of .*: expected shape \(rows, features\), got \(3,\)"),
         (np.zeros((5, 3), "U1"), TypeError, "expected numbers"),
         ((np.zeros((5, 3)), np.ones(5)), ValueError, "it has sample_weight, the first block has"),
+        ((np.zeros((5, 3)),) * 3, ValueError, r"expected \(array, sample_weight\), got 3 items"),
     ],
 )
 def test_a_bad_block_is_named(bad, error, message):
@@ -382,11 +529,50 @@ def test_a_bad_block_is_named(bad, error, message):
         (-np.ones(100), "sample_weight must be finite and >= 0"),
         (np.full(100, np.nan), "sample_weight must be finite and >= 0"),
         (np.zeros(100), "sample_weight must have a positive sum"),
+        (["1"] * 100, "sample_weight must hold numbers, got dtype <U1"),
+        (np.ones(100, complex), "sample_weight must hold numbers, got dtype complex128"),
     ],
 )
 def test_bad_weights_are_refused(weight, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         EKMeans(2).fit(blocks.from_arrays([clusters(100)], [weight]))
+
+
+def test_an_overflow_is_blamed_on_what_overflows():
+    X = 1e5 * clusters(100)
+    for factor, weight, match in (
+        (1, 1e307, "scale sample_weight down"),
+        (1e200, 1.0, "squared distances overflow float64: scale X down"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            EKMeans(2).fit(blocks.from_arrays([factor * X], [np.full(100, weight)]))
+
+
+def test_a_weight_that_float32_cannot_hold_is_named():
+    X = clusters(100, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"got 1e\+300 in row 3, which float32 cannot hold"):
+        EKMeans(2).fit(blocks.from_arrays([X], [np.r_[1, 1, 1, 1e300, np.ones(96)]]))
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-25), (np.float64, 1e-170)])
+def test_units_in_which_squares_underflow_are_named(dtype, scale):
+    X = (scale * clusters(100)).astype(dtype)
+    s = np.ones(100)
+    for data in (blocks.from_arrays(split(X, 50)), blocks.from_arrays(split(X, 50), split(s, 50))):
+        with pytest.raises(ValueError, match=f"distances underflow {X.dtype}: scale X up"):
+            EKMeans(2).fit(data)
+
+
+@pytest.mark.filterwarnings("ignore:only 1 of 2:sklearn.exceptions.ConvergenceWarning")
+def test_equal_rows_in_blocks_do_not_underflow():
+    X, s = clusters(100), np.zeros(100)
+    s[7] = 1.0
+    for data in (
+        blocks.from_arrays([X * 0 + 3.0]),
+        blocks.from_arrays(split(X, 50), split(s, 50)),
+    ):
+        model = EKMeans(2, alpha="dvariance", random_state=0).fit(data)
+        assert model.objective_ == pytest.approx(0, abs=1e-12)
 
 
 def test_what_blocks_cannot_be_or_do_is_said():
@@ -398,6 +584,11 @@ def test_what_blocks_cannot_be_or_do_is_said():
         EKMeans(101).fit(data)
     with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
         EKMeans(2).fit(data, sample_weight=np.ones(100))
+    for arrays in (X, iter([X])):
+        with pytest.raises(TypeError, match="arrays must be a sequence of arrays, such as"):
+            blocks.from_arrays(arrays)
+    with pytest.raises(TypeError, match="rows must return an iterable of arrays, got NoneType"):
+        EKMeans(2).fit(blocks.from_factory(lambda: None, name="rows"))
     with pytest.raises(ValueError, match="sample_weight has 2 blocks, X 1"):
         blocks.from_arrays([X], [np.ones(50), np.ones(50)])
     with pytest.raises(ValueError, match="the list of arrays has no rows"):
@@ -432,7 +623,74 @@ def test_errors_of_the_users_function_come_through_and_no_thread_stays():
 
     with pytest.raises(OSError, match="the tape is torn"):
         EKMeans(2).fit(blocks.from_factory(read))
-    assert not [t for t in threading.enumerate() if t.name == "ekmfast-reader"]
+    assert not readers()
+
+
+def readers():
+    return [t for t in threading.enumerate() if t.name == "ekmfast-reader"]
+
+
+@pytest.mark.parametrize("method", ["sum", "map"])
+def test_ctrl_c_leaves_no_reader_while_its_traceback_is_kept(method):
+    closed = []
+
+    def read():
+        try:
+            while True:
+                yield clusters(100)
+        finally:
+            closed.append(True)
+
+    def work(block, index):
+        if index == 2:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        getattr(LocalSource(blocks.from_factory(read), 1), method)(work)
+    assert not readers()
+    assert closed == [True]
+    assert kept.tb is not None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_ctrl_c_while_the_reader_starts_leaves_none(monkeypatch, begun):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        if begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        LocalSource(blocks.from_arrays([clusters(100)] * 9), 1).sum(lambda block, index: 1.0)
+    assert not readers()
+    assert kept.tb is not None
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])
+@pytest.mark.parametrize("n_buffers", [1, 2])
+def test_a_function_may_refill_its_buffers(dtype, n_buffers):
+    X = (10 * clusters(4000)).astype(dtype)
+    s = np.random.default_rng(0).random(4000)
+    buffers = [(np.empty((100, 3), dtype), np.empty(100)) for _ in range(n_buffers)]
+
+    def read():
+        for i in range(40):
+            rows, weight = buffers[i % n_buffers]
+            rows[:], weight[:] = X[100 * i :][:100], s[100 * i :][:100]
+            yield rows, weight
+
+    at = range(100, 4000, 100)
+    model = EKMeans(3, alpha="dvariance", init=10 * START, random_state=0)
+    expected = model.fit(
+        blocks.from_arrays(split(X, *at), split(s, *at))
+    ).cluster_centers_.tobytes()
+    data = blocks.from_factory(read)
+    assert model.fit(data).cluster_centers_.tobytes() == expected
+    # Blocks that are kept stay as they were.
+    np.testing.assert_array_equal(np.concatenate([block.X for block in list(data)]), X)
 
 
 def test_blocks_are_read_ahead_and_buffers_used_again(tmp_path):

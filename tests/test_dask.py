@@ -230,9 +230,59 @@ def test_a_block_with_nan_or_another_width_is_named(cluster):
     data = da.from_array(clusters(1000), chunks=(250, 3)).map_blocks(_narrow, dtype=float)
     with pytest.raises(ValueError, match=r"block 2 of the dask array.*: has 2 features"):
         EKMeans(3).fit(data)
-    table = pd.DataFrame(clusters(100), columns=list("abc")).assign(d="x")
-    with pytest.raises(TypeError, match=r"block 0 of the dask dataframe .*: expected numbers"):
-        EKMeans(3).fit(dd.from_pandas(table, 2))
+
+
+@pytest.mark.parametrize("kind", ["text", "date", "category"])
+def test_a_column_that_holds_no_numbers_is_named(engine, kind):
+    values = {
+        "text": "1.5",
+        "date": pd.Timestamp("2024-05-01"),
+        "category": pd.Categorical(["x", "y"] * 50),
+    }
+    table = pd.DataFrame(clusters(100), columns=list("abc"))
+    model = EKMeans(3, alpha=0.3, init=START).fit(dd.from_pandas(table, 2))
+    bad = dd.from_pandas(table.assign(b=values[kind]), 2)
+    for method in (model.fit, model.predict, model.score):
+        with pytest.raises(TypeError, match="the dask dataframe: column 'b' must hold numbers, it"):
+            method(bad)
+    with pytest.raises(TypeError, match="sample_weight must hold numbers, it holds"):
+        model.fit(dd.from_pandas(table, 2), sample_weight=bad["b"])
+
+
+def test_nullable_columns_are_numbers(engine):
+    table = pd.DataFrame(clusters(100), columns=list("abc"))
+    nullable = table.convert_dtypes()
+    assert nullable["a"].dtype == "Float64"
+    arrow = table.astype({"a": "float64[pyarrow]"}).assign(b=table["b"] > 5)
+    plain = arrow.astype(np.float64)
+    s = pd.Series(np.arange(100) % 3, dtype="Int64")
+    for given, expected in ((nullable, table), (arrow, plain)):
+        model = EKMeans(3, alpha=0.3, init=START)
+        model.fit(dd.from_pandas(given, 2), sample_weight=dd.from_pandas(s, 2))
+        local = ekmfast.EKMeans(3, alpha=0.3, init=START)
+        local.fit(expected, sample_weight=s.to_numpy(float))
+        np.testing.assert_allclose(model.cluster_centers_, local.cluster_centers_, rtol=1e-9)
+        labels = model.predict(dd.from_pandas(given, 2)).compute()
+        np.testing.assert_array_equal(labels, local.predict(expected))
+    nullable.loc[63, "b"] = pd.NA
+    with pytest.raises(
+        ValueError, match=r"block 1 of the dask dataframe.*: row 13 of it holds NaN"
+    ):
+        EKMeans(3).fit(dd.from_pandas(nullable, 2))
+
+
+@pytest.mark.parametrize("method", ["transform", "membership", "weights"])
+def test_a_large_offset_costs_nothing(cluster, method):
+    t = (1.7e9 + np.r_[np.arange(20) * 0.01, 3 + np.arange(5) * 0.01])[:, None]
+    near = t - 1.7e9  # exact
+    data = da.from_array(t, chunks=(10, 1))
+    model = EKMeans(2, alpha=1.0, init=[[1.7e9], [1.7e9 + 3]]).fit(data)
+    local = ekmfast.EKMeans(2, alpha=1.0, init=[[0.0], [3.0]]).fit(near)
+    # Centroids are rounded to the spacing of numbers about 1.7e9, 2.4e-7.
+    np.testing.assert_allclose(model.cluster_centers_ - 1.7e9, local.cluster_centers_, atol=3e-7)
+    found = getattr(model, method)(data).compute()
+    np.testing.assert_allclose(found, getattr(local, method)(near), atol=5e-7)
+    assert model.score(data) == pytest.approx(local.score(near), rel=1e-5)
 
 
 def _narrow(X, block_info=None):

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from ekmfast import EKMeans, MiniBatchEKMeans, ekm_step
+from ekmfast._minibatch import _Batches, _moments
 
 SETS = pytest.mark.parametrize(("data", "k"), [(set_a, 3), (set_c, 2)], ids=["A", "C"])
 
@@ -287,6 +288,15 @@ def test_equal_rows():
     np.testing.assert_array_equal(model.cluster_centers_, np.full((2, 3), 7.0))
 
 
+@pytest.mark.filterwarnings("ignore:only 1 of 2:sklearn.exceptions.ConvergenceWarning")
+def test_equal_rows_whose_centroids_are_rounded():
+    X = np.full((9, 3), 0.1) * [1, 3, 7]
+    model = MiniBatchEKMeans(2, random_state=0).partial_fit(X)
+    model._stream_.centroids[0] += 1e-17  # as by rounding
+    model.partial_fit(X)
+    np.testing.assert_allclose(model.cluster_centers_, X[:2], rtol=1e-15)
+
+
 def test_rows_of_weight_zero_do_not_count():
     X, y = set_a()
     start = X[one_of_each(y)]
@@ -360,3 +370,75 @@ def test_a_refused_first_batch_leaves_a_fresh_start():
 def test_verbose_prints_epochs(capsys):
     MiniBatchEKMeans(2, random_state=0, batch_size=1000, verbose=1).fit(set_c()[0])
     assert "epoch 1: objective about" in capsys.readouterr().out
+
+
+def test_moments_of_more_float32_ones_than_float32_counts():
+    # 2^24 + 1 is no float32: a running sum of ones stops at 2^24.
+    X = np.broadcast_to(np.ones((1, 1), np.float32), (17_500_000, 1))
+    assert _moments(X, None) == (17_500_000.0, np.ones(1), 0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_are_those_of_float64_whatever_the_chunks(dtype, weighted, monkeypatch):
+    X = (1e4 + np.random.default_rng(0).normal(size=(1000, 7))).astype(dtype)
+    s = np.random.default_rng(1).random(1000).astype(dtype) if weighted else None
+    monkeypatch.setattr("ekmfast._minibatch.MOMENT_NUMBERS", 7 * 64)
+    total, mean, scatter = _moments(X, s)
+    rows, w = X.astype(np.longdouble), np.ones(1000) if s is None else s.astype(np.longdouble)
+    expected = (w @ rows) / w.sum()
+    assert total == pytest.approx(float(w.sum()), rel=1e-14)
+    np.testing.assert_allclose(mean, expected.astype(float), rtol=1e-14)
+    assert scatter == pytest.approx(float(w @ ((rows - expected) ** 2).sum(axis=1)), rel=1e-10)
+
+
+@pytest.mark.parametrize("init", ["auto", "random"])
+@pytest.mark.parametrize("seed", range(3))
+def test_one_row_that_weighs_anything_draws_all_centroids(init, seed):
+    X = np.random.default_rng(0).normal(size=(20_000, 2))
+    weight = np.zeros(20_000)
+    weight[777] = 3.0
+    model = MiniBatchEKMeans(3, batch_size=500, random_state=seed, init=init)
+    with pytest.warns(ConvergenceWarning, match="only 1 of 3 centroids are distinct"):
+        model.fit(X, sample_weight=weight)
+    np.testing.assert_allclose(model.cluster_centers_, X[[777] * 3], atol=1e-12)
+
+
+def test_weights_of_batches_are_summed_without_their_rows():
+    X, _ = set_a()
+    weight = np.random.default_rng(0).random(len(X))
+    for size in (100, 3000):
+        for s in (weight, None):
+            batches = _Batches(X, s, size, 1, np.random.RandomState(0))
+            for b in range(len(batches)):
+                rows = batches[b]
+                own = len(rows.X) if s is None else rows.sample_weight.sum()
+                assert batches.mass(b) == own
+
+
+def test_an_overflow_is_blamed_on_what_overflows():
+    X = 1e5 * np.random.default_rng(0).normal(size=(50, 2))
+    for method in ("fit", "partial_fit"):
+        model = MiniBatchEKMeans(2, random_state=0, batch_size=10)
+        with pytest.raises(ValueError, match="scale sample_weight down"):
+            getattr(model, method)(X, sample_weight=np.full(50, 1e307))
+        with pytest.raises(ValueError, match="scale X down"):
+            getattr(model, method)(1e200 * X, sample_weight=np.ones(50))
+
+
+def test_a_float32_batch_that_overflows_changes_nothing():
+    X = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    model = MiniBatchEKMeans(2, random_state=0).partial_fit(X)
+    before = pickle.dumps(model)
+    with pytest.raises(ValueError, match="squared distances overflow float32: scale X down"):
+        model.partial_fit(X * np.float32(1e30))
+    assert pickle.dumps(model) == before
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-25), (np.float64, 1e-170)])
+def test_units_in_which_squares_underflow_are_named(dtype, scale):
+    X = (scale * set_a()[0]).astype(dtype)
+    for method in ("fit", "partial_fit"):
+        model = MiniBatchEKMeans(3, random_state=0, batch_size=500)
+        with pytest.raises(ValueError, match=f"distances underflow {X.dtype}: scale X up"):
+            getattr(model, method)(X)

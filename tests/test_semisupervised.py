@@ -387,9 +387,86 @@ def test_coincident_classes_share_the_first_id():
     assert set(model.labels_) == {0, 1}
 
 
+def test_clusters_without_labels_start_at_the_centroids_of_hard_kmeans():
+    X, y = set_a()
+    known = np.full(len(X), -1)
+    known[y == 0] = np.where(np.arange((y == 0).sum()) < 40, 1, -1)
+    prior = csr_matrix((np.ones(40), (np.flatnonzero(known == 1), np.ones(40, int))), (len(X), 3))
+    told = supervise(X, None, prior)
+    model = SemiSupervisedEKMeans(3, init="k-means", n_init=4, random_state=0)
+    starts = model._starts(X, None, told)
+    assert starts.shape == (4, 3, 2)
+    rest = X[known < 0]
+    for start in starts:
+        # The class stays at its mean, the others are the means of the rows nearest to them.
+        np.testing.assert_allclose(start[1], X[known == 1].mean(axis=0), rtol=1e-12)
+        nearest = ((rest[:, None] - start) ** 2).sum(axis=2).argmin(axis=1)
+        means = [rest[nearest == k].mean(axis=0) for k in (0, 2)]
+        np.testing.assert_allclose(start[[0, 2]], means, atol=0.05)
+    plain = model.set_params(init="k-means++")._starts(X, None, told)
+    assert not np.isclose(plain, starts).all()
+
+
+PLAIN = [1, -1, -1, -1, -1, 0]
+GAPS = [1, None, -1, -1, -1, 0]
+WORDS = ["b", "", "", "", "", "a"]
+
+
+def columns(values):
+    """The values as columns of the libraries that there are, by name."""
+    pd = pytest.importorskip("pandas")
+    found = {"list": values, "object": np.array(values, object)}
+    found["nullable"] = pd.Series(values, dtype="string" if isinstance(values[0], str) else "Int64")
+    found["category"] = pd.Series(values).astype("category")
+    found["categorical"] = pd.Categorical(values)
+    try:
+        import polars as pl
+        import pyarrow as pa
+    except ImportError:
+        return found
+    found["polars"] = pl.Series(values)
+    found["arrow"] = pa.array(values)
+    found["chunked"] = pa.chunked_array([values])
+    found["arrow in pandas"] = pd.Series(values, dtype=pd.ArrowDtype(pa.array(values).type))
+    return found
+
+
+def test_labels_come_as_any_library_has_them():
+    X = [[0.0], [1], [2], [8], [9], [10]]
+    expected = SemiSupervisedEKMeans(2).fit(X, PLAIN).cluster_centers_
+    for y in columns(PLAIN).values():
+        found = SemiSupervisedEKMeans(2).fit(X, y).cluster_centers_
+        np.testing.assert_array_equal(found, expected)
+    masked = np.ma.array(PLAIN, mask=[0, 1, 0, 0, 0, 0])
+    for y in [*columns(GAPS).values(), masked]:
+        with pytest.raises(ValueError, match=r"y must hold .*got (nan|a missing value) in row 1"):
+            SemiSupervisedEKMeans(2).fit(X, y)
+    for y in columns(WORDS).values():
+        with pytest.raises(TypeError, match="Unknown label type: y must hold integers, -1 where"):
+            SemiSupervisedEKMeans(2).fit(X, y)
+
+
+def test_an_overflow_is_blamed_on_what_overflows():
+    X = 1e5 * np.random.default_rng(0).normal(size=(50, 2))
+    y = [0, 1] + [-1] * 48
+    with pytest.raises(ValueError, match="scale sample_weight down"):
+        SemiSupervisedEKMeans(2).fit(X, y, sample_weight=np.full(50, 1e307))
+    with pytest.raises(ValueError, match="scale X down"):
+        SemiSupervisedEKMeans(2).fit(1e200 * X, y, sample_weight=np.ones(50))
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-25), (np.float64, 1e-170)])
+def test_units_in_which_squares_underflow_are_named(dtype, scale):
+    X, y = set_a()
+    X = (scale * X).astype(dtype)
+    with pytest.raises(ValueError, match=f"distances underflow {X.dtype}: scale X up"):
+        SemiSupervisedEKMeans(3).fit(X, partly(y, 0.05, 0))
+
+
 @pytest.mark.parametrize(
     ("y", "error", "match"),
     [
+        ([0, 1, 10**5000, -1], ValueError, "got an integer of more than 64 bits in row 2"),
         ([0, 1, 2, -1], ValueError, "to n_clusters - 1 = 1, got 2"),
         ([0, 1, -2, -1], ValueError, r"from -1 \(unknown\) .* got -2"),
         ([0, 1, 0.5, -1], ValueError, "got 0.5"),
@@ -413,6 +490,7 @@ def test_bad_labels(y, error, match):
         ([[1, 0], [0, 0]], r"prior must have shape \(n_samples, n_clusters\) = \(3, 2\)"),
         ([[1, 0, 0], [0, 0, 0], [0, 0, 0]], r"got \(3, 3\)"),
         ([[np.nan, 0], [0, 0], [0, 0]], "prior contains NaN"),
+        (np.ma.array(np.eye(3, 2), mask=np.eye(3, 2) > 0), "prior must not hold masked values"),
     ],
 )
 def test_bad_prior(prior, match):

@@ -1,0 +1,54 @@
+"""Frames and tables of other libraries: numbers as arrays, and what columns are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _labels(X: Any) -> list[Any] | None:
+    """What the columns of a frame or an Arrow table are called; None for an array."""
+    labels = getattr(X, "column_names", None)
+    if labels is None:
+        labels = getattr(X, "columns", None)
+    return None if labels is None else list(labels)
+
+
+def column_names(X: Any) -> list[str] | None:
+    """Names of the columns, None where these are not strings."""
+    labels = _labels(X)
+    return labels if labels and all(isinstance(label, str) for label in labels) else None
+
+
+def matrix(X: Any, name: str) -> NDArray[Any]:
+    """X as an array of numbers; errors name the column of a frame that holds something else."""
+    if np.ma.is_masked(X):
+        raise ValueError(f"{name}: holds masked values; leave their rows out")
+    labels = _labels(X)
+    if labels is not None:
+        # By the columns, for a date beside numbers becomes one in the array of some frames.
+        columns = [
+            X.iloc[:, j] if hasattr(X, "iloc") else X[label] for j, label in enumerate(labels)
+        ]
+        for label, column in zip(labels, columns, strict=True):
+            if numbers(column[:0]).dtype.kind not in "biuf":
+                kind = getattr(column, "dtype", getattr(column, "type", "something else"))
+                raise TypeError(f"{name}: column {label!r} must hold numbers, it holds {kind}")
+    array = np.asarray(X)
+    if array.dtype.kind in "biuf":
+        return array
+    if not labels:
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    return np.column_stack([numbers(column) for column in columns])
+
+
+def numbers(values: Any) -> NDArray[Any]:
+    """A column as an array. What pandas' nullable numbers lack becomes NaN, refused as such."""
+    if np.ma.isMaskedArray(values):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    array = np.asarray(values)
+    if array.dtype.kind == "O" and getattr(getattr(values, "dtype", None), "kind", "O") in "biuf":
+        array = values.to_numpy(np.float64, na_value=np.nan)
+    return array
