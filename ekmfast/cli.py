@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -84,7 +85,8 @@ def _cluster(arguments: argparse.Namespace) -> int:
     # line. Other kinds of errors are faults of the program.
     try:
         _check_outputs(arguments.plot, arguments.out, arguments.save)
-        X, names = _read(arguments)
+        with _told_warnings():
+            X, names = _read(arguments)
         options = {} if arguments.alpha is None else {"alpha": arguments.alpha}
         model = EKMeans(arguments.clusters, random_state=arguments.seed, **options)
         with _told_warnings():
@@ -118,8 +120,8 @@ def _path(arguments: argparse.Namespace) -> int:
 
     try:
         _check_outputs(arguments.plot)
-        X, _ = _read(arguments)
         with _told_warnings():
+            X, _ = _read(arguments)
             path = ekmfast.alpha_path(
                 X, arguments.clusters, arguments.alphas, random_state=arguments.seed
             )
@@ -173,8 +175,10 @@ def _check_outputs(plot: Path | None, *others: Path | None) -> None:
 def _read(arguments: argparse.Namespace) -> tuple[Any, list[str]]:
     from ekmfast._tables import read_table
 
-    columns = None if arguments.columns is None else arguments.columns.split(",")
-    X, names = read_table(arguments.data, columns)
+    columns = None
+    if arguments.columns is not None:
+        columns = next(csv.reader([arguments.columns], skipinitialspace=True), [""])
+    X, names = read_table(arguments.data, columns, header=arguments.header)
     if len(X) < arguments.clusters:
         raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
     if arguments.standardize:
@@ -265,6 +269,11 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--clusters", type=_count, required=True, metavar="K")
     data.add_argument(
         "--columns", metavar="A,B", help="names, or numbers from 0, of the columns; default: all"
+    )
+    data.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of text holds names; default: whether it looks so",
     )
     data.add_argument(
         "--standardize", action="store_true", help="bring each column to mean 0 and deviation 1"

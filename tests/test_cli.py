@@ -331,7 +331,7 @@ def test_an_interrupted_fit_is_told(table, monkeypatch, capsys):
         ('"x, y";z\n"1";-2e3\n\n3;.5\n', ["x, y", "z"], [[1, -2000], [3, 0.5]]),
         ("x\ty\n 1\t2 \n", ["x", "y"], [[1, 2]]),
         ("height\n1\n2", ["height"], [[1], [2]]),
-        ("\n\n,y\n0,1\n1,2\n", ["0", "y"], [[0, 1], [1, 2]]),
+        ("\n\n,y\n0,1\n2,2\n", ["0", "y"], [[0, 1], [2, 2]]),
         ("2019,total\n1,2\n", ["2019", "total"], [[1, 2]]),
         ("7", ["0"], [[7]]),
     ],
@@ -366,7 +366,7 @@ def test_columns_are_chosen_by_name_and_number(tmp_path):
         ("x,y,z\n1,2\n3,4\n", "line 2 has 2 cells: must be 3"),
         ("5.1,3.5,setosa\n4.9,3.0,setosa\n", "line 1, column '2': 'setosa' is not a number"),
         ("x,y\n1,2\n3,1_0\n", "line 3, column 'y': '1_0' is not a number"),
-        (b"x,y\n1,\xff\n", "not text in UTF-8"),
+        (b"x,y\n1,\xff\n", "line 2: not text in UTF-8"),
         (b"\x00\x01\x02", ""),
     ],
 )
@@ -414,7 +414,7 @@ def test_bad_arrays_are_refused(tmp_path, array, message):
 
 def test_bad_archives_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=[1], y=[2])
-    with pytest.raises(ValueError, match="holds the arrays x, y: must be one, or X"):
+    with pytest.raises(ValueError, match="holds the arrays x, y: must be one, or X, or codes"):
         read_table(tmp_path / "a.npz")
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
     (tmp_path / "c.npy").write_bytes(b"")
