@@ -96,7 +96,10 @@ def _fail(error: Exception) -> int:
         raise error
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        name = os.fsdecode(error.filename)
+        text = f"{name}: {error.strerror}"
+        if isinstance(error, FileNotFoundError) and os.path.islink(name):
+            text += f": the link leads to {os.readlink(name)!r}, which is not there"
     elif isinstance(error, MemoryError):
         text = text or "out of memory"
     print(f"ekmfast: error: {' '.join(text.split())}", file=sys.stderr)
