@@ -194,13 +194,16 @@ def _read_lines(
         value = X[row, column]
         what = "the value is missing" if np.isnan(value) else f"{value} is not a finite number"
         raise ValueError(f"line {at[row]}, column {names[column]!r}: {what}")
-    if unnamed and columns is None and len(names) > 1 and _counts_rows(X[:, 0]):
+    if unnamed and columns is None and len(at) and len(names) > 1 and (X[:, 0] % 1 == 0).all():
+        # Counted rows are no feature; other whole numbers may be.
+        counted = _counts_rows(X[:, 0])
+        if counted:
+            X, names = np.ascontiguousarray(X[:, 1:]), names[1:]
+        what = "counts the rows and is left out." if counted else "is read; is it an index?"
         warnings.warn(
-            f"{path}: the first column, unnamed, counts the rows and is left out; --columns "
-            f"{names[0]},{names[1]},... would read it",
+            f"{path}: the first column, unnamed, {what} Choose with --columns",
             stacklevel=5,
         )
-        X, names = np.ascontiguousarray(X[:, 1:]), names[1:]
     return X, names
 
 

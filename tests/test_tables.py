@@ -63,7 +63,7 @@ def test_a_bad_line_of_a_pipe_is_told():
         ("a\tb\n1\t2\n \n", ["a", "b"], [[1, 2]]),
         ("größe,b\n1,2\n".encode("utf-16"), ["größe", "b"], [[1, 2]]),
         ("größe,b\n1,2\n", ["größe", "b"], [[1, 2]]),
-        (",0,1\n5,1.5,2\n3,2.5,3\n", ["0", "0", "1"], [[5, 1.5, 2], [3, 2.5, 3]]),
+        (",0,1\n.5,1.5,2\n3,2.5,3\n", ["0", "0", "1"], [[0.5, 1.5, 2], [3, 2.5, 3]]),
         ("1 , -2e-3\n+3,.5\n", ["0", "1"], [[1, -0.002], [3, 0.5]]),
     ],
 )
@@ -90,6 +90,7 @@ def test_odd_text_is_read(tmp_path, text, names, rows):
         ("größe,b\n1,2\n".encode("latin-1"), "line 1: not text in UTF-8"),
         ("a,b\n1,2\nä,3\n".encode("latin-1"), "line 3: not text in UTF-8"),
         ("a,b\n1,2\n".encode("utf-16")[:-1], "not text in UTF-8 or UTF-16"),
+        (",a\n", "no rows"),
         ('a\n1\n""\n2\n', "line 3, column 'a': the value is missing"),
         ("a;b\n1,5;2\n", "line 2, column 'a': '1,5' has a decimal comma; it must be a point"),
         ("1,5;2,5\n3,5;4\n", "line 1, column '0': '1,5' has a decimal comma"),
@@ -157,6 +158,12 @@ def test_an_index_is_left_out_with_a_word(tmp_path, names, first):
     assert X.tolist() == [[first, 6], [first + 1, 8], [first + 2, 9]]
 
 
+def test_an_index_with_gaps_is_read_with_a_word(tmp_path):
+    with pytest.warns(UserWarning, match="first column, unnamed, is read; is it an index"):
+        X, names = read_table(table(tmp_path, ",a\n0,5\n3,7\n"))
+    assert (X.tolist(), names) == ([[0, 5], [3, 7]], ["0", "a"])
+
+
 def test_an_index_above_numbers_is_left_out(tmp_path):
     with pytest.warns(UserWarning, match="is left out"):
         X, names = read_table(table(tmp_path, ",0,1\n0,5,6\n1,7,8\n"))
@@ -164,7 +171,7 @@ def test_an_index_above_numbers_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["index,a\n0,5\n1,6\n", ",a\n0,5\n2,6\n", "0,5\n1,7\n", '""\n0\n1\n']
+    "text", ["index,a\n0,5\n1,6\n", ",a\n.5,5\n2,6\n", "0,5\n1,7\n", '""\n0\n1\n']
 )
 def test_columns_with_a_name_or_other_values_stay(tmp_path, text):
     X, _ = read_table(table(tmp_path, text), header=text[0] != "0")
