@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ekmfast._cli_output import (
+    check_names,
+    check_outputs,
+    check_suffix,
+    map_rows,
+    say,
+    say_clusters,
+    text_path,
+    write_arrays,
+    write_csv,
+    write_figure,
+    write_json,
+)
+from ekmfast._files import replace_file
+
 ENCODE_SUFFIXES = (".npz", ".npy", ".csv")
 ANOMALY_SUFFIXES = (".csv", ".json", ".npz")
+# Codes whose distances are in memory at once.
+ROWS_AT_ONCE = 4096
 # Images of a picture: the worst ones.
 SHOWN = 8
 
@@ -132,11 +147,11 @@ def add_parsers(commands: Any, types: Mapping[str, Callable[[str], Any]]) -> Non
     encode.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=text_path,
         required=True,
         metavar="FILE",
         help=".npz (codes, paths, and labels and memberships), .npy (the codes, written as they "
-        "come: memory stays small), or .csv",
+        "come: memory stays small), or .csv; - for text to stdout",
     )
     encode.add_argument(
         "--batch-size", type=types["count"], default=64, metavar="N", help="default: %(default)s"
@@ -161,10 +176,10 @@ def add_parsers(commands: Any, types: Mapping[str, Callable[[str], Any]]) -> Non
     anomaly.add_argument(
         "-o",
         "--out",
-        type=Path,
+        type=text_path,
         required=True,
         metavar="FILE",
-        help=".csv, .json or .npz: path, loss and verdict of each image",
+        help=".csv, .json or .npz: path, loss and verdict of each image; - for .csv to stdout",
     )
     anomaly.add_argument("--normal", type=Path, metavar="DIR", help="folder of normal images")
     anomaly.add_argument(
@@ -188,7 +203,7 @@ def add_parsers(commands: Any, types: Mapping[str, Callable[[str], Any]]) -> Non
     )
 
 
-def train(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> None:
+def train(arguments: argparse.Namespace) -> None:
     """Train, export, and say how it went."""
     import torch
 
@@ -202,12 +217,21 @@ def train(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> Non
         pretrain,
     )
 
-    out = _writable(arguments.out)
-    if arguments.clusters is not None and out.suffix == ".pt2":
+    out = arguments.out
+    is_program = out.suffix.lower() == ".pt2"
+    if arguments.clusters is not None and is_program:
         raise ValueError(f"{out}: clusters go into TorchScript files alone, name it .ts")
+
+    def checkpoint(name: str) -> Path | None:
+        return None if arguments.checkpoint is None else Path(arguments.checkpoint) / name
+
+    check_outputs(out)
     if arguments.checkpoint is not None:
         arguments.checkpoint.mkdir(parents=True, exist_ok=True)
+        check_outputs(out, checkpoint("pretrain.pt"), checkpoint("finetune.pt"))
     files = _open(arguments, arguments.image_size, 1 if arguments.grey else 3)
+    if arguments.clusters is not None and len(files) < arguments.clusters:
+        raise ValueError(f"{arguments.images}: {len(files)} images, fewer than --clusters")
     say("images", f"{len(files)}, {files.channels} x {files.image_size} x {files.image_size}")
     with_classes = len(files.class_names) > 1 and not arguments.no_classes
     if with_classes:
@@ -229,10 +253,6 @@ def train(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> Non
         "random_state": arguments.seed,
         "verbose": 0 if arguments.quiet else 1,
     }
-
-    def checkpoint(name: str) -> Path | None:
-        return None if arguments.checkpoint is None else Path(arguments.checkpoint) / name
-
     history = pretrain(model, files, checkpoint=checkpoint("pretrain.pt"), **options)
     say("pretrain", f"loss {history.best_loss:.6f} in epoch {history.best_epoch + 1}")
     if with_classes:
@@ -242,85 +262,124 @@ def train(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> Non
         )
         say("finetune", f"{accuracy}loss {history.best_loss:.6f} in epoch {history.best_epoch + 1}")
     if arguments.clusters is None:
-        export(model, out)
+        export(model, out, format="pt2" if is_program else "torchscript")
     else:
         clusters = EKMeans(arguments.clusters, random_state=arguments.seed)
         clusters.fit(encode(model, files))
-        sizes = np.bincount(clusters.labels_, minlength=arguments.clusters)
-        say("sizes", " ".join(map(str, sizes)))
+        say_clusters(clusters, np.bincount(clusters.labels_, minlength=arguments.clusters))
         export_pipeline(model, clusters, out)
-    say("model", str(out))
+    say("model", out)
 
 
-def encode(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> None:
+def encode(arguments: argparse.Namespace) -> None:
     """Write codes, and clusters where the model has some."""
     from ekmfast.autoencoder import ExportedPipeline
 
-    out = _writable(arguments.out, ENCODE_SUFFIXES)
+    out = arguments.out
+    suffix = check_suffix(out, ENCODE_SUFFIXES)
+    is_text = suffix == ".csv"
+    check_outputs(
+        None if is_text else out, texts=[out if is_text else None], inputs=[arguments.model]
+    )
     model, files = _model_and_images(arguments)
-    batch = {"batch_size": arguments.batch_size}
-    say("images", f"{len(files)}")
+    names = [str(path) for path in files.paths]
+    if is_text:
+        check_names(names, out)
+    say("images", len(files))
     shape = (len(files), model.latent_dim)
-    if out.suffix == ".npy":
-        codes = np.lib.format.open_memmap(out, "w+", np.float32, shape)
-        model.encode(_shown(files, arguments), out=codes, **batch)
-        codes.flush()
+
+    def codes_into(rows: Any = None) -> Any:
+        return model.encode(_shown(files, arguments), out=rows, batch_size=arguments.batch_size)
+
+    if suffix == ".npy":
+
+        def fill(file: IO[bytes]) -> None:
+            codes_into(map_rows(file, out, shape)).flush()
+
+        replace_file(out, fill)
     else:
-        codes = model.encode(_shown(files, arguments), **batch)
-        columns: dict[str, Any] = {"path": np.array([str(path) for path in files.paths])}
+        codes = codes_into()
+        columns: dict[str, Any] = {"path": names}
         if isinstance(model, ExportedPipeline):
-            columns["label"] = model.predict(files, **batch)
-            columns["membership"] = model.membership(files, **batch)
-        if out.suffix == ".npz":
-            np.savez(out, codes=codes, **columns)
+            columns["label"], columns["membership"] = _clusters(model, codes)
+        if is_text:
+            columns.pop("membership", None)
+            header = [*columns, *(f"z{i}" for i in range(model.latent_dim))]
+            rows = zip(*columns.values(), strict=True)
+            write_csv(out, header, ([*row, *z] for row, z in zip(rows, codes, strict=True)))
         else:
-            labels = {name: columns[name] for name in ("path", "label") if name in columns}
-            header = [*labels, *(f"z{i}" for i in range(model.latent_dim))]
-            rows = zip(*labels.values(), strict=True)
-            _write_csv(out, header, ([*row, *z] for row, z in zip(rows, codes, strict=True)))
+            write_arrays(out, {"codes": codes, **columns})
     say("codes", f"{shape[0]} x {shape[1]} to {out}")
 
 
-def anomaly(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> None:
+def _clusters(model: Any, codes: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Labels and memberships of codes, as the model gives them for the images."""
+    import torch
+
+    labels = np.empty(len(codes), np.int32)
+    memberships = np.empty((len(codes), model.n_clusters), np.float32)
+    module = model._module
+    with torch.inference_mode():
+        for start in range(0, len(codes), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            d2 = module.squared_distances(torch.from_numpy(codes[rows]).to(model.device))
+            labels[rows] = module.labels_of(d2).cpu().numpy()
+            memberships[rows] = module.memberships_of(d2).cpu().numpy()
+    return labels, memberships
+
+
+def anomaly(arguments: argparse.Namespace) -> None:
     """Write losses and verdicts."""
-    out = _writable(arguments.out, ANOMALY_SUFFIXES)
+    out = arguments.out
+    suffix = check_suffix(out, ANOMALY_SUFFIXES)
+    is_text = suffix != ".npz"
+    check_outputs(
+        None if is_text else out,
+        texts=[out if is_text else None],
+        plot=arguments.plot,
+        inputs=[arguments.model],
+    )
     model, files = _model_and_images(arguments)
+    names = [str(path) for path in files.paths]
+    if suffix == ".csv":
+        check_names(names, out)
+    if arguments.plot is not None:
+        check_outputs(plot=arguments.plot, inputs=files.paths)
     batch = {"batch_size": arguments.batch_size}
-    losses = model.anomaly_loss(_shown(files, arguments), **batch)
     threshold = arguments.threshold
+    normal_files = None
+    if threshold is None and arguments.normal is not None:
+        normal_files = _open(arguments, model.image_size, model.in_channels, arguments.normal)
+    losses = model.anomaly_loss(_shown(files, arguments), **batch)
     if threshold is None:
-        normal = losses
-        if arguments.normal is not None:
-            normal = model.anomaly_loss(
-                _open(arguments, model.image_size, model.in_channels, arguments.normal), **batch
-            )
+        normal = losses if normal_files is None else model.anomaly_loss(normal_files, **batch)
         threshold = float(np.quantile(normal, 1 - arguments.contamination))
     outliers = losses > threshold
-    say("images", f"{len(files)}")
+    say("images", len(files))
     say("threshold", f"{threshold:.6g}")
-    say("outliers", f"{int(outliers.sum())}")
-    names = [str(path) for path in files.paths]
-    if out.suffix == ".npz":
-        np.savez(out, path=np.array(names), loss=losses, outlier=outliers, threshold=threshold)
-    elif out.suffix == ".json":
+    say("outliers", int(outliers.sum()))
+    if suffix == ".npz":
+        write_arrays(
+            out, {"path": names, "loss": losses, "outlier": outliers, "threshold": threshold}
+        )
+    elif suffix == ".json":
         images = [
             {"path": name, "loss": float(loss), "outlier": bool(outlier)}
             for name, loss, outlier in zip(names, losses, outliers, strict=True)
         ]
         skipped = [str(path) for path in files.skipped]
-        found = {"threshold": threshold, "images": images, "skipped": skipped}
-        out.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(out, {"threshold": threshold, "images": images, "skipped": skipped})
     else:
         rows = zip(names, losses, outliers.astype(int), strict=True)
-        _write_csv(out, ["path", "loss", "outlier"], rows)
-    say("scores", str(out))
+        write_csv(out, ["path", "loss", "outlier"], rows)
+    say("scores", out)
     if arguments.plot is not None:
         from ekmfast.plotting import plot_anomaly_map
 
         worst = files.__getitems__(np.argsort(-losses, kind="stable")[:SHOWN].tolist())
         axes = plot_anomaly_map(worst, model.reconstruct(worst))
-        axes[0, 0].figure.savefig(arguments.plot, dpi=150)
-        say("picture", str(arguments.plot))
+        write_figure(arguments.plot, axes[0, 0].figure)
+        say("picture", arguments.plot)
 
 
 def _model_and_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -374,21 +433,3 @@ def _shown(files: Any, arguments: argparse.Namespace) -> Any:
 
     tqdm: Any = require("tqdm", "torch").tqdm
     return _Shown(files, tqdm(total=len(files), desc=arguments.command, unit="image"))
-
-
-def _writable(path: Path, suffixes: tuple[str, ...] = ()) -> Path:
-    """Refuse before the work what could not be written after it."""
-    if suffixes and path.suffix not in suffixes:
-        raise ValueError(f"{path}: the name must end in one of {', '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: no such folder {str(path.parent)!r}")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder")
-    return path
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)

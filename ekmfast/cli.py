@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 from ekmfast import _cli_images
+from ekmfast._cli_output import (
+    STANDARD_OUTPUT,
+    STDOUT,
+    check_outputs,
+    printing,
+    say,
+    say_clusters,
+    text_path,
+    write_csv,
+    write_figure,
+)
 from ekmfast._version import __version__
+
+# What the user can mend.
+TOLD = (ImportError, OSError, ValueError, MemoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit code: 0, 1 for an error that the user can mend (told in one line on stderr), 130
-        when interrupted. Wrong usage leaves through ``SystemExit`` with code 2.
+        when interrupted, 141 when the reader of its output has gone. Wrong usage leaves through
+        ``SystemExit`` with code 2.
 
     Examples
     --------
@@ -35,28 +52,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     version ...
     0
     """
+    try:
+        try:
+            return _run(argv)
+        finally:  # after --help too
+            if sys.stdout is not None:
+                with printing():
+                    sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("ekmfast: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _give_up_stdout()
+        return 141
+    except OSError as error:
+        if error.filename != STANDARD_OUTPUT:
+            raise
+        _give_up_stdout()
+        return _fail(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command == "demo" and (arguments.images is None) != (arguments.anomalies is None):
         parser.error("--images and --anomalies go together")
     commands = {"info": _info, "demo": _demo, "cluster": _cluster, "path": _path}
     commands |= dict.fromkeys(("train", "encode", "anomaly"), _images)
-    try:
+    # A table that goes to stdout has it for itself.
+    has_table = getattr(arguments, "out", None) == STDOUT
+    with redirect_stdout(sys.stderr) if has_table else nullcontext():
         return commands[arguments.command](arguments)
-    except KeyboardInterrupt:
-        print("ekmfast: interrupted", file=sys.stderr)
-        return 130
+
+
+def _give_up_stdout() -> None:
+    """Nothing more can be printed, not even by the interpreter as it ends."""
+    with suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception) -> int:
-    print(f"ekmfast: error: {' '.join(str(error).split())}", file=sys.stderr)
+    if isinstance(error, BrokenPipeError):
+        raise error
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        text = f"{name}: {error.strerror}"
+        if isinstance(error, FileNotFoundError) and os.path.islink(name):
+            text += f": the link leads to {os.readlink(name)!r}, which is not there"
+    elif isinstance(error, MemoryError):
+        text = text or "out of memory"
+    print(f"ekmfast: error: {' '.join(text.split())}", file=sys.stderr)
     return 1
 
 
 def _info(_: argparse.Namespace) -> int:
     from ekmfast import show_config
 
-    show_config()
+    with printing():
+        show_config()
     return 0
 
 
@@ -69,13 +123,15 @@ def _demo(arguments: argparse.Namespace) -> int:
         demo.check_requirements()
         data = demo.load_data(arguments.images, arguments.anomalies, quick=arguments.quick)
         arguments.out.mkdir(parents=True, exist_ok=True)
-    except (ImportError, OSError, ValueError) as error:
+    except TOLD as error:
         return _fail(error)
     demo.run(data, arguments.out, seed=arguments.seed, quick=arguments.quick)
     return 0
 
 
 def _cluster(arguments: argparse.Namespace) -> int:
+    from sklearn.pipeline import make_pipeline
+
     from ekmfast import EKMeans
     from ekmfast._persist import save
     from ekmfast.metrics import cluster_sizes
@@ -83,32 +139,28 @@ def _cluster(arguments: argparse.Namespace) -> int:
     # What the user asked for may be impossible: read, fit and written under one roof, told in a
     # line. Other kinds of errors are faults of the program.
     try:
-        _check_outputs(arguments.plot, arguments.out, arguments.save)
-        X, names = _read(arguments)
+        check_outputs(
+            arguments.save, texts=[arguments.out], plot=arguments.plot, inputs=[arguments.data]
+        )
         options = {} if arguments.alpha is None else {"alpha": arguments.alpha}
         model = EKMeans(arguments.clusters, random_state=arguments.seed, **options)
         with _told_warnings():
+            X, names, scaler = _read(arguments)
             model.fit(X)
         sizes = cluster_sizes(model.labels_, arguments.clusters)
-        rule = f" ({model.alpha})" if isinstance(model.alpha, str) else ""
-        _print_row("data", f"{len(X)} rows, {len(names)} columns")
-        _print_row("alpha", f"{model.alpha_:.6g}{rule}")
-        _print_row("objective", f"{model.objective_:.8g}")
-        _print_row("converged", f"{'yes' if model.converged_ else 'no'}, {model.n_iter_} passes")
-        _print_row("clusters", f"{model.n_clusters_effective_} of {model.n_clusters} distinct")
-        _print_row("sizes", " ".join(str(size) for size in sizes))
+        say("data", f"{len(X)} rows, {len(names)} columns")
+        say_clusters(model, sizes)
         if arguments.out is not None:
-            rows = "\n".join(str(label) for label in model.labels_)
-            arguments.out.write_text(f"label\n{rows}\n")
-            _print_row("labels", str(arguments.out))
+            write_csv(arguments.out, ["label"], ([label] for label in model.labels_))
+            say("labels", arguments.out)
         if arguments.save is not None:
-            save(model, arguments.save)
-            scaled = " (takes standardized columns)" if arguments.standardize else ""
-            _print_row("model", f"{arguments.save}{scaled}")
+            save(model if scaler is None else make_pipeline(scaler, model), arguments.save)
+            scaled = "" if scaler is None else " (a pipeline, which standardizes by itself)"
+            say("model", f"{arguments.save}{scaled}")
         if arguments.plot is not None:
-            _plot_clusters(X, names, model, sizes).savefig(arguments.plot, dpi=150)
-            _print_row("picture", str(arguments.plot))
-    except (ImportError, OSError, ValueError) as error:
+            write_figure(arguments.plot, _plot_clusters(X, names, model, sizes))
+            say("picture", arguments.plot)
+    except TOLD as error:
         return _fail(error)
     return 0
 
@@ -117,28 +169,30 @@ def _path(arguments: argparse.Namespace) -> int:
     import ekmfast
 
     try:
-        _check_outputs(arguments.plot)
-        X, _ = _read(arguments)
+        check_outputs(plot=arguments.plot, inputs=[arguments.data])
         with _told_warnings():
+            X, _, _ = _read(arguments)
             path = ekmfast.alpha_path(
                 X, arguments.clusters, arguments.alphas, random_state=arguments.seed
             )
-        print("       alpha  x dvariance  likelihood  agreement  clusters     objective  sizes")
-        for a, alpha in enumerate(path.alphas):
-            sizes = " ".join(f"{size:.0f}" for size in sorted(path.sizes[a], reverse=True))
-            print(
-                f"{'*' if a == path.best else ' '} {alpha:10.5g}  {alpha / path.dvariance:11.4g}  "
-                f"{path.likelihood[a]:10.4f}  {path.agreement[a]:9.3f}  "
-                f"{path.n_clusters_effective[a]:8d}  {path.objective[a]:12.6g}  {sizes}"
-                f"{'' if path.converged[a] else '  (not converged)'}"
-            )
-        print("* largest likelihood")
+        with printing():
+            print("       alpha  x dvariance  likelihood  agreement  clusters     objective  sizes")
+            for a, alpha in enumerate(path.alphas):
+                sizes = " ".join(f"{size:.0f}" for size in sorted(path.sizes[a], reverse=True))
+                print(
+                    f"{'*' if a == path.best else ' '} {alpha:10.5g}  "
+                    f"{alpha / path.dvariance:11.4g}  {path.likelihood[a]:10.4f}  "
+                    f"{path.agreement[a]:9.3f}  {path.n_clusters_effective[a]:8d}  "
+                    f"{path.objective[a]:12.6g}  {sizes}"
+                    f"{'' if path.converged[a] else '  (not converged)'}"
+                )
+            print("* largest likelihood")
         if arguments.plot is not None:
             from ekmfast.plotting import plot_alpha_path
 
-            plot_alpha_path(path)[0].figure.savefig(arguments.plot, dpi=150)
-            _print_row("picture", str(arguments.plot))
-    except (ImportError, OSError, ValueError) as error:
+            write_figure(arguments.plot, plot_alpha_path(path)[0].figure)
+            say("picture", arguments.plot)
+    except TOLD as error:
         return _fail(error)
     return 0
 
@@ -146,42 +200,29 @@ def _path(arguments: argparse.Namespace) -> int:
 def _images(arguments: argparse.Namespace) -> int:
     # As for _cluster: the folder, the model, what was asked for may be impossible.
     try:
-        if getattr(arguments, "plot", None) is not None:
-            _check_outputs(arguments.plot)
         with _told_warnings():
-            getattr(_cli_images, arguments.command)(arguments, _print_row)
-    except (ImportError, OSError, ValueError, FloatingPointError) as error:
+            getattr(_cli_images, arguments.command)(arguments)
+    except (*TOLD, FloatingPointError) as error:
         return _fail(error)
     return 0
 
 
-def _check_outputs(plot: Path | None, *others: Path | None) -> None:
-    """Refuse before a long fit what could not be written after it."""
-    for path in (plot, *others):
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"{path}: no such folder {str(path.parent)!r}")
-        if path is not None and path.is_dir():
-            raise ValueError(f"{path}: is a folder")
-    if plot is not None:
-        from ekmfast.plotting import new_figure
-
-        known = new_figure(1, 1)[0].canvas.get_supported_filetypes()
-        if plot.suffix[1:].lower() not in known:
-            raise ValueError(f"{plot}: the name must end in one of {', '.join(sorted(known))}")
-
-
-def _read(arguments: argparse.Namespace) -> tuple[Any, list[str]]:
+def _read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
+    """The rows, the names of their columns, and what standardized them, if anything."""
     from ekmfast._tables import read_table
 
-    columns = None if arguments.columns is None else arguments.columns.split(",")
-    X, names = read_table(arguments.data, columns)
+    columns = None
+    if arguments.columns is not None:
+        columns = next(csv.reader([arguments.columns], skipinitialspace=True), [""])
+    X, names = read_table(arguments.data, columns, header=arguments.header)
     if len(X) < arguments.clusters:
         raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
-    if arguments.standardize:
-        deviation = X.std(axis=0, dtype="float64")
-        deviation[deviation == 0] = 1
-        X = ((X - X.mean(axis=0, dtype="float64")) / deviation).astype(X.dtype)
-    return X, names
+    if not arguments.standardize:
+        return X, names, None
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    return scaler.fit_transform(X), names, scaler
 
 
 def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
@@ -213,10 +254,6 @@ def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
         ax.legend(handles, texts, title="cluster: samples", markerscale=2, fontsize=8,
                   loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)  # fmt: skip
     return figure
-
-
-def _print_row(name: str, value: str) -> None:
-    print(f"{name:10} {value}")
 
 
 @contextmanager
@@ -260,11 +297,19 @@ def _parser() -> argparse.ArgumentParser:
 
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument(
-        "data", type=Path, metavar="DATA", help=".npy, .npz or text with a line a sample (.csv)"
+        "data",
+        type=lambda text: Path("/dev/stdin" if text == "-" else text),
+        metavar="DATA",
+        help=".npy, .npz or text with a line a sample (.csv); - for text from stdin",
     )
     data.add_argument("--clusters", type=_count, required=True, metavar="K")
     data.add_argument(
         "--columns", metavar="A,B", help="names, or numbers from 0, of the columns; default: all"
+    )
+    data.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of text holds names; default: whether it looks so",
     )
     data.add_argument(
         "--standardize", action="store_true", help="bring each column to mean 0 and deviation 1"
@@ -280,8 +325,15 @@ def _parser() -> argparse.ArgumentParser:
     cluster.add_argument(
         "--alpha", type=_alpha, metavar="A", help="a number > 0, dvariance or auto"
     )
-    cluster.add_argument("--out", type=Path, metavar="CSV", help="write the labels")
-    cluster.add_argument("--save", type=Path, metavar="FILE", help="write the model: ekmfast.load")
+    cluster.add_argument(
+        "--out", type=text_path, metavar="CSV", help="write the labels; - for stdout"
+    )
+    cluster.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write the model, with its scaling if --standardize: ekmfast.load",
+    )
     cluster.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the clusters")
 
     path = commands.add_parser(

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -239,13 +241,23 @@ def test_cluster_standardizes(table, tmp_path, capsys):
     np.save(tmp_path / "x.npy", X)
     arguments = ["cluster", str(tmp_path / "x.npy"), "--clusters", "3", "--standardize"]
     assert cli.main([*arguments, "--save", str(tmp_path / "m"), "--seed", "4"]) == 0
-    assert says(capsys.readouterr().out, "model").endswith("m (takes standardized columns)")
-    model = load(tmp_path / "m")
+    assert says(capsys.readouterr().out, "model").endswith(
+        "m (a pipeline, which standardizes by itself)"
+    )
+    scaler, model = load(tmp_path / "m")
     assert model.cluster_centers_.dtype == np.float32
     assert model.random_state == 4
     scaled = np.column_stack([(X[:, :2] - X[:, :2].mean(0)) / X[:, :2].std(0), np.zeros(len(X))])
-    np.testing.assert_array_equal(model.predict(scaled.astype(np.float32)), model.labels_)
+    np.testing.assert_allclose(scaler.transform(X), scaled, atol=1e-4)
     np.testing.assert_allclose(model.cluster_centers_[:, 2], 0)
+
+
+def test_a_saved_model_labels_the_rows_as_the_command_did(table, tmp_path):
+    path, X = table
+    arguments = ["cluster", str(path), "--clusters", "3", "--columns", "a,b,c", "--standardize"]
+    assert cli.main([*arguments, "--save", f"{tmp_path}/m", "--out", f"{tmp_path}/l.csv"]) == 0
+    labels = np.loadtxt(tmp_path / "l.csv", int, skiprows=1)
+    np.testing.assert_array_equal(load(tmp_path / "m").predict(X), labels)
 
 
 def test_cluster_tells_warnings_in_a_line(table, capsys):
@@ -302,6 +314,122 @@ def test_what_cannot_be_done_is_one_line(table, capsys, command, options, messag
     assert said.err.count("\n") == 1
 
 
+def test_what_would_be_written_over_is_refused(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(EKMeans, "fit", lambda *_: pytest.fail("fitted"))
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data.csv"
+    data.write_bytes(table[0].read_bytes())
+    (tmp_path / "link").symlink_to(data)
+    (tmp_path / "file").write_text("")
+    for options, message in (
+        (["--out", "data.csv"], "data.csv: is an input"),
+        (["--save", "./link"], "link: is an input"),
+        (["--out", "x", "--save", "./x"], "x: is asked for twice"),
+        (["--save", "p.png", "--plot", "p.png"], "p.png: is asked for twice"),
+        (["--save", "none/m"], "none/m: no such folder 'none'"),
+        (["--save", "file/m"], "file/m: Not a directory"),
+        (["--save", "/dev/null"], "/dev/null: is not a regular file"),
+        (["--out", "a" * 300], "File name too long"),
+    ):
+        assert cli.main(["cluster", str(data), "--clusters", "2", "--columns", "a", *options]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert message in said.err
+        assert said.err.count("\n") == 1
+    assert data.read_bytes() == table[0].read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data.csv", "file", "link"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_goes_wrong_leaves_the_old_files(table, tmp_path, monkeypatch, capsys, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr("ekmfast._files.os.fsync", full)
+    arguments = ["cluster", str(table[0]), "--clusters", "2", "--columns", "a"]
+    for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.png")):
+        (tmp_path / name).write_bytes(b"old")
+        code = cli.main([*arguments, option, str(tmp_path / name)])
+        told = capsys.readouterr().err
+        if isinstance(error, OSError):
+            assert code == 1
+            assert told == f"ekmfast: error: {tmp_path / name}: No space left on device\n"
+        else:
+            assert (code, told) == (130, "ekmfast: interrupted\n")
+        assert (tmp_path / name).read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["l.csv", "m", "p.png"]
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "ekmfast.cli", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_a_table_goes_through_pipes(table):
+    arguments = ["cluster", "-", "--clusters", "3", "--columns", "a,b,c", "--out", "-"]
+    with table[0].open() as file:
+        done = command(*arguments, stdin=file, stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "label"
+    assert sorted(np.bincount([int(line) for line in lines[1:]])) == [10, 20, 300]
+    assert says(done.stderr, "data") == "330 rows, 3 columns"
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["info"], ["--version"], ["cluster", "--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_device_is_one_line(arguments, unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = command(*arguments, stdout=full, env=environment)
+    if arguments[0] == "info" or not unbuffered:  # argparse pays no heed to its own errors
+        assert done.stderr == "ekmfast: error: standard output: No space left on device\n"
+        assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_gone_ends_the_command_quietly():
+    end, start = os.pipe()
+    os.close(end)
+    try:
+        done = command("info", stdout=start)
+    finally:
+        os.close(start)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_codes_of_another_command_are_clustered(tmp_path, capsys):
+    X = np.vstack([np.zeros((9, 2)), np.ones((3, 2)) * 9]) + np.arange(12)[:, None] / 50
+    np.savez(tmp_path / "c.npz", codes=X, path=np.full(12, "a"), label=np.arange(12))
+    rows = [f"a,0,{a},{b}" for a, b in X]
+    (tmp_path / "c.csv").write_text("\n".join(["path,label,z0,z1", *rows]) + "\n")
+    for name, told in (("c.npz", "the array codes is read"), ("c.csv", "the columns path, label")):
+        assert cli.main(["cluster", str(tmp_path / name), "--clusters", "2"]) == 0
+        said = capsys.readouterr()
+        assert said.err.startswith(f"ekmfast: warning: {tmp_path / name}: {told}")
+        assert says(said.out, "data") == "12 rows, 2 columns"
+        assert says(said.out, "sizes") in ("9 3", "3 9")
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path, capsys):
+    (tmp_path / "l.csv").symlink_to("gone")
+    assert cli.main(["cluster", str(tmp_path / "l.csv"), "--clusters", "2"]) == 1
+    assert "l.csv: No such file or directory: the link leads to 'gone'" in capsys.readouterr().err
+
+
+def test_names_of_columns_may_hold_commas(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text('"a, b",c\n1,2\n3,4\n9,9\n')
+    arguments = ["cluster", str(tmp_path / "t.csv"), "--clusters", "2", "--columns", '"a, b", c']
+    assert cli.main(arguments) == 0
+    assert says(capsys.readouterr().out, "data") == "3 rows, 2 columns"
+
+
 def test_cluster_without_matplotlib_is_one_line(table, monkeypatch, capsys, tmp_path):
     arguments = ["cluster", str(table[0]), "--clusters", "2", "--columns", "a"]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -331,7 +459,7 @@ def test_an_interrupted_fit_is_told(table, monkeypatch, capsys):
         ('"x, y";z\n"1";-2e3\n\n3;.5\n', ["x, y", "z"], [[1, -2000], [3, 0.5]]),
         ("x\ty\n 1\t2 \n", ["x", "y"], [[1, 2]]),
         ("height\n1\n2", ["height"], [[1], [2]]),
-        ("\n\n,y\n0,1\n1,2\n", ["0", "y"], [[0, 1], [1, 2]]),
+        ("\n\n,y\n.5,1\n2,2\n", ["0", "y"], [[0.5, 1], [2, 2]]),
         ("2019,total\n1,2\n", ["2019", "total"], [[1, 2]]),
         ("7", ["0"], [[7]]),
     ],
@@ -366,7 +494,7 @@ def test_columns_are_chosen_by_name_and_number(tmp_path):
         ("x,y,z\n1,2\n3,4\n", "line 2 has 2 cells: must be 3"),
         ("5.1,3.5,setosa\n4.9,3.0,setosa\n", "line 1, column '2': 'setosa' is not a number"),
         ("x,y\n1,2\n3,1_0\n", "line 3, column 'y': '1_0' is not a number"),
-        (b"x,y\n1,\xff\n", "not text in UTF-8"),
+        (b"x,y\n1,\xff\n", "line 2: not text in UTF-8"),
         (b"\x00\x01\x02", ""),
     ],
 )
@@ -414,7 +542,7 @@ def test_bad_arrays_are_refused(tmp_path, array, message):
 
 def test_bad_archives_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=[1], y=[2])
-    with pytest.raises(ValueError, match="holds the arrays x, y: must be one, or X"):
+    with pytest.raises(ValueError, match="holds the arrays x, y: must be one, or X, or codes"):
         read_table(tmp_path / "a.npz")
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:100])
     (tmp_path / "c.npy").write_bytes(b"")

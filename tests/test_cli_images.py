@@ -2,13 +2,17 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ekmfast import cli
+from ekmfast import EKMeans, cli
+from ekmfast._image_files import ImageFiles
 from ekmfast.autoencoder import ExportedPipeline, load
 from ekmfast.datasets import load_image_folder
 
@@ -109,12 +113,132 @@ def test_encode_writes_codes_clusters_and_paths(folders, trained, tmp_path, caps
         np.testing.assert_allclose(file["membership"].sum(axis=1), 1, rtol=1e-5)
         assert file["path"].tolist() == [str(path) for path in data.paths]
     np.testing.assert_allclose(np.load(npy), codes, rtol=1e-4, atol=1e-5)
+    assert np.load(npy).dtype == np.float32
+    assert (tmp_path / "codes.npy").stat().st_size == 128 + 60 * 8 * 4
     with text.open(newline="") as file:
         head, *rows = csv.reader(file)
     assert head == ["path", "label", *(f"z{i}" for i in range(8))]
     np.testing.assert_allclose(
         np.array([row[2:] for row in rows], float), codes, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("name", ["CODES.NPY", "codes.NpZ", "codes.CSV"])
+def test_encode_reads_each_image_once(folders, trained, tmp_path, monkeypatch, name):
+    read = []
+
+    def counting(files, path):
+        read.append(path)
+        return original(files, path)
+
+    original = ImageFiles._read
+    monkeypatch.setattr(ImageFiles, "_read", counting)
+    command = ["encode", folders / "bars", "-m", trained, "-o", tmp_path / name, "--quiet"]
+    assert run(*command) == 0
+    assert len(read) == len(set(read)) == 60
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv", "npy"])
+def test_codes_of_images_are_clustered(folders, trained, tmp_path, capsys, suffix):
+    out = tmp_path / f"codes.{suffix}"
+    assert run("encode", folders / "bars", "-m", trained, "-o", out, "--quiet") == 0
+    capsys.readouterr()
+    assert run("cluster", out, "--clusters", 2, "--out", tmp_path / "l.csv") == 0
+    assert rows_of(capsys.readouterr().out)["data"] == "60 rows, 8 columns"
+    assert run("path", out, "--clusters", 2) == 0
+
+
+@pytest.mark.parametrize("name", ["codes.npy", "codes.npz", "codes.csv", "scores.json"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_goes_wrong_leaves_the_old_file(
+    folders, trained, tmp_path, monkeypatch, capsys, name, error
+):
+    out = tmp_path / name
+    out.write_bytes(b"old")
+    read = []
+
+    def failing(files, path):
+        read.append(path)
+        if len(read) > 40:
+            raise error("at image 41")
+        return original(files, path)
+
+    original = ImageFiles._read
+    monkeypatch.setattr(ImageFiles, "_read", failing)
+    command = "anomaly" if name == "scores.json" else "encode"
+    options = ["-m", trained, "-o", out, "--quiet", "--batch-size", 8]
+    code = run(command, folders / "bars", *options)
+    assert code == (130 if error is KeyboardInterrupt else 1)
+    assert out.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_full_disk_is_told_before_the_work(folders, trained, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    monkeypatch.setattr(ImageFiles, "_read", lambda *_: pytest.fail("read"))
+    out = tmp_path / "codes.npy"
+    assert run("encode", folders / "bars", "-m", trained, "-o", out, "--quiet") == 1
+    assert capsys.readouterr().err == f"ekmfast: error: {out}: No space left on device\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_no_text_are_refused_before_or_kept(folders, trained, tmp_path, capsys):
+    name = os.fsdecode(b"b\xff.png")
+    try:
+        save(tmp_path / "odd" / name, np.full((16, 16), 100))
+    except OSError:
+        pytest.skip("names must be text here")
+    for command, suffix in (("encode", "csv"), ("anomaly", "csv")):
+        out = tmp_path / f"out.{suffix}"
+        assert run(command, tmp_path / "odd", "-m", trained, "-o", out, "--quiet") == 1
+        assert "b\\udcff.png: the name is not in UTF-8" in capsys.readouterr().err
+        assert not out.exists()
+    out = tmp_path / "out.npz"
+    assert run("encode", tmp_path / "odd", "-m", trained, "-o", out, "--quiet") == 0
+    with np.load(out) as file:
+        assert file["path"].tolist() == [str(tmp_path / "odd" / name)]
+    out = tmp_path / "out.json"
+    assert run("anomaly", tmp_path / "odd", "-m", trained, "-o", out, "--quiet") == 0
+    assert json.loads(out.read_text())["images"][0]["path"] == str(tmp_path / "odd" / name)
+    out = tmp_path / os.fsdecode(b"\xff.npy")
+    assert run("encode", tmp_path / "odd", "-m", trained, "-o", out, "--quiet") == 0
+    assert out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_a_missing_card_is_not_blamed_on_the_file(trained):
+    with pytest.raises(ValueError, match=r"^device='cuda:7': .*(CUDA|NVIDIA)"):
+        load(trained, device="cuda:7")
+
+
+def test_train_tells_the_alpha_that_it_took(folders, tmp_path, capsys):
+    out = tmp_path / "model.TS"
+    options = [*OPTIONS, "--epochs", "1", "--quiet", "--clusters", 2]
+    assert run("train", folders / "bars", "-o", out, *options) == 0
+    rows = rows_of(capsys.readouterr().out)
+    default = EKMeans().alpha
+    assert rows["alpha"] == f"{load(out).alpha:.6g} ({default})"
+    assert sum(map(int, rows["sizes"].split())) == 60
+    assert rows["clusters"].endswith("of 2 distinct")
+
+
+def test_a_table_of_scores_goes_to_stdout(folders, trained):
+    command = ["anomaly", folders / "strange", "-m", trained, "-o", "-", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ekmfast.cli", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    head, *rows = csv.reader(done.stdout.splitlines())
+    assert head == ["path", "loss", "outlier"]
+    assert len(rows) == 6
+    assert rows_of(done.stderr)["images"] == "6"
 
 
 def test_anomaly_tells_strangers(folders, trained, tmp_path, capsys):
@@ -165,9 +289,18 @@ def test_unreadable_images_stop_the_work_or_are_named(folders, trained, tmp_path
         (["train", "missing", "-o", "m.ts"], "there is no such folder"),
         (["train", "bars", "-o", "no/m.ts"], "no such folder 'no'"),
         (["train", "bars", "-o", "m.pt2", "--clusters", "2"], "TorchScript files alone"),
+        (["train", "bars", "-o", "m.ts", "--clusters", "61"], "60 images, fewer than --clusters"),
+        (["train", "bars", "-o", "bars"], "bars: is a folder"),
+        (["encode", "bars", "-m", "c.npz", "-o", "c.npz"], "c.npz: is an input"),
+        (["anomaly", "bars", "-m", "c.npz", "-o", "x.png", "--plot", "x.png"], "must end in one"),
+        (["encode", "bars", "-m", "m.ts", "-o", "/dev/null/c.npz"], "Not a directory"),
         (["train", "bars", "-o", "m.ts", "--image-size", "20"], "image_size=20: must be"),
         (["encode", "bars", "-m", "missing.ts", "-o", "c.npz"], "there is no such file"),
-        (["encode", "bars", "-m", "bars/upright/00.png", "-o", "c.npz"], "is not a readable file"),
+        (
+            ["encode", "bars", "-m", "bars/upright/00.png", "-o", "c.npz"],
+            "torch.export: File is not a",
+        ),
+        (["encode", "bars", "-m", "bars", "-o", "c.npz"], "path='bars': is a folder"),
         (["encode", "bars", "-m", "missing.ts", "-o", "c.txt"], "must end in one of .npz"),
         (["anomaly", "bars", "-m", "missing.ts", "-o", "c.xml"], "must end in one of .csv"),
         (

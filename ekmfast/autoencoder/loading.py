@@ -278,7 +278,10 @@ def load(
         If there is no such file.
     ValueError
         If the file is neither TorchScript nor of torch.export, is not an autoencoder of ekmfast,
-        or was written in a newer format than this version reads; or there is no such precision.
+        or was written in a newer format than this version reads; or there is no such precision, or
+        ``device`` cannot be used here.
+    OSError
+        If the file cannot be read, or is a folder.
 
     See Also
     --------
@@ -299,8 +302,14 @@ def load(
     device = torch.device(device)
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision={precision!r}: must be 'float32' or 'bfloat16'")
+    if path.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r}: is a folder, not a file")
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # said of the device before the file is blamed
+        raise ValueError(f"device={str(device)!r}: {_first_line(error)}") from error
     read = _read_program if _is_program(path) else _read_script
     module = read(path, device)
     if getattr(module, "format", None) != FORMAT:
@@ -328,22 +337,33 @@ def _is_program(path: Path) -> bool:
             # PyTorch itself reads weights without looking at their checksums.
             damaged = archive.testzip()
             is_program = any(name.endswith("/archive_format") for name in archive.namelist())
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise _unreadable(path) from error
+    except Exception as error:  # whatever zipfile makes of a damaged archive
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise _unreadable(path, error) from error
     if damaged is not None:
-        raise _unreadable(path)
+        raise _unreadable(path, f"{damaged} is damaged")
     return is_program
 
 
-def _unreadable(path: Path) -> ValueError:
-    return ValueError(f"path={str(path)!r}: is not a readable file of TorchScript or torch.export")
+def _unreadable(path: Path, reason: object) -> ValueError:
+    return ValueError(
+        f"path={str(path)!r}: is not a readable file of TorchScript or torch.export: "
+        f"{_first_line(reason)}"
+    )
+
+
+def _first_line(reason: object) -> str:
+    """What PyTorch says before it lists where in its code that was."""
+    lines = str(reason).strip().splitlines()
+    return lines[0] if lines else type(reason).__name__
 
 
 def _read_script(path: Path, device: torch.device) -> Any:
     try:
         return _torchscript.load(path, device).eval()
     except (RuntimeError, ValueError) as error:
-        raise _unreadable(path) from error
+        raise _unreadable(path, error) from error
 
 
 def _read_program(path: Path, device: torch.device) -> Any:
@@ -354,5 +374,5 @@ def _read_program(path: Path, device: torch.device) -> Any:
             module = torch.export.unflatten(program).to(device)
         metadata = json.loads(extra[METADATA] or "{}")
     except Exception as error:  # whatever PyTorch makes of a damaged archive
-        raise _unreadable(path) from error
+        raise _unreadable(path, error) from error
     return _Program(module, metadata) if metadata.get("format") == FORMAT else None

@@ -1,0 +1,256 @@
+"""Files are written whole or not at all, and nothing is left beside them."""
+
+import errno
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ekmfast import _files
+from ekmfast._files import check_output, replace_file
+
+# For programs of their own, that need not wait until all of ekmfast is imported.
+ALONE = f"""
+import os, signal, sys
+sys.path.insert(0, {os.path.dirname(_files.__file__)!r})
+from _files import check_output, replace_file
+"""
+# As on network file systems, where a file must have a name from the start.
+NAMED = "del os.O_TMPFILE\n"
+
+
+@pytest.fixture(params=["hidden", "named"])
+def temporaries(request, monkeypatch):
+    """Both ways to keep what is not whole yet."""
+    if request.param == "named":
+        monkeypatch.delattr(os, "O_TMPFILE")
+    return request.param
+
+
+def content(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_file_is_written_and_replaced(tmp_path, temporaries):
+    path = tmp_path / "a"
+    for text in (b"one", b"another"):
+        replace_file(path, lambda file, text=text: file.write(text))
+        assert content(tmp_path) == {"a": text}
+    replace_file(os.fsencode(path), lambda file: None)
+    assert content(tmp_path) == {"a": b""}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_goes_wrong_leaves_the_old_file(tmp_path, temporaries, error):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def fill(file):
+        file.write(b"half" * 10_000)
+        file.flush()
+        raise error
+
+    with pytest.raises(error):
+        replace_file(path, fill)
+    assert content(tmp_path) == {"a": b"old"}
+    with pytest.raises(error):
+        replace_file(tmp_path / "new", fill)
+    assert content(tmp_path) == {"a": b"old"}
+
+
+def test_a_file_that_cannot_grow_is_named(tmp_path, temporaries):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            replace_file(path, lambda file: np.savez(file, a=np.zeros(100_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
+    assert raised.value.filename == str(path)
+    assert content(tmp_path) == {"a": b"old"}
+
+
+def test_permissions_of_an_older_file_are_kept(tmp_path, temporaries):
+    path = tmp_path / "a"
+    for mode in (0o600, 0o640, 0o777):
+        path.write_bytes(b"old")
+        path.chmod(mode)
+        while_written = []
+        replace_file(
+            path, lambda file, modes=while_written: modes.append(os.fstat(file.fileno()).st_mode)
+        )
+        assert stat.S_IMODE(while_written.pop()) == mode
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    before = os.umask(0o027)
+    try:
+        replace_file(tmp_path / "b", lambda file: file.write(b"new"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_the_owner_of_an_older_file_is_kept(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    os.chown(path, 1234, 2345)
+    replace_file(path, lambda file: file.write(b"new"))
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
+
+
+def test_links_are_followed(tmp_path, monkeypatch, temporaries):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/a")
+    monkeypatch.chdir(tmp_path)
+    for text in (b"one", b"two"):  # the link leads nowhere at first
+        replace_file("link", lambda file, text=text: file.write(text))
+        assert (tmp_path / "link").is_symlink()
+        assert content(tmp_path / "there") == {"a": text}
+    (tmp_path / "astray").symlink_to("none/a")
+    with pytest.raises(FileNotFoundError, match=r"no such folder .*none.*: 'astray'"):
+        check_output("astray")
+
+
+def test_what_is_written_can_be_mapped(tmp_path, temporaries):
+    def fill(file):
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (3,)}
+        )
+        at = file.tell()
+        rows = np.memmap(file, np.float32, "r+", at, (3,))
+        rows[:] = 1, 2, 3
+        rows.flush()
+
+    replace_file(tmp_path / "a.npy", fill)
+    assert np.load(tmp_path / "a.npy").tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("named", ["", NAMED], ids=["hidden", "named"])
+def test_a_killed_process_leaves_nothing_for_ever(tmp_path, named):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    program = f"""{ALONE}{named}
+def fill(file):
+    file.write(b"half" * 10_000)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+replace_file({str(path)!r}, fill)
+"""
+    for _ in range(2):
+        died = subprocess.run([sys.executable, "-c", program], check=False)
+        assert died.returncode == -signal.SIGKILL
+        assert path.read_bytes() == b"old"
+        assert len(content(tmp_path)) == (2 if named else 1)
+    program = f"""{ALONE}{named}
+replace_file({str(path)!r}, lambda file: file.write(b"new"))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert content(tmp_path) == {"a": b"new"}
+
+
+def test_the_temporary_of_a_living_process_stays(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_TMPFILE")
+
+    def fill(file):
+        file.write(b"outer")
+        program = f"""{ALONE}{NAMED}
+replace_file({str(tmp_path / "b")!r}, lambda file: file.write(b"inner"))
+"""
+        subprocess.run([sys.executable, "-c", program], check=True)
+
+    replace_file(tmp_path / "a", fill)
+    assert content(tmp_path) == {"a": b"outer", "b": b"inner"}
+
+
+def test_a_temporary_taken_for_abandoned_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_TMPFILE")
+    lock, taken = _files.fcntl.flock, []
+
+    def flock(file, operation):
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(_files.fcntl, "flock", flock)
+    replace_file(tmp_path / "a", lambda file: file.write(b"new"))
+    assert len(taken) == 1
+    assert content(tmp_path) == {"a": b"new"}
+
+
+def test_what_cannot_be_written_is_refused_before(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (
+        (".", "is a folder"),
+        ("none/a", "no such folder"),
+        ("file/a", "Not a directory"),
+        ("pipe", "is not a regular file"),
+        ("a" * 256, "File name too long"),
+    ):
+        for use in (check_output, lambda path: replace_file(path, pytest.fail)):
+            with pytest.raises(OSError, match=message) as raised:
+                use(tmp_path / name)
+            assert raised.value.filename == str(tmp_path / name)
+    for device in ("/dev/stdout", "/dev/fd/1", "/dev/null"):
+        with pytest.raises(OSError, match="is not a regular file"):
+            check_output(device)
+        check_output(device, streams=True)
+
+
+def test_permissions_are_looked_at_before(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file").chmod(0o400)
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "file").write_bytes(b"old")
+    (tmp_path / "closed" / "file").chmod(0o666)
+    (tmp_path / "closed").chmod(0o555)
+    tmp_path.chmod(0o755)
+    program = f"""{ALONE}
+os.chdir({str(tmp_path)!r})
+if os.getuid() == 0:
+    os.setuid(65534)
+for name in ("file", "closed/file", "closed/new"):
+    try:
+        check_output(name)
+    except PermissionError as error:
+        print(error)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    (tmp_path / "closed").chmod(0o755)
+    assert told == [
+        "[Errno 13] its permissions forbid writing: 'file'",
+        "[Errno 13] the folder 'closed' takes no new files: 'closed/file'",
+        "[Errno 13] the folder 'closed' takes no new files: 'closed/new'",
+    ]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_stream_is_written_in_its_turn(tmp_path, name):
+    program = f"""{ALONE}
+print("before")
+replace_file({name!r}, lambda file: file.write(b"between\\n"), streams=True)
+print("after")
+"""
+    command = [sys.executable, "-c", program]
+    whole = "before\nbetween\nafter\n"
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == whole
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run(command, check=True, stdout=out)
+    assert content(tmp_path) == {"out": whole.encode()}
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full here")
+def test_a_full_device_is_named():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        replace_file("/dev/full", lambda file: file.write(b"a"), streams=True)
