@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ekmfast._files import replace_file
 from ekmfast._optional import require
 from ekmfast._version import __version__
 
@@ -261,7 +263,8 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "versions": _versions(),
     }
-    (out / "metrics.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    replace_file(out / "metrics.json", lambda file: file.write(text.encode()))
     _write_labels(out / "labels.csv", data, draws, fits)
     report.write_report(results, pictures, out / "report.html")
     print(f"{seconds['total']:6.1f} s  in all\n{out / 'report.html'}", flush=True)
@@ -745,14 +748,17 @@ def _write_labels(
 ) -> None:
     """One row a clustered image; clusters carry the number of the class they match, 0 to 2."""
     methods = list(next(iter(fits.values())))
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["draw", "image", "class_name", "class", *methods])
-        for name, draw in draws.items():
-            columns = [fits[name][method].labels for method in methods]
-            for i, (row, c) in enumerate(zip(draw.rows, draw.classes, strict=True)):
-                class_name = data.class_names[data.triple[c]]
-                writer.writerow([name, row, class_name, c, *(column[i] for column in columns)])
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["draw", "image", "class_name", "class", *methods])
+    for name, draw in draws.items():
+        columns = [fits[name][method].labels for method in methods]
+        for i, (row, c) in enumerate(zip(draw.rows, draw.classes, strict=True)):
+            class_name = data.class_names[data.triple[c]]
+            writer.writerow([name, row, class_name, c, *(column[i] for column in columns)])
+    # Names of folders may hold bytes that are no text; they come back by the same rule.
+    content = table.getvalue().encode("utf-8", "surrogateescape")
+    replace_file(path, lambda file: file.write(content))
 
 
 def _versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ekmfast._files import replace_file
 from ekmfast._optional import require
 from ekmfast.plotting import (
     PALETTE,
@@ -64,7 +65,10 @@ Array = NDArray[Any]
 
 def _save(figure: Any, path: Path) -> Path:
     # No version in the file, so that the same numbers give the same bytes.
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    replace_file(
+        path,
+        lambda file: figure.savefig(file, format="png", dpi=110, metadata={"Software": None}),
+    )
     return path
 
 
@@ -110,7 +114,8 @@ def path_figure(
     for ax, name in zip(axes[0], ("adjusted Rand index", "objective J per sample"), strict=True):
         ax.axvline(1, color="0.6", lw=0.8, zorder=0)
         ax.set_xscale("log")
-        ticks = [0.1, 0.3, 1, 3, 10, 30]
+        low, high = ax.get_xlim()
+        ticks = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100) if low <= tick <= high]
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
         ax.set_xlabel("multiple of the paper's alpha")
@@ -134,7 +139,7 @@ def tsne_figure(
         plot_clusters(points, fit.labels, centroids, ax, point_size=14)
         title = f"{NAMES[key]}: ARI {fit.scores['ari']:.2f}"
         if len(np.unique(centroids, axis=0)) == 1:
-            title += " (all centroids in one point)"
+            title += " (one point)"
         ax.set_title(title, fontsize=11)
     last = axes[1, 1]
     plot_clusters(points, classes, ax=last, point_size=14)
@@ -546,4 +551,4 @@ def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None
         pipeline_reading=_pipeline_reading(results["pipeline"]),
         deep_reading=_deep_reading(results["deep"]),
     )
-    path.write_text(page, encoding="utf-8")
+    replace_file(path, lambda file: file.write(page.encode("utf-8", "replace")))
