@@ -31,7 +31,8 @@ class EKMeans(FullBatchEstimator):
         lets all centroids meet in the mean. What is best depends on the data.
         ``'auto'`` clusters at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps the result
         under which rows and labels are likeliest (see :func:`alpha_path`, and its plot to choose
-        by eye); with more than 50,000 rows, alpha is chosen on a sample of so many.
+        by eye); with more than 50,000 rows, alpha is chosen on a sample of so many. The likelihood
+        of strongly correlated features is that of their leading principal components.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose it, as ``score`` rises with alpha whatever the clusters.
         With distances ``d = 1/2 ||x - c||^2`` alpha is twice that of packages that leave the half
