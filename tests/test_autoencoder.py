@@ -1,6 +1,7 @@
 """The autoencoder: its layers, its training, its file."""
 
 import copy
+import os
 import subprocess
 import sys
 import warnings
@@ -923,15 +924,58 @@ def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch):
     path = export(tiny(), tmp_path / "model.pt")
     old = path.read_bytes()
 
-    def fail(module, draft):
-        draft.write_bytes(b"half")
-        raise OSError("disk full")
+    def fail(module, buffer):
+        buffer.write(b"half")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(_torchscript, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(KeyboardInterrupt):
         export(tiny(seed=1), path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
+def test_what_does_not_fit_on_the_disk_leaves_the_old_file(tmp_path):
+    # In another process, which PyTorch's own writer would end; and which may then write no more.
+    code = """
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+from ekmfast import EKMeans
+from ekmfast.autoencoder import ConvAutoencoder, encode, export, export_pipeline, pretrain
+
+folder = Path(sys.argv[1])
+model = ConvAutoencoder(16, 1, 8, 3, 0.0625)
+images = np.random.default_rng(0).random((20, 1, 16, 16), np.float32)
+clusters = EKMeans(2, alpha="dvariance", random_state=0).fit(encode(model, images))
+options = {"epochs": 1, "random_state": 0, "verbose": 0}
+writers = {
+    "model.ts": lambda path: export(model, path),
+    "model.pt2": lambda path: export(model, path),
+    "pipeline.ts": lambda path: export_pipeline(model, clusters, path),
+    "training.pt": lambda path: pretrain(model, images, checkpoint=path, **options),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for name, write in writers.items():
+    path = folder / name
+    if name != "training.pt":
+        path.write_bytes(b"old")
+    try:
+        write(path)
+    except OSError as error:
+        print(name, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    told = done.stdout.splitlines()
+    names = ["model.ts", "model.pt2", "pipeline.ts", "training.pt"]
+    assert [line.split()[0] for line in told] == names
+    assert all("File too large" in line for line in told)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == dict.fromkeys(names[:3], b"old")
 
 
 def test_export_refuses(tmp_path):
@@ -939,6 +983,8 @@ def test_export_refuses(tmp_path):
         export(nn.Identity(), tmp_path / "model.pt")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         export(tiny(), tmp_path / "nowhere" / "model.pt")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        export(tiny(), tmp_path)
 
 
 def test_load_refuses(tmp_path):
@@ -952,7 +998,8 @@ def test_load_refuses(tmp_path):
     torch.save(tiny().state_dict(), path)
     with pytest.raises(ValueError, match="is not a readable file of TorchScript or"):
         load(path)
-    _torchscript.save(_torchscript.script(nn.Linear(2, 2)), path)
+    with path.open("wb") as file:
+        _torchscript.save(_torchscript.script(nn.Linear(2, 2)), file)
     with pytest.raises(ValueError, match="is not an autoencoder that"):
         load(path)
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import nn
@@ -31,9 +32,9 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
         return torch.jit.script(module)
 
 
-def save(module: torch.jit.ScriptModule, path: Path) -> None:
+def save(module: torch.jit.ScriptModule, buffer: IO[bytes]) -> None:
     with quiet():
-        torch.jit.save(module, str(path))
+        torch.jit.save(module, buffer)
 
 
 def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:

@@ -6,10 +6,11 @@ before.
 """
 
 import hashlib
+import io
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -70,4 +71,11 @@ class TrainingFile:
     def write(self, state: dict[str, Any]) -> None:
         """Put the state into the file."""
         whole = {"format": FORMAT, "training": self.training, **state}
-        replace_file(self.path, lambda file: torch.save(whole, file))
+        # To memory first: where the disk is full, PyTorch's own writer ends the process.
+        buffer = io.BytesIO()
+        torch.save(whole, buffer)
+
+        def fill(file: IO[bytes]) -> None:
+            file.write(buffer.getbuffer())
+
+        replace_file(self.path, fill)

@@ -83,7 +83,7 @@ def export_pipeline(
         Fitted to codes of this model.
     path : str or path-like
         File to write, by custom with the suffix ``.ts``. An existing file is replaced at once, when
-        the new one is complete.
+        the new one is complete, and stays as it is if that fails.
 
     Returns
     -------
@@ -98,6 +98,8 @@ def export_pipeline(
         If the clusters are not of codes of this model's size.
     FileNotFoundError
         If the folder of ``path`` does not exist.
+    OSError
+        If the file cannot be written, as on a full disk.
     NotFittedError
         If ``clustering`` is not fitted.
 
