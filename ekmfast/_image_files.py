@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import index
@@ -110,6 +111,13 @@ class ImageFiles:
             image[:] = read
         return images
 
+    def digest(self) -> str:
+        """Digest of the files' bytes and of what is made of them, whatever they are named."""
+        whole = hashlib.sha256(f"{len(self)} files {self.channels} {self.image_size}".encode())
+        for part in in_threads(_digest_of_file, self.paths):
+            whole.update(part)
+        return whole.hexdigest()
+
     def _read(self, path: Path) -> np.ndarray:
         image = try_to_read(path, self.image_size, self.channels)
         if isinstance(image, str):
@@ -136,6 +144,11 @@ def try_to_read(path: Path, size: int, channels: int) -> np.ndarray | str:
         return _read_image(path, size, channels)
     except _unreadable() as error:
         return f"{path} ({error})"
+
+
+def _digest_of_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def suffixes() -> str:

@@ -314,7 +314,7 @@ def test_what_is_no_pipeline_is_refused(model, tmp_path):
     with pytest.raises(ValueError, match="was fitted to 2 features: must be fitted to the codes"):
         export_pipeline(model, clusters.fit(codes[:, :2]), path)
     clusters.fit(codes)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
         export_pipeline(model, clusters, tmp_path / "no" / "pipeline.ts")
     assert list(tmp_path.iterdir()) == []
 

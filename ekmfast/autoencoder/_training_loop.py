@@ -75,6 +75,10 @@ class History:
             self.best_loss, self.best_accuracy = loss, accuracy
         return better
 
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return len(self.train_loss) - 1 - self.best_epoch
+
 
 @dataclass(frozen=True)
 class Part:
@@ -156,21 +160,27 @@ def train(
     )
     schedule = _schedule(optimizer, settings, steps)
     history = History()
+    patience = math.inf if settings.patience is None else settings.patience
     best = _snapshot(model)
-    done = False
     try:
         with _seeded(device, rng), _progress(name, settings, steps) as progress:
             if file is not None and (state := file.read()) is not None:
+                noted = History(**json.loads(state["history"]))
+                if len(noted.train_loss) > settings.epochs:
+                    raise ValueError(
+                        f"epochs={settings.epochs}: checkpoint={str(file.path)!r} has "
+                        f"{len(noted.train_loss)} behind it; ask for as many, or remove the file"
+                    )
+                history, best = noted, state["best"]
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])
                 schedule.load_state_dict(state["schedule"])
-                best, done = state["best"], state["done"]
-                history = History(**json.loads(state["history"]))
                 rng.bit_generator.state = json.loads(state["rng"])
                 _set_torch_state(device, state["torch_rng"])
                 progress.update(steps * len(history.train_loss))
             for epoch in range(len(history.train_loss), settings.epochs):
-                if done:
+                if history.waited() >= patience:
+                    history.stopped_early = True
                     break
                 model.train()
                 total = torch.zeros((), dtype=torch.float64, device=device)
@@ -201,17 +211,13 @@ def train(
                     _validate(model, valid, loss, settings, device, history)
                 if history.is_better():
                     best = _snapshot(model)
-                waited = len(history.train_loss) - 1 - history.best_epoch
-                if settings.patience is not None and waited >= settings.patience:
-                    history.stopped_early = done = epoch + 1 < settings.epochs
-                last = done or epoch + 1 == settings.epochs
+                last = history.waited() >= patience or epoch + 1 == settings.epochs
                 if file is not None and (last or (epoch + 1) % settings.checkpoint_every == 0):
                     state = {
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
                         "schedule": schedule.state_dict(),
                         "best": best,
-                        "done": last,
                         "history": json.dumps(asdict(history)),
                         "rng": json.dumps(rng.bit_generator.state),
                         "torch_rng": _torch_state(device),

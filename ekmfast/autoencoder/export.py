@@ -10,7 +10,7 @@ from typing import IO, Literal
 import torch
 from torch import nn
 
-from ekmfast._files import replace_file
+from ekmfast._files import check_output, replace_file
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._folding import folded
@@ -199,10 +199,7 @@ def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
     PyTorch writes to memory first: where the disk is full, its own writer ends the process. The
     archive then also holds no file's name, so the same model gives the same bytes.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise IsADirectoryError(f"path={str(path)!r}: is a folder")
+    check_output(path)
     buffer = io.BytesIO()
     save(buffer)
 
