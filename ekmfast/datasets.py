@@ -130,7 +130,8 @@ def load_image_folder(
     Files are known by their suffix (``IMAGE_SUFFIXES``, in either case); others, hidden ones and
     folders below the first level are passed over. The whole image is resized to the square with
     Pillow's Lanczos filter, after the rotation its EXIF data ask for. Transparent parts become
-    white. Of an animation the first frame is taken.
+    white. Of an animation the first frame is taken. Metadata that cannot be read, EXIF's or a
+    colour profile, are ignored: colours are taken as sRGB. Grey images of 12 or 16 bits keep them.
 
     Parameters
     ----------
@@ -163,7 +164,8 @@ def load_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped; it names them.
+        If images were skipped, and classes left without; if other kinds of images, links that lead
+        nowhere or, beside classes, folders without images were passed over. It names them.
 
     Examples
     --------
@@ -238,7 +240,8 @@ def open_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped; it names them.
+        If images were skipped, and classes left without; if other kinds of images, links that lead
+        nowhere or, beside classes, folders without images were passed over. It names them.
 
     Examples
     --------
@@ -287,7 +290,7 @@ def _folder(
         raise FileNotFoundError(f"path={str(folder)!r}: there is no such folder")
     if not folder.is_dir():
         raise NotADirectoryError(f"path={str(folder)!r}: is not a folder")
-    paths, classes, class_names = image_files(folder)
+    paths, classes, class_names = image_files(folder, stacklevel=4)
     if not paths:
         raise ValueError(f"path={str(folder)!r}: there are no images in it ({suffixes()})")
     labels = np.array(classes, np.int64) if class_names else None
@@ -306,6 +309,13 @@ def _tell_failed(
         return
     message = f"{len(failed)} of {len(files)} images cannot be read: "
     message += "; ".join(failed.values())
+    if files.labels is not None:
+        read = [
+            label for p, label in zip(files.paths, files.labels, strict=True) if p not in failed
+        ]
+        emptied = [files.class_names[i] for i in np.setdiff1d(files.labels, read)]
+        if emptied:
+            message += f"; no image is left of the classes {', '.join(emptied)}"
     if on_error == "raise":
         raise ValueError(message)
     if len(failed) == len(files):
@@ -377,7 +387,3 @@ def _check_size(image_size: int) -> int:
     if isinstance(image_size, bool) or index(image_size) < 1:
         raise ValueError(f"image_size={image_size!r}: must be an integer of at least 1")
     return index(image_size)
-
-
-def _suffixes() -> str:
-    return " ".join(sorted(IMAGE_SUFFIXES))
