@@ -533,7 +533,10 @@ def test_blobs_follow_centers_and_spread():
     [
         ({"sizes": ()}, r"sizes=\(\): must be"),
         ({"sizes": (3, -1, 2)}, r"sizes=\(3, -1, 2\): must be"),
-        ({"sizes": (3, 2)}, r"centers has shape \(3, 2\): must be finite and \(2, D\)"),
+        (
+            {"sizes": (3, 2)},
+            r"centers has shape \(3, 2\): must be finite and \(2, D\), one row for each",
+        ),
         ({"centers": [1.0, 2.0, 3.0]}, r"centers has shape \(3,\)"),
         ({"centers": [[np.nan, 0]] * 3}, "must be finite"),
         ({"std": -1.0}, r"std=-1\.0: must be"),

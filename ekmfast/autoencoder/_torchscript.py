@@ -37,6 +37,6 @@ def save(module: torch.jit.ScriptModule, buffer: IO[bytes]) -> None:
         torch.jit.save(module, buffer)
 
 
-def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+def load(path: Path) -> torch.jit.ScriptModule:
     with quiet():
-        return torch.jit.load(str(path), map_location=device)
+        return torch.jit.load(str(path), map_location="cpu")

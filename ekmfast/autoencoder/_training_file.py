@@ -8,7 +8,6 @@ before.
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,10 +32,8 @@ class TrainingFile:
     those for images, models and functions. The model's own are added here.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], training: Mapping[str, str], model: ConvAutoencoder
-    ) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path, training: Mapping[str, str], model: ConvAutoencoder) -> None:
+        self.path = path
         check_output(self.path)
         self.training = {**training, "model": of_model(model)}
         self._model = model
@@ -100,6 +97,9 @@ class TrainingFile:
                 f"checkpoint={str(self.path)!r}: is of another training, with other "
                 f"{', '.join(told)}; remove the file to begin anew"
             )
+
+    def tell_of_changes(self, state: dict[str, Any]) -> None:
+        """Warn of what will make the result another one than that of one run."""
         changed = [
             f"{name} was {then}, is {_machine()[name]}"
             for name, then in state["machine"].items()
@@ -109,7 +109,7 @@ class TrainingFile:
             warnings.warn(
                 f"checkpoint={str(self.path)!r}: goes on elsewhere than it began "
                 f"({'; '.join(changed)}): the result differs from that of one run by rounding",
-                stacklevel=5,  # this, read, train, pretrain, its caller
+                stacklevel=4,  # this, train, pretrain, its caller
             )
 
 

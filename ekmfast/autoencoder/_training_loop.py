@@ -5,13 +5,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from operator import index
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ekmfast._arguments import integer, number, one_of
 from ekmfast._optional import require
 from ekmfast.autoencoder._images import DatasetImages, Images
 from ekmfast.autoencoder._training_file import TrainingFile
@@ -116,26 +116,23 @@ class Settings:
 
     def __post_init__(self) -> None:
         # Batch normalisation needs two images where the encoder ends in a single pixel.
-        least = {"epochs": 1, "batch_size": 2, "checkpoint_every": 1}
+        checked: dict[str, Any] = {
+            name: integer(name, getattr(self, name), least)
+            for name, least in (("epochs", 1), ("batch_size", 2), ("checkpoint_every", 1))
+        }
+        rate, decay, norm = self.learning_rate, self.weight_decay, self.max_grad_norm
+        checked["learning_rate"] = number("learning_rate", rate, 0, without_least=True)
+        checked["weight_decay"] = number("weight_decay", decay, 0)
         if self.patience is not None:
-            least["patience"] = 1
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or index(value) < low:
-                allowed = "None or an integer" if name == "patience" else "an integer"
-                raise ValueError(f"{name}={value!r}: must be {allowed} of at least {low}")
-        for name in ("learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is None and name == "max_grad_norm":
-                continue
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name}={value!r}: must be finite and above 0")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay={self.weight_decay!r}: must be finite and at least 0")
-        for name, allowed_values in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            if value not in allowed_values:
-                raise ValueError(f"{name}={value!r}: must be one of {', '.join(allowed_values)}")
+            checked["patience"] = integer("patience", self.patience, 1, also="None or ")
+        if norm is not None:
+            checked["max_grad_norm"] = number(
+                "max_grad_norm", norm, 0, without_least=True, also="None or "
+            )
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("precision", self.precision, PRECISIONS)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def train(
@@ -171,6 +168,8 @@ def train(
                         f"epochs={settings.epochs}: checkpoint={str(file.path)!r} has "
                         f"{len(noted.train_loss)} behind it; ask for as many, or remove the file"
                     )
+                if len(noted.train_loss) < settings.epochs and noted.waited() < patience:
+                    file.tell_of_changes(state)
                 history, best = noted, state["best"]
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])

@@ -10,6 +10,7 @@ from typing import IO, Literal
 import torch
 from torch import nn
 
+from ekmfast import _arguments as arguments
 from ekmfast._files import check_output, replace_file
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
@@ -150,11 +151,10 @@ def export(
     """
     if not isinstance(model, ConvAutoencoder):
         raise TypeError(f"model is a {type(model).__name__}: must be a ConvAutoencoder")
-    path = Path(path)
+    path = arguments.path("path", path)
     if format is None:
         format = "pt2" if path.suffix == ".pt2" else "torchscript"
-    if format not in ("torchscript", "pt2"):
-        raise ValueError(f"format={format!r}: must be 'torchscript' or 'pt2'")
+    arguments.one_of("format", format, ("torchscript", "pt2"))
     exported = Exported(model).cpu().eval()
     if format == "torchscript":
         write_script(exported, path)

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ekmfast import _arguments as arguments
 from ekmfast.autoencoder import _torchscript
+from ekmfast.autoencoder._device import usable
 from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._inference import apply_in_batches
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
@@ -232,6 +234,10 @@ class _Program:
         self.__dict__.update(metadata)
         self.encoder, self.decoder = module.encoder, module.decoder
 
+    def to(self, device: torch.device) -> None:
+        for part in (self.encoder, self.decoder):
+            part.to(device)
+
     def _half(self, part: Any, x: torch.Tensor) -> torch.Tensor:
         dtype = next(part.parameters()).dtype
         result: torch.Tensor = part(x.to(dtype)).to(torch.float32)
@@ -278,7 +284,10 @@ def load(
         If there is no such file.
     ValueError
         If the file is neither TorchScript nor of torch.export, is not an autoencoder of ekmfast,
-        or was written in a newer format than this version reads; or there is no such precision.
+        or was written in a newer format than this version reads; or there is no such precision, or
+        no such device here.
+    IsADirectoryError
+        If ``path`` is a folder.
 
     See Also
     --------
@@ -295,14 +304,15 @@ def load(
     >>> loaded.encode(np.zeros((3, 1, 16, 16), np.float32)).shape
     (3, 4)
     """
-    path = Path(path)
-    device = torch.device(device)
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision={precision!r}: must be 'float32' or 'bfloat16'")
+    path = arguments.path("path", path)
+    device = usable(device)
+    arguments.one_of("precision", precision, ("float32", "bfloat16"))
+    if path.is_dir():
+        raise IsADirectoryError(f"path={str(path)!r}: is a folder")
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
     read = _read_program if _is_program(path) else _read_script
-    module = read(path, device)
+    module = read(path)
     if getattr(module, "format", None) != FORMAT:
         raise ValueError(
             f"path={str(path)!r}: is not an autoencoder that ekmfast.autoencoder.export wrote"
@@ -312,6 +322,7 @@ def load(
             f"path={str(path)!r}: has format version {module.format_version}, written by ekmfast "
             f"{module.version}; this version reads up to {FORMAT_VERSION}"
         )
+    module.to(device)
     for part in (module.encoder, module.decoder):
         part.to(memory_format=torch.channels_last)
         if precision == "bfloat16":
@@ -323,13 +334,14 @@ def load(
 
 def _is_program(path: Path) -> bool:
     """Whether the archive is one of torch.export; a damaged one is refused."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # PyTorch itself reads weights without looking at their checksums.
-            damaged = archive.testzip()
-            is_program = any(name.endswith("/archive_format") for name in archive.namelist())
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise _unreadable(path) from error
+    with path.open("rb") as file:  # where that is not allowed, its error says so
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # PyTorch itself reads weights without looking at their checksums.
+                damaged = archive.testzip()
+                is_program = any(name.endswith("/archive_format") for name in archive.namelist())
+        except Exception as error:  # zipfile has a different one for every kind of damage
+            raise _unreadable(path) from error
     if damaged is not None:
         raise _unreadable(path)
     return is_program
@@ -339,20 +351,20 @@ def _unreadable(path: Path) -> ValueError:
     return ValueError(f"path={str(path)!r}: is not a readable file of TorchScript or torch.export")
 
 
-def _read_script(path: Path, device: torch.device) -> Any:
+def _read_script(path: Path) -> Any:
     try:
-        return _torchscript.load(path, device).eval()
-    except (RuntimeError, ValueError) as error:
+        return _torchscript.load(path).eval()
+    except Exception as error:  # whatever PyTorch makes of a damaged archive
         raise _unreadable(path) from error
 
 
-def _read_program(path: Path, device: torch.device) -> Any:
+def _read_program(path: Path) -> Any:
     extra = {METADATA: ""}
     try:
         with _torchscript.quiet(), path.open("rb") as file:
             program = torch.export.load(file, extra_files=extra)
-            module = torch.export.unflatten(program).to(device)
+            module = torch.export.unflatten(program)
         metadata = json.loads(extra[METADATA] or "{}")
-    except Exception as error:  # whatever PyTorch makes of a damaged archive
+    except Exception as error:
         raise _unreadable(path) from error
     return _Program(module, metadata) if metadata.get("format") == FORMAT else None

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from ekmfast import _arguments as arguments
 from ekmfast._base import CentroidEstimator
 from ekmfast.autoencoder.export import Exported, write_script
 from ekmfast.autoencoder.model import ConvAutoencoder
@@ -134,6 +135,6 @@ def export_pipeline(
             f"clustering was fitted to {clustering.n_features_in_} features: must be fitted to the "
             f"codes, latent_dim={autoencoder.latent_dim}"
         )
-    path = Path(path)
+    path = arguments.path("path", path)
     write_script(_Pipeline(autoencoder, clustering).cpu().eval(), path)
     return path

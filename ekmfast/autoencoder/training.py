@@ -1,16 +1,15 @@
 """Train an autoencoder: reconstruction alone, or with its class predictor."""
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from operator import index
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
+from ekmfast._arguments import number, path, seed, shown
 from ekmfast.autoencoder._fingerprint import of_change, of_images, of_labels
 from ekmfast.autoencoder._images import as_images, labels_in
 from ekmfast.autoencoder._training_file import TrainingFile
@@ -137,6 +136,8 @@ def pretrain(
     """
     _check_model(model)
     settings = _settings(locals())
+    if corruption is not None and not callable(corruption):
+        corruption = number("corruption", corruption, 0, also="None, a callable or ")
     source = as_images(images, model.in_channels, model.image_size)
     rng = _generator(random_state, checkpoint)
     if validation_data is None:
@@ -157,7 +158,7 @@ def pretrain(
         "training": "pretrain",
         "random_state": random_state,
         "augment": views,
-        "corruption": float(corruption) if isinstance(corruption, int | float) else corruption,
+        "corruption": corruption,
     }
     return train(
         model,
@@ -165,7 +166,7 @@ def pretrain(
         valid,
         loss,
         views,
-        _corruption(corruption),
+        _noise(corruption) if isinstance(corruption, float) else corruption,
         settings,
         rng,
         "pretrain",
@@ -288,10 +289,7 @@ def finetune(
     """
     _check_model(model)
     settings = _settings(locals())
-    if not (math.isfinite(reconstruction_weight) and reconstruction_weight >= 0):
-        raise ValueError(
-            f"reconstruction_weight={reconstruction_weight!r}: must be finite and at least 0"
-        )
+    reconstruction_weight = number("reconstruction_weight", reconstruction_weight, 0)
     source = as_images(images, model.in_channels, model.image_size)
     classes = _check_labels(_given_labels(labels, images), len(source), model.n_classes, "labels")
     rng = _generator(random_state, checkpoint)
@@ -319,7 +317,7 @@ def finetune(
         "training": "finetune",
         "random_state": random_state,
         "augment": views,
-        "reconstruction_weight": float(reconstruction_weight),
+        "reconstruction_weight": reconstruction_weight,
     }
     return train(
         model,
@@ -369,7 +367,7 @@ def _file(
         texts["validation_data"] = of_images(valid.images)
         if valid.labels is not None:
             texts["validation_data"] += of_labels(valid.labels)
-    return TrainingFile(checkpoint, texts, model)
+    return TrainingFile(path("checkpoint", checkpoint), texts, model)
 
 
 def _given_labels(labels: Any, images: Any) -> Any:
@@ -378,16 +376,8 @@ def _given_labels(labels: Any, images: Any) -> Any:
     return labels
 
 
-def _corruption(
-    corruption: float | Callable[[torch.Tensor], torch.Tensor] | None,
-) -> Change | None:
-    if corruption is None or callable(corruption):
-        return corruption
-    if isinstance(corruption, bool) or not isinstance(corruption, int | float):
-        raise TypeError(f"corruption={corruption!r}: must be None, a number or a callable")
-    if not (math.isfinite(corruption) and corruption >= 0):
-        raise ValueError(f"corruption={corruption!r}: must be finite and at least 0")
-    return lambda x: x + corruption * torch.randn_like(x)
+def _noise(spread: float) -> Change:
+    return lambda x: x + spread * torch.randn_like(x)
 
 
 def _augmentation(
@@ -399,7 +389,7 @@ def _augmentation(
         made: Callable[[torch.Tensor], torch.Tensor] = Augmentation()
         return made
     if not callable(augment):
-        raise TypeError(f"augment={augment!r}: must be None, a bool or a callable")
+        raise TypeError(f"augment={shown(augment)}: must be None, a bool or a callable")
     return augment
 
 
@@ -411,13 +401,9 @@ def _check_model(model: Any) -> None:
 def _generator(
     random_state: int | None, checkpoint: str | os.PathLike[str] | None
 ) -> np.random.Generator:
-    if random_state is None:
-        if checkpoint is not None:
-            raise ValueError("random_state=None: must be an integer with checkpoint")
-        return np.random.default_rng()
-    if isinstance(random_state, bool) or index(random_state) < 0:
-        raise ValueError(f"random_state={random_state!r}: must be None or an integer >= 0")
-    return np.random.default_rng(index(random_state))
+    if random_state is None and checkpoint is not None:
+        raise ValueError("random_state=None: must be an integer with checkpoint")
+    return np.random.default_rng(seed(random_state))
 
 
 def _check_labels(labels: Any, n_images: int, n_classes: int, name: str) -> torch.Tensor:
@@ -440,8 +426,7 @@ def _split(
     n_rows: int, labels: np.ndarray | None, share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to validate on, each class in its share."""
-    if not 0 <= share < 1:
-        raise ValueError(f"validation_split={share!r}: must be in [0, 1)")
+    share = number("validation_split", share, 0, 1, without_most=True)
     held = np.zeros(n_rows, bool)
     groups = [np.arange(n_rows)]
     if labels is not None:
