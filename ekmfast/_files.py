@@ -134,6 +134,30 @@ def check_output(path: str | os.PathLike[str], *, streams: bool = False) -> os.s
     return found
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads to a pipe, a terminal or another device, such as ``/dev/stdout``.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from ekmfast._files import is_stream
+    >>> is_stream("/dev/stdout"), is_stream("a.csv")
+    (True, False)
+    """
+    shown = os.fsdecode(path)
+    try:
+        return _is_stream(shown, os.stat(shown))
+    except OSError:
+        return _is_stream(shown, None)
+
+
 def _is_stream(path: str, found: os.stat_result | None) -> bool:
     return bool(STREAMS.fullmatch(path)) or (found is not None and not stat.S_ISREG(found.st_mode))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import ekmfast.autoencoder
 from ekmfast.autoencoder import (
     ConvAutoencoder,
     ExportedAutoencoder,
@@ -972,6 +973,7 @@ def test_the_silence_covers_torchscript_alone():
 
 def test_a_missing_torch_is_told_plainly():
     code = """
+import importlib
 import sys
 
 
@@ -982,11 +984,30 @@ class NoTorch:
 
 
 sys.meta_path.insert(0, NoTorch())
-import ekmfast.anomaly, ekmfast.datasets
-try:
-    import ekmfast.autoencoder
-except ImportError as error:
-    print(error)
+import numpy as np
+import ekmfast
+from ekmfast import anomaly, datasets
+
+images = np.zeros((4, 16, 16), np.float32)
+tries = [lambda: ekmfast.autoencoder, lambda: anomaly.AutoencoderDetector().fit(images)]
+for function in (anomaly.reconstruction_loss, anomaly.anomaly_map):
+    tries.append(lambda function=function: function(None, images))
+for name in sys.argv[1].split():
+    tries.append(lambda name=name: exec(f"from ekmfast.autoencoder import {name}"))
+for name in ("augmentation", "training", "deep", "export", "loading"):
+    name = f"ekmfast.autoencoder.{name}"
+    tries.append(lambda name=name: importlib.import_module(name))
+for attempt in tries:
+    try:
+        attempt()
+    except ImportError as error:
+        assert str(error).endswith('is not installed: pip install "ekmfast[torch]"'), error
+    else:
+        raise AssertionError("there was no error")
+print(len(tries))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "ekmfast[torch]"' in done.stdout
+    names = " ".join(ekmfast.autoencoder.__all__)
+    done = subprocess.run(
+        [sys.executable, "-c", code, names], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == 9 + len(names.split())
