@@ -139,6 +139,15 @@ print(*losses.tolist(), "ekmfast" in sys.modules)
     np.testing.assert_allclose(np.array(losses, float), loaded.anomaly_loss(x), rtol=1e-4)
 
 
+def test_a_loaded_program_is_code(program):
+    # PyTorch would interpret it node by node, which takes longer than a small model computes.
+    loaded = load(program)._module
+    for part in (loaded.encoder, loaded.decoder):
+        kinds = {type(module).__name__ for module in part.modules()}
+        assert not any("Interpreter" in kind for kind in kinds), kinds
+        assert isinstance(part, torch.fx.GraphModule)
+
+
 def test_the_suffix_or_the_format_decides(model, tmp_path):
     scripted(export(model, tmp_path / "a.pt2", format="torchscript"))
     assert load(tmp_path / "a.pt2").latent_dim == LATENT

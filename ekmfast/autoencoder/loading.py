@@ -232,7 +232,7 @@ class _Program:
 
     def __init__(self, module: Any, metadata: dict[str, Any]) -> None:
         self.__dict__.update(metadata)
-        self.encoder, self.decoder = module.encoder, module.decoder
+        self.encoder, self.decoder = _compiled(module.encoder), _compiled(module.decoder)
 
     def to(self, device: torch.device) -> None:
         for part in (self.encoder, self.decoder):
@@ -251,6 +251,17 @@ class _Program:
 
     def anomaly_loss(self, x: torch.Tensor) -> torch.Tensor:
         return (self.reconstruct(x) - x).square().flatten(1).mean(1)
+
+
+def _compiled(part: Any) -> torch.fx.GraphModule:
+    """A part of a program as Python code, which computes the same.
+
+    As it comes, it is interpreted node by node, which takes longer than a small model computes.
+    """
+    for name, child in part.named_children():
+        if hasattr(child, "graph"):
+            setattr(part, name, _compiled(child))
+    return torch.fx.GraphModule(part, part.graph)
 
 
 def load(

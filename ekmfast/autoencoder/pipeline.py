@@ -116,7 +116,7 @@ def export_pipeline(
     >>> from ekmfast.autoencoder import ConvAutoencoder, encode, export_pipeline, load
     >>> model = ConvAutoencoder(image_size=16, in_channels=1, latent_dim=4, width=0.0625)
     >>> images = np.random.default_rng(0).random((20, 1, 16, 16), np.float32)
-    >>> clusters = EKMeans(2, alpha="dvariance", random_state=0).fit(encode(model, images))
+    >>> clusters = EKMeans(2, random_state=0).fit(encode(model, images))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     loaded = load(export_pipeline(model, clusters, f"{folder}/pipeline.ts"))
     >>> bool((loaded.predict(images) == clusters.labels_).all())
