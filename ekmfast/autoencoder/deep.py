@@ -459,10 +459,13 @@ class _Clusters:
         if self.hard:
             found = HardKMeans(self.n_clusters, **start).fit(codes)
             return found
-        alpha, scale = self.alpha, self.scale
+        start["alpha"] = self.alpha
         if self.alpha == "auto" and self.fitted is not None:
-            alpha, scale = "dvariance", self.multiple
-        found = EKMeans(self.n_clusters, alpha=alpha, scale=scale, **start).fit(codes)
+            start |= {"alpha": "dvariance", "scale": self.multiple}
+        elif self.alpha == "dvariance":
+            start["scale"] = self.scale
+        # "auto" is that of EKMeans itself: its candidates would follow another scale.
+        found = EKMeans(self.n_clusters, **start).fit(codes)
         multiple = found.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
         self.multiple = multiple or self.scale  # codes that are all equal have no scale
         return found
