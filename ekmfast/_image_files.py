@@ -123,7 +123,17 @@ class ImageFiles:
         return images
 
     def digest(self) -> str:
-        """Digest of the files' bytes and of what is made of them, whatever they are named."""
+        """Digest of the files' bytes and of what is made of them, whatever they are named.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        OSError, ValueError
+            If a file cannot be read.
+        """
         whole = hashlib.sha256(f"{len(self)} files {self.channels} {self.image_size}".encode())
         for part in in_threads(_digest_of_file, self.paths):
             whole.update(part)
@@ -272,8 +282,8 @@ def _most(opened: Any) -> int | None:
     if opened.mode.startswith("I;16"):
         bits = opened.tag_v2[BITS][0] if opened.format == "TIFF" else 16
         return int(2**bits - 1)
-    # Those of PGM files are brought to 16 bits, whatever they had.
-    return 65535 if opened.format == "PPM" and opened.mode == "I" else None
+    # Those of PGM files are brought to 16 bits, whatever they had; so are PNG's by older Pillows.
+    return 65535 if opened.format in ("PPM", "PNG") and opened.mode == "I" else None
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:
