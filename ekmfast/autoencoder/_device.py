@@ -13,6 +13,11 @@ def usable(device: Any) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()
     except Exception as error:  # PyTorch has a different one for every reason
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"device={shown(device)}: {reason}") from None
+        raise ValueError(f"device={shown(device)}: {first_line(error)}") from None
     return found
+
+
+def first_line(reason: object) -> str:
+    """What PyTorch says before it lists where in its code that was."""
+    lines = str(reason).strip().splitlines()
+    return lines[0] if lines else type(reason).__name__

@@ -11,7 +11,7 @@ import torch
 
 from ekmfast import _arguments as arguments
 from ekmfast.autoencoder import _torchscript
-from ekmfast.autoencoder._device import usable
+from ekmfast.autoencoder._device import first_line, usable
 from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._inference import apply_in_batches
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
@@ -296,9 +296,9 @@ def load(
     ValueError
         If the file is neither TorchScript nor of torch.export, is not an autoencoder of ekmfast,
         or was written in a newer format than this version reads; or there is no such precision, or
-        no such device here.
-    IsADirectoryError
-        If ``path`` is a folder.
+        ``device`` cannot be used here.
+    OSError
+        If the file cannot be read, or is a folder.
 
     See Also
     --------
@@ -319,7 +319,7 @@ def load(
     device = usable(device)
     arguments.one_of("precision", precision, ("float32", "bfloat16"))
     if path.is_dir():
-        raise IsADirectoryError(f"path={str(path)!r}: is a folder")
+        raise IsADirectoryError(f"path={str(path)!r}: is a folder, not a file")
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
     read = _read_program if _is_program(path) else _read_script
@@ -352,21 +352,24 @@ def _is_program(path: Path) -> bool:
                 damaged = archive.testzip()
                 is_program = any(name.endswith("/archive_format") for name in archive.namelist())
         except Exception as error:  # zipfile has a different one for every kind of damage
-            raise _unreadable(path) from error
+            raise _unreadable(path, error) from error
     if damaged is not None:
-        raise _unreadable(path)
+        raise _unreadable(path, f"{damaged} is damaged")
     return is_program
 
 
-def _unreadable(path: Path) -> ValueError:
-    return ValueError(f"path={str(path)!r}: is not a readable file of TorchScript or torch.export")
+def _unreadable(path: Path, reason: object) -> ValueError:
+    return ValueError(
+        f"path={str(path)!r}: is not a readable file of TorchScript or torch.export: "
+        f"{first_line(reason)}"
+    )
 
 
 def _read_script(path: Path) -> Any:
     try:
         return _torchscript.load(path).eval()
     except Exception as error:  # whatever PyTorch makes of a damaged archive
-        raise _unreadable(path) from error
+        raise _unreadable(path, error) from error
 
 
 def _read_program(path: Path) -> Any:
@@ -377,5 +380,5 @@ def _read_program(path: Path) -> Any:
             module = torch.export.unflatten(program)
         metadata = json.loads(extra[METADATA] or "{}")
     except Exception as error:
-        raise _unreadable(path) from error
+        raise _unreadable(path, error) from error
     return _Program(module, metadata) if metadata.get("format") == FORMAT else None
