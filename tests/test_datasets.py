@@ -1,12 +1,16 @@
 """Demo data, image folders and blobs."""
 
+import io
+import os
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 from ekmfast._optional import require
 from ekmfast.datasets import (
@@ -97,7 +101,6 @@ def test_sub_folders_are_classes(tmp_path):
     paint(tmp_path / "cat" / "1.bmp", (255, 0, 0))
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
     paint(tmp_path / "cat" / ".hidden.png")
-    (tmp_path / "empty").mkdir()
     data = load_image_folder(tmp_path, 16)
     assert (data.images.shape, data.images.dtype) == ((3, 3, 16, 16), np.float32)
     assert data.images.flags.c_contiguous
@@ -147,6 +150,30 @@ def test_transparent_parts_are_white(tmp_path):
     np.testing.assert_array_equal(load_image_folder(tmp_path, 8).images, 1)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff", "lzw.tiff", "16.png", "16.tiff"])
+def test_photos_are_turned_upright_in_every_format(tmp_path, suffix):
+    pixels = np.zeros((16, 16), np.uint8)
+    pixels[:, :4], pixels[:4] = 100, 255  # an L, whose eight orientations differ
+    if suffix.startswith("16"):
+        pixels = pixels.astype(np.uint16) * 257
+    upright = Image.fromarray(pixels)
+    turns = [None, *(Image.Transpose(i) for i in (0, 3, 1, 5, 4, 6, 2))]
+    options = {"quality": 100} if suffix in ("jpg", "webp") else {}
+    if suffix == "lzw.tiff":
+        options["compression"] = "tiff_lzw"
+    for orientation, turn in enumerate(turns, 1):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        # Turned back: orientations 6 and 8 undo each other, the rest themselves.
+        undo = {4: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_270}.get(turn, turn)
+        image = upright if undo is None else upright.transpose(undo)
+        image.save(tmp_path / f"{orientation}.{suffix}", exif=exif, **options)
+    images = load_image_folder(tmp_path, 16, channels=1).images
+    assert len(images) == 8
+    expected = np.asarray(upright) / (65535 if suffix.startswith("16") else 255)
+    np.testing.assert_allclose(images[:, 0], np.broadcast_to(expected, (8, 16, 16)), atol=0.06)
+
+
 def test_photos_are_turned_upright(tmp_path):
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:10] = 255
@@ -194,6 +221,220 @@ def test_a_mode_without_range_is_unreadable(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "1.tiff")
     with pytest.raises(ValueError, match="mode F have no known range"):
         load_image_folder(tmp_path, 8)
+
+
+def deep_grey():
+    """12-bit and 16-bit values of a ramp."""
+    ramp = np.linspace(0, 1, 16)[None].repeat(16, axis=0)
+    return ramp, (ramp * 4095).round().astype(">u2"), (ramp * 65535).round().astype(">u2")
+
+
+def test_pgm_of_12_and_16_bits(tmp_path):
+    ramp, twelve, sixteen = deep_grey()
+    (tmp_path / "1.pgm").write_bytes(b"P5 16 16 4095\n" + twelve.tobytes())
+    (tmp_path / "2.pgm").write_bytes(b"P5 16 16 65535\n" + sixteen.tobytes())
+    text = " ".join(str(v) for v in twelve.ravel().tolist())
+    (tmp_path / "3.pgm").write_text(f"P2\n# a comment\n16 16\n4095\n{text}\n")
+    for channels in (1, 3):
+        images = load_image_folder(tmp_path, 16, channels=channels).images
+        # More levels than 8 bits have.
+        np.testing.assert_allclose(images, np.broadcast_to(ramp, images.shape), atol=2e-4)
+
+
+def tiff(path, values, bits, photometric):
+    """A grey TIFF, as Pillow does not write it."""
+    tags = [
+        (256, values.shape[1]), (257, values.shape[0]), (258, bits), (259, 1), (262, photometric),
+        (273, 256), (277, 1), (278, values.shape[0]), (279, 1 << 16),
+    ]  # fmt: skip
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    head += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags) + bytes(4)
+    if bits == 12:
+        pairs = values.reshape(-1, 2).astype(int).tolist()
+        data = b"".join((a << 12 | b).to_bytes(3, "big") for a, b in pairs)
+    else:
+        data = values.astype("<u2").tobytes()
+    path.write_bytes(head.ljust(256, b"\0") + data)
+
+
+def test_tiff_of_12_bits_and_with_white_as_zero(tmp_path):
+    ramp, twelve, sixteen = deep_grey()
+    tiff(tmp_path / "1.tiff", twelve, 12, 1)
+    tiff(tmp_path / "2.tiff", sixteen, 16, 1)
+    tiff(tmp_path / "3.tiff", 65535 - sixteen, 16, 0)
+    images = load_image_folder(tmp_path, 16, channels=1).images
+    np.testing.assert_allclose(images, np.broadcast_to(ramp, images.shape), atol=2e-4)
+
+
+# --- odd metadata, and what is passed over -------------------------------------------------
+
+
+def picture():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E], exif[0x011A] = 6, "a description", 72.0
+    exif.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
+    buffer = io.BytesIO()
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    text = PngImagePlugin.PngInfo()
+    text.add_text("one", "two", zip=True)
+    return Image.fromarray(pixels), exif, icc[:300], text, buffer
+
+
+def chunk(kind, data):
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+ODD_CHUNKS = [
+    chunk(b"iCCP", b"x"),
+    chunk(b"iCCP", b""),
+    chunk(b"pHYs", b"\0"),
+    chunk(b"gAMA", b""),
+    chunk(b"zTXt", b"a"),
+    chunk(b"zTXt", b"a\0\7"),
+    chunk(b"tEXt", b"\0"),
+    chunk(b"iTXt", b"a\0\1"),
+    chunk(b"cHRM", b"1"),
+    chunk(b"sRGB", b""),
+    chunk(b"pHYs", bytes(9))[:-4] + b"junk",
+]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("odd", ODD_CHUNKS)
+def test_odd_chunks_do_not_spoil_a_png(tmp_path, odd, late):
+    image, exif, *_, buffer = picture()
+    image.save(buffer, "PNG", exif=exif)
+    content = buffer.getvalue()
+    at = content.index(b"IEND" if late else b"IDAT") - 4
+    (tmp_path / "1.png").write_bytes(content[:at] + odd + content[at:])
+    (tmp_path / "2.png").write_bytes(content)
+    odd_one, whole = load_image_folder(tmp_path, 16).images
+    np.testing.assert_array_equal(odd_one, whole)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:(Truncated File|Corrupt EXIF|Metadata Warning|Tag data):UserWarning"
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff"])
+def test_odd_exif_does_not_spoil_the_pixels(tmp_path, suffix):
+    image, exif, *_ = picture()
+    image.save(tmp_path / f"whole{suffix}", exif=exif)
+    content = (tmp_path / f"whole{suffix}").read_bytes()
+    start = 0 if suffix == ".tiff" else content.index(b"MM\0*" if b"MM\0*" in content else b"II*\0")
+    order = "<" if content[start : start + 2] == b"II" else ">"
+    n_entries = struct.unpack_from(order + "H", content, start + struct.unpack_from(
+        order + "I", content, start + 4)[0])[0]  # fmt: skip
+    first = start + struct.unpack_from(order + "I", content, start + 4)[0] + 2
+    rng = np.random.default_rng(0)
+    count = 0
+    for entry in range(n_entries):
+        at = first + 12 * entry
+        (tag,) = struct.unpack_from(order + "H", content, at)
+        if tag not in (0x0112, 0x010E, 0x011A, 0x8825):
+            continue  # of the picture itself
+        for kind in range(14):
+            for n in (0, 1, 70_000):
+                damaged = bytearray(content)
+                struct.pack_into(order + "HI", damaged, at + 2, kind, n)
+                struct.pack_into(order + "I", damaged, at + 8, int(rng.integers(1 << 32)))
+                if suffix == ".png":
+                    here = content.index(b"eXIf") - 4
+                    length = struct.unpack_from(">I", content, here)[0]
+                    damaged[here : here + 12 + length] = chunk(
+                        b"eXIf", bytes(damaged[here + 8 : here + 8 + length])
+                    )
+                (tmp_path / f"{count}{suffix}").write_bytes(damaged)
+                count += 1
+    assert count >= 3 * 14 * 3
+    data = load_image_folder(tmp_path, 16)
+    whole = data.images[-1]
+    as_stored = np.rot90(whole, 1, (1, 2))  # where the orientation itself is lost
+    off = [min(np.abs(image - x).max() for x in (whole, as_stored)) for image in data.images]
+    assert max(off) < 0.05, off
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, of many kinds
+def test_mutated_files_are_read_or_named(tmp_path):
+    image, exif, icc, text, _ = picture()
+    options = {"exif": exif, "icc_profile": icc}
+    wholes = []
+    for i, (suffix, more) in enumerate(
+        {
+            ".png": options | {"pnginfo": text},
+            ".jpg": options | {"comment": b"comment"},
+            ".webp": options,
+            ".tiff": options,
+            ".gif": {"comment": b"comment"},
+            ".bmp": {},
+            ".ppm": {},
+            ".pgm": {},
+        }.items()
+    ):
+        path = tmp_path / f"whole{i}{suffix}"
+        (image.convert("L") if suffix == ".pgm" else image).save(path, **more)
+        wholes.append(path.read_bytes())
+        path.unlink()
+        rng = np.random.default_rng(i)
+        for j in range(40):
+            damaged = bytearray(wholes[-1])
+            for at in rng.integers(min(len(damaged), 700), size=rng.integers(1, 4)).tolist():
+                damaged[at] = rng.choice([0, 1, 2, 7, 12, 255, int(rng.integers(256))])
+            (tmp_path / f"{i}-{j}{suffix}").write_bytes(damaged)
+    with pytest.warns(UserWarning, match="of 320 images cannot be read") as caught:
+        data = load_image_folder(tmp_path, 8, on_error="skip")
+    assert len(data.images) + len(data.skipped) == 320
+    assert 0 < len(data.skipped) < 320
+    told = str(caught[-1].message)
+    assert all(str(path) in told for path in data.skipped)
+    assert np.isfinite(data.images).all()
+    assert data.images.min() >= 0
+    assert data.images.max() <= 1
+
+
+def test_what_is_passed_over_is_told(tmp_path):
+    paint(tmp_path / "cat" / "1.PNG", format="PNG")
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "cat" / "IMG_1.HEIC").write_bytes(b"")
+    (tmp_path / "cat" / "notes.txt").write_text("")
+    (tmp_path / "fox").symlink_to(tmp_path / "missing")
+    (tmp_path / ".cache").mkdir()
+    with pytest.warns(UserWarning, match="passed over") as caught:
+        data = load_image_folder(tmp_path, 8)
+    assert data.class_names == ["cat"]
+    assert [str(w.message).partition("passed over ")[2] for w in caught] == [
+        "images of a kind that is not read: cat/IMG_1.HEIC",
+        "folders without images, which are no classes: dog",
+        "links that lead nowhere: fox",
+    ]
+    assert {w.filename for w in caught} == {__file__}
+    with pytest.warns(UserWarning, match="passed over") as caught:
+        open_image_folder(tmp_path, 8)
+    assert {w.filename for w in caught} == {__file__}
+
+
+def test_links_that_lead_nowhere_and_pipes_are_unreadable_images(tmp_path):
+    paint(tmp_path / "1.png")
+    (tmp_path / "2.png").symlink_to(tmp_path / "missing.png")
+    os.mkfifo(tmp_path / "3.png")
+    with pytest.raises(ValueError, match="2 of 3 images cannot be read") as caught:
+        load_image_folder(tmp_path, 8)
+    assert f"{tmp_path / '2.png'} ([Errno 2] No such file" in str(caught.value)
+    assert f"{tmp_path / '3.png'} is not a regular file" in str(caught.value)
+    with pytest.warns(UserWarning, match="2 of 3 images cannot be read"):
+        assert len(open_image_folder(tmp_path, 8, on_error="skip")) == 1
+    with pytest.raises(ValueError, match=r"cannot read the image .*3\.png"):
+        open_image_folder(tmp_path, 8)[2]
+
+
+@pytest.mark.parametrize("read", [load_image_folder, open_image_folder])
+def test_an_emptied_class_is_told(tmp_path, read):
+    paint(tmp_path / "cat" / "1.png")
+    paint(tmp_path / "dog" / "1.png").write_bytes(b"junk")
+    with pytest.warns(UserWarning, match="no image is left of the classes dog$"):
+        data = read(tmp_path, 8, on_error="skip")
+    assert data.class_names == ["cat", "dog"]
+    assert data.labels.tolist() == [0]
 
 
 def test_an_opened_folder_gives_what_a_loaded_one_holds(tmp_path):
@@ -292,7 +533,10 @@ def test_blobs_follow_centers_and_spread():
     [
         ({"sizes": ()}, r"sizes=\(\): must be"),
         ({"sizes": (3, -1, 2)}, r"sizes=\(3, -1, 2\): must be"),
-        ({"sizes": (3, 2)}, r"centers has shape \(3, 2\): must be finite and \(2, D\)"),
+        (
+            {"sizes": (3, 2)},
+            r"centers has shape \(3, 2\): must be finite and \(2, D\), one row for each",
+        ),
         ({"centers": [1.0, 2.0, 3.0]}, r"centers has shape \(3,\)"),
         ({"centers": [[np.nan, 0]] * 3}, "must be finite"),
         ({"std": -1.0}, r"std=-1\.0: must be"),

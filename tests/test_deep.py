@@ -160,6 +160,10 @@ def test_without_epochs_the_codes_of_the_model_are_clustered(fitted):
     deep = small(model=fitted.autoencoder_, warmup_epochs=0, epochs=0).fit(images)
     assert (deep.labels_ == fitted.labels_).all()
     assert deep.history_.reconstruction_loss == []
+    # By EKMeans as its users have it.
+    usual = EKMeans(deep.n_clusters, random_state=0).fit(deep.encode(images))
+    assert deep.clusterer_.alpha == usual.alpha
+    assert deep.alpha_ == pytest.approx(usual.alpha_, rel=1e-3)
 
 
 def test_images_of_other_kinds(fitted, tmp_path):

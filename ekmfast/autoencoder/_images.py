@@ -179,21 +179,21 @@ class DatasetImages:
                 f"{name} has images of shape ({channels}, {size}, {size}): must be "
                 f"({in_channels}, {image_size}, {image_size})"
             )
-        self._dataset = dataset
+        self.dataset = dataset
         self._in_channels = in_channels
         self._image_size = image_size
         self._name = name
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
     def batch(self, rows: slice | np.ndarray, device: torch.device) -> torch.Tensor:
         """Some of the images, float32 in [0, 1] and contiguous, on ``device``."""
         chosen = np.arange(len(self))[rows].tolist()
-        if hasattr(self._dataset, "__getitems__"):
-            items = self._dataset.__getitems__(chosen)
+        if hasattr(self.dataset, "__getitems__"):
+            items = self.dataset.__getitems__(chosen)
         else:
-            items = [self._dataset[i] for i in chosen]
+            items = [self.dataset[i] for i in chosen]
         if not isinstance(items, np.ndarray | torch.Tensor):
             items = self._stacked(items, chosen)
         name = f"{self._name} (rows {chosen[0]} to {chosen[-1]})" if chosen else self._name

@@ -1,12 +1,12 @@
 """Apply a model to images in batches, into an array made beforehand."""
 
 from collections.abc import Callable
-from operator import index
 from typing import Any
 
 import numpy as np
 import torch
 
+from ekmfast._arguments import integer
 from ekmfast.autoencoder._images import DatasetImages, Images
 
 
@@ -44,8 +44,7 @@ def apply_in_batches(
     ndarray or Tensor of shape (N, *row_shape), ``dtype``, C-contiguous
         An array for an array, a tensor on the images' device for a tensor.
     """
-    if isinstance(batch_size, bool) or index(batch_size) < 1:
-        raise ValueError(f"batch_size={batch_size!r}: must be an integer of at least 1")
+    batch_size = integer("batch_size", batch_size, 1)
     shape = (len(images), *row_shape)
     result: Any = out
     if out is not None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import nn
@@ -31,11 +32,11 @@ def script(module: nn.Module) -> torch.jit.ScriptModule:
         return torch.jit.script(module)
 
 
-def save(module: torch.jit.ScriptModule, path: Path) -> None:
+def save(module: torch.jit.ScriptModule, buffer: IO[bytes]) -> None:
     with quiet():
-        torch.jit.save(module, str(path))
+        torch.jit.save(module, buffer)
 
 
-def load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+def load(path: Path) -> torch.jit.ScriptModule:
     with quiet():
-        return torch.jit.load(str(path), map_location=device)
+        return torch.jit.load(str(path), map_location="cpu")

@@ -5,13 +5,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from operator import index
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ekmfast._arguments import integer, number, one_of
 from ekmfast._optional import require
 from ekmfast.autoencoder._images import DatasetImages, Images
 from ekmfast.autoencoder._training_file import TrainingFile
@@ -75,6 +75,10 @@ class History:
             self.best_loss, self.best_accuracy = loss, accuracy
         return better
 
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return len(self.train_loss) - 1 - self.best_epoch
+
 
 @dataclass(frozen=True)
 class Part:
@@ -112,26 +116,23 @@ class Settings:
 
     def __post_init__(self) -> None:
         # Batch normalisation needs two images where the encoder ends in a single pixel.
-        least = {"epochs": 1, "batch_size": 2, "checkpoint_every": 1}
+        checked: dict[str, Any] = {
+            name: integer(name, getattr(self, name), least)
+            for name, least in (("epochs", 1), ("batch_size", 2), ("checkpoint_every", 1))
+        }
+        rate, decay, norm = self.learning_rate, self.weight_decay, self.max_grad_norm
+        checked["learning_rate"] = number("learning_rate", rate, 0, without_least=True)
+        checked["weight_decay"] = number("weight_decay", decay, 0)
         if self.patience is not None:
-            least["patience"] = 1
-        for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or index(value) < low:
-                allowed = "None or an integer" if name == "patience" else "an integer"
-                raise ValueError(f"{name}={value!r}: must be {allowed} of at least {low}")
-        for name in ("learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is None and name == "max_grad_norm":
-                continue
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name}={value!r}: must be finite and above 0")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay={self.weight_decay!r}: must be finite and at least 0")
-        for name, allowed_values in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
-            value = getattr(self, name)
-            if value not in allowed_values:
-                raise ValueError(f"{name}={value!r}: must be one of {', '.join(allowed_values)}")
+            checked["patience"] = integer("patience", self.patience, 1, also="None or ")
+        if norm is not None:
+            checked["max_grad_norm"] = number(
+                "max_grad_norm", norm, 0, without_least=True, also="None or "
+            )
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("precision", self.precision, PRECISIONS)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 def train(
@@ -156,21 +157,29 @@ def train(
     )
     schedule = _schedule(optimizer, settings, steps)
     history = History()
+    patience = math.inf if settings.patience is None else settings.patience
     best = _snapshot(model)
-    done = False
     try:
         with _seeded(device, rng), _progress(name, settings, steps) as progress:
             if file is not None and (state := file.read()) is not None:
+                noted = History(**json.loads(state["history"]))
+                if len(noted.train_loss) > settings.epochs:
+                    raise ValueError(
+                        f"epochs={settings.epochs}: checkpoint={str(file.path)!r} has "
+                        f"{len(noted.train_loss)} behind it; ask for as many, or remove the file"
+                    )
+                if len(noted.train_loss) < settings.epochs and noted.waited() < patience:
+                    file.tell_of_changes(state)
+                history, best = noted, state["best"]
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])
                 schedule.load_state_dict(state["schedule"])
-                best, done = state["best"], state["done"]
-                history = History(**json.loads(state["history"]))
                 rng.bit_generator.state = json.loads(state["rng"])
                 _set_torch_state(device, state["torch_rng"])
                 progress.update(steps * len(history.train_loss))
             for epoch in range(len(history.train_loss), settings.epochs):
-                if done:
+                if history.waited() >= patience:
+                    history.stopped_early = True
                     break
                 model.train()
                 total = torch.zeros((), dtype=torch.float64, device=device)
@@ -201,17 +210,13 @@ def train(
                     _validate(model, valid, loss, settings, device, history)
                 if history.is_better():
                     best = _snapshot(model)
-                waited = len(history.train_loss) - 1 - history.best_epoch
-                if settings.patience is not None and waited >= settings.patience:
-                    history.stopped_early = done = epoch + 1 < settings.epochs
-                last = done or epoch + 1 == settings.epochs
+                last = history.waited() >= patience or epoch + 1 == settings.epochs
                 if file is not None and (last or (epoch + 1) % settings.checkpoint_every == 0):
                     state = {
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
                         "schedule": schedule.state_dict(),
                         "best": best,
-                        "done": last,
                         "history": json.dumps(asdict(history)),
                         "rng": json.dumps(rng.bit_generator.state),
                         "torch_rng": _torch_state(device),

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ekmfast._arguments import number, shown
 from ekmfast._optional import require
 
 
@@ -55,24 +56,21 @@ class Augmentation(nn.Module):
         horizontal_flip: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= rotation <= 180:
-            raise ValueError(f"rotation={rotation!r}: must be in [0, 180] degrees")
-        if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale={scale!r}: must be (low, high) with 0 < low <= high")
-        if noise < 0:
-            raise ValueError(f"noise={noise!r}: must be at least 0")
-        shares = {
-            "translation": translation,
-            "erasing": erasing,
-            "horizontal_flip": horizontal_flip,
-        }
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value!r}: must be in [0, 1]")
+        rotation = number("rotation", rotation, 0, 180)
+        translation = number("translation", translation, 0, 1)
+        noise = number("noise", noise, 0)
+        erasing = number("erasing", erasing, 0, 1)
+        horizontal_flip = number("horizontal_flip", horizontal_flip, 0, 1)
+        try:
+            low, high = (number("scale", end, 0, without_least=True) for end in scale)
+        except (TypeError, ValueError):
+            low, high = 1.0, 0.0
+        if low > high:
+            raise ValueError(f"scale={shown(scale)}: must be (low, high) with 0 < low <= high")
         kornia: Any = require("kornia.augmentation", "torch")
         steps = [
             kornia.RandomAffine(
-                rotation, (translation, translation), tuple(scale), padding_mode="border", p=1.0
+                rotation, (translation, translation), (low, high), padding_mode="border", p=1.0
             )
         ]
         if horizontal_flip > 0:

@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ekmfast._arguments import integer, one_of, shown
 from ekmfast._base import check_integer, check_number
 from ekmfast._ekmeans import EKMeans
 from ekmfast._hard import HardKMeans
@@ -224,7 +225,7 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         self
         """
         self._check_parameters()
-        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=3)
+        seeds = _generator(self.random_state).randint(2**31 - 1, size=3)
         given = self._resized(X)
         model = self._new_model(given, int(seeds[0]))
         images = as_images(given, model.in_channels, model.image_size, "X")
@@ -356,10 +357,8 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         check_integer("n_clusters", self.n_clusters, 1)
         check_integer("warmup_epochs", self.warmup_epochs, 0)
         check_integer("epochs", self.epochs, 0)
-        if self.clustering not in CLUSTERINGS:
-            raise ValueError(
-                f"clustering={self.clustering!r}: must be one of {', '.join(CLUSTERINGS)}"
-            )
+        one_of("clustering", self.clustering, CLUSTERINGS)
+        integer("image_size", self.image_size, 16)
         if not isinstance(self.alpha, str):
             check_number("alpha", self.alpha, positive=True)
         elif self.alpha not in ("auto", "dvariance"):
@@ -377,7 +376,7 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
                 "must be a clustering_weight and warmup_epochs=0"
             )
         if self.augment is not True and not callable(self.augment):
-            raise TypeError(f"augment={self.augment!r}: must be True or a callable")
+            raise TypeError(f"augment={shown(self.augment)}: must be True or a callable")
         if self.model is None:
             return
         if not isinstance(self.model, ConvAutoencoder):
@@ -460,13 +459,24 @@ class _Clusters:
         if self.hard:
             found = HardKMeans(self.n_clusters, **start).fit(codes)
             return found
-        alpha, scale = self.alpha, self.scale
+        start["alpha"] = self.alpha
         if self.alpha == "auto" and self.fitted is not None:
-            alpha, scale = "dvariance", self.multiple
-        found = EKMeans(self.n_clusters, alpha=alpha, scale=scale, **start).fit(codes)
+            start |= {"alpha": "dvariance", "scale": self.multiple}
+        elif self.alpha == "dvariance":
+            start["scale"] = self.scale
+        # "auto" is that of EKMeans itself: its candidates would follow another scale.
+        found = EKMeans(self.n_clusters, **start).fit(codes)
         multiple = found.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
         self.multiple = multiple or self.scale  # codes that are all equal have no scale
         return found
+
+
+def _generator(random_state: Any) -> np.random.RandomState:
+    try:
+        generator: np.random.RandomState = check_random_state(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"random_state={shown(random_state)}: {error}") from None
+    return generator
 
 
 def _objective(fitted: EKMeans | HardKMeans) -> float:

@@ -1,8 +1,8 @@
 """The objective of equilibrium k-means as a loss that codes and centroids can be trained by."""
 
-import math
-
 import torch
+
+from ekmfast._arguments import number
 
 
 def equilibrium_loss(
@@ -31,6 +31,8 @@ def equilibrium_loss(
 
     Raises
     ------
+    TypeError
+        If ``codes`` or ``centroids`` is no tensor.
     ValueError
         If the shapes do not agree, there are no codes, or ``alpha`` is not positive and finite.
 
@@ -48,6 +50,9 @@ def equilibrium_loss(
     >>> codes.grad[1] > 0  # drawn to the centroid at 0
     tensor([True])
     """
+    for name, value in (("codes", codes), ("centroids", centroids)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}: must be a tensor")
     if codes.dim() != 2 or centroids.dim() != 2 or codes.shape[1] != centroids.shape[1]:
         raise ValueError(
             f"codes has shape {tuple(codes.shape)}, centroids {tuple(centroids.shape)}: must be "
@@ -55,9 +60,9 @@ def equilibrium_loss(
         )
     if not len(codes) or not len(centroids):
         raise ValueError(f"{len(codes)} codes, {len(centroids)} centroids: must be at least one")
-    sharpness = float(alpha)
-    if not (math.isfinite(sharpness) and sharpness > 0):
-        raise ValueError(f"alpha={sharpness!r}: must be finite and above 0")
+    if isinstance(alpha, torch.Tensor) and alpha.numel() == 1:
+        alpha = alpha.item()
+    sharpness = number("alpha", alpha, 0, without_least=True)
     # Centred, so that codes far from the origin lose no digits in the expanded form; the loss does
     # not depend on the point.
     point = centroids.detach().mean(dim=0)

@@ -1,15 +1,17 @@
 """Write an autoencoder to a file that PyTorch alone can run."""
 
+import io
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Literal
 
 import torch
 from torch import nn
 
+from ekmfast import _arguments as arguments
+from ekmfast._files import check_output, replace_file
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._folding import folded
@@ -112,7 +114,7 @@ def export(
         The model, on any device; the file holds its weights as they are on the CPU.
     path : str or path-like
         File to write, by custom with the suffix ``.ts``, ``.pt`` or ``.pt2``. An existing file is
-        replaced at once, when the new one is complete.
+        replaced at once, when the new one is complete, and stays as it is if that fails.
     format : {"torchscript", "pt2"}, default=None
         None: by the suffix, "pt2" for ``.pt2`` and "torchscript" for all others.
 
@@ -129,6 +131,8 @@ def export(
         If there is no such format.
     FileNotFoundError
         If the folder of ``path`` does not exist.
+    OSError
+        If the file cannot be written, as on a full disk; the model is as it was.
 
     See Also
     --------
@@ -147,26 +151,24 @@ def export(
     """
     if not isinstance(model, ConvAutoencoder):
         raise TypeError(f"model is a {type(model).__name__}: must be a ConvAutoencoder")
-    path = Path(path)
+    path = arguments.path("path", path)
     if format is None:
         format = "pt2" if path.suffix == ".pt2" else "torchscript"
-    if format not in ("torchscript", "pt2"):
-        raise ValueError(f"format={format!r}: must be 'torchscript' or 'pt2'")
+    arguments.one_of("format", format, ("torchscript", "pt2"))
     exported = Exported(model).cpu().eval()
     if format == "torchscript":
         write_script(exported, path)
     else:
-        _write(path, lambda draft: _save_program(exported, draft))
+        _write(path, lambda buffer: _save_program(exported, buffer))
     return path
 
 
 def write_script(module: nn.Module, path: Path) -> None:
     """Script a module and put it into a TorchScript file."""
-    scripted = _torchscript.script(module)
-    _write(path, lambda draft: _torchscript.save(scripted, draft))
+    _write(path, lambda buffer: _torchscript.save(_torchscript.script(module), buffer))
 
 
-def _save_program(exported: Exported, draft: Path) -> None:
+def _save_program(exported: Exported, buffer: IO[bytes]) -> None:
     metadata = {
         name: getattr(exported, name)
         for name in (
@@ -188,17 +190,20 @@ def _save_program(exported: Exported, draft: Path) -> None:
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             preserve_module_call_signature=("encoder", "decoder"),
         )
-        torch.export.save(program, draft, extra_files={METADATA: json.dumps(metadata)})
+        torch.export.save(program, buffer, extra_files={METADATA: json.dumps(metadata)})
 
 
-def _write(path: Path, save: Callable[[Path], Any]) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: the folder {path.parent} does not exist")
-    # PyTorch writes the file's name into the archive, so the draft has a constant name in a folder
-    # of its own and the same model gives the same bytes.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        draft = Path(folder) / "autoencoder.pt2"
-        save(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
+    """Put what ``save`` writes into the file, whole or not at all.
+
+    PyTorch writes to memory first: where the disk is full, its own writer ends the process. The
+    archive then also holds no file's name, so the same model gives the same bytes.
+    """
+    check_output(path)
+    buffer = io.BytesIO()
+    save(buffer)
+
+    def fill(file: IO[bytes]) -> None:
+        file.write(buffer.getbuffer())
+
+    replace_file(path, fill)

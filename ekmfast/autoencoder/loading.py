@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ekmfast import _arguments as arguments
 from ekmfast.autoencoder import _torchscript
+from ekmfast.autoencoder._device import first_line, usable
 from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._inference import apply_in_batches
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
@@ -230,7 +232,11 @@ class _Program:
 
     def __init__(self, module: Any, metadata: dict[str, Any]) -> None:
         self.__dict__.update(metadata)
-        self.encoder, self.decoder = module.encoder, module.decoder
+        self.encoder, self.decoder = _compiled(module.encoder), _compiled(module.decoder)
+
+    def to(self, device: torch.device) -> None:
+        for part in (self.encoder, self.decoder):
+            part.to(device)
 
     def _half(self, part: Any, x: torch.Tensor) -> torch.Tensor:
         dtype = next(part.parameters()).dtype
@@ -245,6 +251,17 @@ class _Program:
 
     def anomaly_loss(self, x: torch.Tensor) -> torch.Tensor:
         return (self.reconstruct(x) - x).square().flatten(1).mean(1)
+
+
+def _compiled(part: Any) -> torch.fx.GraphModule:
+    """A part of a program as Python code, which computes the same.
+
+    As it comes, it is interpreted node by node, which takes longer than a small model computes.
+    """
+    for name, child in part.named_children():
+        if hasattr(child, "graph"):
+            setattr(part, name, _compiled(child))
+    return torch.fx.GraphModule(part, part.graph)
 
 
 def load(
@@ -298,20 +315,15 @@ def load(
     >>> loaded.encode(np.zeros((3, 1, 16, 16), np.float32)).shape
     (3, 4)
     """
-    path = Path(path)
-    device = torch.device(device)
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision={precision!r}: must be 'float32' or 'bfloat16'")
+    path = arguments.path("path", path)
+    device = usable(device)
+    arguments.one_of("precision", precision, ("float32", "bfloat16"))
     if path.is_dir():
         raise IsADirectoryError(f"path={str(path)!r}: is a folder, not a file")
     if not path.is_file():
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # said of the device before the file is blamed
-        raise ValueError(f"device={str(device)!r}: {_first_line(error)}") from error
     read = _read_program if _is_program(path) else _read_script
-    module = read(path, device)
+    module = read(path)
     if getattr(module, "format", None) != FORMAT:
         raise ValueError(
             f"path={str(path)!r}: is not an autoencoder that ekmfast.autoencoder.export wrote"
@@ -321,6 +333,7 @@ def load(
             f"path={str(path)!r}: has format version {module.format_version}, written by ekmfast "
             f"{module.version}; this version reads up to {FORMAT_VERSION}"
         )
+    module.to(device)
     for part in (module.encoder, module.decoder):
         part.to(memory_format=torch.channels_last)
         if precision == "bfloat16":
@@ -332,15 +345,14 @@ def load(
 
 def _is_program(path: Path) -> bool:
     """Whether the archive is one of torch.export; a damaged one is refused."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # PyTorch itself reads weights without looking at their checksums.
-            damaged = archive.testzip()
-            is_program = any(name.endswith("/archive_format") for name in archive.namelist())
-    except Exception as error:  # whatever zipfile makes of a damaged archive
-        if isinstance(error, OSError) and error.filename is not None:
-            raise
-        raise _unreadable(path, error) from error
+    with path.open("rb") as file:  # where that is not allowed, its error says so
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # PyTorch itself reads weights without looking at their checksums.
+                damaged = archive.testzip()
+                is_program = any(name.endswith("/archive_format") for name in archive.namelist())
+        except Exception as error:  # zipfile has a different one for every kind of damage
+            raise _unreadable(path, error) from error
     if damaged is not None:
         raise _unreadable(path, f"{damaged} is damaged")
     return is_program
@@ -349,30 +361,24 @@ def _is_program(path: Path) -> bool:
 def _unreadable(path: Path, reason: object) -> ValueError:
     return ValueError(
         f"path={str(path)!r}: is not a readable file of TorchScript or torch.export: "
-        f"{_first_line(reason)}"
+        f"{first_line(reason)}"
     )
 
 
-def _first_line(reason: object) -> str:
-    """What PyTorch says before it lists where in its code that was."""
-    lines = str(reason).strip().splitlines()
-    return lines[0] if lines else type(reason).__name__
-
-
-def _read_script(path: Path, device: torch.device) -> Any:
+def _read_script(path: Path) -> Any:
     try:
-        return _torchscript.load(path, device).eval()
-    except (RuntimeError, ValueError) as error:
+        return _torchscript.load(path).eval()
+    except Exception as error:  # whatever PyTorch makes of a damaged archive
         raise _unreadable(path, error) from error
 
 
-def _read_program(path: Path, device: torch.device) -> Any:
+def _read_program(path: Path) -> Any:
     extra = {METADATA: ""}
     try:
         with _torchscript.quiet(), path.open("rb") as file:
             program = torch.export.load(file, extra_files=extra)
-            module = torch.export.unflatten(program).to(device)
+            module = torch.export.unflatten(program)
         metadata = json.loads(extra[METADATA] or "{}")
-    except Exception as error:  # whatever PyTorch makes of a damaged archive
+    except Exception as error:
         raise _unreadable(path, error) from error
     return _Program(module, metadata) if metadata.get("format") == FORMAT else None

@@ -1,28 +1,13 @@
 """The convolutional autoencoder with a class predictor on its code."""
 
-import math
 from collections import OrderedDict
-from numbers import Real
-from operator import index
 
 import torch
 from torch import nn
 
+from ekmfast._arguments import integer, number, shown
+
 _MIN_UNITS = 8
-
-
-def _positive_int(name: str, value: object) -> int:
-    try:
-        number = index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name}={value!r}: must be an integer of at least 1")
-    return number
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
 
 
 class ConvAutoencoder(nn.Module):
@@ -85,24 +70,20 @@ class ConvAutoencoder(nn.Module):
         normalize_codes: bool = False,
     ) -> None:
         super().__init__()
-        self.image_size = _positive_int("image_size", image_size)
+        self.image_size = integer("image_size", image_size, 1)
         if self.image_size % 16:
             raise ValueError(f"image_size={image_size!r}: must be a multiple of 16")
-        self.in_channels = _positive_int("in_channels", in_channels)
-        self.latent_dim = _positive_int("latent_dim", latent_dim)
-        self.n_classes = _positive_int("n_classes", n_classes)
-        if not _is_finite(width) or width <= 0:
-            raise ValueError(f"width={width!r}: must be a finite number above 0")
-        if not _is_finite(dropout) or not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout!r}: must be a number in [0, 1)")
+        self.in_channels = integer("in_channels", in_channels, 1)
+        self.latent_dim = integer("latent_dim", latent_dim, 1)
+        self.n_classes = integer("n_classes", n_classes, 1)
         if not isinstance(normalize_codes, bool):
-            raise TypeError(f"normalize_codes={normalize_codes!r}: must be True or False")
-        self.width = float(width)
-        self.dropout = float(dropout)
+            raise TypeError(f"normalize_codes={shown(normalize_codes)}: must be True or False")
+        self.width = number("width", width, 0, without_least=True)
+        self.dropout = number("dropout", dropout, 0, 1, without_most=True)
         self.normalize_codes = normalize_codes
 
         def scaled(units: int) -> int:
-            return max(_MIN_UNITS, round(units * width))
+            return max(_MIN_UNITS, round(units * self.width))
 
         down = [self.in_channels, scaled(128), scaled(128), scaled(256), scaled(512)]
         up = [scaled(512), scaled(256), scaled(128), scaled(64), self.in_channels]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from ekmfast import _arguments as arguments
 from ekmfast._base import CentroidEstimator
 from ekmfast.autoencoder.export import Exported, write_script
 from ekmfast.autoencoder.model import ConvAutoencoder
@@ -83,7 +84,7 @@ def export_pipeline(
         Fitted to codes of this model.
     path : str or path-like
         File to write, by custom with the suffix ``.ts``. An existing file is replaced at once, when
-        the new one is complete.
+        the new one is complete, and stays as it is if that fails.
 
     Returns
     -------
@@ -98,6 +99,8 @@ def export_pipeline(
         If the clusters are not of codes of this model's size.
     FileNotFoundError
         If the folder of ``path`` does not exist.
+    OSError
+        If the file cannot be written, as on a full disk.
     NotFittedError
         If ``clustering`` is not fitted.
 
@@ -113,7 +116,7 @@ def export_pipeline(
     >>> from ekmfast.autoencoder import ConvAutoencoder, encode, export_pipeline, load
     >>> model = ConvAutoencoder(image_size=16, in_channels=1, latent_dim=4, width=0.0625)
     >>> images = np.random.default_rng(0).random((20, 1, 16, 16), np.float32)
-    >>> clusters = EKMeans(2, alpha="dvariance", random_state=0).fit(encode(model, images))
+    >>> clusters = EKMeans(2, random_state=0).fit(encode(model, images))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     loaded = load(export_pipeline(model, clusters, f"{folder}/pipeline.ts"))
     >>> bool((loaded.predict(images) == clusters.labels_).all())
@@ -132,6 +135,6 @@ def export_pipeline(
             f"clustering was fitted to {clustering.n_features_in_} features: must be fitted to the "
             f"codes, latent_dim={autoencoder.latent_dim}"
         )
-    path = Path(path)
+    path = arguments.path("path", path)
     write_script(_Pipeline(autoencoder, clustering).cpu().eval(), path)
     return path

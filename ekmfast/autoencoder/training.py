@@ -1,17 +1,17 @@
 """Train an autoencoder: reconstruction alone, or with its class predictor."""
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from operator import index
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-from ekmfast.autoencoder._images import DatasetImages, Images, as_images, labels_in
+from ekmfast._arguments import number, path, seed, shown
+from ekmfast.autoencoder._fingerprint import of_change, of_images, of_labels
+from ekmfast.autoencoder._images import as_images, labels_in
 from ekmfast.autoencoder._training_file import TrainingFile
 from ekmfast.autoencoder._training_loop import Change, History, Part, Settings, train
 from ekmfast.autoencoder.augmentation import Augmentation
@@ -85,9 +85,15 @@ def pretrain(
     validation_data : ndarray or Tensor, default=None
         Images to validate on instead.
     checkpoint : path-like, default=None
-        File to note the state in after an epoch. Where it exists and is of this training, the
-        training goes on from it, with the weights that it holds, to the same result as without
-        the interruption; a finished one is read and returned. Needs ``random_state``.
+        File to note the state in after an epoch. Where it exists, the training goes on from it,
+        with the weights that it holds, to the same result as without the interruption; a finished
+        one is read and returned. It must be of this very training, which is told by all that shapes
+        the result: every parameter, all images and labels (for which a dataset is read once, a
+        folder's files byte by byte), the weights that ``model`` begins with (or those of the file,
+        as an interruption leaves them), and the kind of its device. ``epochs`` may have grown,
+        where ``schedule`` is "constant". Of a callable, its code and the values that it holds are
+        compared; it must draw its random numbers from PyTorch's global generators. Needs
+        ``random_state``.
     checkpoint_every : int, default=1
         Epochs from one note to the next.
     random_state : int, default=None
@@ -105,9 +111,18 @@ def pretrain(
     TypeError
         If ``model`` or the dtype of the images is of the wrong kind.
     ValueError
-        If a parameter is out of its range, or the images have the wrong shape or values.
+        If a parameter is out of its range, or the images have the wrong shape or values; or if
+        ``checkpoint`` is damaged, or of another training: the message says what differs.
     FloatingPointError
         If the loss is no longer finite.
+    OSError
+        If ``checkpoint`` cannot be read or written.
+
+    Warns
+    -----
+    UserWarning
+        If ``checkpoint`` was begun with another version of PyTorch or number of threads, which
+        changes the rounding.
 
     Examples
     --------
@@ -121,6 +136,8 @@ def pretrain(
     """
     _check_model(model)
     settings = _settings(locals())
+    if corruption is not None and not callable(corruption):
+        corruption = number("corruption", corruption, 0, also="None, a callable or ")
     source = as_images(images, model.in_channels, model.image_size)
     rng = _generator(random_state, checkpoint)
     if validation_data is None:
@@ -136,17 +153,24 @@ def pretrain(
     ) -> tuple[torch.Tensor, None]:
         return mse_loss(model.decode(model.encode(given)).float(), x), None
 
+    part, views = Part(source, None, rows), _augmentation(augment)
+    made_by = {
+        "training": "pretrain",
+        "random_state": random_state,
+        "augment": views,
+        "corruption": corruption,
+    }
     return train(
         model,
-        Part(source, None, rows),
+        part,
         valid,
         loss,
-        _augmentation(augment),
-        _corruption(corruption),
+        views,
+        _noise(corruption) if isinstance(corruption, float) else corruption,
         settings,
         rng,
         "pretrain",
-        _file(checkpoint, "pretrain", model, settings, random_state, source, None),
+        _file(checkpoint, model, settings, part, valid, validation_split, made_by),
     )
 
 
@@ -218,9 +242,7 @@ def finetune(
     validation_data : tuple (images, labels), default=None
         What to validate on instead.
     checkpoint : path-like, default=None
-        File to note the state in after an epoch. Where it exists and is of this training, the
-        training goes on from it, with the weights that it holds, to the same result as without
-        the interruption; a finished one is read and returned. Needs ``random_state``.
+        File to note the state in after an epoch, as in `pretrain`. Needs ``random_state``.
     checkpoint_every : int, default=1
         Epochs from one note to the next.
     random_state : int, default=None
@@ -240,9 +262,17 @@ def finetune(
         If ``model``, ``augment``, the labels or the dtype of the images is of the wrong kind.
     ValueError
         If a parameter is out of its range, or the images or labels have the wrong shape or
-        values.
+        values; or if ``checkpoint`` is damaged, or of another training.
     FloatingPointError
         If the loss is no longer finite.
+    OSError
+        If ``checkpoint`` cannot be read or written.
+
+    Warns
+    -----
+    UserWarning
+        If ``checkpoint`` was begun with another version of PyTorch or number of threads, which
+        changes the rounding.
 
     Examples
     --------
@@ -259,10 +289,7 @@ def finetune(
     """
     _check_model(model)
     settings = _settings(locals())
-    if not (math.isfinite(reconstruction_weight) and reconstruction_weight >= 0):
-        raise ValueError(
-            f"reconstruction_weight={reconstruction_weight!r}: must be finite and at least 0"
-        )
+    reconstruction_weight = number("reconstruction_weight", reconstruction_weight, 0)
     source = as_images(images, model.in_channels, model.image_size)
     classes = _check_labels(_given_labels(labels, images), len(source), model.n_classes, "labels")
     rng = _generator(random_state, checkpoint)
@@ -285,18 +312,24 @@ def finetune(
         total = cross_entropy(y, target) + reconstruction_weight * mse_loss(x_prime.float(), x)
         return total, (y.argmax(1) == target).sum()
 
-    kind = f"finetune {reconstruction_weight!r}"
+    part, views = Part(source, classes, rows), _augmentation(augment)
+    made_by = {
+        "training": "finetune",
+        "random_state": random_state,
+        "augment": views,
+        "reconstruction_weight": reconstruction_weight,
+    }
     return train(
         model,
-        Part(source, classes, rows),
+        part,
         valid,
         loss,
-        _augmentation(augment),
+        views,
         None,
         settings,
         rng,
         "finetune",
-        _file(checkpoint, kind, model, settings, random_state, source, classes),
+        _file(checkpoint, model, settings, part, valid, validation_split, made_by),
     )
 
 
@@ -306,21 +339,35 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 def _file(
     checkpoint: str | os.PathLike[str] | None,
-    kind: str,
     model: ConvAutoencoder,
     settings: Settings,
-    random_state: int | None,
-    images: Images | DatasetImages,
-    labels: torch.Tensor | None,
+    part: Part,
+    valid: Part,
+    validation_split: float,
+    made_by: dict[str, Any],
 ) -> TrainingFile | None:
+    """The file of a training, which knows all that shapes the result."""
     if checkpoint is None:
         return None
-    training = asdict(settings) | {"kind": kind, "random_state": random_state}
+    made_by = made_by | asdict(settings)
     # How it is shown and how often it is noted do not change the result.
-    del training["verbose"], training["checkpoint_every"]
-    shapes = [(name, tuple(value.shape)) for name, value in model.state_dict().items()]
-    training["model"] = repr(shapes) + repr(model.dropout)
-    return TrainingFile(checkpoint, training, images, labels)
+    del made_by["verbose"], made_by["checkpoint_every"]
+    if settings.schedule == "constant":
+        # Then the first epochs of many are those of few, and more may follow.
+        del made_by["epochs"]
+    made_by["device"] = next(model.parameters()).device.type
+    made_by["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+    texts = {k: of_change(v) if callable(v) else str(v) for k, v in made_by.items()}
+    texts["images"] = of_images(part.images)
+    if part.labels is not None:
+        texts["labels"] = of_labels(part.labels)
+    if valid.images is part.images:
+        texts["validation_split"] = str(float(validation_split))
+    else:
+        texts["validation_data"] = of_images(valid.images)
+        if valid.labels is not None:
+            texts["validation_data"] += of_labels(valid.labels)
+    return TrainingFile(path("checkpoint", checkpoint), texts, model)
 
 
 def _given_labels(labels: Any, images: Any) -> Any:
@@ -329,16 +376,8 @@ def _given_labels(labels: Any, images: Any) -> Any:
     return labels
 
 
-def _corruption(
-    corruption: float | Callable[[torch.Tensor], torch.Tensor] | None,
-) -> Change | None:
-    if corruption is None or callable(corruption):
-        return corruption
-    if isinstance(corruption, bool) or not isinstance(corruption, int | float):
-        raise TypeError(f"corruption={corruption!r}: must be None, a number or a callable")
-    if not (math.isfinite(corruption) and corruption >= 0):
-        raise ValueError(f"corruption={corruption!r}: must be finite and at least 0")
-    return lambda x: x + corruption * torch.randn_like(x)
+def _noise(spread: float) -> Change:
+    return lambda x: x + spread * torch.randn_like(x)
 
 
 def _augmentation(
@@ -350,7 +389,7 @@ def _augmentation(
         made: Callable[[torch.Tensor], torch.Tensor] = Augmentation()
         return made
     if not callable(augment):
-        raise TypeError(f"augment={augment!r}: must be None, a bool or a callable")
+        raise TypeError(f"augment={shown(augment)}: must be None, a bool or a callable")
     return augment
 
 
@@ -362,13 +401,9 @@ def _check_model(model: Any) -> None:
 def _generator(
     random_state: int | None, checkpoint: str | os.PathLike[str] | None
 ) -> np.random.Generator:
-    if random_state is None:
-        if checkpoint is not None:
-            raise ValueError("random_state=None: must be an integer with checkpoint")
-        return np.random.default_rng()
-    if isinstance(random_state, bool) or index(random_state) < 0:
-        raise ValueError(f"random_state={random_state!r}: must be None or an integer >= 0")
-    return np.random.default_rng(index(random_state))
+    if random_state is None and checkpoint is not None:
+        raise ValueError("random_state=None: must be an integer with checkpoint")
+    return np.random.default_rng(seed(random_state))
 
 
 def _check_labels(labels: Any, n_images: int, n_classes: int, name: str) -> torch.Tensor:
@@ -391,8 +426,7 @@ def _split(
     n_rows: int, labels: np.ndarray | None, share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to validate on, each class in its share."""
-    if not 0 <= share < 1:
-        raise ValueError(f"validation_split={share!r}: must be in [0, 1)")
+    share = number("validation_split", share, 0, 1, without_most=True)
     held = np.zeros(n_rows, bool)
     groups = [np.arange(n_rows)]
     if labels is not None:
