@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -17,7 +18,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from ekmfast import EKMeans
 from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector, reconstruction_loss
 from ekmfast.anomaly._normals import fit_normals
-from ekmfast.autoencoder import export, load
+from ekmfast.autoencoder import ConvAutoencoder, DeepEKM, export, finetune, load, pretrain
+from ekmfast.autoencoder._seen import unseen
 from ekmfast.datasets import open_image_folder
 
 
@@ -338,23 +340,131 @@ def detectors():
 
 
 @pytest.mark.parametrize(
-    ("score", "auc"),
-    # Noise has a code too, and not always a strange one.
-    [("reconstruction", 0.99), ("codes", 0.85), ("both", 0.99)],
+    ("score", "strangers", "auc"),
+    # Noise may get any code (an AUC of .3 to .9 over eight models): dark and light exchanged
+    # is strange to the encoder too (.7 to 1).
+    [
+        ("reconstruction", noise(20), 0.99),
+        ("codes", 1 - blobs(20, seed=2), 0.85),
+        ("both", noise(20), 0.99),
+    ],
+    ids=["reconstruction", "codes", "both"],
 )
-def test_strange_images_are_told(detectors, score, auc):
+def test_strange_images_are_told(detectors, score, strangers, auc):
     detector = detectors[score]
-    X = np.concatenate([blobs(50, seed=1), noise(20)])
+    X = np.concatenate([blobs(50, seed=1), strangers])
     truth = np.repeat([0, 1], [50, 20])
     scores = detector.score_samples(X)
     assert (scores.shape, scores.dtype) == ((70,), np.float32)
     assert roc_auc_score(truth, -scores) > auc
     if score != "codes":
         assert (detector.predict(X)[truth == 1] == -1).all()
-    assert (detector.predict(X)[truth == 0] == 1).mean() > 0.6
     assert (detector.clusters_ is None) == (score == "reconstruction")
-    assert detector.labels_.sum() == 30
+    assert detector.held_out_.sum() == 60
+    assert detector.labels_[detector.held_out_].sum() == 6
     assert detector.threshold_ == -detector.offset_
+
+
+def few_digits(n_rows, seed=0):
+    """Digits of 16 x 16 pixels, ragged: few enough for an autoencoder to know them by heart."""
+    digits = load_digits().images[np.random.default_rng(seed).permutation(1797)] / 16
+    return np.repeat(np.repeat(digits, 2, 1), 2, 2)[:n_rows, None].astype(np.float32)
+
+
+LARGE = SMALL | {"latent_dim": 32, "width": 0.25}
+
+
+@pytest.fixture(scope="module")
+def overfitted():
+    """A model that reconstructs its training images much better than others."""
+    X = few_digits(240)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ConvAutoencoder(16, 1, latent_dim=32, n_classes=1, width=0.25)
+    pretrain(model, X, epochs=40, batch_size=32, validation_split=0.25, random_state=0, verbose=0)
+    return model, X, few_digits(1797)[240:]
+
+
+def allowed(c, n_held_out, n_fresh):
+    """Four standard deviations, as of `test_contamination_is_the_share_of_fresh_rows`."""
+    return c + 4 * np.sqrt(c * (1 - c) * (1 / (n_held_out + 2) + 1 / n_fresh))
+
+
+@pytest.mark.parametrize("score", ["reconstruction", "codes", "both"])
+def test_contamination_is_the_share_of_fresh_images(overfitted, score):
+    """With the threshold on all images of the fit some 40 % of the fresh ones were outliers."""
+    model, X, fresh = overfitted
+    # One-sided: the fewest false alarms that 60 images allow are none.
+    detector = AutoencoderDetector(model, score=score, contamination=0.1, random_state=0).fit(X)
+    assert detector.held_out_.sum() == 60
+    assert detector.labels_[detector.held_out_].sum() == 6
+    found = detector.predict(fresh) == -1
+    assert 0.01 < found.mean() < allowed(0.1, 60, len(fresh))
+    if score == "reconstruction":
+        on_all = np.quantile(reconstruction_loss(model, X), 0.9)
+        assert (reconstruction_loss(model, fresh) > on_all).mean() > 0.25
+
+
+def test_a_new_model_is_not_trained_on_what_the_threshold_comes_from():
+    X, fresh = few_digits(240), few_digits(1797)[240:]
+    detector = AutoencoderDetector(**LARGE, random_state=0).fit(X)
+    assert detector.held_out_.sum() == 48
+    held_out = reconstruction_loss(detector.autoencoder_, X[detector.held_out_])
+    assert held_out.mean() == pytest.approx(detector.history_.best_loss, rel=1e-4)
+    assert (detector.predict(fresh) == -1).mean() < allowed(0.1, 48, len(fresh))
+    # What a small share takes, half of the images at most.
+    options = SMALL | {"epochs": 1}
+    small = AutoencoderDetector(**options, contamination=0.01, random_state=0).fit(X)
+    assert small.held_out_.sum() == 100
+    with pytest.warns(UserWarning, match=r"contamination=0\.001 is less than one in 120"):
+        AutoencoderDetector(**options, contamination=0.001, random_state=0).fit(X)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "pt2"])
+def test_files_remember_what_the_model_was_trained_on(overfitted, tmp_path, suffix):
+    model, X, fresh = overfitted
+    exported = load(export(model, tmp_path / f"model.{suffix}"))
+    as_bytes = np.rint(255 * X).astype(np.uint8)
+    by_model = AutoencoderDetector(model).fit(X)
+    by_file = AutoencoderDetector(exported).fit(as_bytes)
+    np.testing.assert_array_equal(by_file.held_out_, by_model.held_out_)
+    assert AutoencoderDetector(exported).fit(fresh[:50]).held_out_.all()
+    again = export(model, tmp_path / f"again.{suffix}")
+    assert again.read_bytes() == (tmp_path / f"model.{suffix}").read_bytes()
+
+
+def test_images_that_were_all_trained_on_are_no_measure(overfitted):
+    model, X, _ = overfitted
+    seen = X[~AutoencoderDetector(model).fit(X).held_out_]
+    message = r"trained on all 180 images of X.*more than contamination=0\.1 of them will be called"
+    with pytest.warns(UserWarning, match=message):
+        detector = AutoencoderDetector(model).fit(seen)
+    assert detector.held_out_.all()
+
+
+def test_pretraining_and_finetuning_hold_out_much_the_same_images():
+    X = few_digits(200)
+    labels = np.arange(200) % 3
+    model = ConvAutoencoder(16, 1, latent_dim=4, n_classes=3, width=0.0625)
+    options = {"epochs": 1, "validation_split": 0.2, "random_state": 3, "verbose": 0}
+    pretrain(model, X, **options)
+    assert unseen(model, X).sum() == 40
+    finetune(model, X, labels, **options)
+    assert unseen(model, X).sum() >= 30  # 8 by chance
+
+
+def test_the_training_file_and_deep_clusters_remember_too(tmp_path):
+    X = few_digits(40)
+    options = {"epochs": 2, "random_state": 0, "verbose": 0, "checkpoint": tmp_path / "state.pt"}
+    for _ in range(2):  # the second goes on from the end of the first
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = ConvAutoencoder(16, 1, latent_dim=4, n_classes=1, width=0.0625)
+        pretrain(model, X, **options)
+        assert unseen(model, X).sum() == 4
+        assert unseen(model, few_digits(60)[40:]).all()
+    deep = DeepEKM(2, image_size=16, latent_dim=4, width=0.0625, epochs=2, random_state=0).fit(X)
+    assert not unseen(deep.autoencoder_, X).any()
 
 
 def test_the_score_is_the_reconstruction_loss(detectors):
@@ -404,7 +514,7 @@ def test_other_sizes_forms_and_folders_are_taken(tmp_path):
     files = open_image_folder(tmp_path, 16, channels=1)
     by_files = AutoencoderDetector(**options, score="both", n_clusters=2, random_state=0).fit(files)
     array = files.__getitems__(range(40))
-    np.testing.assert_array_equal(by_files.score_samples(array), -by_files.decision_scores_)
+    np.testing.assert_array_equal(by_files.score_samples(array), by_files.score_samples(files))
 
 
 @pytest.mark.parametrize(
@@ -419,6 +529,7 @@ def test_other_sizes_forms_and_folders_are_taken(tmp_path):
         ({}, np.full((5, 1, 16, 16), np.nan), ValueError, "NaN"),
         ({"image_size": 20}, blobs(4), ValueError, "image_size=20: must be a multiple of 16"),
         ({"epochs": 0}, blobs(4), ValueError, "epochs=0: must be"),
+        ({"random_state": "one"}, blobs(4), ValueError, "random_state='one': must be None"),
         ({"score": "codes", "n_clusters": 9}, blobs(4), ValueError, "n_clusters"),
     ],
 )

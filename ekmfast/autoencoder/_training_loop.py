@@ -14,6 +14,7 @@ from torch import nn
 
 from ekmfast._optional import require
 from ekmfast.autoencoder._images import DatasetImages, Images
+from ekmfast.autoencoder._seen import digests, remember
 from ekmfast.autoencoder._training_file import TrainingFile
 from ekmfast.autoencoder.model import ConvAutoencoder
 
@@ -157,6 +158,7 @@ def train(
     schedule = _schedule(optimizer, settings, steps)
     history = History()
     best = _snapshot(model)
+    seen: list[np.ndarray] = []
     done = False
     try:
         with _seeded(device, rng), _progress(name, settings, steps) as progress:
@@ -169,6 +171,9 @@ def train(
                 rng.bit_generator.state = json.loads(state["rng"])
                 _set_torch_state(device, state["torch_rng"])
                 progress.update(steps * len(history.train_loss))
+                seen += [
+                    digests(x) for x, _ in part.batches(part.rows, settings.batch_size, device)
+                ]
             for epoch in range(len(history.train_loss), settings.epochs):
                 if done:
                     break
@@ -176,6 +181,8 @@ def train(
                 total = torch.zeros((), dtype=torch.float64, device=device)
                 rows = rng.permutation(part.rows)
                 for x, target in part.batches(rows, settings.batch_size, device):
+                    if epoch == 0:
+                        seen.append(digests(x))
                     if augment is not None:
                         x = _changed(augment, x, "augment")
                     given = x if corrupt is None else _changed(corrupt, x, "corruption")
@@ -222,6 +229,7 @@ def train(
                 progress.set_postfix({k: f"{v[-1]:.4f}" for k, v in shown.items() if v})
     finally:
         model.load_state_dict(best)
+        remember(model, seen)
         model.zero_grad(set_to_none=True)
         model.eval()
     return history

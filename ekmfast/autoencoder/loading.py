@@ -12,6 +12,7 @@ import torch
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._inference import apply_in_batches
+from ekmfast.autoencoder._seen import from_text
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
 
 
@@ -42,6 +43,8 @@ class ExportedAutoencoder:
         self.latent_dim: int = module.latent_dim
         self.n_classes: int = module.n_classes
         self.version: str = module.version
+        # Digests; files of older versions have none.
+        self.trained_on: torch.Tensor | None = getattr(module, "trained_on", None)
 
     def __repr__(self) -> str:
         return (
@@ -230,6 +233,7 @@ class _Program:
 
     def __init__(self, module: Any, metadata: dict[str, Any]) -> None:
         self.__dict__.update(metadata)
+        self.trained_on = from_text(metadata.get("trained_on", ""))
         self.encoder, self.decoder = module.encoder, module.decoder
 
     def _half(self, part: Any, x: torch.Tensor) -> torch.Tensor:
