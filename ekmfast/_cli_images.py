@@ -146,8 +146,9 @@ def add_parsers(commands: Any, types: Mapping[str, Callable[[str], Any]]) -> Non
         "anomaly",
         "score the images of a folder by how badly a model reconstructs them",
         "Score each image by its reconstruction loss: high is abnormal. Outliers are those above\n"
-        "the threshold: given, or such that a share --contamination of the normal images\n"
-        "(--normal, else of IMAGES) lie above it.",
+        "the threshold: given; or such that a share --contamination of fresh images like those of\n"
+        "--normal lie above it, for which those that the model was trained on are left out (the\n"
+        "model knows them); or, without --normal, that share of IMAGES.",
         "ekmfast anomaly photos/ -m model.ts --normal training/ --contamination 0.01 -o scores.csv",
     )
     anomaly.add_argument(
@@ -289,12 +290,11 @@ def anomaly(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> N
     losses = model.anomaly_loss(_shown(files, arguments), **batch)
     threshold = arguments.threshold
     if threshold is None:
-        normal = losses
-        if arguments.normal is not None:
-            normal = model.anomaly_loss(
-                _open(arguments, model.image_size, model.in_channels, arguments.normal), **batch
-            )
-        threshold = float(np.quantile(normal, 1 - arguments.contamination))
+        if arguments.normal is None:
+            threshold = float(np.quantile(losses, 1 - arguments.contamination))
+        else:
+            normal = _open(arguments, model.image_size, model.in_channels, arguments.normal)
+            threshold = _threshold(model, normal, arguments.contamination)
     outliers = losses > threshold
     say("images", f"{len(files)}")
     say("threshold", f"{threshold:.6g}")
@@ -321,6 +321,13 @@ def anomaly(arguments: argparse.Namespace, say: Callable[[str, str], None]) -> N
         axes = plot_anomaly_map(worst, model.reconstruct(worst))
         axes[0, 0].figure.savefig(arguments.plot, dpi=150)
         say("picture", str(arguments.plot))
+
+
+def _threshold(model: Any, normal: Any, contamination: float) -> float:
+    """Loss above which a share of fresh normal images lies, from those not trained on."""
+    from ekmfast.anomaly import AutoencoderDetector
+
+    return AutoencoderDetector(model, contamination=contamination).fit(normal).threshold_
 
 
 def _model_and_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
