@@ -7,6 +7,10 @@ fitted attributes; values that JSON lacks are objects of one key:
     {"array": member}    numbers, booleans or strings; a NumPy scalar is an array of shape ()
     {"strings": [...]}   array of dtype object that holds str, such as ``feature_names_in_``
     {"fields": {...}}    a dataclass; which one, the annotation of the estimator's attribute says
+    {"estimator": {...}} another estimator: its class, parameters and attributes
+    {"autoencoder": {...}} a model of ekmfast.autoencoder, see `_persist_detectors`
+
+A pipeline has ``steps`` besides, pairs of a name and an estimator.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import os
 import sys
 import typing
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +32,14 @@ from numpy.typing import NDArray
 
 from ._backends import is_cuda_array, to_host
 from ._files import replace_file
+from ._persist_detectors import (
+    autoencoder_of,
+    check_of_features,
+    check_of_images,
+    is_autoencoder,
+    parts_of,
+)
+from ._persist_state import check_centroids, check_scaler
 from ._version import __version__
 
 __all__ = ["load", "save"]
@@ -43,6 +56,21 @@ CLASSES = (
     "FuzzyCMeans",
     "MaximumEntropyKMeans",
 )
+
+
+class Kind(typing.NamedTuple):
+    """Where a class is imported from, and what says whether the state that was read makes sense."""
+
+    module: str
+    check: Callable[[Any], None]
+
+
+# All that a file can hold, by the name of the class.
+KINDS = {name: Kind("ekmfast", check_centroids) for name in CLASSES}
+KINDS["EKMeansDetector"] = Kind("ekmfast.anomaly", check_of_features)
+KINDS["AutoencoderDetector"] = Kind("ekmfast.anomaly", check_of_images)
+KINDS["StandardScaler"] = Kind("sklearn.preprocessing", check_scaler)
+PIPELINE = "Pipeline"
 PLAIN = (bool, int, float, str, type(None))
 
 Arrays = dict[str, NDArray[Any]]
@@ -57,10 +85,13 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    estimator : EKMeans or another estimator of ekmfast
+    estimator : EKMeans or another estimator or detector of ekmfast, or a Pipeline
         Not of a subclass. Parameters given as lists or data frames are read back as arrays.
-        What belongs to a pipeline around it (metadata requests, callbacks) is not kept;
-        ``set_output`` is.
+        Metadata requests and callbacks are not kept; ``set_output`` is. A
+        `sklearn.pipeline.Pipeline` may have a `sklearn.preprocessing.StandardScaler` before the
+        estimator, so that the model which is read takes rows in the units of the data; its
+        ``memory`` and ``verbose`` are not kept. Detectors are those of `ekmfast.anomaly`; an
+        ``AutoencoderDetector`` is read onto the CPU and without its ``history_``.
     path : str or os.PathLike
         The name is used as given: no extension is added.
 
@@ -86,41 +117,64 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     ...     again = load(os.path.join(folder, "model.npz"))
     >>> bool((again.predict([[2.0], [8.0]]) == model.predict([[2.0], [8.0]])).all())
     True
+
+    With the scaling of the columns:
+
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> model = make_pipeline(StandardScaler(), EKMeans(2, random_state=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(model.fit([[0.0], [1.0], [9.0], [10.0]]), os.path.join(folder, "model.npz"))
+    ...     again = load(os.path.join(folder, "model.npz"))
+    >>> bool((again.predict([[2.0], [8.0]]) == model.predict([[2.0], [8.0]])).all())
+    True
     """
-    name = type(estimator).__name__
-    if name not in CLASSES or _class(name) is not type(estimator):
-        hint = ""
-        if hasattr(estimator, "to_local"):
-            hint = "; save what its to_local() returns"
-            name = "ekmfast.dask." + name
-        raise TypeError(
-            f"estimator is a {name}: must be one of {', '.join(c for c in CLASSES if _class(c))}"
-            + hint
-        )
     arrays: Arrays = {}
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "ekmfast": __version__,
+        **_describe(estimator, "", arrays),
+    }
+    replace_file(path, lambda file: _write(file, json.dumps(header, indent=1), arrays))
+
+
+def _describe(estimator: Any, prefix: str, arrays: Arrays) -> dict[str, Any]:
+    """The class, parameters and attributes, and the names of the arrays put into ``arrays``."""
+    name = type(estimator).__name__
+    if name == PIPELINE and type(estimator) is _class(name) and not prefix:
+        steps = [(key, _describe(step, f"steps/{key}/", arrays)) for key, step in estimator.steps]
+        return {"class": name, "parameters": {}, "attributes": {}, "output": None, "steps": steps}
+    if name not in KINDS or _class(name) is not type(estimator):
+        hint = ""
+        if hasattr(estimator, "to_local"):
+            hint = "; save what its to_local() returns"
+            name = "ekmfast.dask." + name
+        raise TypeError(
+            f"estimator is a {name}: must be one of {', '.join(c for c in KINDS if _class(c))}, or "
+            f"a Pipeline of them{hint}"
+        )
+    return {
         "class": name,
         "parameters": {
-            key: _encode(_as_array(value), f"parameter {key}", f"parameters/{key}", arrays)
+            key: _encode(_as_array(value), f"parameter {key}", f"{prefix}parameters/{key}", arrays)
             for key, value in estimator.get_params(deep=False).items()
         },
         "attributes": {
-            key: _encode(value, f"attribute {key}", f"attributes/{key}", arrays)
+            key: _encode(value, f"attribute {key}", f"{prefix}attributes/{key}", arrays)
             for key, value in vars(estimator).items()
             if _is_state(type(estimator), key)
         },
         "output": getattr(estimator, "_sklearn_output_config", {}).get("transform"),
     }
-    replace_file(path, lambda file: _write(file, json.dumps(header, indent=1), arrays))
 
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Read an estimator that `save` wrote; it predicts what the saved one did, bit for bit.
 
-    Nothing in the file is run: it names one of ekmfast's classes and holds numbers and strings. A
+    Nothing in the file is run: it names one of ekmfast's classes and holds numbers and strings. The
+    exception is an ``AutoencoderDetector`` of an exported model: that is a TorchScript program, as
+    in its own file, which scoring runs; load one only from where you would load the model. A
     parameter that the file lacks, as an older version had none, takes its default.
 
     Parameters
@@ -129,13 +183,14 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    EKMeans or another estimator of ekmfast
+    EKMeans or another estimator of ekmfast, or a Pipeline
 
     Raises
     ------
     ValueError
         If the file is not one of `save`, is damaged or cut short, is of a newer format, or holds a
-        class, parameter or attribute that this version does not know.
+        class, parameter or attribute that this version does not know, or arrays that do not go
+        together.
     OSError
         If the file cannot be read.
 
@@ -163,12 +218,15 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def _class(name: str) -> Any:
     """A class by its public name; a class that this version lacks is None."""
-    return getattr(importlib.import_module(__package__ or "ekmfast"), name, None)
+    module = "sklearn.pipeline" if name == PIPELINE else KINDS[name].module
+    return getattr(importlib.import_module(module), name, None)
 
 
 def _is_state(cls: type, name: str) -> bool:
     listed: tuple[str, ...] = getattr(cls, "_saved_state", ())
-    return name in listed or (name.endswith("_") and not name.startswith("__"))
+    unsaved: tuple[str, ...] = getattr(cls, "_unsaved_state", ())
+    is_public = name.endswith("_") and not name.startswith("__") and name not in unsaved
+    return name in listed or is_public
 
 
 def _dataclass(cls: type, attribute: str) -> Any:
@@ -200,6 +258,14 @@ def _encode(value: Any, what: str, member: str, arrays: Arrays) -> Any:
             return {"array": member}
     elif isinstance(value, PLAIN):
         return value
+    elif type(value).__name__ in KINDS:
+        return {"estimator": _describe(value, f"{member}/", arrays)}
+    elif is_autoencoder(value):
+        parts = {
+            key: _encode(part, f"{what}.{key}", f"{member}/{key}", arrays)
+            for key, part in parts_of(value).items()
+        }
+        return {"autoencoder": parts}
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
             field.name: _encode(
@@ -249,15 +315,26 @@ def _read(file: typing.BinaryIO) -> Any:
             for name in names - {HEADER}
         }
 
-    name = header["class"]
-    cls = _class(name) if name in CLASSES else None
+    return _build(header, arrays)
+
+
+def _build(described: dict[str, Any], arrays: Arrays) -> Any:
+    """The estimator that `_describe` described."""
+    name = described["class"]
+    if name == PIPELINE:
+        steps = [(str(key), _build(step, arrays)) for key, step in described["steps"]]
+        sizes = {getattr(step, "n_features_in_", None) for _, step in steps} - {None}
+        if not steps or len(sizes) > 1 or any(type(step).__name__ == name for _, step in steps):
+            raise ValueError("the steps of its Pipeline do not go together")
+        return _class(name)(steps)
+    cls = _class(name) if isinstance(name, str) and name in KINDS else None
     if cls is None:
         raise ValueError(f"it holds the class {name!r}, which ekmfast {__version__} has not")
-    parameters = {key: _decode(value, arrays) for key, value in header["parameters"].items()}
+    parameters = {key: _decode(value, arrays) for key, value in described["parameters"].items()}
     unknown = sorted(set(parameters) - set(cls._get_param_names()))
     if unknown:
         raise ValueError(f"{name} of ekmfast {__version__} has no parameters {', '.join(unknown)}")
-    attributes = header["attributes"]
+    attributes = described["attributes"]
     unknown = sorted(key for key in attributes if not _is_state(cls, key))
     if unknown:
         raise ValueError(f"{name} has no attributes {', '.join(unknown)}")
@@ -266,8 +343,9 @@ def _read(file: typing.BinaryIO) -> Any:
     vars(estimator).update(
         (key, _decode(value, arrays, _dataclass(cls, key))) for key, value in attributes.items()
     )
-    if header.get("output") is not None:
-        estimator.set_output(transform=header["output"])
+    KINDS[name].check(estimator)
+    if described.get("output") is not None:
+        estimator.set_output(transform=described["output"])
     return estimator
 
 
@@ -284,6 +362,10 @@ def _decode(value: Any, arrays: Arrays, record: Any = None) -> Any:
             return array.astype(array.dtype.newbyteorder("="), copy=False)[()]
         if kind == "strings" and all(isinstance(s, str) for s in content):
             return np.array(content, object)
+        if kind == "estimator" and content.get("class") != PIPELINE:
+            return _build(content, arrays)
+        if kind == "autoencoder":
+            return autoencoder_of({key: _decode(part, arrays) for key, part in content.items()})
         if kind == "fields" and record is not None:
             return record(**{key: _decode(item, arrays) for key, item in content.items()})
     raise ValueError(f"it holds the value {value!r:.60}, which ekmfast {__version__} cannot read")

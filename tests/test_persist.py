@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, clone
+from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import ekmfast
 from ekmfast import EKMeans, MiniBatchEKMeans, _persist, load, save
@@ -154,7 +156,8 @@ def test_other_objects_are_refused(fitted, tmp_path):
     class EKMeansToo(EKMeans):
         pass
 
-    for other in (make_pipeline(EKMeans()), EKMeansToo(), {"a": 1}):
+    nested = make_pipeline(make_pipeline(EKMeans()))
+    for other in (make_pipeline(PCA(2), EKMeans()), nested, EKMeansToo(), {"a": 1}):
         with pytest.raises(TypeError, match=r"must be one of .*EKMeans"):
             save(other, tmp_path / "m")
     model = fitted[1]
@@ -327,6 +330,196 @@ def test_damage_is_told_or_does_no_harm(saved):
         else:
             assert_same_state(model, again)
     assert refused > 300
+
+
+# --- whole files of what cannot be ------------------------------------------------------------
+
+K, D, N = 2, 3, 60
+
+
+@pytest.fixture(scope="module")
+def every_class(tmp_path_factory):
+    """A file of each class."""
+    folder = tmp_path_factory.mktemp("classes")
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(c, 1, (N // K, D)) for c in (0, 9)])
+    y = np.full(N, -1)
+    y[[0, -1]] = [1, 0]
+    for name in _persist.CLASSES:
+        save(getattr(ekmfast, name)(K, random_state=0).fit(X, y), folder / name)
+    return folder, X
+
+
+ARRAYS = [
+    ("cluster_centers_", np.zeros((K, D, 1))),
+    ("cluster_centers_", np.zeros((K, D + 1))),
+    ("cluster_centers_", np.zeros((K + 1, D))),
+    ("cluster_centers_", np.zeros((0, D))),
+    ("cluster_centers_", np.zeros(D)),
+    ("cluster_centers_", np.zeros((K, D), np.int64)),
+    ("cluster_centers_", np.zeros((K, D), np.float16)),
+    ("cluster_centers_", np.full((K, D), "a")),
+    ("cluster_centers_", np.full((K, D), np.nan)),
+    ("cluster_centers_", np.array(1.0)),
+    ("_merged_", np.zeros((K, 3), np.int64)),
+    ("_merged_", np.zeros(K + 1, np.int64)),
+    ("_merged_", np.zeros(K)),
+    ("_merged_", np.zeros(K, bool)),
+    ("_merged_", np.array([0, -(2**31)])),
+    ("_merged_", np.array([0, 5])),
+    ("_merged_", np.array([1, 1])),
+    ("_merged_", np.array([1, 0])),
+    ("_merged_", np.array([0, 0])),
+    ("labels_", np.zeros((N, 1), np.int32)),
+    ("labels_", np.full(N, K, np.int32)),
+    ("labels_", np.full(N, -1, np.int32)),
+    ("labels_", np.zeros(N)),
+    ("objective_history_", np.zeros((2, 2))),
+]
+SCALARS = [
+    ("n_features_in_", D + 1),
+    ("n_features_in_", "3"),
+    ("n_features_in_", True),
+    ("n_features_in_", None),
+    ("alpha_", 0.0),
+    ("alpha_", -1),
+    ("alpha_", float("nan")),
+    ("alpha_", "auto"),
+    ("alpha_", {"array": "attributes/labels_"}),
+    ("objective_", "low"),
+    ("n_iter_", 1.5),
+    ("n_iter_", -1),
+    ("converged_", 1),
+    ("n_clusters_effective_", K + 1),
+    ("feature_names_in_", {"strings": ["a"]}),
+    ("feature_names_in_", "abc"),
+]
+
+
+@pytest.mark.parametrize("name", _persist.CLASSES)
+def test_state_that_cannot_be_is_refused(every_class, tmp_path, name):
+    folder, X = every_class
+    path = tmp_path / "m"
+
+    def refused(attribute, change=None, **members):
+        path.write_bytes((folder / name).read_bytes())
+        with pytest.raises(ValueError, match=f"cannot be loaded.*{attribute}"):
+            load(rewritten(path, change, **members))
+
+    for attribute, array in ARRAYS:
+        which = (
+            "_merged_|cluster_centers_|n_features_in_"
+            if attribute == "cluster_centers_"
+            else attribute
+        )
+        refused(f"({which})", **{f"attributes/{attribute}.npy": npy(array)})
+    for attribute, value in SCALARS:
+        refused(attribute, lambda h, a=attribute, v=value: h["attributes"].update({a: v}))
+    for attribute in ("n_features_in_", "alpha_", "_merged_"):
+        refused(attribute, lambda h, a=attribute: h["attributes"].pop(a))
+    if name not in ("HardKMeans", "FuzzyCMeans"):
+        refused("alpha_", lambda h: h["attributes"].update(alpha_=float("inf")))
+    assert load(folder / name).predict(X).shape == (N,)
+
+
+@pytest.mark.parametrize(
+    ("field", "array"),
+    [
+        ("centroids", np.zeros((K, D), np.float32)),
+        ("centroids", np.zeros((K, D + 1))),
+        ("packed", np.zeros((K, D))),
+        ("packed", np.zeros((K + 1, D + 2))),
+        ("reference", np.zeros((D, 1))),
+        ("mean", np.full(D, np.inf)),
+    ],
+)
+def test_the_state_of_a_stream_is_looked_at(every_class, tmp_path, field, array):
+    path = tmp_path / "m"
+    path.write_bytes((every_class[0] / "MiniBatchEKMeans").read_bytes())
+    with pytest.raises(ValueError, match=field):
+        load(rewritten(path, **{f"attributes/_stream_/{field}.npy": npy(array)}))
+
+
+def test_what_was_never_fitted_needs_no_state(tmp_path):
+    for name in _persist.CLASSES:
+        save(getattr(ekmfast, name)(3), tmp_path / "m")
+        assert load(tmp_path / "m").n_clusters == 3
+
+
+# --- pipelines -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scaled(fitted):
+    X = fitted[0] * np.array([1, 1000, 0.01], fitted[0].dtype) + 5
+    return X, make_pipeline(StandardScaler(), EKMeans(2, random_state=0)).fit(X)
+
+
+def test_a_pipeline_keeps_its_scaling(scaled, tmp_path):
+    X, model = scaled
+    save(model, tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert [name for name, _ in again.steps] == ["standardscaler", "ekmeans"]
+    for one, other in zip(model, again, strict=True):
+        assert_same_state(one, other)
+    np.testing.assert_array_equal(again.predict(X), model[-1].labels_)
+    assert again.transform(X).tobytes() == model.transform(X).tobytes()
+    assert again.score(X) == model.score(X)
+    save(again, tmp_path / "n")
+    assert (tmp_path / "m").read_bytes() == (tmp_path / "n").read_bytes()
+    assert clone(again).fit(X).predict(X).tolist() == model.predict(X).tolist()
+
+
+@pytest.mark.parametrize("options", [{"with_mean": False}, {"with_std": False}])
+def test_other_scalings_are_kept(fitted, tmp_path, options):
+    X = fitted[0] * 7 + 3
+    model = make_pipeline(StandardScaler(**options), EKMeans(2, random_state=0)).fit(X)
+    save(model, tmp_path / "m")
+    assert load(tmp_path / "m").predict(X).tolist() == model.predict(X).tolist()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "array"),
+    [
+        ("scale_", np.zeros(3)),
+        ("scale_", np.ones(2)),
+        ("scale_", np.ones((3, 1))),
+        ("mean_", np.full(3, np.nan)),
+        ("mean_", np.zeros(3, "<U1")),
+        ("var_", -np.ones(3)),
+    ],
+)
+def test_a_scaling_that_cannot_be_is_refused(scaled, tmp_path, attribute, array):
+    path = tmp_path / "m"
+    save(scaled[1], path)
+    with pytest.raises(ValueError, match=attribute):
+        load(rewritten(path, **{f"steps/standardscaler/attributes/{attribute}.npy": npy(array)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h["steps"].clear(), "do not go together"),
+        (lambda h: h["steps"].insert(0, ["a", json.loads(json.dumps(h))]), "steps"),
+        (lambda h: h["steps"][0][1].update({"class": "Popen"}), "class 'Popen'"),
+        (lambda h: h["steps"][0][1]["attributes"].pop("scale_"), "lacks scale_"),
+        (lambda h: h["steps"][0][1]["parameters"].update(n=1), "no parameters n"),
+        (lambda h: h.pop("steps"), "steps"),
+    ],
+)
+def test_pipelines_that_cannot_be_are_refused(scaled, tmp_path, change, message):
+    path = tmp_path / "m"
+    save(scaled[1], path)
+    with pytest.raises(ValueError, match=f"cannot be loaded.*{message}"):
+        load(rewritten(path, change))
+
+
+def test_an_estimator_within_another_is_kept(fitted, tmp_path):
+    X, model = fitted
+    outer = EKMeans(2, random_state=0).fit(X)
+    outer.inner_ = model
+    save(outer, tmp_path / "m")
+    assert_same_state(load(tmp_path / "m").inner_, model)
 
 
 # --- files of released versions ------------------------------------------------------------

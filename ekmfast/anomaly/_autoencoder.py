@@ -84,7 +84,7 @@ class AutoencoderDetector(Detector):
     ----------
     autoencoder_ : ConvAutoencoder or ExportedAutoencoder
     history_ : ekmfast.autoencoder.History or None
-        Of the training, None with ``model``.
+        Of the training, None with ``model`` and after `ekmfast.load`.
     clusters_ : EKMeansDetector or None
         On the codes, None where they are not scored.
     held_out_ : ndarray of bool of shape (N,)
@@ -127,6 +127,9 @@ class AutoencoderDetector(Detector):
     >>> detector.predict(rng.random((3, 16, 16), np.float32)).tolist()
     [-1, -1, -1]
     """
+
+    _saved_state = ("_units",)
+    _unsaved_state = ("history_",)
 
     def __init__(
         self,

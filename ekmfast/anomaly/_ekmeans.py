@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ekmfast._ekmeans import EKMeans
 from ekmfast.anomaly._detector import Detector, check_random_state_parameter
-from ekmfast.anomaly._normals import fit_normals
+from ekmfast.anomaly._normals import Normals, fit_normals
 
 
 class EKMeansDetector(Detector):
@@ -102,6 +102,9 @@ class EKMeansDetector(Detector):
     >>> detector.predict(strange).tolist()
     [-1, -1, -1, -1, -1, -1, -1, -1]
     """
+
+    _saved_state = ("_normals",)
+    _normals: Normals
 
     def __init__(
         self,

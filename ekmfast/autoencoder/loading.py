@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,14 @@ class ExportedAutoencoder:
         Version of ekmfast that wrote the file.
     device : torch.device
         Where the model runs.
+    archive : bytes
+        The file that the model was read from; `pickle` and `ekmfast.save` keep it so.
+    precision : str
+        As it was read with.
     """
+
+    archive: bytes
+    precision: Literal["float32", "bfloat16"]
 
     def __init__(self, module: Any, device: torch.device) -> None:
         self._module = module
@@ -45,6 +53,10 @@ class ExportedAutoencoder:
         self.version: str = module.version
         # Digests; files of older versions have none.
         self.trained_on: torch.Tensor | None = getattr(module, "trained_on", None)
+
+    def __reduce__(self) -> Any:
+        # PyTorch cannot pickle a program.
+        return from_archive, (self.archive, self.precision, str(self.device))
 
     def __repr__(self) -> str:
         return (
@@ -320,9 +332,18 @@ def load(
         part.to(memory_format=torch.channels_last)
         if precision == "bfloat16":
             part.to(torch.bfloat16)
-    if hasattr(module, "n_clusters"):
-        return ExportedPipeline(module, device)
-    return ExportedAutoencoder(module, device)
+    kind = ExportedPipeline if hasattr(module, "n_clusters") else ExportedAutoencoder
+    exported = kind(module, device)
+    exported.archive, exported.precision = path.read_bytes(), precision
+    return exported
+
+
+def from_archive(archive: bytes, precision: Any, device: str) -> ExportedAutoencoder:
+    """`load` of a file with these bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "archive"
+        path.write_bytes(archive)
+        return load(path, device=device, precision=precision)
 
 
 def _is_program(path: Path) -> bool:

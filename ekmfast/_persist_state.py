@@ -1,0 +1,174 @@
+"""What a fitted estimator must hold, so that one read from a file predicts or is refused.
+
+A file with valid checksums may still have been made by hand. What is read is compared with a table
+of shapes, dtypes and ranges; the letters in a shape are sizes that must be the same everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
+FLOAT64 = FLOATING[1:]
+INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))
+
+
+class Numbers(NamedTuple):
+    """An array: the name of each axis's size, dtypes, the least value, whether all are finite."""
+
+    shape: str
+    dtypes: tuple[np.dtype[Any], ...]
+    least: float = -math.inf
+    finite: bool = True
+
+
+class Number(NamedTuple):
+    """A scalar: its kind, and the least value."""
+
+    kind: type
+    least: float = -math.inf
+
+
+Rule = Numbers | Number
+POSITIVE = math.ulp(0)
+
+CENTROIDS: Mapping[str, Rule] = {
+    "n_features_in_": Number(Integral, 1),
+    "cluster_centers_": Numbers("KD", FLOATING),
+    "alpha_": Number(Real, POSITIVE),
+    "theta_": Number(Real, 0),
+    "objective_": Number(Real),
+    "objective_history_": Numbers("I", FLOAT64, finite=False),
+    "n_iter_": Number(Integral, 0),
+    "n_steps_": Number(Integral, 0),
+    "converged_": Number(bool),
+    "_merged_": Numbers("K", INTEGERS, 0),
+    "n_clusters_effective_": Number(Integral, 1),
+    "labels_": Numbers("N", INTEGERS, 0),
+}
+STREAM: Mapping[str, Rule] = {
+    "centroids": Numbers("KD", FLOAT64),
+    "packed": Numbers("KP", FLOAT64),
+    "reference": Numbers("D", FLOAT64),
+    "weight": Number(Real, POSITIVE),
+    "mean": Numbers("D", FLOAT64),
+    "scatter": Number(Real, 0),
+}
+SCALER: Mapping[str, Rule] = {
+    "n_features_in_": Number(Integral, 1),
+    "mean_": Numbers("D", FLOAT64),
+    "var_": Numbers("D", FLOAT64, 0),
+    "scale_": Numbers("D", FLOAT64, POSITIVE),
+}
+
+
+def check_values(
+    values: Mapping[str, Any], rules: Mapping[str, Rule], sizes: dict[str, int]
+) -> None:
+    """Raise ValueError unless each value that has a rule keeps it.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+        Attributes; those without a rule are not looked at, and rules without a value say nothing.
+    rules : mapping of str to Numbers or Number
+    sizes : dict of str to int
+        Sizes by their letters; those that are met first are added.
+    """
+    for name, rule in rules.items():
+        if name not in values:
+            continue
+        value = values[name]
+        if isinstance(rule, Number):
+            _check_number(name, value, rule)
+        else:
+            _check_array(name, value, rule, sizes)
+
+
+def _check_number(name: str, value: Any, rule: Number) -> None:
+    of_kind = isinstance(value, (bool, np.bool_) if rule.kind is bool else rule.kind)
+    if not of_kind or (rule.kind is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} is {value!r:.60}: must be of type {rule.kind.__name__}")
+    if not value >= rule.least:
+        raise ValueError(f"{name} is {value!r}: must be at least {rule.least:g}")
+
+
+def _check_array(name: str, value: Any, rule: Numbers, sizes: dict[str, int]) -> None:
+    if not isinstance(value, np.ndarray) or value.ndim != len(rule.shape):
+        shape = np.shape(value) if isinstance(value, np.ndarray) else repr(value)[:60]
+        raise ValueError(f"{name} is {shape}: must be an array of {len(rule.shape)} axes")
+    expected = tuple(
+        sizes.setdefault(letter, n) for letter, n in zip(rule.shape, value.shape, strict=True)
+    )
+    if value.shape != expected:
+        raise ValueError(f"{name} has shape {value.shape}: must be {expected}")
+    if value.dtype not in rule.dtypes:
+        raise ValueError(
+            f"{name} has dtype {value.dtype}: must be {' or '.join(map(str, rule.dtypes))}"
+        )
+    if rule.finite and not np.isfinite(value).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    if rule.finite and not (value >= rule.least).all():
+        raise ValueError(f"{name} holds {value.min()}: must be at least {rule.least:g}")
+
+
+def check_centroids(estimator: Any) -> None:
+    """Raise ValueError unless an estimator of clusters, as far as it is fitted, can predict."""
+    state = vars(estimator)
+    sizes: dict[str, int] = {}
+    check_values(state, {"cluster_centers_": CENTROIDS["cluster_centers_"]}, sizes)
+    fitted = "cluster_centers_" in state
+    lacking = [name for name in ("n_features_in_", "alpha_", "_merged_") if name not in state]
+    if fitted and lacking:
+        raise ValueError(f"cluster_centers_ is there, {', '.join(lacking)} is not")
+    check_values(state, CENTROIDS, sizes)
+    _check_features(state, sizes)
+    if fitted:
+        n_clusters = sizes["K"]
+        if not n_clusters:
+            raise ValueError("cluster_centers_ has no rows")
+        if not math.isfinite(state["alpha_"]) and estimator._uses_alpha:
+            raise ValueError(f"alpha_ is {state['alpha_']}: must be finite")
+        merged = state["_merged_"]
+        # Each is the first of those that coincide with it.
+        if (merged > np.arange(n_clusters)).any() or (merged[merged] != merged).any():
+            raise ValueError(f"_merged_ is {merged}: must hold the first of coincident centroids")
+        effective = state.get("n_clusters_effective_", len(np.unique(merged)))
+        if effective != len(np.unique(merged)):
+            raise ValueError(f"n_clusters_effective_ is {effective}: _merged_ says otherwise")
+        labels = state.get("labels_")
+        if labels is not None and labels.size and labels.max() >= n_clusters:
+            raise ValueError(f"labels_ holds {labels.max()}: must be less than {n_clusters}")
+    if "_stream_" in state:
+        check_values(vars(state["_stream_"]), STREAM, sizes)
+        if sizes["P"] != sizes["D"] + 2:
+            raise ValueError(f"packed has {sizes['P']} columns: must be {sizes['D'] + 2}")
+
+
+def check_scaler(scaler: Any) -> None:
+    """Raise ValueError unless a StandardScaler, as far as it is fitted, can transform."""
+    state = vars(scaler)
+    if "n_samples_seen_" in state:
+        needed = ["n_features_in_"]
+        needed += ["mean_"] if scaler.with_mean else []
+        needed += ["scale_", "var_"] if scaler.with_std else []
+        lacking = [name for name in needed if state.get(name) is None]
+        if lacking:
+            raise ValueError(f"the StandardScaler lacks {', '.join(lacking)}")
+    sizes: dict[str, int] = {}
+    check_values({k: v for k, v in state.items() if v is not None}, SCALER, sizes)
+    _check_features(state, sizes)
+
+
+def _check_features(state: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    n_features = state.get("n_features_in_")
+    if n_features is not None and sizes.get("D", n_features) != n_features:
+        raise ValueError(f"n_features_in_ is {n_features}: arrays are of {sizes['D']} features")
+    names = state.get("feature_names_in_")
+    if names is not None and np.shape(names) != (n_features,):
+        raise ValueError(f"feature_names_in_ has shape {np.shape(names)}: must be ({n_features},)")
