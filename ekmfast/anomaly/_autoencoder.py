@@ -19,7 +19,7 @@ from ekmfast.anomaly._reconstruction import reconstruction_loss
 
 SCORES = ("reconstruction", "codes", "both")
 # Share of the images that the training of a new model holds out.
-HELD_OUT = 0.2
+HELD_OUT = 0.1
 
 
 class AutoencoderDetector(Detector):
@@ -30,7 +30,7 @@ class AutoencoderDetector(Detector):
     `EKMeansDetector` on the codes. ``"both"`` is their mean, each in units of its spread over the
     held-out images: less the median, over the median absolute deviation.
 
-    The threshold comes from images that were held out: a fifth of those of ``fit``, or
+    The threshold comes from images that were held out: a tenth of those of ``fit``, or
     ``1 / contamination`` images if that is more (half of all at most), on which a new model is not
     trained. A given model brings along digests of the images that it was trained on (from
     `ekmfast.autoencoder.pretrain`, `finetune` and `DeepEKM`, in memory and in exported files, not
@@ -185,7 +185,7 @@ class AutoencoderDetector(Detector):
         Parameters
         ----------
         X : array of shape (N, C, H, W) or (N, H, W), or dataset
-            Images, at least 2.
+            Images, at least 4, or 2 where there is a model.
         y : ignored
 
         Returns
@@ -208,8 +208,10 @@ class AutoencoderDetector(Detector):
         generator = check_random_state_parameter(self.random_state)
         seeds = generator.randint(2**31 - 1, size=3)
         images = self._resized(X)
-        if len(images) < 2:
-            raise ValueError(f"X has {len(images)} images, at least 2 are needed")
+        # Training takes two at least, and half of them may be held out.
+        least = 4 if self.model is None else 2
+        if len(images) < least:
+            raise ValueError(f"X has {len(images)} images, at least {least} are needed")
         self.history_ = None
         if self.model is None:
             self.autoencoder_, self.history_ = self._train(images, seeds)
