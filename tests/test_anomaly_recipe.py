@@ -13,7 +13,7 @@ from ekmfast.autoencoder import load
 from ekmfast.autoencoder._seen import unseen
 from ekmfast.datasets import load_image_folder
 
-OPTIONS = ["--image-size", "16", "--grey", "--latent-dim", "32", "--width", "0.25"]
+OPTIONS = ["--image-size", "16", "--grey", "--latent-dim", "32", "--width", "0.125"]
 OPTIONS += ["--epochs", "25", "--batch-size", "32", "--learning-rate", "0.01", "--quiet"]
 
 

@@ -418,6 +418,8 @@ def test_a_new_model_is_not_trained_on_what_the_threshold_comes_from():
     assert small.held_out_.sum() == 100
     with pytest.warns(UserWarning, match=r"contamination=0\.001 is less than one in 120"):
         AutoencoderDetector(**options, contamination=0.001, random_state=0).fit(X)
+    with pytest.warns(UserWarning, match="contamination=5e-324 is less than one in 120"):
+        AutoencoderDetector(**options, contamination=5e-324, random_state=0).fit(X)
 
 
 @pytest.mark.parametrize("suffix", ["ts", "pt2"])

@@ -323,8 +323,8 @@ class AutoencoderDetector(Detector):
 
 def _share_held_out(n_images: int, contamination: float) -> float:
     """Share of the images that a threshold at the contamination takes, half of them at most."""
-    n_held_out = max(HELD_OUT * n_images, math.ceil(1 / contamination))
-    return min(n_held_out / n_images, 0.5)
+    least = 1 / max(contamination, 1 / n_images)  # not the reciprocal of a number next to 0
+    return min(max(HELD_OUT, math.ceil(least) / n_images), 0.5)
 
 
 def _unit(scores: NDArray[Any]) -> tuple[float, float]:
