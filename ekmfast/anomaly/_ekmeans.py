@@ -32,7 +32,8 @@ class EKMeansDetector(Detector):
     held-out scores: each row's under the clusters and the covariance of the other rows
     (leave-one-out, computed without a further fit; which rows form a cluster is held). A fresh row
     that is like those of ``fit`` is called an outlier with probability ``contamination``: 5 % asked
-    for, 4.5 to 6 % found, on average over draws of 200 to 2,000 rows with 2 to 256 features. The
+    for, 4.5 to 6 % found, on average over draws of 200 to 2,000 rows with 2 to 256 features; 8 %
+    where 20 clusters of ten rows are asked for and there are none, as their choice is held. The
     share of one fit deviates from it by about ``sqrt(contamination / N)``, as N rows cannot say
     where their quantile lies more precisely.
 
