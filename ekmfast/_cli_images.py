@@ -161,8 +161,9 @@ def add_parsers(commands: Any, types: Mapping[str, Callable[[str], Any]]) -> Non
         "anomaly",
         "score the images of a folder by how badly a model reconstructs them",
         "Score each image by its reconstruction loss: high is abnormal. Outliers are those above\n"
-        "the threshold: given, or such that a share --contamination of the normal images\n"
-        "(--normal, else of IMAGES) lie above it.",
+        "the threshold: given; or such that a share --contamination of fresh images like those of\n"
+        "--normal lie above it, for which those that the model was trained on are left out (the\n"
+        "model knows them); or, without --normal, that share of IMAGES.",
         "ekmfast anomaly photos/ -m model.ts --normal training/ --contamination 0.01 -o scores.csv",
     )
     anomaly.add_argument(
@@ -352,8 +353,10 @@ def anomaly(arguments: argparse.Namespace) -> None:
         normal_files = _open(arguments, model.image_size, model.in_channels, arguments.normal)
     losses = model.anomaly_loss(_shown(files, arguments), **batch)
     if threshold is None:
-        normal = losses if normal_files is None else model.anomaly_loss(normal_files, **batch)
-        threshold = float(np.quantile(normal, 1 - arguments.contamination))
+        if normal_files is None:
+            threshold = float(np.quantile(losses, 1 - arguments.contamination))
+        else:
+            threshold = _threshold(model, normal_files, arguments.contamination)
     outliers = losses > threshold
     say("images", len(files))
     say("threshold", f"{threshold:.6g}")
@@ -380,6 +383,13 @@ def anomaly(arguments: argparse.Namespace) -> None:
         axes = plot_anomaly_map(worst, model.reconstruct(worst))
         write_figure(arguments.plot, axes[0, 0].figure)
         say("picture", arguments.plot)
+
+
+def _threshold(model: Any, normal: Any, contamination: float) -> float:
+    """Loss above which a share of fresh normal images lies, from those not trained on."""
+    from ekmfast.anomaly import AutoencoderDetector
+
+    return AutoencoderDetector(model, contamination=contamination).fit(normal).threshold_
 
 
 def _model_and_images(arguments: argparse.Namespace) -> tuple[Any, Any]:

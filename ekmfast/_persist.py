@@ -8,6 +8,7 @@ fitted attributes; values that JSON lacks are objects of one key:
     {"strings": [...]}   array of dtype object that holds str, such as ``feature_names_in_``
     {"fields": {...}}    a dataclass; which one, the annotation of the estimator's attribute says
     {"estimator": {...}} another estimator: its class, parameters and attributes
+    {"autoencoder": {...}} a model of ekmfast.autoencoder, see `_persist_detectors`
 
 A pipeline has ``steps`` besides, pairs of a name and an estimator.
 """
@@ -31,6 +32,13 @@ from numpy.typing import NDArray
 
 from ._backends import is_cuda_array, to_host
 from ._files import replace_file
+from ._persist_detectors import (
+    autoencoder_of,
+    check_of_features,
+    check_of_images,
+    is_autoencoder,
+    parts_of,
+)
 from ._persist_state import check_centroids, check_scaler
 from ._version import __version__
 
@@ -59,6 +67,8 @@ class Kind(typing.NamedTuple):
 
 # All that a file can hold, by the name of the class.
 KINDS = {name: Kind("ekmfast", check_centroids) for name in CLASSES}
+KINDS["EKMeansDetector"] = Kind("ekmfast.anomaly", check_of_features)
+KINDS["AutoencoderDetector"] = Kind("ekmfast.anomaly", check_of_images)
 KINDS["StandardScaler"] = Kind("sklearn.preprocessing", check_scaler)
 PIPELINE = "Pipeline"
 PLAIN = (bool, int, float, str, type(None))
@@ -75,12 +85,13 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     Parameters
     ----------
-    estimator : EKMeans or another estimator of ekmfast, or a Pipeline
+    estimator : EKMeans or another estimator or detector of ekmfast, or a Pipeline
         Not of a subclass. Parameters given as lists or data frames are read back as arrays.
         Metadata requests and callbacks are not kept; ``set_output`` is. A
         `sklearn.pipeline.Pipeline` may have a `sklearn.preprocessing.StandardScaler` before the
         estimator, so that the model which is read takes rows in the units of the data; its
-        ``memory`` and ``verbose`` are not kept.
+        ``memory`` and ``verbose`` are not kept. Detectors are those of `ekmfast.anomaly`; an
+        ``AutoencoderDetector`` is read onto the CPU and without its ``history_``.
     path : str or os.PathLike
         The name is used as given: no extension is added.
 
@@ -161,7 +172,9 @@ def _describe(estimator: Any, prefix: str, arrays: Arrays) -> dict[str, Any]:
 def load(path: str | os.PathLike[str]) -> Any:
     """Read an estimator that `save` wrote; it predicts what the saved one did, bit for bit.
 
-    Nothing in the file is run: it names one of ekmfast's classes and holds numbers and strings. A
+    Nothing in the file is run: it names one of ekmfast's classes and holds numbers and strings. The
+    exception is an ``AutoencoderDetector`` of an exported model: that is a TorchScript program, as
+    in its own file, which scoring runs; load one only from where you would load the model. A
     parameter that the file lacks, as an older version had none, takes its default.
 
     Parameters
@@ -211,7 +224,9 @@ def _class(name: str) -> Any:
 
 def _is_state(cls: type, name: str) -> bool:
     listed: tuple[str, ...] = getattr(cls, "_saved_state", ())
-    return name in listed or (name.endswith("_") and not name.startswith("__"))
+    unsaved: tuple[str, ...] = getattr(cls, "_unsaved_state", ())
+    is_public = name.endswith("_") and not name.startswith("__") and name not in unsaved
+    return name in listed or is_public
 
 
 def _dataclass(cls: type, attribute: str) -> Any:
@@ -245,6 +260,12 @@ def _encode(value: Any, what: str, member: str, arrays: Arrays) -> Any:
         return value
     elif type(value).__name__ in KINDS:
         return {"estimator": _describe(value, f"{member}/", arrays)}
+    elif is_autoencoder(value):
+        parts = {
+            key: _encode(part, f"{what}.{key}", f"{member}/{key}", arrays)
+            for key, part in parts_of(value).items()
+        }
+        return {"autoencoder": parts}
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
             field.name: _encode(
@@ -343,6 +364,8 @@ def _decode(value: Any, arrays: Arrays, record: Any = None) -> Any:
             return np.array(content, object)
         if kind == "estimator" and content.get("class") != PIPELINE:
             return _build(content, arrays)
+        if kind == "autoencoder":
+            return autoencoder_of({key: _decode(part, arrays) for key, part in content.items()})
         if kind == "fields" and record is not None:
             return record(**{key: _decode(item, arrays) for key, item in content.items()})
     raise ValueError(f"it holds the value {value!r:.60}, which ekmfast {__version__} cannot read")

@@ -313,10 +313,11 @@ def _anomaly_reading(scores: Scores) -> str:
     best = max(scores["detectors"], key=lambda name: scores["detectors"][name]["auc"])
     chosen = scores["detectors"]["reconstruction"]
     text += (
-        f" With a threshold that {100 * scores['contamination']:.0f} % of the training images fall"
+        f" With a threshold that {100 * scores['contamination']:.0f} % of normal images should fall"
     )
-    text += f" beyond, the reconstruction finds {100 * chosen['found']:.0f} % of the anomalies and"
-    text += f" calls {100 * chosen['false_alarms']:.1f} % of the held-out normal images abnormal."
+    text += " beyond, by half of the held-out ones, the reconstruction finds"
+    text += f" {100 * chosen['found']:.0f} % of the anomalies and"
+    text += f" calls {100 * chosen['false_alarms']:.1f} % of the other half abnormal."
     if best != "reconstruction" and scores["detectors"][best]["auc"] > chosen["auc"] + 0.005:
         return text + f" The score of {best!r} ranks better here."
     return text + " The other scores rank no better here."
@@ -434,7 +435,7 @@ be drawn inside one.</p>
 <td>{{ "%.4f"|format(r.anomaly.anomaly_loss) }}</td></tr>
 </table>
 <table>
-<tr><th>detector, fitted to the training images</th><th>area under the ROC curve</th>
+<tr><th>detector</th><th>area under the ROC curve</th>
 <th>anomalies found</th><th>false alarms</th></tr>
 {% for name, s in r.anomaly.detectors.items() %}
 <tr><td>{{ name }}</td><td>{{ "%.3f"|format(s.auc) }}</td><td>{{ pct(s.found) }}</td>

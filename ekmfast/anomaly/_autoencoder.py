@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._optional import require
-from ekmfast.anomaly._detector import Detector
+from ekmfast.anomaly._detector import Detector, check_random_state_parameter
 from ekmfast.anomaly._ekmeans import EKMeansDetector
 from ekmfast.anomaly._reconstruction import reconstruction_loss
 
 SCORES = ("reconstruction", "codes", "both")
+# Share of the images that the training of a new model holds out.
+HELD_OUT = 0.1
 
 
 class AutoencoderDetector(Detector):
@@ -25,7 +28,16 @@ class AutoencoderDetector(Detector):
     An autoencoder that has seen normal images reconstructs others badly: the score of
     ``"reconstruction"`` is the negative mean squared error. ``"codes"`` is the score of
     `EKMeansDetector` on the codes. ``"both"`` is their mean, each in units of its spread over the
-    images of ``fit``: less the median, over the median absolute deviation.
+    held-out images: less the median, over the median absolute deviation.
+
+    The threshold comes from images that were held out: a tenth of those of ``fit``, or
+    ``1 / contamination`` images if that is more (half of all at most), on which a new model is not
+    trained. A given model brings along digests of the images that it was trained on (from
+    `ekmfast.autoencoder.pretrain`, `finetune` and `DeepEKM`, in memory and in exported files, not
+    in a ``state_dict``): those are left out of the threshold, and where none remains a warning says
+    that it is too strict for fresh images. So a fresh normal image is called an outlier with
+    probability ``contamination``; the share of one fit deviates from it by about
+    ``sqrt(contamination / n)``, n the number of held-out images.
 
     Images are arrays of shape (N, C, H, W), or (N, H, W) where there is one channel, uint8 or
     floats in [0, 1]; of another height or width than ``image_size`` they are resized (bilinear,
@@ -41,7 +53,7 @@ class AutoencoderDetector(Detector):
     n_clusters : int, default=4
         Of `EKMeansDetector`, where codes are scored.
     alpha : {'auto', 'dvariance'} or float, default='auto'
-        As of `ekmfast.EKMeans`, where codes are scored.
+        As of `ekmfast.EKMeans`, whose default it is too, where codes are scored.
     image_size : int, default=32
         Height and width, a multiple of 16. With ``model``: the model's.
     latent_dim : int, default=16
@@ -57,8 +69,10 @@ class AutoencoderDetector(Detector):
     corruption : None, float or callable, default=None
         As of `ekmfast.autoencoder.pretrain`: makes the new model a denoising one.
     contamination : float, default=0.1
-        Share of the images of ``fit``, in (0, 0.5], to be called outliers. Where ``fit`` gets
-        normal images alone: the share of false alarms.
+        Share of images like those of ``fit``, in (0, 0.5], to be called outliers. Where ``fit``
+        gets normal images alone: the share of false alarms among fresh ones. Less than one in
+        n + 1 cannot be promised, n the number of held-out images: the threshold then is the lowest
+        score, and a warning says so.
     device : str, default="cpu"
         Where a new model is trained and run.
     random_state : int, RandomState instance or None, default=None
@@ -70,14 +84,17 @@ class AutoencoderDetector(Detector):
     ----------
     autoencoder_ : ConvAutoencoder or ExportedAutoencoder
     history_ : ekmfast.autoencoder.History or None
-        Of the training, None with ``model``.
+        Of the training, None with ``model`` and after `ekmfast.load`.
     clusters_ : EKMeansDetector or None
         On the codes, None where they are not scored.
+    held_out_ : ndarray of bool of shape (N,)
+        Which images of ``fit`` the threshold comes from, as the model was not trained on them.
     offset_ : float
         Scores below are outliers.
     decision_scores_, labels_, threshold_
         Of the images of ``fit`` in the way of PyOD: the negative score, 1 for outliers and 0 for
-        others, and ``-offset_``.
+        others, and ``-offset_``. Only those of ``held_out_`` are comparable with scores of fresh
+        images; the others, on which the model was trained, are lower, and fewer of them outliers.
 
     Raises
     ------
@@ -85,6 +102,17 @@ class AutoencoderDetector(Detector):
         From ``fit``, if PyTorch is not installed.
     ValueError, TypeError
         From ``fit``, for parameters or images that are not as described.
+
+    Warns
+    -----
+    UserWarning
+        If the given model was trained on all of the images, or ``contamination`` is less than one
+        in n + 1 images.
+
+    Notes
+    -----
+    ``score`` is a parameter here, no method: `GridSearchCV` and `cross_val_score` need ``scoring``,
+    such as ``"roc_auc"`` with y = 1 for normal images and -1 for outliers.
 
     Examples
     --------
@@ -99,6 +127,9 @@ class AutoencoderDetector(Detector):
     >>> detector.predict(rng.random((3, 16, 16), np.float32)).tolist()
     [-1, -1, -1]
     """
+
+    _saved_state = ("_units",)
+    _unsaved_state = ("history_",)
 
     def __init__(
         self,
@@ -149,12 +180,12 @@ class AutoencoderDetector(Detector):
         return type(self)(model, **copy.deepcopy(parameters))
 
     def fit(self, X: Any, y: Any = None) -> AutoencoderDetector:
-        """Train an autoencoder, unless there is one, and find the threshold of the scores.
+        """Train an autoencoder, unless there is one, and find the threshold of fresh scores.
 
         Parameters
         ----------
         X : array of shape (N, C, H, W) or (N, H, W), or dataset
-            Images, at least 2.
+            Images, at least 4, or 2 where there is a model.
         y : ignored
 
         Returns
@@ -174,15 +205,19 @@ class AutoencoderDetector(Detector):
                 f"model is a {type(self.model).__name__}: must be None, a ConvAutoencoder or an "
                 "ExportedAutoencoder"
             )
-        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=3)
+        generator = check_random_state_parameter(self.random_state)
+        seeds = generator.randint(2**31 - 1, size=3)
         images = self._resized(X)
-        if len(images) < 2:
-            raise ValueError(f"X has {len(images)} images, at least 2 are needed")
+        # Training takes two at least, and half of them may be held out.
+        least = 4 if self.model is None else 2
+        if len(images) < least:
+            raise ValueError(f"X has {len(images)} images, at least {least} are needed")
         self.history_ = None
         if self.model is None:
             self.autoencoder_, self.history_ = self._train(images, seeds)
         else:
             self.autoencoder_ = self.model
+        self.held_out_ = self._held_out(images)
         self.clusters_ = None
         if self.score != "reconstruction":
             self.clusters_ = EKMeansDetector(
@@ -191,9 +226,9 @@ class AutoencoderDetector(Detector):
                 contamination=self.contamination,
                 random_state=int(seeds[2]),
             ).fit(self._codes(images))
-        parts = self._parts(images)
-        self._units = [(float(np.median(p)), _deviation(p)) for p in parts]
-        self._set_threshold(self._joined(parts))
+        parts = self._parts(images, fitted=True)
+        self._units = np.array([_unit(part[self.held_out_]) for part in parts])
+        self._set_threshold(self._joined(parts), self.held_out_)
         return self
 
     def score_samples(self, X: Any) -> NDArray[Any]:
@@ -231,7 +266,7 @@ class AutoencoderDetector(Detector):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             corruption=self.corruption,
-            validation_split=0.1 if len(images) >= 20 else 0.0,
+            validation_split=_share_held_out(len(images), float(self.contamination)),
             random_state=int(seeds[1]),
             verbose=self.verbose,
         )
@@ -249,13 +284,34 @@ class AutoencoderDetector(Detector):
         codes: NDArray[Any] = encode(self.autoencoder_, images)
         return codes
 
-    def _parts(self, images: Any) -> list[NDArray[Any]]:
+    def _held_out(self, images: Any) -> NDArray[np.bool_]:
+        from ekmfast.autoencoder._seen import unseen
+
+        held_out = unseen(self.autoencoder_, images)
+        if held_out.any():
+            return held_out
+        warnings.warn(
+            f"the model was trained on all {len(images)} images of X: it reconstructs fresh ones "
+            f"worse, and more than contamination={self.contamination!r} of them will be called "
+            "outliers; fit the detector to normal images that the model has not seen, or train it "
+            "with a validation_split and fit the detector to the same images",
+            UserWarning,
+            stacklevel=3,
+        )
+        return ~held_out
+
+    def _parts(self, images: Any, *, fitted: bool = False) -> list[NDArray[Any]]:
+        """The scores that are joined; of the images of ``fit``, the clusters' without each."""
         parts = []
         if self.score != "codes":
             loss = reconstruction_loss(self.autoencoder_, images)
             parts.append(-loss)
         if self.clusters_ is not None:
-            parts.append(self.clusters_.score_samples(self._codes(images)))
+            parts.append(
+                -self.clusters_.decision_scores_
+                if fitted
+                else self.clusters_.score_samples(self._codes(images))
+            )
         return parts
 
     def _joined(self, parts: list[NDArray[Any]]) -> NDArray[Any]:
@@ -265,7 +321,14 @@ class AutoencoderDetector(Detector):
         return np.asarray(np.mean(in_units, axis=0), np.float32)
 
 
-def _deviation(scores: NDArray[Any]) -> float:
-    """Median absolute deviation; 1 where most scores are equal."""
-    deviation = float(np.median(np.abs(scores - np.median(scores))))
-    return deviation if deviation > 0 else 1.0
+def _share_held_out(n_images: int, contamination: float) -> float:
+    """Share of the images that a threshold at the contamination takes, half of them at most."""
+    least = 1 / max(contamination, 1 / n_images)  # not the reciprocal of a number next to 0
+    return min(max(HELD_OUT, math.ceil(least) / n_images), 0.5)
+
+
+def _unit(scores: NDArray[Any]) -> tuple[float, float]:
+    """Median, and median absolute deviation; 1 where most scores are equal."""
+    median = float(np.median(scores))
+    deviation = float(np.median(np.abs(scores - median)))
+    return median, deviation if deviation > 0 else 1.0

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+
+
+def check_random_state_parameter(random_state: Any) -> np.random.RandomState:
+    """The generator that the parameter stands for; a bad one is refused by name."""
+    try:
+        generator: np.random.RandomState = check_random_state(random_state)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"random_state={random_state!r:.60}: must be None, an integer from 0 to 2**32 - 1 or a "
+            "numpy.random.RandomState"
+        ) from None
+    return generator
 
 
 class Detector(OutlierMixin, BaseEstimator):
@@ -27,12 +41,37 @@ class Detector(OutlierMixin, BaseEstimator):
     def _check_contamination(self) -> None:
         value: Any = self.contamination
         is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-        if not (is_number and 0 < value <= 0.5):
-            raise ValueError(f"contamination must be a number in (0, 0.5], got {value!r}")
+        # A fraction may be so small that as a float it is none.
+        if not (is_number and 0 < value <= 0.5 and float(value) > 0):
+            raise ValueError(f"contamination must be a number in (0, 0.5], got {value!r:.60}")
 
-    def _set_threshold(self, scores: NDArray[Any]) -> None:
-        """Let the given share of the rows of ``fit`` lie below the threshold."""
-        self.offset_ = float(np.quantile(scores, self.contamination))
+    def _set_threshold(
+        self, scores: NDArray[Any], held_out: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Let a fresh normal row lie below the threshold with probability ``contamination``.
+
+        Among n scores of rows that the fit did not see a fresh one takes each of the n + 1 places
+        with the same probability: the threshold lies at the place ``contamination (n + 1)`` of
+        these, which is Weibull's quantile.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (N,)
+            Of the rows of ``fit``.
+        held_out : ndarray of bool of shape (N,), default=None
+            Which of them the fit did not see; None for all.
+        """
+        unseen = scores if held_out is None else scores[held_out]
+        if float(self.contamination) * (len(unseen) + 1) < 1:
+            warnings.warn(
+                f"contamination={self.contamination!r} is less than one in {len(unseen)}, the "
+                "number of held-out samples: the threshold is the lowest of their scores, and "
+                f"about one in {len(unseen) + 1} normal samples will lie below it",
+                UserWarning,
+                stacklevel=3,
+            )
+        place = float(self.contamination)
+        self.offset_ = float(np.quantile(unseen.astype(np.float64), place, method="weibull"))
         self.threshold_ = -self.offset_
         self.decision_scores_ = -scores
         self.labels_ = (scores < self.offset_).astype(np.intp)
@@ -69,7 +108,10 @@ class Detector(OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.intp]:
-        """Fit, and tell the outliers among the rows that were fitted.
+        """Fit, and tell the outliers among the rows that were fitted, as ``labels_`` does.
+
+        Unlike ``fit(X).predict(X)``, which meets in X the very rows that the scores were fitted
+        to, and so finds fewer.
 
         Parameters
         ----------
@@ -79,7 +121,7 @@ class Detector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (N,), int
-            +1 for inliers, -1 for outliers: a share ``contamination`` of the rows, fewer with ties.
+            +1 for inliers, -1 for outliers.
         """
         self.fit(X)
         return np.where(self.labels_ == 1, -1, 1)

@@ -11,6 +11,7 @@ from torch.nn.functional import mse_loss
 
 from ekmfast.autoencoder._contrast import nt_xent
 from ekmfast.autoencoder._images import DatasetImages, Images
+from ekmfast.autoencoder._seen import digests, remember
 from ekmfast.autoencoder._training_loop import (
     Change,
     Settings,
@@ -93,6 +94,7 @@ def train_clusters(
     schedule = _schedule(optimizer, settings, steps)
     history = DeepHistory()
     labels: NDArray[np.int32] | None = None
+    seen: list[NDArray[np.int64]] = []
     # d is of the order of the number of features, where each has variance 1.
     unit = 0.5 * model.latent_dim
     try:
@@ -111,6 +113,8 @@ def train_clusters(
                 order = rng.permutation(len(images))
                 parts = np.array_split(order, steps)
                 for x in images.batches(parts, device):
+                    if epoch == 0:
+                        seen.append(digests(x))
                     first, second = (_changed(augment, x, "augment") for _ in range(2))
                     optimizer.zero_grad(set_to_none=True)
                     codes = model.encode(torch.cat([first, second]))
@@ -147,6 +151,7 @@ def train_clusters(
                 }
                 progress.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v == v})
     finally:
+        remember(model, seen)
         model.zero_grad(set_to_none=True)
         model.eval()
     return history

@@ -14,6 +14,7 @@ from torch import nn
 from ekmfast._arguments import integer, number, one_of
 from ekmfast._optional import require
 from ekmfast.autoencoder._images import DatasetImages, Images
+from ekmfast.autoencoder._seen import digests, remember
 from ekmfast.autoencoder._training_file import TrainingFile
 from ekmfast.autoencoder.model import ConvAutoencoder
 
@@ -159,6 +160,7 @@ def train(
     history = History()
     patience = math.inf if settings.patience is None else settings.patience
     best = _snapshot(model)
+    seen: list[np.ndarray] = []
     try:
         with _seeded(device, rng), _progress(name, settings, steps) as progress:
             if file is not None and (state := file.read()) is not None:
@@ -177,6 +179,9 @@ def train(
                 rng.bit_generator.state = json.loads(state["rng"])
                 _set_torch_state(device, state["torch_rng"])
                 progress.update(steps * len(history.train_loss))
+                seen += [
+                    digests(x) for x, _ in part.batches(part.rows, settings.batch_size, device)
+                ]
             for epoch in range(len(history.train_loss), settings.epochs):
                 if history.waited() >= patience:
                     history.stopped_early = True
@@ -185,6 +190,8 @@ def train(
                 total = torch.zeros((), dtype=torch.float64, device=device)
                 rows = rng.permutation(part.rows)
                 for x, target in part.batches(rows, settings.batch_size, device):
+                    if epoch == 0:
+                        seen.append(digests(x))
                     if augment is not None:
                         x = _changed(augment, x, "augment")
                     given = x if corrupt is None else _changed(corrupt, x, "corruption")
@@ -227,6 +234,7 @@ def train(
                 progress.set_postfix({k: f"{v[-1]:.4f}" for k, v in shown.items() if v})
     finally:
         model.load_state_dict(best)
+        remember(model, seen)
         model.zero_grad(set_to_none=True)
         model.eval()
     return history

@@ -15,6 +15,7 @@ from ekmfast._files import check_output, replace_file
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._folding import folded
+from ekmfast.autoencoder._seen import as_text, trained_on
 from ekmfast.autoencoder.model import ConvAutoencoder
 
 FORMAT = "ekmfast-autoencoder"
@@ -40,6 +41,7 @@ class Exported(nn.Module):
         self.encoder: nn.Sequential = folded(model.encoder)
         self.decoder: nn.Sequential = folded(model.decoder)
         self.requires_grad_(False)
+        self.register_buffer("trained_on", torch.from_numpy(trained_on(model)))
 
     def images(self, x: torch.Tensor) -> torch.Tensor:
         """Checked, floats in [0, 1], in the type of the weights."""
@@ -104,6 +106,9 @@ def export(
     reconstructions and anomaly losses of floats in [0, 1]; ``torch.export.unflatten`` of what was
     loaded has the two halves as ``encoder`` and ``decoder``. The metadata are JSON in the extra
     file ``ekmfast.json``.
+
+    Both hold digests of the images that the model was trained on (8 bytes each), by which
+    `ekmfast.anomaly` tells fresh images from those.
 
     The class predictor is left out; the batch normalisations are folded into the convolutions. The
     model is not changed.
@@ -182,6 +187,7 @@ def _save_program(exported: Exported, buffer: IO[bytes]) -> None:
             "n_classes",
         )
     }
+    metadata["trained_on"] = as_text(exported.trained_on)
     x = torch.zeros(2, exported.in_channels, exported.image_size, exported.image_size)
     with _torchscript.quiet():
         program = torch.export.export(

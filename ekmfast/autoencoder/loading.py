@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._device import first_line, usable
 from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._inference import apply_in_batches
+from ekmfast.autoencoder._seen import from_text
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
 
 
@@ -34,7 +36,14 @@ class ExportedAutoencoder:
         Version of ekmfast that wrote the file.
     device : torch.device
         Where the model runs.
+    archive : bytes
+        The file that the model was read from; `pickle` and `ekmfast.save` keep it so.
+    precision : str
+        As it was read with.
     """
+
+    archive: bytes
+    precision: Literal["float32", "bfloat16"]
 
     def __init__(self, module: Any, device: torch.device) -> None:
         self._module = module
@@ -44,6 +53,12 @@ class ExportedAutoencoder:
         self.latent_dim: int = module.latent_dim
         self.n_classes: int = module.n_classes
         self.version: str = module.version
+        # Digests; files of older versions have none.
+        self.trained_on: torch.Tensor | None = getattr(module, "trained_on", None)
+
+    def __reduce__(self) -> Any:
+        # PyTorch cannot pickle a program.
+        return from_archive, (self.archive, self.precision, str(self.device))
 
     def __repr__(self) -> str:
         return (
@@ -232,6 +247,7 @@ class _Program:
 
     def __init__(self, module: Any, metadata: dict[str, Any]) -> None:
         self.__dict__.update(metadata)
+        self.trained_on = from_text(metadata.get("trained_on", ""))
         self.encoder, self.decoder = _compiled(module.encoder), _compiled(module.decoder)
 
     def to(self, device: torch.device) -> None:
@@ -338,9 +354,18 @@ def load(
         part.to(memory_format=torch.channels_last)
         if precision == "bfloat16":
             part.to(torch.bfloat16)
-    if hasattr(module, "n_clusters"):
-        return ExportedPipeline(module, device)
-    return ExportedAutoencoder(module, device)
+    kind = ExportedPipeline if hasattr(module, "n_clusters") else ExportedAutoencoder
+    exported = kind(module, device)
+    exported.archive, exported.precision = path.read_bytes(), precision
+    return exported
+
+
+def from_archive(archive: bytes, precision: Any, device: str) -> ExportedAutoencoder:
+    """`load` of a file with these bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "archive"
+        path.write_bytes(archive)
+        return load(path, device=device, precision=precision)
 
 
 def _is_program(path: Path) -> bool:

@@ -431,8 +431,11 @@ def _split(
     groups = [np.arange(n_rows)]
     if labels is not None:
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    # One order for all groups: the same seed sets much the same rows aside with labels as without,
+    # so that a model first pretrained and then finetuned has not seen them at all.
+    order = rng.permutation(n_rows) if share > 0 else np.arange(n_rows)
     for group in groups:
         if share > 0 and len(group) > 1:
             n_held = min(max(round(share * len(group)), 1), len(group) - 1)
-            held[rng.permutation(group)[:n_held]] = True
+            held[order[np.isin(order, group)][:n_held]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
