@@ -2,7 +2,9 @@
 
 The default is what ``OMP_NUM_THREADS`` says, else the processors that this process may use. The
 kernels' pool is not OpenMP, so threadpoolctl is told of it here; ``threadpool_limits`` and the
-joblib workers that rely on it then hold for ekmfast too.
+joblib workers that rely on it then hold for ekmfast too. The child of a fork makes a pool of its
+own; one that a signal handler forked in the midst of a call, and lets return into it, does the
+call anew.
 """
 
 from __future__ import annotations
