@@ -18,6 +18,7 @@
 
 #include "ekm.h"
 #include "parallel.h"
+#include "plausible.h"
 #include "rescue.h"
 #include "simd.h"
 
@@ -276,6 +277,26 @@ py::tuple accumulate(const py::array& X, const py::array& weights, int n_threads
   return (is_float32(X) ? accumulate_of<float> : accumulate_of<double>)(X, weights, n_threads);
 }
 
+bool plausible_sums(std::int64_t n, const DoubleArray& alpha, const DoubleArray& sum_wx,
+                          const DoubleArray& sum_w, const DoubleArray& sum_p,
+                          const DoubleArray& exponent, const DoubleArray& objective, bool float32) {
+  if (sum_wx.ndim() != 3) refuse("sum_wx must have shape (s, k, d)");
+  const py::ssize_t s = sum_wx.shape(0), k = sum_wx.shape(1), d = sum_wx.shape(2);
+  for (const DoubleArray* array : {&sum_w, &sum_p, &exponent})
+    if (array->size() != s * k) refuse("sums must have shape (s, k)");
+  if (alpha.size() != s || objective.size() != s) refuse("alpha must have shape (s,)");
+  return (float32 ? ekmfast::plausible_sums<float> : ekmfast::plausible_sums<double>)(
+      n, d, k, s, alpha.data(), sum_wx.data(), sum_w.data(), sum_p.data(), exponent.data(),
+      objective.data());
+}
+
+bool plausible_update(std::int64_t n, const DoubleArray& sum_wx, const DoubleArray& sum_w,
+                      bool float32) {
+  if (sum_wx.ndim() != 2 || sum_w.size() != sum_wx.shape(0)) refuse("sum_wx must have shape (k, d)");
+  return (float32 ? ekmfast::plausible_update<float> : ekmfast::plausible_update<double>)(
+      n, sum_wx.shape(1), sum_wx.shape(0), sum_wx.data(), sum_w.data());
+}
+
 template <class T>
 py::array exp2_of(const py::array& x) {
   const py::array_t<T, py::array::c_style> in(x);
@@ -359,6 +380,11 @@ PYBIND11_MODULE(_core, m) {
         py::arg("reference").none(true), py::arg("n_threads"), py::arg("update") = false);
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
+  m.def("plausible_sums", &plausible_sums, py::arg("n"), py::arg("alpha"),
+        py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"), py::arg("exponent"),
+        py::arg("objective"), py::arg("float32"));
+  m.def("plausible_update", &plausible_update, py::arg("n"), py::arg("sum_wx"), py::arg("sum_w"),
+        py::arg("float32"));
   m.def("exp2_kernel", &exp2_kernel, py::arg("x").noconvert());
   m.def("least_mass", [](bool float32) {
     return float32 ? ekmfast::least_mass<float>() : ekmfast::least_mass<double>();

@@ -292,7 +292,9 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
 
     std::vector<std::int64_t> columns;
     for (std::int64_t i = 0; i < k; ++i)
-      if (underflowed<T>(at[witness + i], weight)) columns.push_back(i);
+      if (underflowed<T>(at[witness + i], weight) ||
+          products_underflowed<T>(at + i * d, d, at[witness + i], weight, samples.n))
+        columns.push_back(i);
     if (columns.empty()) continue;
     if (sizeof(T) < sizeof(double)) {
       // float64 reaches 2^800 times deeper at twice the cost of a pass; few columns need more.

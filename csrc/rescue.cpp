@@ -7,6 +7,7 @@
 
 #include "kernels/kernels.h"
 #include "parallel.h"
+#include "plausible.h"
 
 namespace ekmfast {
 namespace {
@@ -17,6 +18,8 @@ constexpr std::int64_t kChunkRows = 4096;
 // Powers of two below a column's largest term at which another adds nothing: 53 bits of a double,
 // and room for the factor 1 - alpha (d - E), which grows with the distance but not like 2^d.
 constexpr double kNegligible = 100;
+// The share of the rows' weight below which a column lies far from all of them.
+constexpr double kFarColumn = 0x1p-20;
 // Powers of two by which ordinary rounding does not move a membership.
 constexpr double kOffByRounding = 20;
 
@@ -58,6 +61,14 @@ double least_mass() {
 template <class T>
 bool underflowed(double sum_p, double total_weight) {
   return !(sum_p > total_weight * least_mass<T>());
+}
+
+template <class T>
+bool products_underflowed(const double* sum_wx, std::int64_t d, double sum_p, double total_weight,
+                          std::int64_t n) {
+  if (sizeof(T) < sizeof(double) || !(sum_p < kFarColumn * total_weight)) return false;
+  const double least = kSmallestMean<T> * static_cast<double>(n);
+  return std::all_of(sum_wx, sum_wx + d, [&](double v) { return std::fabs(v) <= least; });
 }
 
 template <class T>
@@ -165,6 +176,8 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
 #define EKMFAST_INSTANTIATE(T)                                                                  \
   template double least_mass<T>();                                                              \
   template bool underflowed<T>(double, double);                                                 \
+  template bool products_underflowed<T>(const double*, std::int64_t, double, double,            \
+                                        std::int64_t);                                          \
   template bool contradicts<T>(double, double, double);                                         \
   template void rescue_columns<T>(Weighting, const Samples<T>&, const double*, double,          \
                                   std::int64_t, const std::int64_t*, std::int64_t, const T*,    \

@@ -133,6 +133,8 @@ def check_not_underflowed(
             f"squared distances underflow {dtype}: rows of X differ by at most {width:.3g}, and "
             f"{away:.3g} from a centroid; scale X and the centroids up{wider}"
         )
+    # Weights differ: those a million times below the largest are to count as well.
+    least *= 2**20
     if 0 < largest * max(width, away) ** 2 < least or 0 < width < least / largest:
         raise ValueError(
             f"sample_weight of at most {largest:g} makes sums underflow {dtype}: scale "

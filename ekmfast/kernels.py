@@ -103,6 +103,7 @@ class Statistics:
 # once also keep the kernels' scratch within some 400 MB a thread.
 CENTROIDS_AT_ONCE = 1 << 20
 MOST_CENTROIDS = 2**31 - 1
+EPS = {char: float(np.finfo(char).eps) for char in "fd"}
 
 
 def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
@@ -234,13 +235,19 @@ def _check_sums(
 
     C is (S, K, D), alphas (S,). ``blocks`` gives the rows, and is asked for them only then.
     """
-    J, sum_p = sums.objective, sums.sum_p * np.exp2(sums.exponent)
-    if not (
-        np.isfinite(J).all()
-        and np.isfinite(sums.sum_wx).all()
-        and np.isfinite(sums.sum_w).all()
-        and np.isfinite(sum_p).all()
+    if _core.plausible_sums(
+        n,
+        alphas,
+        sums.sum_wx,
+        sums.sum_w,
+        sums.sum_p,
+        sums.exponent,
+        sums.objective,
+        dtype == np.float32,
     ):
+        return
+    J, sum_p = sums.objective, sums.sum_p * np.exp2(sums.exponent)
+    if not all(np.isfinite(part).all() for part in (J, sum_p, sums.sum_wx, sums.sum_w)):
         explain_not_finite(blocks(), dtype, C, float(alphas.max()), s)
     if n == 0:
         return
@@ -248,11 +255,8 @@ def _check_sums(
     least = smallest_mean(dtype) * np.maximum(total, n)
     if not ((least < J).all() and (least < np.abs(sums.sum_wx).max(axis=(1, 2))).all()):
         check_not_underflowed(blocks(), dtype, C, s)
-    # What rounding makes of an exponent in the mean of the rows.
-    with np.errstate(over="ignore"):
-        rounding = J * (alphas * float(np.finfo(dtype).eps)) / total
-    for i in np.flatnonzero(~(rounding <= 0.01)):
-        mean = float(J[i] / total[i])
+    for i in range(len(C)):
+        mean = max(float(J[i] / total[i]), 0.0)
         check_told_apart(dtype, C[i], sum_p[i], float(alphas[i]), mean, sums.reference)
 
 
@@ -348,7 +352,8 @@ def ekm_statistics(
     *_, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
     with np.errstate(over="ignore", invalid="ignore"):
         sum_wx = sums.sum_wx + sums.sum_w[..., None] * sums.reference
-    if not np.isfinite(sum_wx).all():
+        doubtful = not math.isfinite(sum_wx.sum())
+    if doubtful and not np.isfinite(sum_wx).all():
         which = "X" if sample_weight is None else "sample_weight or X"
         raise ValueError(f"sums of w x overflow float64: scale {which} down")
     scale = np.exp2(sums.exponent)
@@ -404,27 +409,29 @@ def ekm_step(
     if rows.shape[0] == 0:
         raise ValueError(f"X must have at least one row, got shape {rows.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
-        new = sums.ratio(C)
-    _check_new(new, dtype)
+        exact = sums.ratio(C)
+        new = exact.astype(dtype, copy=False)
+        doubtful = not math.isfinite(new.sum())
+    if doubtful:
+        _check_new(exact, dtype)
     if not isinstance(rows, np.ndarray):
         from ._backends._cuda_functions import step
 
         if len(np.shape(centroids)) == 3:
             return cast(NDArray[Any], step(rows, new)), sums.objective
         return cast(NDArray[Any], step(rows, new[0])), float(sums.objective[0])
-    new = new.astype(dtype, copy=False)
     if np.ndim(centroids) == 3:
         return new, sums.objective
     return cast(NDArray[Any], new[0]), float(sums.objective[0])
 
 
 def _check_new(new: Float64, dtype: Any) -> None:
-    """Refuse centroids that the dtype of X cannot hold."""
-    if not (np.abs(new) <= np.finfo(dtype).max).all():
-        *_, k, _ = np.argwhere(~(np.abs(new) <= np.finfo(dtype).max))[0]
+    """Refuse centroids (S, K, D) that the dtype of X cannot hold."""
+    beyond = np.argwhere(~(np.abs(new) <= np.finfo(dtype).max))
+    if len(beyond):
         raise ValueError(
-            f"centroid {k} leaves the range of {dtype}: its weights, of both signs, nearly cancel; "
-            "choose another alpha or other centroids"
+            f"centroid {beyond[0][1]} leaves the range of {dtype}: its weights, of both signs, "
+            "nearly cancel; choose another alpha or other centroids"
         )
 
 
@@ -516,8 +523,9 @@ def compute_weights(
     if len(X):
         # As for sums, with a row's distances for the mean.
         with np.errstate(over="ignore"):
-            about = float(np.square(C - X[0]).sum(axis=1).max())
-        if a * about * float(np.finfo(X.dtype).eps) > 0.01:
+            away = (C - X[0]).ravel()
+            about = float(np.vdot(away, away))
+        if not a * about * EPS[X.dtype.char] <= 0.01:
             mass = np.abs(out).sum(axis=0, dtype=np.float64)
             check_told_apart(X.dtype, C, mass, a, about, _reference_of(X))
     return out
@@ -531,20 +539,25 @@ def _update(
     dtype: Any,
     weights: Callable[[], NDArray[Any]],
     blocks: Callable[[], Iterable[NDArray[Any]]],
-) -> Float64:
-    """Eq. 39 from its sums, or an error that names the input at fault."""
-    if not (np.isfinite(sum_wx).all() and np.isfinite(sum_w).all()):
-        explain_weights_not_finite(blocks(), dtype, weights())
-    small = np.abs(sum_wx).max(axis=1) <= n * smallest_mean(dtype)
-    if small.any():
-        check_weights_in_range(blocks(), dtype, weights(), np.flatnonzero(small))
-    if not sum_w.all():
-        empty = np.flatnonzero(sum_w == 0)[0]
-        raise ValueError(f"column {empty} of weights sums to zero: its centroid is undefined")
-    with np.errstate(over="ignore"):
-        new = reference + sum_wx / sum_w[:, None]
-    if not (np.abs(new) <= np.finfo(dtype).max).all():
-        beyond = np.flatnonzero(~(np.abs(new) <= np.finfo(dtype).max).all(axis=1))[0]
+) -> NDArray[Any]:
+    """Eq. 39 from its sums, in ``dtype``, or an error that names the input at fault."""
+    if not _core.plausible_update(n, sum_wx, sum_w, dtype == np.float32):
+        if not (np.isfinite(sum_wx).all() and np.isfinite(sum_w).all()):
+            explain_weights_not_finite(blocks(), dtype, weights())
+        small = np.flatnonzero(np.abs(sum_wx).max(axis=1) <= n * smallest_mean(dtype))
+        if small.size:
+            check_weights_in_range(blocks(), dtype, weights(), small)
+        empty = np.flatnonzero(sum_w == 0)
+        if empty.size:
+            raise ValueError(
+                f"column {empty[0]} of weights sums to zero: its centroid is undefined"
+            )
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = reference + sum_wx / sum_w[:, None]
+        new: NDArray[Any] = exact.astype(dtype, copy=False)
+        doubtful = not math.isfinite(new.sum())
+    if doubtful and not np.isfinite(new).all():
+        beyond = np.flatnonzero(~np.isfinite(new).all(axis=1))[0]
         raise ValueError(
             f"column {beyond} of weights nearly cancels: its centroid leaves the range of {dtype}"
         )
@@ -606,7 +619,7 @@ def update_centroids(
     if not w.flags.c_contiguous:
         raise ValueError("weights must be C-contiguous; use np.ascontiguousarray(weights)")
     sums = _core.accumulate(X, w, check_n_threads(n_threads))
-    return _update(*sums, len(X), X.dtype, lambda: w, lambda: [X]).astype(X.dtype, copy=False)
+    return _update(*sums, len(X), X.dtype, lambda: w, lambda: [X])
 
 
 def _nearest(

@@ -1315,3 +1315,13 @@ def test_columns_that_contradict_their_rescue_are_all_recomputed(seed, isa):
     exact = _reference.statistics(X.astype(LD), C.astype(LD), alpha)
     np.testing.assert_allclose(sums.sum_p, exact[2].astype(float), atol=1e-5)
     np.testing.assert_allclose(sums.objective, float(exact[3]), rtol=1e-5)
+
+
+def test_a_far_centroid_of_rows_in_small_units(isa):
+    """Memberships of 1e-190 are in range, their products with rows of 1e-135 are not."""
+    X, C = data(300, 3, 5, np.float64)
+    C[2] = 10
+    unit = 2.0**-450
+    expected, _ = ekm_step(X, C, 2.0)
+    got, _ = ekm_step(X * unit, C * unit, 2.0 / unit**2)
+    np.testing.assert_allclose(got / unit, expected, rtol=1e-12)
