@@ -70,7 +70,8 @@ def check_n_threads(n_threads: int | None) -> int:
         raise TypeError(f"n_threads must be None or an integer >= 1, got {n_threads!r}")
     if not 1 <= n_threads <= MOST_THREADS:
         raise ValueError(
-            f"n_threads must be None or an integer from 1 to {MOST_THREADS}, got {shown(n_threads)}"
+            f"n_threads must be None or an integer >= 1 and <= {MOST_THREADS}, "
+            f"got {shown(n_threads)}"
         )
     return int(n_threads)
 
