@@ -158,6 +158,14 @@ def assign(X: Any, centroids: Float64) -> tuple[Any, Any]:
     from ._cuda_layer import empty
 
     backend = backend_of(X, None)
+    most = 1 << (
+        np.finfo(backend.rows.dtype).nmant + 1
+    )  # a label is found as a number of the dtype
+    if len(centroids) > most:
+        raise ValueError(
+            f"centroids must be at most {most} for {np.dtype(backend.rows.dtype)} on a card, "
+            f"got {len(centroids)}"
+        )
     labels = empty(backend.rows.n, np.int32)
     distances = empty(backend.rows.n, backend.rows.dtype)
     total = backend.assign(centroids, labels, distances)
