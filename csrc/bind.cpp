@@ -5,9 +5,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdint>
 #include <exception>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -15,6 +18,7 @@
 
 #include "ekm.h"
 #include "parallel.h"
+#include "plausible.h"
 #include "rescue.h"
 #include "simd.h"
 
@@ -32,10 +36,16 @@ template <class Compute>
 void without_gil(Compute compute) {
   PyThreadState* const state = PyEval_SaveThread();
   std::exception_ptr failure;
-  try {
-    compute();
-  } catch (...) {
-    failure = std::current_exception();
+  // Once more in the child of a fork: what compute() writes does not depend on what was there.
+  for (bool again = true; again;) {
+    again = false;
+    try {
+      compute();
+    } catch (const ekmfast::Forked&) {
+      again = true;
+    } catch (...) {
+      failure = std::current_exception();
+    }
   }
   // A daemon thread that asks for the GIL while the interpreter exits is ended here by Python before
   // 3.14, which unwinds its stack: destructors would touch Python's objects without the GIL. It waits
@@ -52,6 +62,14 @@ void without_gil(Compute compute) {
 
 // ekmfast/kernels.py has told the user what is wrong in the user's words; these checks only keep a
 // direct caller of this module from reading memory that is not there.
+bool aligned(const py::array& array, std::size_t alignment) {
+  return reinterpret_cast<std::uintptr_t>(array.data()) % alignment == 0;
+}
+
+void check_aligned(const DoubleArray& array, const char* name) {
+  if (!aligned(array, alignof(double))) refuse(std::string(name) + " must be aligned");
+}
+
 template <class T>
 Samples<T> samples_of(const py::array& X, const std::optional<py::array>& sample_weight) {
   const py::ssize_t item = sizeof(T);
@@ -61,14 +79,14 @@ Samples<T> samples_of(const py::array& X, const std::optional<py::array>& sample
   if (X.shape(0) > 1 && (!dense_rows || X.strides(0) % item || X.strides(0) < X.shape(1) * item))
     refuse("rows of X must be contiguous and in order");
   if (X.shape(0) == 1 && !dense_rows) refuse("rows of X must be contiguous");
-  if (reinterpret_cast<std::uintptr_t>(X.data()) % alignof(T)) refuse("X must be aligned");
+  if (!aligned(X, alignof(T))) refuse("X must be aligned");
   Samples<T> s{static_cast<const T*>(X.data()), X.shape(0), X.shape(1),
                X.shape(0) > 1 ? X.strides(0) / item : X.shape(1), nullptr};
   if (sample_weight) {
     const py::array& w = *sample_weight;
     if (w.ndim() != 1 || w.shape(0) != X.shape(0) || !py::isinstance<py::array_t<T>>(w) ||
-        (w.shape(0) > 1 && w.strides(0) != item))
-      refuse("sample_weight must be contiguous, one a row, of the dtype of X");
+        (w.shape(0) > 1 && w.strides(0) != item) || !aligned(w, alignof(T)))
+      refuse("sample_weight must be contiguous, aligned, one a row, of the dtype of X");
     s.sample_weight = static_cast<const T*>(w.data());
   }
   return s;
@@ -78,10 +96,9 @@ template <class T>
 T* writable(const py::array& out, std::vector<py::ssize_t> shape, const char* name) {
   bool fits = out.ndim() == static_cast<py::ssize_t>(shape.size()) &&
               py::isinstance<py::array_t<T>>(out) && out.writeable() &&
-              (out.flags() & py::array::c_style) &&
-              reinterpret_cast<std::uintptr_t>(out.data()) % alignof(T) == 0;
+              (out.flags() & py::array::c_style) && aligned(out, alignof(T));
   for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = out.shape(static_cast<py::ssize_t>(i)) == shape[i];
-  if (!fits) refuse(std::string(name) + " must be C-contiguous, writable and of the right shape");
+  if (!fits) refuse(std::string(name) + " must be C-contiguous, aligned, writable and of the right shape");
   return static_cast<T*>(const_cast<void*>(out.data()));
 }
 
@@ -100,6 +117,7 @@ std::vector<T> reference_of(const Samples<T>& s, const std::optional<DoubleArray
     return reference;
   }
   if (given->ndim() != 1 || given->shape(0) != s.d) refuse("reference must have shape (d,)");
+  check_aligned(*given, "reference");
   for (std::int64_t j = 0; j < s.d; ++j)
     reference[static_cast<std::size_t>(j)] = static_cast<T>(given->data()[j]);
   return reference;
@@ -121,10 +139,13 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
   const Samples<T> s = samples_of<T>(X, sample_weight);
   const Weighting rule = weighting_from(weighting);
   if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
-  if (centroids.ndim() != 3 || centroids.shape(1) < 1 || centroids.shape(2) != s.d)
+  if (centroids.ndim() != 3 || centroids.shape(0) < 1 || centroids.shape(1) < 1 ||
+      centroids.shape(2) != s.d)
     refuse("centroids must have shape (s, k, d)");
+  check_aligned(centroids, "centroids");
   const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
   if (alpha.ndim() != 1 || alpha.shape(0) != problems) refuse("alpha must have shape (s,)");
+  check_aligned(alpha, "alpha");
   // Between all centroids a membership is 1/k, and its power must not underflow.
   if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(static_cast<double>(k)) > 800)
     refuse("fuzzifier must be <= 1 + 800 / log2(k)");
@@ -155,6 +176,7 @@ py::tuple statistics(const py::array& X, const DoubleArray& centroids, const Dou
 void check_centroids(const DoubleArray& centroids, std::int64_t d) {
   if (centroids.ndim() != 2 || centroids.shape(0) < 1 || centroids.shape(1) != d)
     refuse("centroids must have shape (k, d)");
+  check_aligned(centroids, "centroids");
 }
 
 template <class T>
@@ -185,6 +207,9 @@ double assign_of(const py::array& X, const DoubleArray& centroids, const py::arr
   check_centroids(centroids, s.d);
   threads(n_threads);
   const py::ssize_t k = centroids.shape(0);
+  // The kernels carry a label as a number of T while they search (tile.inl).
+  if (k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
+    refuse("centroids must be at most 2^24 for float32 and 2^31 for float64");
   std::int32_t* l = writable<std::int32_t>(labels, {X.shape(0)}, "labels");
   T* d2 = writable<T>(squared_distances, {X.shape(0)}, "squared_distances");
   const std::vector<T> ref = reference_of(s, std::nullopt);
@@ -208,6 +233,7 @@ DoubleArray closest_of(const py::array& X, const DoubleArray& candidates, const 
   if (candidates.ndim() != 3 || candidates.shape(0) < 1 || candidates.shape(1) < 1 ||
       candidates.shape(2) != s.d)
     refuse("candidates must have shape (s, l, d)");
+  check_aligned(candidates, "candidates");
   const py::ssize_t seedings = candidates.shape(0), each = candidates.shape(1);
   if (update && each != 1) refuse("update takes one candidate each");
   threads(n_threads);
@@ -234,8 +260,9 @@ py::tuple accumulate_of(const py::array& X, const py::array& weights, int n_thre
   const Samples<T> s = samples_of<T>(X, std::nullopt);
   threads(n_threads);
   if (weights.ndim() != 2 || weights.shape(0) != X.shape(0) || weights.shape(1) < 1 ||
-      !py::isinstance<py::array_t<T>>(weights) || !(weights.flags() & py::array::c_style))
-    refuse("weights must be C-contiguous (n, k) of the dtype of X");
+      !py::isinstance<py::array_t<T>>(weights) || !(weights.flags() & py::array::c_style) ||
+      !aligned(weights, alignof(T)))
+    refuse("weights must be C-contiguous, aligned, (n, k), of the dtype of X");
   const py::ssize_t k = weights.shape(1);
   const std::vector<T> ref = reference_of(s, std::nullopt);
   DoubleArray sum_wx({k, static_cast<py::ssize_t>(s.d)}), sum_w(k), ref_out(s.d);
@@ -248,6 +275,26 @@ py::tuple accumulate_of(const py::array& X, const py::array& weights, int n_thre
 
 py::tuple accumulate(const py::array& X, const py::array& weights, int n_threads) {
   return (is_float32(X) ? accumulate_of<float> : accumulate_of<double>)(X, weights, n_threads);
+}
+
+bool plausible_sums(std::int64_t n, const DoubleArray& alpha, const DoubleArray& sum_wx,
+                          const DoubleArray& sum_w, const DoubleArray& sum_p,
+                          const DoubleArray& exponent, const DoubleArray& objective, bool float32) {
+  if (sum_wx.ndim() != 3) refuse("sum_wx must have shape (s, k, d)");
+  const py::ssize_t s = sum_wx.shape(0), k = sum_wx.shape(1), d = sum_wx.shape(2);
+  for (const DoubleArray* array : {&sum_w, &sum_p, &exponent})
+    if (array->size() != s * k) refuse("sums must have shape (s, k)");
+  if (alpha.size() != s || objective.size() != s) refuse("alpha must have shape (s,)");
+  return (float32 ? ekmfast::plausible_sums<float> : ekmfast::plausible_sums<double>)(
+      n, d, k, s, alpha.data(), sum_wx.data(), sum_w.data(), sum_p.data(), exponent.data(),
+      objective.data());
+}
+
+bool plausible_update(std::int64_t n, const DoubleArray& sum_wx, const DoubleArray& sum_w,
+                      bool float32) {
+  if (sum_wx.ndim() != 2 || sum_w.size() != sum_wx.shape(0)) refuse("sum_wx must have shape (k, d)");
+  return (float32 ? ekmfast::plausible_update<float> : ekmfast::plausible_update<double>)(
+      n, sum_wx.shape(1), sum_wx.shape(0), sum_wx.data(), sum_w.data());
 }
 
 template <class T>
@@ -333,6 +380,11 @@ PYBIND11_MODULE(_core, m) {
         py::arg("reference").none(true), py::arg("n_threads"), py::arg("update") = false);
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
+  m.def("plausible_sums", &plausible_sums, py::arg("n"), py::arg("alpha"),
+        py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"), py::arg("exponent"),
+        py::arg("objective"), py::arg("float32"));
+  m.def("plausible_update", &plausible_update, py::arg("n"), py::arg("sum_wx"), py::arg("sum_w"),
+        py::arg("float32"));
   m.def("exp2_kernel", &exp2_kernel, py::arg("x").noconvert());
   m.def("least_mass", [](bool float32) {
     return float32 ? ekmfast::least_mass<float>() : ekmfast::least_mass<double>();

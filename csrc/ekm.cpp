@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -121,14 +122,16 @@ template <class T>
 double exponent_scale(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
                       const T* reference) {
   // Memberships are uniform to the last bit long before q c reaches T's denormal numbers, which
-  // would spoil J: hold q above them.
-  const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290;
+  // would spoil J: hold q above them. Rows are smaller than `far` (their squares are in T), but
+  // centroids need not be: there q ||c||^2 is what has to stay small, and large enough.
+  const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290, far = sizeof(T) == 4 ? 1e19 : 1e154;
   double largest = 0;
   for (std::int64_t i = 0; i < k * d; ++i) {
     largest = std::max(largest, std::fabs(centroids[i] - static_cast<double>(reference[i % d])));
     if (alpha * kLog2E * largest >= smallest) return alpha * kLog2E;
   }
-  return std::max(alpha * kLog2E, largest > 0 ? smallest / largest : 0.0);
+  if (!(largest > 0)) return alpha * kLog2E;
+  return std::max(alpha * kLog2E, smallest / largest * std::min(1.0, far / largest));
 }
 
 // Runs body(chunk, scratch) over the chunks of a cut, with the scratch of the running thread.
@@ -148,6 +151,12 @@ void for_chunks(const Kernels<T>& kernels, const Cut& cut, std::int64_t d, std::
 double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
   // An exponential and what is around it weigh about as much as ten multiply-adds.
   return static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(2 * d + 10);
+}
+
+std::vector<std::int64_t> up_to(std::int64_t n) {
+  std::vector<std::int64_t> numbers(static_cast<std::size_t>(n));
+  std::iota(numbers.begin(), numbers.end(), std::int64_t{0});
+  return numbers;
 }
 
 // One chunk's sums of one problem: [sum_wx (k, d) | sum_w (k) | sum_p (k) | objective].
@@ -283,14 +292,20 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
 
     std::vector<std::int64_t> columns;
     for (std::int64_t i = 0; i < k; ++i)
-      if (underflowed<T>(at[witness + i], weight)) columns.push_back(i);
+      if (underflowed<T>(at[witness + i], weight) ||
+          products_underflowed<T>(at + i * d, d, at[witness + i], weight, samples.n))
+        columns.push_back(i);
     if (columns.empty()) continue;
     if (sizeof(T) < sizeof(double)) {
       // float64 reaches 2^800 times deeper at twice the cost of a pass; few columns need more.
       const std::vector<double> deeper =
           sum_all<double>(samples, centroids + s * k * d, alpha + s, 1, k, reference, weighting,
                           fuzzifier, n_threads);
-      if (fuzzy) objective[s] = deeper.back();
+      bool all = false;
+      for (std::int64_t i : columns)
+        all = all || (!fuzzy && contradicts<T>(deeper[static_cast<std::size_t>(witness + i)], 0, weight));
+      if (all) columns = up_to(k);
+      if (all || fuzzy) objective[s] = deeper.back();
       std::vector<std::int64_t> still;
       for (std::int64_t i : columns) {
         if (!fuzzy && underflowed<double>(deeper[static_cast<std::size_t>(witness + i)], weight)) {
@@ -304,10 +319,20 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
       }
       columns.swap(still);
     }
-    if (!columns.empty() && !fuzzy)
+    if (fuzzy || columns.empty()) continue;
+    const auto rescue_some = [&] {
       rescue_columns(weighting, samples, centroids + s * k * d, alpha[s], k, columns.data(),
                      static_cast<std::int64_t>(columns.size()), reference, n_threads,
                      sum_wx + s * k * d, sum_w + s * k, sum_p + s * k, exponent + s * k);
+    };
+    rescue_some();
+    bool all = false;
+    for (std::int64_t i : columns)
+      all = all || contradicts<double>(sum_p[s * k + i], exponent[s * k + i], weight);
+    if (all && static_cast<std::int64_t>(columns.size()) < k) {
+      columns = up_to(k);
+      rescue_some();
+    }
   }
 }
 

@@ -24,10 +24,14 @@ typedef std::chrono::steady_clock Clock;
 constexpr std::chrono::milliseconds kPollEvery{100};
 bool (*g_poll)() = nullptr;
 
+// Of how many forks since the pool was made this process is the child.
+std::atomic<int> g_forks{0};
+
 // What a thread that runs tasks knows of the call that it works for.
 struct Call {
   std::atomic<bool>* stopped = nullptr;
-  bool polls = false;  // the thread that called parallel_for
+  bool polls = false;   // the thread that called parallel_for
+  bool helped = false;  // other threads of the pool work for the same call
   Clock::time_point next_poll;
 };
 thread_local Call t_call;
@@ -36,9 +40,10 @@ thread_local Call t_call;
 // midst of another.
 class WorkingFor {
  public:
-  WorkingFor(std::atomic<bool>* stopped, bool polls) {
+  WorkingFor(std::atomic<bool>* stopped, bool polls, bool helped) {
     t_call.stopped = stopped;
     t_call.polls = polls && g_poll;
+    t_call.helped = helped;
     if (t_call.polls) t_call.next_poll = Clock::now() + kPollEvery;
   }
   ~WorkingFor() { t_call = before_; }
@@ -49,7 +54,10 @@ class WorkingFor {
 
 void poll_when_due() {
   if (!t_call.polls || Clock::now() < t_call.next_poll) return;
-  if (g_poll()) t_call.stopped->store(true, std::memory_order_relaxed);
+  const int forks = g_forks.load(std::memory_order_relaxed);
+  const bool stop = g_poll();
+  if (t_call.helped && g_forks.load(std::memory_order_relaxed) != forks) throw Forked{stop};
+  if (stop) t_call.stopped->store(true, std::memory_order_relaxed);
   t_call.next_poll = Clock::now() + kPollEvery;
 }
 
@@ -84,7 +92,7 @@ class Pool {
       gate_.store({number, static_cast<std::uint16_t>(helpers), kOpen}, std::memory_order_release);
     }
     if (helpers > 0) wake_.notify_all();
-    const WorkingFor call(&stopped_, true);
+    const WorkingFor call(&stopped_, true, helpers > 0);
     work(0);
     close();
     const auto all_left = [this] { return inside(gate_.load(std::memory_order_acquire)) == 0; };
@@ -107,7 +115,8 @@ class Pool {
   // A run is a room: helpers go in while it is open, and the caller, when nothing is left to do,
   // closes it and waits for those inside alone. A helper that some other thread keeps from its
   // processor comes too late and delays nobody.
-  struct Gate {
+  // Aligned as one word of 8 bytes: Clang turns atomics of less into calls of a library of its own.
+  struct alignas(8) Gate {
     std::uint32_t number;   // of the run
     std::uint16_t helpers;  // the first so many are asked in
     std::uint16_t state;    // how many are inside, and kOpen
@@ -171,7 +180,7 @@ class Pool {
       }
       if (!enter(slot, number)) continue;
       {
-        const WorkingFor call(&stopped_, false);
+        const WorkingFor call(&stopped_, false, true);
         work(slot);
       }
       leave();
@@ -184,6 +193,8 @@ class Pool {
       if (i >= n_tasks_) return;
       try {
         (*task_)(i, slot);
+      } catch (const Forked&) {
+        throw;  // a helper may have held any mutex when this process was forked: touch none
       } catch (...) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (!failure_) failure_ = std::current_exception();
@@ -216,7 +227,10 @@ Owner& owner() {
   static const bool made = [] {
     g_owner = new Owner;
     // The child of a fork has none of the threads; the parent's pool is left behind unused.
-    pthread_atfork(nullptr, nullptr, [] { g_owner = new Owner; });
+    pthread_atfork(nullptr, nullptr, [] {
+      g_owner = new Owner;
+      ++g_forks;
+    });
     return true;
   }();
   (void)made;
@@ -240,12 +254,17 @@ void parallel_for(std::int64_t n_tasks, int n_threads,
     std::unique_lock<std::mutex> lock(own.busy, std::try_to_lock);
     if (lock.owns_lock()) {
       if (!own.pool) own.pool = new Pool;
-      own.pool->run(n_tasks, n_threads, task);
+      try {
+        own.pool->run(n_tasks, n_threads, task);
+      } catch (const Forked& forked) {
+        if (forked.stopped) throw Interrupted();
+        throw;
+      }
       return;
     }
   }
   std::atomic<bool> stopped{false};
-  const WorkingFor call(&stopped, true);
+  const WorkingFor call(&stopped, true, false);
   for (std::int64_t i = 0; i < n_tasks; ++i) task(i, 0);
 }
 

@@ -30,6 +30,12 @@ struct Interrupted : std::exception {
   const char* what() const noexcept override { return "interrupted"; }
 };
 
+// What parallel_for throws in the child of a fork that a handler of a signal made in the midst of
+// it: the threads that had the other tasks are the parent's. Nothing is lost by calling it again.
+struct Forked {
+  bool stopped;  // the handler raised as well; callers of parallel_for see Interrupted then
+};
+
 // Between two pieces of a task, of some milliseconds at most: throws Interrupted once stopped.
 void checkpoint();
 

@@ -1,11 +1,13 @@
 #include "rescue.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "kernels/kernels.h"
 #include "parallel.h"
+#include "plausible.h"
 
 namespace ekmfast {
 namespace {
@@ -16,6 +18,10 @@ constexpr std::int64_t kChunkRows = 4096;
 // Powers of two below a column's largest term at which another adds nothing: 53 bits of a double,
 // and room for the factor 1 - alpha (d - E), which grows with the distance but not like 2^d.
 constexpr double kNegligible = 100;
+// The share of the rows' weight below which a column lies far from all of them.
+constexpr double kFarColumn = 0x1p-20;
+// Powers of two by which ordinary rounding does not move a membership.
+constexpr double kOffByRounding = 20;
 
 // Sums of one column over some rows, all multiplied by 2^-exponent.
 struct Column {
@@ -29,6 +35,16 @@ struct Column {
     sum_p *= f;
     for (double& v : sum_wx) v *= f;
     exponent = larger;
+  }
+
+  // `part` is left at the scale of the sum.
+  void add(Column& part) {
+    if (!std::isfinite(part.exponent)) return;
+    if (part.exponent > exponent) rescale(part.exponent);
+    part.rescale(exponent);
+    sum_w += part.sum_w;
+    sum_p += part.sum_p;
+    for (std::size_t f = 0; f < sum_wx.size(); ++f) sum_wx[f] += part.sum_wx[f];
   }
 };
 
@@ -48,13 +64,25 @@ bool underflowed(double sum_p, double total_weight) {
 }
 
 template <class T>
+bool products_underflowed(const double* sum_wx, std::int64_t d, double sum_p, double total_weight,
+                          std::int64_t n) {
+  if (sizeof(T) < sizeof(double) || !(sum_p < kFarColumn * total_weight)) return false;
+  const double least = kSmallestMean<T> * static_cast<double>(n);
+  return std::all_of(sum_wx, sum_wx + d, [&](double v) { return std::fabs(v) <= least; });
+}
+
+template <class T>
+bool contradicts(double sum_p, double exponent, double total_weight) {
+  return std::log2(sum_p) + exponent > std::log2(total_weight * least_mass<T>()) + kOffByRounding;
+}
+
+template <class T>
 void rescue_columns(Weighting weighting, const Samples<T>& samples, const double* centroids,
                     double alpha, std::int64_t k, const std::int64_t* columns, std::int64_t n_columns,
                     const T* reference, int n_threads, double* sum_wx, double* sum_w,
                     double* sum_p, double* exponent) {
   const std::int64_t d = samples.d;
   const std::int64_t n_chunks = (samples.n + kChunkRows - 1) / kChunkRows;
-  std::vector<std::vector<Column>> partial(static_cast<std::size_t>(n_chunks));
 
   // Feature by feature for all centroids at once, which compilers turn into vectors without
   // reordering any sum.
@@ -63,9 +91,8 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
     for (std::int64_t f = 0; f < d; ++f)
       transposed[static_cast<std::size_t>(f * k + j)] = centroids[j * d + f];
 
-  parallel_for(n_chunks, n_threads, [&](std::int64_t chunk, int) {
-    std::vector<Column>& mine = partial[static_cast<std::size_t>(chunk)];
-    mine.resize(static_cast<std::size_t>(n_columns));
+  const auto sum_chunk = [&](std::int64_t chunk, std::vector<Column>& mine) {
+    mine.assign(static_cast<std::size_t>(n_columns), Column());
     for (Column& c : mine) c.sum_wx.assign(static_cast<std::size_t>(d), 0.0);
     std::vector<double> r(static_cast<std::size_t>(k));
     const std::int64_t end = std::min(samples.n, (chunk + 1) * kChunkRows);
@@ -116,32 +143,42 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
               w * (static_cast<double>(x[f]) - static_cast<double>(reference[f]));
       }
     }
-  });
+  };
+
+  // A few chunks at a time, so that memory does not grow with the rows, added in the order of the
+  // chunks, so that rounding does not depend on how many those are.
+  std::vector<Column> total(static_cast<std::size_t>(n_columns));
+  for (Column& c : total) c.sum_wx.assign(static_cast<std::size_t>(d), 0.0);
+  const std::int64_t at_once =
+      std::min(n_chunks, std::clamp<std::int64_t>(4 * std::int64_t{n_threads}, 4, 128));
+  std::vector<std::vector<Column>> partial(static_cast<std::size_t>(at_once));
+  for (std::int64_t first = 0; first < n_chunks; first += at_once) {
+    const std::int64_t count = std::min(at_once, n_chunks - first);
+    parallel_for(count, n_threads, [&](std::int64_t i, int) {
+      sum_chunk(first + i, partial[static_cast<std::size_t>(i)]);
+    });
+    for (std::int64_t i = 0; i < count; ++i)
+      for (std::int64_t c = 0; c < n_columns; ++c)
+        total[static_cast<std::size_t>(c)].add(
+            partial[static_cast<std::size_t>(i)][static_cast<std::size_t>(c)]);
+  }
 
   for (std::int64_t c = 0; c < n_columns; ++c) {
-    Column total;
-    total.sum_wx.assign(static_cast<std::size_t>(d), 0.0);
-    for (std::vector<Column>& chunk : partial) {
-      Column& part = chunk[static_cast<std::size_t>(c)];
-      if (!std::isfinite(part.exponent)) continue;
-      if (part.exponent > total.exponent) total.rescale(part.exponent);
-      part.rescale(total.exponent);
-      total.sum_w += part.sum_w;
-      total.sum_p += part.sum_p;
-      for (std::size_t f = 0; f < total.sum_wx.size(); ++f) total.sum_wx[f] += part.sum_wx[f];
-    }
+    const Column& column = total[static_cast<std::size_t>(c)];
     const std::int64_t j = columns[c];
-    exponent[j] = std::isfinite(total.exponent) ? total.exponent : 0.0;
-    sum_w[j] = total.sum_w;
-    sum_p[j] = total.sum_p;
-    for (std::int64_t f = 0; f < d; ++f)
-      sum_wx[j * d + f] = total.sum_wx[static_cast<std::size_t>(f)];
+    exponent[j] = std::isfinite(column.exponent) ? column.exponent : 0.0;
+    sum_w[j] = column.sum_w;
+    sum_p[j] = column.sum_p;
+    std::copy(column.sum_wx.begin(), column.sum_wx.end(), sum_wx + j * d);
   }
 }
 
 #define EKMFAST_INSTANTIATE(T)                                                                  \
   template double least_mass<T>();                                                              \
   template bool underflowed<T>(double, double);                                                 \
+  template bool products_underflowed<T>(const double*, std::int64_t, double, double,            \
+                                        std::int64_t);                                          \
+  template bool contradicts<T>(double, double, double);                                         \
   template void rescue_columns<T>(Weighting, const Samples<T>&, const double*, double,          \
                                   std::int64_t, const std::int64_t*, std::int64_t, const T*,    \
                                   int, double*, double*, double*, double*);

@@ -12,7 +12,18 @@ namespace ekmfast {
 template <class T>
 bool underflowed(double sum_p, double total_weight);
 
-// Up to which sum_p / total_weight that is so.
+// True where memberships are in range but their products with rows of small numbers are not: sum_wx
+// (d,) of a column far from all rows. Of float64 alone, whose memberships reach further down.
+template <class T>
+bool products_underflowed(const double* sum_wx, std::int64_t d, double sum_p, double total_weight,
+                          std::int64_t n);
+
+// True where a column that had underflowed in T has a mass after all once it is recomputed, sum_p
+// times 2^exponent: T's exponents were rounding alone, those of the other columns likewise.
+template <class T>
+bool contradicts(double sum_p, double exponent, double total_weight);
+
+// Up to which sum_p / total_weight a column has underflowed.
 template <class T>
 double least_mass();
 

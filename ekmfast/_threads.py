@@ -2,7 +2,9 @@
 
 The default is what ``OMP_NUM_THREADS`` says, else the processors that this process may use. The
 kernels' pool is not OpenMP, so threadpoolctl is told of it here; ``threadpool_limits`` and the
-joblib workers that rely on it then hold for ekmfast too.
+joblib workers that rely on it then hold for ekmfast too. The child of a fork makes a pool of its
+own; one that a signal handler forked in the midst of a call, and lets return into it, does the
+call anew.
 """
 
 from __future__ import annotations
@@ -16,12 +18,21 @@ import numpy as np
 import threadpoolctl
 
 from . import _core
+from ._limits import shown
+
+# The kernels count threads in an int of C.
+MOST_THREADS = 2**31 - 1
 
 
 def _initial_threads() -> int:
     # OpenMP allows a list, one number a nesting level; the first is the outermost.
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isdigit() and int(first) >= 1:
+    # Ten digits hold every number allowed; int() itself refuses some thousands of them.
+    if (
+        first.isascii()
+        and first.isdigit()
+        and 1 <= int(first.lstrip("0")[:11] or 0) <= MOST_THREADS
+    ):
         return int(first)
     return int(joblib.cpu_count())
 
@@ -37,7 +48,7 @@ class _EkmfastController(threadpoolctl.LibController):
         return int(self.dynlib.ekmfast_get_num_threads())
 
     def set_num_threads(self, num_threads: int) -> Any:
-        return self.dynlib.ekmfast_set_num_threads(num_threads)
+        return self.dynlib.ekmfast_set_num_threads(min(num_threads, MOST_THREADS))
 
     def get_version(self) -> None:
         return None
@@ -52,13 +63,16 @@ def get_num_threads() -> int:
 
 
 def check_n_threads(n_threads: int | None) -> int:
-    """Return ``n_threads``, or the default for None; refuse what is not a positive integer."""
+    """Return ``n_threads``, or the default for None; refuse what is not such a number."""
     if n_threads is None:
         return _core.num_threads()
     if isinstance(n_threads, bool) or not isinstance(n_threads, (int, np.integer)):
         raise TypeError(f"n_threads must be None or an integer >= 1, got {n_threads!r}")
-    if n_threads < 1:
-        raise ValueError(f"n_threads must be None or an integer >= 1, got {n_threads}")
+    if not 1 <= n_threads <= MOST_THREADS:
+        raise ValueError(
+            f"n_threads must be None or an integer >= 1 and <= {MOST_THREADS}, "
+            f"got {shown(n_threads)}"
+        )
     return int(n_threads)
 
 

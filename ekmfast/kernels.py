@@ -9,9 +9,10 @@ arXiv 2402.14490)::
     J    = sum_n s_n E_n                           the objective
 
 Arrays of float32 and float64 with contiguous rows are read where they lie, and results have the
-dtype of ``X``; nothing is cast or copied behind the caller's back. NaN and infinity are found
-from the sums themselves, so that checking costs no pass of its own. Where ``X`` lies on a CUDA
-device, it is read there, and results of the kind of ``X`` lie there too.
+dtype of ``X``; nothing is cast or copied behind the caller's back. NaN and infinity, and numbers
+so large or small that a result would be rounding alone, are found from the results themselves, so
+that checking costs no pass of its own; `_limits` then says which input is at fault. Where ``X``
+lies on a CUDA device, it is read there, and results of the kind of ``X`` lie there too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +30,15 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from ._backends import is_cuda_array
 from ._backends.cpu import CentredStatistics
+from ._limits import (
+    check_not_underflowed,
+    check_told_apart,
+    check_weights_in_range,
+    explain_not_finite,
+    explain_weights_not_finite,
+    shown,
+    smallest_mean,
+)
 from ._threads import check_n_threads
 
 __all__ = [
@@ -88,16 +99,39 @@ class Statistics:
         )
 
 
-def _as_numbers(name: str, value: ArrayLike, dtype: Any) -> NDArray[Any]:
+# Labels are int32, and a float32 holds whole numbers exactly up to 2^24 only. So many centroids at
+# once also keep the kernels' scratch within some 400 MB a thread.
+CENTROIDS_AT_ONCE = 1 << 20
+MOST_CENTROIDS = 2**31 - 1
+EPS = {char: float(np.finfo(char).eps) for char in "fd"}
+
+
+def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
+    """An aligned C-contiguous array, without a copy where ``value`` is one.
+
+    ``dtype`` None keeps float32 and makes all else float64.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} must not have masked entries: fill them or leave out their rows")
     try:
-        return np.asarray(value, dtype=dtype)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(value)
+        if given.dtype.kind not in "biufO":
+            raise TypeError(f"got {given.dtype}")
+        if dtype is None:
+            dtype = given.dtype if given.dtype == np.float32 else np.float64
+        with np.errstate(over="ignore"):  # infinity is for the caller to find
+            array = np.asarray(given, dtype=dtype, order="C")
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
+    return array if array.flags.aligned else array.copy()
 
 
 def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     if not isinstance(X, np.ndarray):
-        X = _as_numbers(name, X, np.float64)
+        X = _as_numbers(name, X)
+    elif np.ma.is_masked(X):
+        raise ValueError(f"{name} must not have masked entries: fill them or leave out their rows")
+    X = np.asarray(X)  # of subclasses, which have rules of their own
     if X.dtype.char not in "fd" or not X.dtype.isnative:
         raise TypeError(
             f"{name} must be float32 or float64 in native byte order, got {X.dtype}; "
@@ -111,19 +145,25 @@ def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     item = X.itemsize
     rows_dense = d == 1 or X.strides[1] == item
     rows_apart = n <= 1 or (X.strides[0] >= d * item and X.strides[0] % item == 0)
-    if X.size and not (rows_dense and rows_apart and X.flags.aligned):
+    if X.size and not (rows_dense and rows_apart):
         raise ValueError(
             f"{name} must have contiguous rows, got strides {X.strides}; "
             f"make them so with np.ascontiguousarray({name})"
+        )
+    if not X.flags.aligned:
+        raise ValueError(
+            f"{name} must be aligned, its address a multiple of {item} bytes; use {name}.copy()"
         )
     return X
 
 
 def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
-    C = np.asarray(_as_numbers("centroids", centroids, np.float64), order="C")
+    C = _as_numbers("centroids", centroids, np.float64)
     if C.ndim != 2 and not (several and C.ndim == 3):
         allowed = "(K, D) or (S, K, D)" if several else "(K, D)"
         raise ValueError(f"centroids must have shape {allowed}, got {C.shape}")
+    if C.shape[0] == 0 and C.ndim == 3:
+        raise ValueError(f"centroids must hold at least one problem, got shape {C.shape}")
     if C.shape[-2] == 0:
         raise ValueError(f"centroids must hold at least one centroid, got shape {C.shape}")
     if C.shape[-1] != d:
@@ -141,12 +181,14 @@ def _check_alpha(alpha: ArrayLike, shape: tuple[int, ...]) -> Float64:
     number: Any = alpha
     if isinstance(number, float) and 0 < number < np.inf:  # what most calls pass, and fast
         return np.full(shape, number)
+    if isinstance(number, int) and not 0 < number < 2**1023:  # what float() refuses to hold
+        raise ValueError(f"alpha must be finite and > 0, got {shown(alpha)}")
     try:
-        a = np.asarray(alpha, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"alpha must be a number > 0, got {alpha!r}") from None
+        a = _as_numbers("alpha", alpha, np.float64)
+    except ValueError:
+        raise TypeError(f"alpha must be a number > 0, got {shown(alpha)}") from None
     if not (np.isfinite(a).all() and (a > 0).all()):
-        raise ValueError(f"alpha must be finite and > 0, got {alpha!r}")
+        raise ValueError(f"alpha must be finite and > 0, got {shown(alpha)}")
     if a.ndim and a.shape != shape:
         allowed = f"a number or have shape {shape}" if shape else "a number"
         raise ValueError(f"alpha must be {allowed}, got shape {a.shape}")
@@ -156,27 +198,66 @@ def _check_alpha(alpha: ArrayLike, shape: tuple[int, ...]) -> Float64:
 def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
     if sample_weight is None:
         return None
-    s = np.asarray(_as_numbers("sample_weight", sample_weight, X.dtype), order="C")
+    s = _as_numbers("sample_weight", sample_weight, X.dtype)
     if s.shape != (X.shape[0],):
         raise ValueError(f"sample_weight must have shape ({X.shape[0]},), got {s.shape}")
-    bad = np.flatnonzero(~((s >= 0) & (s < np.inf)))
-    if bad.size:
-        raise ValueError(f"sample_weight must be finite and >= 0, got {s[bad[0]]} in row {bad[0]}")
-    if X.shape[0] and not s.any():
+    if not len(s):
+        return s
+    largest = s.max()
+    if not (s.min() >= 0 and largest < np.inf):
+        given = _as_numbers("sample_weight", sample_weight, np.float64)
+        bad = np.flatnonzero(~((s >= 0) & (s < np.inf)))[0]
+        beyond = f", beyond {s.dtype}," if given[bad] >= 0 and given[bad] < np.inf else ""
+        raise ValueError(
+            f"sample_weight must be finite and >= 0, got {given[bad]}{beyond} in row {bad}"
+        )
+    if largest == 0:
+        given = _as_numbers("sample_weight", sample_weight, np.float64)
+        if given.any():
+            raise ValueError(
+                f"sample_weight of at most {given.max():g} underflows {s.dtype}: scale "
+                "sample_weight up, e.g. to a mean of 1"
+            )
         raise ValueError("sample_weight must not be all zero")
     return s
 
 
-def _explain_not_finite(X: NDArray[Any], C: Float64 | None = None) -> None:
-    """Raise for what made a sum overflow or turn NaN."""
-    if C is not None:
-        _check_finite_centroids(C)
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if bad.size:
-        raise ValueError(f"X must be finite, got NaN or infinity in row {bad[0]}")
-    raise ValueError(
-        f"squared distances overflow {X.dtype}: scale X and the centroids down, or use float64"
-    )
+def _check_sums(
+    sums: CentredStatistics,
+    n: int,
+    dtype: Any,
+    C: Float64,
+    alphas: Float64,
+    s: NDArray[Any] | None,
+    blocks: Callable[[], Iterable[NDArray[Any]]],
+) -> None:
+    """Refuse sums that are not finite or that are rounding alone, naming the input at fault.
+
+    C is (S, K, D), alphas (S,). ``blocks`` gives the rows, and is asked for them only then.
+    """
+    if _core.plausible_sums(
+        n,
+        alphas,
+        sums.sum_wx,
+        sums.sum_w,
+        sums.sum_p,
+        sums.exponent,
+        sums.objective,
+        dtype == np.float32,
+    ):
+        return
+    J, sum_p = sums.objective, sums.sum_p * np.exp2(sums.exponent)
+    if not all(np.isfinite(part).all() for part in (J, sum_p, sums.sum_wx, sums.sum_w)):
+        explain_not_finite(blocks(), dtype, C, float(alphas.max()), s)
+    if n == 0:
+        return
+    total = sum_p.sum(axis=1)
+    least = smallest_mean(dtype) * np.maximum(total, n)
+    if not ((least < J).all() and (least < np.abs(sums.sum_wx).max(axis=(1, 2))).all()):
+        check_not_underflowed(blocks(), dtype, C, s)
+    for i in range(len(C)):
+        mean = max(float(J[i] / total[i]), 0.0)
+        check_told_apart(dtype, C[i], sum_p[i], float(alphas[i]), mean, sums.reference)
 
 
 def _statistics(
@@ -185,8 +266,8 @@ def _statistics(
     alpha: ArrayLike,
     sample_weight: ArrayLike | None,
     n_threads: int | None,
-) -> tuple[NDArray[Any], Float64, CentredStatistics]:
-    """Validate and compute; the leading axis S is always there."""
+) -> tuple[Any, np.dtype[Any], Float64, CentredStatistics]:
+    """Validate and compute: X, its dtype, centroids and sums, whose leading axis S is there."""
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
         return _statistics_on_card(X, centroids, alpha, sample_weight)
     X = _check_samples(X)
@@ -195,16 +276,15 @@ def _statistics(
     s = _check_sample_weight(sample_weight, X)
     n = check_n_threads(n_threads)
     C = C.reshape(-1, *C.shape[-2:])
-    sums = CentredStatistics(*_core.statistics(X, C, alphas.reshape(-1), s, None, n))
-    J = sums.objective
-    if not (math.isfinite(J[0]) if len(J) == 1 else np.isfinite(J).all()):
-        _explain_not_finite(X, C)
-    return X, C, sums
+    alphas = alphas.reshape(-1)
+    sums = CentredStatistics(*_core.statistics(X, C, alphas, s, None, n))
+    _check_sums(sums, len(X), X.dtype, C, alphas, s, lambda: [X])
+    return X, X.dtype, C, sums
 
 
 def _statistics_on_card(
     X: Any, centroids: ArrayLike, alpha: ArrayLike, sample_weight: ArrayLike | None
-) -> tuple[Any, Float64, CentredStatistics]:
+) -> tuple[Any, np.dtype[Any], Float64, CentredStatistics]:
     from ._backends import _cuda_functions as on_card
 
     rows = on_card.as_device(X)
@@ -214,8 +294,10 @@ def _statistics_on_card(
     # The weights are checked on the host, beside a row number of the right length and dtype.
     like = np.broadcast_to(np.zeros(1, rows.dtype), (rows.shape[0], 1))
     s = _check_sample_weight(on_card.weight_on_host(sample_weight), like)
-    C = C.reshape(-1, *C.shape[-2:])
-    return X, C, on_card.statistics(X, C, alphas.reshape(-1), s)
+    C, alphas = C.reshape(-1, *C.shape[-2:]), alphas.reshape(-1)
+    sums, dtype = on_card.statistics(X, C, alphas, s), np.dtype(rows.dtype)
+    _check_sums(sums, rows.shape[0], dtype, C, alphas, s, lambda: on_card.blocks(X))
+    return X, dtype, C, sums
 
 
 def ekm_statistics(
@@ -238,8 +320,8 @@ def ekm_statistics(
     sample_weight : array-like of shape (N,), default=None
         Non-negative; 2 counts a row twice. Taken in the dtype of X.
     n_threads : int, default=None
-        None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits. The bits of
-        the result do not depend on it.
+        1 to 2^31 - 1. None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's
+        limits. The bits of the result do not depend on it.
 
     Returns
     -------
@@ -248,7 +330,9 @@ def ekm_statistics(
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, wrong shapes, dtypes or layouts, ``alpha <= 0``.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts,
+        ``alpha <= 0``. Also where an input is so large or small that a result would not be finite,
+        or would be rounding alone; the message names the input.
 
     Notes
     -----
@@ -265,8 +349,13 @@ def ekm_statistics(
     >>> np.allclose(whole.sum_wx, (first + last).sum_wx)
     True
     """
-    _, _, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
-    sum_wx = sums.sum_wx + sums.sum_w[..., None] * sums.reference
+    *_, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sum_wx = sums.sum_wx + sums.sum_w[..., None] * sums.reference
+        doubtful = not math.isfinite(sum_wx.sum())
+    if doubtful and not np.isfinite(sum_wx).all():
+        which = "X" if sample_weight is None else "sample_weight or X"
+        raise ValueError(f"sums of w x overflow float64: scale {which} down")
     scale = np.exp2(sums.exponent)
     sum_wx, sum_w, sum_p = sum_wx * scale[..., None], sums.sum_w * scale, sums.sum_p * scale
     if len(np.shape(centroids)) == 3:
@@ -316,21 +405,34 @@ def ekm_step(
     >>> centroids.ravel().round(6)
     array([104.8, 111. ])
     """
-    X, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
-    if X.shape[0] == 0:
-        raise ValueError("X must have at least one row, got shape " + str(X.shape))
-    new = sums.ratio(C)
-    rows: Any = X
+    rows, dtype, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
+    if rows.shape[0] == 0:
+        raise ValueError(f"X must have at least one row, got shape {rows.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = sums.ratio(C)
+        new = exact.astype(dtype, copy=False)
+        doubtful = not math.isfinite(new.sum())
+    if doubtful:
+        _check_new(exact, dtype)
     if not isinstance(rows, np.ndarray):
         from ._backends._cuda_functions import step
 
         if len(np.shape(centroids)) == 3:
             return cast(NDArray[Any], step(rows, new)), sums.objective
         return cast(NDArray[Any], step(rows, new[0])), float(sums.objective[0])
-    new = new.astype(X.dtype, copy=False)
     if np.ndim(centroids) == 3:
         return new, sums.objective
     return cast(NDArray[Any], new[0]), float(sums.objective[0])
+
+
+def _check_new(new: Float64, dtype: Any) -> None:
+    """Refuse centroids (S, K, D) that the dtype of X cannot hold."""
+    beyond = np.argwhere(~(np.abs(new) <= np.finfo(dtype).max))
+    if len(beyond):
+        raise ValueError(
+            f"centroid {beyond[0][1]} leaves the range of {dtype}: its weights, of both signs, "
+            "nearly cancel; choose another alpha or other centroids"
+        )
 
 
 def _check_out(out: NDArray[Any] | None, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
@@ -338,12 +440,19 @@ def _check_out(out: NDArray[Any] | None, shape: tuple[int, int], dtype: Any) -> 
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
-    if out.shape != shape or out.dtype != dtype or not out.flags.carray:
+    if np.ma.isMaskedArray(out) or out.shape != shape or out.dtype != dtype or not out.flags.carray:
         raise ValueError(
-            f"out must be a writable C-contiguous {dtype} array of shape {shape}, "
-            f"got {out.dtype} of shape {out.shape}"
+            f"out must be a writable, aligned and C-contiguous {dtype} array of shape {shape}, "
+            f"without a mask, got {type(out).__name__} of {out.dtype} and shape {out.shape}"
         )
     return out
+
+
+def _reference_of(X: NDArray[Any]) -> Float64:
+    """The point amid the rows about which kernels take numbers: the median of some rows."""
+    some = X[np.arange(min(15, len(X))) * len(X) // min(15, len(X))]
+    median: Float64 = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
+    return median
 
 
 def compute_weights(
@@ -364,7 +473,7 @@ def compute_weights(
     alpha : float
         > 0.
     out : ndarray of shape (N, K), dtype of X, C-contiguous, default=None
-        Written to and returned; must not overlap X.
+        Written to and returned; must not overlap X or the centroids.
     n_threads : int, default=None
 
     Returns
@@ -376,7 +485,9 @@ def compute_weights(
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, wrong shapes, dtypes or layouts, ``alpha <= 0``.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts,
+        ``alpha <= 0``. Also where an input is so large or small that a result would not be finite,
+        or would be rounding alone; the message names the input.
 
     Notes
     -----
@@ -405,9 +516,52 @@ def compute_weights(
     out = _check_out(out, (X.shape[0], C.shape[0]), X.dtype)
     if np.may_share_memory(X, out):
         raise ValueError("out must not share memory with X")
+    if np.may_share_memory(C, out):
+        raise ValueError("out must not share memory with centroids")
     if not math.isfinite(_core.weights(X, C, a, out, n)):
-        _explain_not_finite(X, C)
+        explain_not_finite([X], X.dtype, C, a)
+    if len(X):
+        # As for sums, with a row's distances for the mean.
+        with np.errstate(over="ignore"):
+            away = (C - X[0]).ravel()
+            about = float(np.vdot(away, away))
+        if not a * about * EPS[X.dtype.char] <= 0.01:
+            mass = np.abs(out).sum(axis=0, dtype=np.float64)
+            check_told_apart(X.dtype, C, mass, a, about, _reference_of(X))
     return out
+
+
+def _update(
+    sum_wx: Float64,
+    sum_w: Float64,
+    reference: Float64,
+    n: int,
+    dtype: Any,
+    weights: Callable[[], NDArray[Any]],
+    blocks: Callable[[], Iterable[NDArray[Any]]],
+) -> NDArray[Any]:
+    """Eq. 39 from its sums, in ``dtype``, or an error that names the input at fault."""
+    if not _core.plausible_update(n, sum_wx, sum_w, dtype == np.float32):
+        if not (np.isfinite(sum_wx).all() and np.isfinite(sum_w).all()):
+            explain_weights_not_finite(blocks(), dtype, weights())
+        small = np.flatnonzero(np.abs(sum_wx).max(axis=1) <= n * smallest_mean(dtype))
+        if small.size:
+            check_weights_in_range(blocks(), dtype, weights(), small)
+        empty = np.flatnonzero(sum_w == 0)
+        if empty.size:
+            raise ValueError(
+                f"column {empty[0]} of weights sums to zero: its centroid is undefined"
+            )
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = reference + sum_wx / sum_w[:, None]
+        new: NDArray[Any] = exact.astype(dtype, copy=False)
+        doubtful = not math.isfinite(new.sum())
+    if doubtful and not np.isfinite(new).all():
+        beyond = np.flatnonzero(~np.isfinite(new).all(axis=1))[0]
+        raise ValueError(
+            f"column {beyond} of weights nearly cancels: its centroid leaves the range of {dtype}"
+        )
+    return new
 
 
 def update_centroids(
@@ -430,8 +584,9 @@ def update_centroids(
     Raises
     ------
     ValueError
-        For NaN, infinity, wrong shapes, or a column of weights that sums to zero, where Eq. 39
-        says nothing (:func:`ekm_step` can still tell, since it sees why the column is empty).
+        For NaN, infinity, masked entries, wrong shapes, no rows, or a column of weights that sums
+        to zero, where Eq. 39 says nothing (:func:`ekm_step` can still tell, since it sees why the
+        column is empty). Also for weights so large or small that their sums overflow or underflow.
     TypeError
         For other dtypes.
 
@@ -449,8 +604,13 @@ def update_centroids(
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
         from ._backends import _cuda_functions as on_card
 
-        return cast(NDArray[Any], on_card.update_centroids(X, weights))
+        sum_wx, sum_w, about, w = on_card.accumulate(X, weights)
+        n, dtype = w.shape[0], np.dtype(w.dtype)
+        new = _update(sum_wx, sum_w, about, n, dtype, w.copy_to_host, lambda: on_card.blocks(X))
+        return cast(NDArray[Any], on_card.step(X, new))
     X = _check_samples(X)
+    if not len(X):
+        raise ValueError(f"X must have at least one row, got shape {X.shape}")
     w = _check_samples(weights, "weights")
     if w.dtype != X.dtype:
         raise TypeError(f"weights must have the dtype of X, {X.dtype}, got {w.dtype}")
@@ -458,15 +618,15 @@ def update_centroids(
         raise ValueError(f"weights must have one row a sample: {w.shape[0]} rows, X has {len(X)}")
     if not w.flags.c_contiguous:
         raise ValueError("weights must be C-contiguous; use np.ascontiguousarray(weights)")
-    sum_wx, sum_w, reference = _core.accumulate(X, w, check_n_threads(n_threads))
-    if not (np.isfinite(sum_wx).all() and np.isfinite(sum_w).all()):
-        if not np.isfinite(w).all():
-            raise ValueError("weights must be finite, got NaN or infinity")
-        _explain_not_finite(X)
-    if not sum_w.all():
-        empty = np.flatnonzero(sum_w == 0)
-        raise ValueError(f"column {empty[0]} of weights sums to zero: its centroid is undefined")
-    return (reference + sum_wx / sum_w[:, None]).astype(X.dtype, copy=False)
+    sums = _core.accumulate(X, w, check_n_threads(n_threads))
+    return _update(*sums, len(X), X.dtype, lambda: w, lambda: [X])
+
+
+def _nearest(
+    X: NDArray[Any], C: Float64, n_threads: int
+) -> tuple[NDArray[np.int32], NDArray[Any], float]:
+    labels, squared = np.empty(len(X), np.int32), np.empty(len(X), X.dtype)
+    return labels, squared, _core.assign(X, C, labels, squared, n_threads)
 
 
 def assign(
@@ -491,7 +651,8 @@ def assign(
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, wrong shapes, dtypes or layouts.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts, and
+        where squared distances overflow or underflow the dtype of X.
 
     Examples
     --------
@@ -508,9 +669,18 @@ def assign(
         return on_card.assign(X, C)
     X = _check_samples(X)
     C = _check_centroids(centroids, X.shape[1], several=False)
-    labels = np.empty(X.shape[0], np.int32)
-    squared_distances = np.empty(X.shape[0], X.dtype)
-    total = _core.assign(X, C, labels, squared_distances, check_n_threads(n_threads))
+    n = check_n_threads(n_threads)
+    if len(C) > MOST_CENTROIDS:
+        raise ValueError(f"centroids must be at most {MOST_CENTROIDS}, got {len(C)}")
+    labels, squared, total = _nearest(X, C[:CENTROIDS_AT_ONCE], n)
+    for first in range(CENTROIDS_AT_ONCE, len(C), CENTROIDS_AT_ONCE):
+        more, theirs, others = _nearest(X, C[first : first + CENTROIDS_AT_ONCE], n)
+        closer = theirs < squared
+        labels[closer] = more[closer] + np.int32(first)
+        squared[closer] = theirs[closer]
+        total += others  # not finite if one is not
     if not math.isfinite(total):
-        _explain_not_finite(X, C)
-    return labels, squared_distances
+        explain_not_finite([X], X.dtype, C)
+    if len(X) and not total > len(X) * smallest_mean(X.dtype):
+        check_not_underflowed([X], X.dtype, C)
+    return labels, squared

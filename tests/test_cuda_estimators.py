@@ -203,3 +203,36 @@ def test_dlpack_alone_needs_a_library(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(TypeError, match="X offers DLPack alone, for which torch or CuPy is needed"):
         ekmfast.assign(ByDlpack(), data[:2])
+
+
+def test_inputs_at_the_end_of_their_range_are_named_as_on_the_host(data):
+    X = data.astype(np.float32)
+    C, ones = X[:3].astype(np.float64), np.ones(len(X), np.float32)
+    step, statistics = ekmfast.ekm_step, ekmfast.ekm_statistics
+    with pytest.raises(ValueError, match="centroids must hold at least one problem"):
+        step(OnCard(X), C[None][:0], 1.0)
+    for call in (lambda X, C: statistics(X, C, 1.0), ekmfast.assign):
+        with pytest.raises(ValueError, match="squared distances underflow float32"):
+            call(OnCard(X * np.float32(1e-25)), C * 1e-25)
+        with pytest.raises(ValueError, match="squared distances overflow float32"):
+            call(OnCard(X * np.float32(1e30)), C)
+    with pytest.raises(ValueError, match="scale sample_weight down"):
+        step(OnCard(X), C, 1.0, sample_weight=3e38 * ones)
+    with pytest.raises(ValueError, match="alpha times squared distances overflows float32"):
+        step(OnCard(X), C, 1e38)
+    with pytest.raises(ValueError, match="cannot tell them apart"):
+        step(OnCard(X + np.float32(1e9)), C, 1.0)
+    with pytest.raises(ValueError, match="weights of up to"):
+        ekmfast.update_centroids(OnCard(X), OnCard(np.full((len(X), 2), 3e38, np.float32)))
+    with pytest.raises(ValueError, match="column 1 of weights sums to zero"):
+        ekmfast.update_centroids(OnCard(X), OnCard(np.outer(ones, np.float32([1, 0]))))
+    with pytest.raises(ValueError, match="X must be finite, got NaN or infinity in row 7"):
+        statistics(OnCard(np.where(np.arange(len(X))[:, None] == 7, np.float32(np.nan), X)), C, 1.0)
+
+
+def test_tiny_alpha_and_huge_centroids_as_on_the_host(data):
+    X, C = data.astype(np.float32), 1e30 * np.array([[1.0, 2.0], [3.0, -1.0], [0.5, 0.5]])
+    got = ekmfast.ekm_statistics(OnCard(X), C, 1e-300)
+    np.testing.assert_allclose(got.sum_w, len(X) / 3, rtol=1e-5)
+    wanted = ekmfast.ekm_statistics(X, C, 1e-300)
+    assert got.objective == pytest.approx(wanted.objective, rel=1e-5)

@@ -167,3 +167,60 @@ def test_ctrl_c_ends_a_call_after_a_fork_in_another_thread():
         thread.join()
         """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "7\n", "")
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_child_forked_by_a_handler_finishes_the_call(n_threads):
+    """It has none of the threads that were at work, and does the whole of it anew."""
+    done = run_python(f"""
+        import os, signal, warnings
+        import numpy as np
+        from ekmfast import ekm_step
+
+        rng = np.random.default_rng(0)
+        X, centroids = rng.normal(size=(50_000, 64)), rng.normal(size=(40, 64, 64))
+        expected = ekm_step(X, centroids, 1.0, n_threads=1)[0]
+        warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+        parent, children = os.getpid(), []
+
+        def handler(*_):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            children.append(os.fork())
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        same = (ekm_step(X, centroids, 1.0, n_threads={n_threads})[0] == expected).all()
+        if os.getpid() != parent:
+            os._exit(7 if same else 1)
+        print(same, os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True 7\n", "")
+
+
+def test_ctrl_c_of_a_handler_that_forked_ends_the_childs_call():
+    done = run_python("""
+        import os, signal, warnings
+        import numpy as np
+        from ekmfast import ekm_step
+
+        rng = np.random.default_rng(0)
+        X, centroids = rng.normal(size=(50_000, 64)), rng.normal(size=(40, 64, 64))
+        warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+        children = []
+
+        def handler(*_):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            children.append(os.fork())
+            if children[0] == 0:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            ekm_step(X, centroids, 1.0, n_threads=2)
+        except KeyboardInterrupt:
+            again = ekm_step(X[:20_000], centroids[0], 1.0, n_threads=2)[0]  # a pool of its own
+            os._exit(7 if np.isfinite(again).all() else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7\n", "")

@@ -21,6 +21,7 @@ from ekmfast import (
     compute_weights,
     ekm_statistics,
     ekm_step,
+    kernels,
     update_centroids,
 )
 
@@ -649,6 +650,117 @@ def test_inputs_are_not_written_to(isa):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_centroids_in_runs_are_assigned_as_at_once(dtype, monkeypatch):
+    """More centroids than the kernels take at once; equals on both sides of a border."""
+    X, C = data(200, 40, 3, dtype)
+    C[20] = C[3]
+    expected = assign(X, C)
+    monkeypatch.setattr(kernels, "CENTROIDS_AT_ONCE", 7)
+    labels, squared = assign(X, C)
+    np.testing.assert_array_equal(labels, expected[0])
+    np.testing.assert_array_equal(squared, expected[1])
+    assert (labels.dtype, squared.dtype) == (np.int32, dtype)
+
+
+def test_labels_beyond_what_a_float_counts():
+    k = 2**24 + 3
+    C = np.zeros((k, 1))
+    C[-1] = 1
+    with pytest.raises(ValueError, match="2\\^24"):
+        _core.assign(np.ones((2, 1), np.float32), C, np.empty(2, np.int32), np.empty(2, "f4"), 1)
+    labels, squared = assign(np.array([[1], [0]], np.float32), C)
+    assert labels.tolist() == [k - 1, 0]
+    assert squared.tolist() == [0, 0]
+
+
+# --- arrays of any layout -----------------------------------------------------------------------
+
+
+def misaligned(array):
+    """The same numbers, one byte beside where they should lie."""
+    array = np.asarray(array)
+    buffer = np.zeros(array.nbytes + array.itemsize, np.uint8)
+    at = 1 + -buffer.ctypes.data % array.itemsize
+    other = buffer[at : at + array.nbytes].view(array.dtype).reshape(array.shape)
+    other[...] = array
+    assert not other.flags.aligned
+    return other
+
+
+LAYOUTS = {
+    "misaligned": misaligned,
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "reversed": lambda a: a[::-1].copy()[::-1],
+    "strided": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "long double": lambda a: a.astype(LD),
+    "object": lambda a: a.astype(object),
+    "masked, nothing hidden": np.ma.array,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layouts_of_everything_but_samples(dtype, layout):
+    X, C = data(100, 3, 5, dtype)
+    C = np.stack([C, C[::-1]]).astype(float)
+    alpha, s = np.array([1.0, 2.0]), np.arange(100, dtype=dtype)
+    expected = ekm_step(X, C, alpha, sample_weight=s)
+    got = ekm_step(X, layout(C), layout(alpha), sample_weight=layout(s))
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        compute_weights(X, layout(C[0]), 1.0), compute_weights(X, C[0], 1.0)
+    )
+    np.testing.assert_array_equal(assign(X, layout(C[0]))[0], assign(X, C[0])[0])
+
+
+def test_one_weight_for_all_rows():
+    X, C = data(100, 3, 5, np.float64)
+    got, _ = ekm_step(X, C, 1.0, sample_weight=np.broadcast_to(2.0, 100))
+    np.testing.assert_array_equal(got, ekm_step(X, C, 1.0, sample_weight=np.full(100, 2.0))[0])
+
+
+@pytest.mark.parametrize("name", ["centroids", "alpha", "sample_weight", "reference"])
+def test_the_binding_refuses_what_is_misaligned(name):
+    arguments = {
+        "X": GOOD_X,
+        "centroids": GOOD_C[None],
+        "alpha": np.ones(1),
+        "sample_weight": np.ones(6),
+        "reference": np.zeros(2),
+    }
+    _core.statistics(**arguments, n_threads=1)
+    arguments[name] = misaligned(arguments[name])
+    with pytest.raises(ValueError, match=f"{name} must be .*aligned"):
+        _core.statistics(**arguments, n_threads=1)
+
+
+def test_the_binding_refuses_what_is_misaligned_elsewhere():
+    with pytest.raises(ValueError, match=r"weights must be .*aligned"):
+        _core.accumulate(GOOD_X, misaligned(np.ones((6, 2))), 1)
+    with pytest.raises(ValueError, match="centroids must be aligned"):
+        _core.weights(GOOD_X, misaligned(GOOD_C), 1.0, np.empty((6, 2)), 1)
+    with pytest.raises(ValueError, match="candidates must be aligned"):
+        _core.closest(GOOD_X, misaligned(GOOD_C[None]), np.ones((1, 6)), None, None, 1)
+
+
+def test_arrays_of_other_libraries_keep_their_dtype():
+    class Frame:  # as pandas', by columns
+        def __init__(self, array):
+            self.array = np.asfortranarray(array)
+
+        def __array__(self, dtype=None, copy=None):
+            return self.array if dtype is None else self.array.astype(dtype)
+
+    X, C = data(100, 3, 5, np.float32)
+    got = compute_weights(Frame(X), Frame(C), 1.0)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, compute_weights(X, C, 1.0))
+    assert compute_weights(Frame(np.arange(6).reshape(3, 2)), [[0, 0]], 1.0).dtype == np.float64
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 GOOD_X, GOOD_C = np.arange(12.0).reshape(6, 2), np.array([[0.0, 1.0], [10.0, 11.0]])
@@ -727,6 +839,59 @@ def test_misaligned_samples(call):
         call(buffer)
 
 
+@pytest.mark.parametrize("n", [0, 3])
+@pytest.mark.parametrize("k", [0, 2])
+@pytest.mark.parametrize("d", [0, 2])
+@pytest.mark.parametrize("problems", [None, 0, 2])
+@pytest.mark.parametrize("name", CALLS)
+def test_zero_in_every_position(name, problems, n, k, d):
+    """Nothing is refused by name, or gives results of the right shape; nothing crashes."""
+    X, C = np.ones((n, d)), np.ones((k, d) if problems is None else (problems, k, d))
+    several = name in ("ekm_statistics", "ekm_step")
+    wrong = None
+    if d == 0:
+        wrong = "X must have at least one column"
+    elif name == "update_centroids":
+        wrong = "X must have at least one row" if n == 0 else None
+        wrong = wrong or ("weights must have at least one column" if k == 0 else None)
+    elif problems is not None and not several:
+        wrong = "centroids must have shape"
+    elif problems == 0:
+        wrong = "centroids must hold at least one problem"
+    elif k == 0:
+        wrong = "centroids must hold at least one centroid"
+    elif n == 0 and name == "ekm_step":
+        wrong = "X must have at least one row"
+
+    def call(**more):
+        if name == "update_centroids":
+            return update_centroids(X, np.ones((n, k)))
+        return CALLS[name](X, C, **more)
+
+    alphas = {} if problems is None or not several else {"alpha": np.ones(problems)}
+    weights = {"sample_weight": np.ones(n)} if several else {}
+    for more in ({}, alphas, weights):
+        if wrong:
+            with pytest.raises(ValueError, match=wrong):
+                call(**more)
+        else:
+            call(**more)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (GOOD_C[:0][None], np.ones(1)),
+        (np.ones((0, 2, 2)), np.ones(0)),
+        (np.ones((1, 2, 0)), np.ones(1)),
+    ],
+    ids=["K", "S", "D"],
+)
+def test_the_binding_refuses_nothing(arguments):
+    with pytest.raises(ValueError, match="centroids must have shape"):
+        _core.statistics(GOOD_X, *arguments, None, None, 1)
+
+
 @with_centroids
 @pytest.mark.parametrize(
     "C",
@@ -803,8 +968,21 @@ def test_out(out):
 
 def test_out_over_the_samples():
     X = GOOD_X.copy()
-    with pytest.raises(ValueError, match="out"):
+    with pytest.raises(ValueError, match="out must not share memory with X"):
         compute_weights(X, GOOD_C, 1.0, out=X)
+
+
+def test_out_over_the_centroids():
+    C = np.arange(12.0).reshape(6, 2)
+    with pytest.raises(ValueError, match="out must not share memory with centroids"):
+        compute_weights(GOOD_X, C[:2], 1.0, out=C)
+    np.testing.assert_array_equal(C, np.arange(12.0).reshape(6, 2))
+
+
+@pytest.mark.parametrize("dress", [misaligned, np.ma.array], ids=["misaligned", "masked array"])
+def test_outs_of_other_kinds(dress):
+    with pytest.raises(ValueError, match="out must be a writable, aligned"):
+        compute_weights(GOOD_X, GOOD_C, 1.0, out=dress(np.empty((6, 2))))
 
 
 @every_function
@@ -960,10 +1138,190 @@ def test_tiny_alpha_means_uniform_memberships(alpha):
     assert objective == pytest.approx(10.75, rel=1e-6)
 
 
-@pytest.mark.parametrize("bad", ["a", [[1.0, 2.0], [3.0]], [[1j, 0]]], ids=str)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "a",
+        [[1.0, 2.0], [3.0]],
+        [[1j, 0]],
+        [["1.0", "2.0"]],
+        [[10**400, 0]],
+        [[None, {}]],
+        [[np.datetime64("2020-01-01"), np.datetime64("2020-01-02")]],
+        [[np.timedelta64(1, "s"), np.timedelta64(2, "s")]],
+    ],
+    ids=lambda bad: str(bad)[:30],
+)
 @pytest.mark.parametrize("name", ["X", "centroids", "sample_weight"])
 def test_what_is_not_an_array_of_numbers_is_named(name, bad):
     arguments = {"X": [[0.0, 0.0], [1.0, 1.0]], "centroids": [[0.0, 0.0]], "sample_weight": None}
     arguments[name] = bad
     with pytest.raises(ValueError, match=f"{name} must be an array of real numbers"):
         ekm_step(**arguments, alpha=1.0)
+
+
+@pytest.mark.parametrize("name", ["centroids", "sample_weight", "alpha"])
+@pytest.mark.parametrize("dtype", [complex, np.complex64, "U3", "S3"])
+def test_no_part_of_a_number_is_dropped(name, dtype):
+    """Arrays of complex numbers, of which NumPy would drop one part with a warning, and of text."""
+    arguments = {"centroids": GOOD_C, "sample_weight": np.ones(6), "alpha": np.array(1.0)}
+    arguments[name] = arguments[name].astype(dtype)
+    with pytest.raises((ValueError, TypeError), match=f"{name} must be"):
+        ekm_step(GOOD_X, **arguments)
+
+
+@pytest.mark.parametrize("name", ["X", "centroids", "sample_weight", "alpha", "weights"])
+def test_masked_entries_are_refused(name):
+    arguments = {"X": GOOD_X, "centroids": GOOD_C, "sample_weight": np.ones(6), "alpha": 1.0}
+    arguments["weights"] = np.ones((6, 2))
+    hidden = np.ma.array(arguments[name])
+    hidden[(0,) * hidden.ndim] = np.ma.masked
+    arguments[name] = hidden
+    weights = arguments.pop("weights")
+    error = TypeError if name == "alpha" else ValueError
+
+    def call():
+        return update_centroids(GOOD_X, weights) if name == "weights" else ekm_step(**arguments)
+
+    with pytest.raises(error, match=f"{name} must"):
+        call()
+
+
+@with_alpha
+@pytest.mark.parametrize("alpha", [10**400, 10**5000, -(10**5000), -1], ids=range(4))
+def test_integers_beyond_a_float_for_alpha(call, alpha):
+    with pytest.raises(ValueError, match="alpha must be finite and > 0, got"):
+        call(alpha=alpha)
+
+
+# --- numbers at the end of their range ----------------------------------------------------------
+
+UNIT = {np.float32: 1e-25, np.float64: 1e-170}  # whose square is 0
+LARGEST = {np.float32: 3e38, np.float64: 1.5e308}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("call", [CALLS[name] for name in ("ekm_statistics", "ekm_step", "assign")])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_squares_that_underflow_are_reported(call, offset, dtype, isa):
+    X = (UNIT[dtype] * (GOOD_X + offset)).astype(dtype)
+    with pytest.raises(ValueError, match=f"squared distances underflow {np.dtype(dtype)}"):
+        call(X, UNIT[dtype] * GOOD_C)
+    with pytest.raises(ValueError, match="squared distances underflow"):
+        call(np.zeros((3, 2), dtype), UNIT[dtype] * GOOD_C)  # rows alike, centroids apart
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("call", [CALLS[name] for name in ("ekm_statistics", "ekm_step", "assign")])
+def test_rows_that_lie_on_centroids_do_not_underflow(call, dtype, isa):
+    call(np.repeat(GOOD_C, 5, axis=0).astype(dtype), GOOD_C, **HARD.get(call, {}))
+    call(np.ones((4, 2), dtype), np.ones((1, 2)))
+    call(np.zeros((4, 2), dtype), np.zeros((3, 2)))
+
+
+HARD = {CALLS[name]: {"alpha": 1e3} for name in ("ekm_statistics", "ekm_step")}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_small_units_with_an_alpha_to_match(dtype, isa):
+    """Where squares can be told from 0, results scale exactly with the unit, a power of two."""
+    X, C = data(300, 3, 5, dtype)
+    unit = 2.0**-40 if dtype == np.float32 else 2.0**-400
+    new, objective = ekm_step(X, C, 2.0)
+    small, small_objective = ekm_step((X * unit).astype(dtype), C * unit, 2.0 / unit**2)
+    np.testing.assert_array_equal(small, (new * unit).astype(dtype))
+    assert small_objective == objective * unit**2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@with_sample_weight
+def test_sample_weights_too_large_or_small_are_named(call, dtype, isa):
+    X = GOOD_X.astype(dtype)
+    with pytest.raises(ValueError, match="scale sample_weight down"):
+        call(X, sample_weight=np.full(6, LARGEST[dtype], dtype))
+    tiny = np.finfo(dtype).smallest_subnormal
+    with pytest.raises(ValueError, match="scale sample_weight up"):
+        call(X, sample_weight=np.full(6, tiny, dtype))
+    with pytest.raises(ValueError, match="scale sample_weight up"):
+        call(np.float32(X), sample_weight=np.full(6, 1e-60))
+    with pytest.raises(
+        ValueError, match=r"sample_weight must .* got 1e\+60, beyond float32, in row"
+    ):
+        call(np.float32(X), sample_weight=np.full(6, 1e60))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@with_alpha
+def test_an_alpha_too_large_is_named(call, dtype, isa):
+    with pytest.raises(ValueError, match="alpha times squared distances overflows"):
+        call(GOOD_X.astype(dtype), alpha=1.7e308)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_too_large_or_small_are_named(dtype, isa):
+    X = GOOD_X.astype(dtype)
+    with pytest.raises(ValueError, match=r"weights of up to .* make sums overflow"):
+        update_centroids(X, np.full((6, 2), LARGEST[dtype], dtype))
+    small = np.full((6, 2), 1, dtype)
+    small[:, 1] = 4 * np.finfo(dtype).smallest_subnormal
+    with pytest.raises(ValueError, match=r"column 1 of weights, of at most .* underflows"):
+        update_centroids(X, small)
+    W = np.array([[1, 1], [-1, 1], [np.finfo(dtype).tiny * 1e6, 1]], dtype)
+    far = dtype(LARGEST[dtype]) ** dtype(0.4)
+    with pytest.raises(ValueError, match="column 0 of weights nearly cancels"):
+        update_centroids(np.array([[far], [-far], [far]], dtype), W)
+
+
+def test_sums_of_rows_that_overflow_are_named():
+    with pytest.raises(ValueError, match="scale X down"):
+        ekm_statistics(np.full((3, 1), 1.5e308), [[1.5e308]], 1.0)
+    assert update_centroids(np.full((3, 1), 1.5e308), np.ones((3, 1))) == 1.5e308
+
+
+@pytest.mark.parametrize("alpha", [1e-300, 1e-200, 1e-100])
+def test_tiny_alpha_and_huge_centroids(alpha, isa):
+    """Memberships are uniform, to a rounding, however large centroids are beside the rows."""
+    X, C = data(103, 3, 5, np.float32)
+    W = compute_weights(X, C * np.float32(1e30), alpha)
+    np.testing.assert_allclose(W, 1 / 3, rtol=1e-6)
+    sums = ekm_statistics(X, C * np.float32(1e30), alpha)
+    np.testing.assert_allclose(sums.sum_w, 103 / 3, rtol=1e-6)
+    exact = (_reference.squared_distances(X.astype(LD), C.astype(LD) * LD(1e30)) / 2).mean(1).sum()
+    np.testing.assert_allclose(sums.objective, float(exact), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("far", [False, True])
+@with_alpha
+def test_centroids_that_rounding_makes_equal_are_reported(call, far, dtype, isa):
+    scale = 1e10 if dtype == np.float32 else 1e29
+    X = (scale * (1 + np.random.default_rng(0).random((49, 2)))).astype(dtype)
+    C = np.array([[0.5, 1.0], [1.5, 0.1], [1e3 * scale, 0]])
+    with pytest.raises(ValueError, match=r"centroids 0 and 1 differ by .* cannot tell them apart"):
+        call(X, C if far else C[:2])
+
+
+@pytest.mark.parametrize("seed", [288, 310, 340])
+def test_columns_that_contradict_their_rescue_are_all_recomputed(seed, isa):
+    """Rounding in float32 empties a column that has rows, and gives them to another as well."""
+    rng = np.random.default_rng(seed)
+    d = int(rng.choice([1, 2, 5]))
+    X, C = rng.normal(size=(49, d)), rng.normal(size=(4, d)) * 10 ** rng.uniform(-6, 0)
+    C += rng.normal(size=d) * 10 ** rng.uniform(-2, 2)
+    if rng.random() < 0.5:
+        X[:10] = C[:1] + 1e-4 * rng.normal(size=(10, d))
+    X, alpha = X.astype(np.float32), 10 ** rng.uniform(4, 17)
+    sums = ekm_statistics(X, C, alpha)
+    exact = _reference.statistics(X.astype(LD), C.astype(LD), alpha)
+    np.testing.assert_allclose(sums.sum_p, exact[2].astype(float), atol=1e-5)
+    np.testing.assert_allclose(sums.objective, float(exact[3]), rtol=1e-5)
+
+
+def test_a_far_centroid_of_rows_in_small_units(isa):
+    """Memberships of 1e-190 are in range, their products with rows of 1e-135 are not."""
+    X, C = data(300, 3, 5, np.float64)
+    C[2] = 10
+    unit = 2.0**-450
+    expected, _ = ekm_step(X, C, 2.0)
+    got, _ = ekm_step(X * unit, C * unit, 2.0 / unit**2)
+    np.testing.assert_allclose(got / unit, expected, rtol=1e-12)

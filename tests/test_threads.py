@@ -95,18 +95,37 @@ def test_threadpool_limits():
         assert _threads.get_num_threads() == before
 
 
+def test_limits_beyond_what_c_can_count():
+    before = _threads.get_num_threads()
+    with threadpoolctl.threadpool_limits(2**31 + 1, user_api="ekmfast"):
+        assert _threads.get_num_threads() == 2**31 - 1
+        np.testing.assert_array_equal(ekm_step(X, C, 1.0)[0], step(1))
+    assert _threads.get_num_threads() == before
+
+
+@pytest.mark.parametrize("n_threads", [0, -1, 2**31, 10**400, 10**5000], ids=range(5))
+def test_n_threads_out_of_range(n_threads):
+    with pytest.raises(ValueError, match=r"n_threads must be .* >= 1 and <= 2147483647, got"):
+        _threads.check_n_threads(n_threads)
+
+
 def test_threadpool_info():
     [entry] = [e for e in threadpoolctl.threadpool_info() if e["user_api"] == "ekmfast"]
     assert entry["num_threads"] == _threads.get_num_threads()
 
 
-@pytest.mark.parametrize(("value", "threads"), [("1", 1), ("3", 3), ("2,4", 2)])
+@pytest.mark.parametrize(
+    ("value", "threads"),
+    [("1", 1), ("3", 3), ("2,4", 2), ("0000000000005", 5), ("2147483647", 2**31 - 1)],
+)
 def test_omp_num_threads(value, threads):
     code = "import ekmfast; print(ekmfast._threads.get_num_threads())"
     assert int(run(code, OMP_NUM_THREADS=value)) == threads
 
 
-@pytest.mark.parametrize("value", ["", "0", "-1", "many"])
+@pytest.mark.parametrize(
+    "value", ["", "0", "-1", "many", "2147483648", "99999999999", 5000 * "9", "\u00b2", " , "]
+)
 def test_omp_num_threads_that_says_nothing(value):
     code = "import ekmfast; print(ekmfast._threads.get_num_threads())"
     assert int(run(code, OMP_NUM_THREADS=value)) == joblib.cpu_count()

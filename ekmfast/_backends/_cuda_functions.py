@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _limits
 from . import cuda_status, is_cuda_array, to_host
 from .cpu import CentredStatistics
 
@@ -87,27 +89,23 @@ def weight_on_host(sample_weight: Any) -> Any:
     return to_host(sample_weight) if on_card else sample_weight
 
 
-def explain_not_finite(X: Any) -> None:
-    """Raise for what made a sum overflow or turn NaN."""
+def blocks(X: Any) -> Iterator[NDArray[Any]]:
+    """The rows on the host, some at a time."""
     array = as_device(X)
     for first in range(0, array.shape[0], 1 << 20):
-        block = array[first : first + (1 << 20)].copy_to_host()
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if bad.size:
-            raise ValueError(f"X must be finite, got NaN or infinity in row {first + bad[0]}")
-    raise ValueError(
-        f"squared distances overflow {array.dtype}: scale X and the centroids down, or use float64"
-    )
+        yield array[first : first + (1 << 20)].copy_to_host()
+
+
+def explain_not_finite(X: Any, centroids: Float64 | None = None, alpha: float = 0.0) -> None:
+    """Raise for what made a sum overflow or turn NaN."""
+    _limits.explain_not_finite(blocks(X), np.dtype(as_device(X).dtype), centroids, alpha)
 
 
 def statistics(
     X: Any, centroids: Float64, alpha: Float64, sample_weight: NDArray[Any] | None
 ) -> CentredStatistics:
     """Centroids are (S, K, D), alpha (S,)."""
-    sums = backend_of(X, sample_weight).statistics(centroids, alpha)
-    if not np.isfinite(sums.objective).all():
-        explain_not_finite(X)
-    return cast(CentredStatistics, sums)
+    return cast(CentredStatistics, backend_of(X, sample_weight).statistics(centroids, alpha))
 
 
 def step(X: Any, new: Float64) -> Any:
@@ -135,11 +133,12 @@ def compute_weights(X: Any, centroids: Float64, alpha: float, out: Any) -> Any:
                 f"got {found.dtype} of shape {tuple(found.shape)}"
             )
     if not np.isfinite(backend.weights(centroids, alpha, found)):
-        explain_not_finite(X)
+        explain_not_finite(X, centroids, alpha)
     return out
 
 
-def update_centroids(X: Any, weights: ArrayLike) -> Any:
+def accumulate(X: Any, weights: ArrayLike) -> tuple[Float64, Float64, Float64, Any]:
+    """sum_wx (K, D) about the reference, sum_w (K,), the reference, and the weights checked."""
     if not is_cuda_array(weights):
         raise TypeError(f"weights must lie on the card as X does, got {type(weights).__name__}")
     w, backend = as_device(weights, "weights"), backend_of(X, None)
@@ -152,24 +151,29 @@ def update_centroids(X: Any, weights: ArrayLike) -> Any:
             f"weights must have one row a sample: {w.shape[0]} rows, X has {backend.rows.n}"
         )
     sum_wx, sum_w = backend.accumulate(w)
-    if not (np.isfinite(sum_wx).all() and np.isfinite(sum_w).all()):
-        if not np.isfinite(w.copy_to_host()).all():
-            raise ValueError("weights must be finite, got NaN or infinity")
-        explain_not_finite(X)
-    empty = np.flatnonzero(sum_w == 0)
-    if empty.size:
-        raise ValueError(f"column {empty[0]} of weights sums to zero: its centroid is undefined")
-    return step(X, backend.reference + sum_wx / sum_w[:, None])
+    return sum_wx, sum_w, backend.reference.astype(np.float64), w
 
 
 def assign(X: Any, centroids: Float64) -> tuple[Any, Any]:
     from ._cuda_layer import empty
 
     backend = backend_of(X, None)
+    most = 1 << (
+        np.finfo(backend.rows.dtype).nmant + 1
+    )  # a label is found as a number of the dtype
+    if len(centroids) > most:
+        raise ValueError(
+            f"centroids must be at most {most} for {np.dtype(backend.rows.dtype)} on a card, "
+            f"got {len(centroids)}"
+        )
     labels = empty(backend.rows.n, np.int32)
     distances = empty(backend.rows.n, backend.rows.dtype)
-    if not np.isfinite(backend.assign(centroids, labels, distances)):
-        explain_not_finite(X)
+    total = backend.assign(centroids, labels, distances)
+    if not np.isfinite(total):
+        explain_not_finite(X, centroids)
+    dtype = np.dtype(backend.rows.dtype)
+    if backend.rows.n and not total > backend.rows.n * _limits.smallest_mean(dtype):
+        _limits.check_not_underflowed(blocks(X), dtype, centroids)
     return alike(labels, X), alike(distances, X)
 
 

@@ -261,6 +261,12 @@ void check_all(const char* isa) {
                                   {48, 16, 257}, {1000, 16, 64}};
   for (const auto& shape : sparse_shapes)
     check_sparse<T>(Problem<T>(shape[0], shape[1], shape[2], ++seed), errors);
+  // A centroid far from all rows, whose column is recomputed (rescue.cpp) over several chunks.
+  for (int n_threads : {1, 2}) {
+    Problem<T> far(9000, 3, 5, ++seed);
+    for (std::size_t f = far.c.size() - 5; f < far.c.size(); ++f) far.c[f] += 100;
+    check<T>(far, n_threads, errors);
+  }
   report<T>(isa, "sums", errors.sums, kTolerance<T>);
   report<T>(isa, "objective", errors.objective, kTolerance<T>);
   report<T>(isa, "weights", errors.weights, kTolerance<T>);

@@ -1,0 +1,194 @@
+"""Inputs at the end of their numbers' range: which one spoils a result, and what to do about it.
+
+The functions of `kernels` look at their results, a few numbers, and come here only when those are
+not finite, or so small or so large that rounding may be all there is to them. Only then are the
+rows read once more, to name the input at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+LOG2E = 1.4426950408889634
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """``repr(value)`` for a message: cut where it is long, and of any integer, however large."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than some thousand digits
+        text = f"an object of type {type(value).__name__} too large to print"
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def smallest_mean(dtype: Any) -> float:
+    """A mean of squares above it does not come from squares that underflow ``dtype``."""
+    return 2.0**-100 if dtype == np.float32 else 2.0**-960
+
+
+def _range(blocks: Iterable[NDArray[Any]]) -> tuple[Float64, Float64]:
+    """Least and greatest value of each feature; refuses rows that are not finite."""
+    low: Any = np.inf
+    high: Any = -np.inf
+    first = 0
+    for block in blocks:
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if bad.size:
+            raise ValueError(f"X must be finite, got NaN or infinity in row {first + bad[0]}")
+        if len(block):
+            low = np.minimum(low, block.min(axis=0).astype(np.float64))
+            high = np.maximum(high, block.max(axis=0).astype(np.float64))
+        first += len(block)
+    return low, high
+
+
+def _squares_fit(width: float, d: int, dtype: Any) -> bool:
+    return bool(4.0 * d * width * width <= float(np.finfo(dtype).max))
+
+
+def _overflow(dtype: Any) -> ValueError:
+    wider = ", or use float64" if dtype == np.float32 else ""
+    return ValueError(f"squared distances overflow {dtype}: scale X and the centroids down{wider}")
+
+
+def explain_not_finite(
+    blocks: Iterable[NDArray[Any]],
+    dtype: Any,
+    centroids: Float64 | None = None,
+    alpha: float = 0.0,
+    sample_weight: NDArray[Any] | None = None,
+) -> None:
+    """Raise for what made a sum overflow or turn NaN; ``blocks`` are all rows, in order."""
+    dtype = np.dtype(dtype)
+    if centroids is not None and not np.isfinite(centroids).all():
+        raise ValueError("centroids must be finite, got NaN or infinity")
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = _range(blocks)
+        if centroids is not None:
+            low = np.minimum(low, centroids.reshape(-1, centroids.shape[-1]).min(axis=0))
+            high = np.maximum(high, centroids.reshape(-1, centroids.shape[-1]).max(axis=0))
+        width, d = float(np.max(high - low)), np.size(low)
+        if not _squares_fit(width, d, dtype):
+            raise _overflow(dtype)
+        most = float(np.finfo(dtype).max)
+        square = max(width * width * d, width)
+        if 4 * alpha * LOG2E * square > most or alpha * LOG2E > most:
+            raise ValueError(
+                f"alpha times squared distances overflows {dtype}, alpha is {alpha:g}: "
+                "choose a smaller alpha"
+            )
+        if sample_weight is not None and sample_weight.max() > 1:
+            largest = float(sample_weight.max())
+            raise ValueError(
+                f"sample_weight of up to {largest:g} makes sums overflow {dtype}: scale "
+                "sample_weight down, e.g. to a mean of 1"
+            )
+    raise ValueError(f"sums over the rows of X overflow {dtype}: scale X and the centroids down")
+
+
+def explain_weights_not_finite(
+    blocks: Iterable[NDArray[Any]], dtype: Any, weights: NDArray[Any]
+) -> None:
+    """The same for sums of given weights times rows."""
+    if not np.isfinite(weights).all():
+        raise ValueError("weights must be finite, got NaN or infinity")
+    _range(blocks)
+    largest = float(np.abs(weights).max())
+    if largest > 1:
+        raise ValueError(
+            f"weights of up to {largest:g} make sums overflow {np.dtype(dtype)}: scale them down, "
+            "which moves no centroid"
+        )
+    raise ValueError(f"sums over the rows of X overflow {np.dtype(dtype)}: scale X down")
+
+
+def check_not_underflowed(
+    blocks: Iterable[NDArray[Any]],
+    dtype: Any,
+    centroids: Float64,
+    sample_weight: NDArray[Any] | None = None,
+) -> None:
+    """Raise where results are (close to) 0 for want of range, not because rows lie on centroids.
+
+    ``centroids`` are (K, D) or (S, K, D).
+    """
+    dtype = np.dtype(dtype)
+    low, high = _range(blocks)
+    if np.isinf(low).any():  # no row
+        return
+    width = float(np.max(high - low))
+    # Rows that are all (nearly) alike may lie far from the nearest centroid.
+    away = float(np.abs(centroids - low).max(axis=-1).min(axis=-1).min())
+    largest = 1.0 if sample_weight is None else min(1.0, float(sample_weight.max()))
+    least = 16 * float(np.finfo(dtype).tiny)
+    # Both factors of a product are compared with the limit: the product itself may be 0.
+    if 0 < max(width, away) < np.sqrt(least) or 0 < width < least:
+        wider = ", or use float64" if dtype == np.float32 else ""
+        raise ValueError(
+            f"squared distances underflow {dtype}: rows of X differ by at most {width:.3g}, and "
+            f"{away:.3g} from a centroid; scale X and the centroids up{wider}"
+        )
+    # Weights differ: those a million times below the largest are to count as well.
+    least *= 2**20
+    if 0 < largest * max(width, away) ** 2 < least or 0 < width < least / largest:
+        raise ValueError(
+            f"sample_weight of at most {largest:g} makes sums underflow {dtype}: scale "
+            "sample_weight up, e.g. to a mean of 1"
+        )
+
+
+def check_told_apart(
+    dtype: Any,
+    centroids: Float64,
+    mass: Float64,
+    alpha: float,
+    mean_distance: float,
+    reference: Float64,
+) -> None:
+    """Raise where memberships are rounding alone: two centroids that differ by less than that.
+
+    Kernels take centroids (K, D) about ``reference``, amid the rows, in ``dtype``, so two of them
+    that are far from it and near each other come out (nearly) equal. That matters where ``alpha``
+    times their distance from the rows is so large that rounding alone moves memberships, and where
+    they have a share of them, ``mass`` (K,).
+    """
+    eps = float(np.finfo(dtype).eps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        far = np.abs(centroids - reference).max(axis=1)
+        rounding = alpha * eps * far * np.maximum(far, np.sqrt(2 * mean_distance))
+    suspects = np.flatnonzero((rounding > 0.1) & (mass > 1e-3 * mass.max()))
+    for k in suspects:
+        apart = np.abs(centroids - centroids[k]).max(axis=1)
+        alike = (apart > 0) & (apart <= 32 * eps * far[k]) & (np.arange(len(far)) != k)
+        if alike.any():
+            other = np.flatnonzero(alike)[0]
+            wider = ", or use float64" if np.dtype(dtype) == np.float32 else ""
+            raise ValueError(
+                f"centroids {min(k, other)} and {max(k, other)} differ by {apart[other]:.3g} and "
+                f"lie {far[k]:.3g} away from X, where {np.dtype(dtype)} cannot tell them apart: "
+                f"choose centroids nearer to X or a smaller alpha{wider}"
+            )
+
+
+def check_weights_in_range(
+    blocks: Iterable[NDArray[Any]],
+    dtype: Any,
+    weights: NDArray[Any],
+    columns: NDArray[np.intp],
+) -> None:
+    """Raise where some columns of ``weights`` are so small that their products with X underflow."""
+    tiny = 16 * float(np.finfo(dtype).tiny)
+    low, high = _range(blocks)
+    width = float(np.max(high - low))
+    for k in columns:
+        largest = float(np.abs(weights[:, k]).max())
+        if largest > 0 and (largest < tiny or 0 < width < tiny / largest):
+            raise ValueError(
+                f"column {k} of weights, of at most {largest:g}, underflows {np.dtype(dtype)} "
+                "times X: scale it up, which does not move its centroid"
+            )
