@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from . import kernels
+from . import _limits, kernels
 from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
 from ._columns import (
@@ -408,7 +408,8 @@ class CentroidEstimator(
                 self._score(X, None)  # where that is finite, the weights are to blame
                 raise ValueError(WEIGHT_OVERFLOWS)
             if isinstance(X, np.ndarray):
-                kernels._explain_not_finite(X)
+                C = self.cluster_centers_.astype(np.float64)
+                _limits.explain_not_finite([X], X.dtype, C)
             from ._backends._cuda_functions import explain_not_finite
 
             explain_not_finite(X)

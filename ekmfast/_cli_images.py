@@ -206,10 +206,8 @@ def add_parsers(commands: Any, types: Mapping[str, Callable[[str], Any]]) -> Non
 
 def train(arguments: argparse.Namespace) -> None:
     """Train, export, and say how it went."""
-    import torch
-
     from ekmfast import EKMeans
-    from ekmfast.autoencoder import (
+    from ekmfast.autoencoder import (  # before torch, whose absence it explains
         ConvAutoencoder,
         encode,
         export,
@@ -217,6 +215,8 @@ def train(arguments: argparse.Namespace) -> None:
         finetune,
         pretrain,
     )
+
+    import torch  # isort: skip
 
     out = arguments.out
     is_program = out.suffix.lower() == ".pt2"
