@@ -1336,3 +1336,9 @@ def test_an_array_that_cannot_be_had_is_named(name):
     arguments = {"X": GOOD_X, "centroids": GOOD_C, "alpha": 1.0} | {name: Tensor()}
     with pytest.raises(ValueError, match=rf"{name} must be an array.*use tensor\.detach\(\)"):
         ekm_step(**arguments)
+
+
+@pytest.mark.parametrize("call", [CALLS[name] for name in ("ekm_statistics", "ekm_step", "assign")])
+def test_squares_just_within_range_are_nobodys_fault(call):
+    X = (np.float32(1e-18) * GOOD_X).astype(np.float32)
+    call(X, 1e-18 * GOOD_C)
