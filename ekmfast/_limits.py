@@ -124,7 +124,6 @@ def check_not_underflowed(
     width = float(np.max(high - low))
     # Rows that are all (nearly) alike may lie far from the nearest centroid.
     away = float(np.abs(centroids - low).max(axis=-1).min(axis=-1).min())
-    largest = 1.0 if sample_weight is None else min(1.0, float(sample_weight.max()))
     least = 16 * float(np.finfo(dtype).tiny)
     # Both factors of a product are compared with the limit: the product itself may be 0.
     if 0 < max(width, away) < np.sqrt(least) or 0 < width < least:
@@ -133,6 +132,9 @@ def check_not_underflowed(
             f"squared distances underflow {dtype}: rows of X differ by at most {width:.3g}, and "
             f"{away:.3g} from a centroid; scale X and the centroids up{wider}"
         )
+    largest = 1.0 if sample_weight is None else float(sample_weight.max())
+    if largest >= 1:
+        return
     # Weights differ: those a million times below the largest are to count as well.
     least *= 2**20
     if 0 < largest * max(width, away) ** 2 < least or 0 < width < least / largest:

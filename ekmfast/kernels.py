@@ -121,7 +121,7 @@ def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
             dtype = given.dtype if given.dtype == np.float32 else np.float64
         with np.errstate(over="ignore"):  # infinity is for the caller to find
             array = np.asarray(given, dtype=dtype, order="C")
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
     return array if array.flags.aligned else array.copy()
 

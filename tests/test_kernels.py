@@ -1325,3 +1325,20 @@ def test_a_far_centroid_of_rows_in_small_units(isa):
     expected, _ = ekm_step(X, C, 2.0)
     got, _ = ekm_step(X * unit, C * unit, 2.0 / unit**2)
     np.testing.assert_allclose(got / unit, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["X", "centroids", "sample_weight"])
+def test_an_array_that_cannot_be_had_is_named(name):
+    class Tensor:  # as torch's that requires a gradient
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("use tensor.detach()")
+
+    arguments = {"X": GOOD_X, "centroids": GOOD_C, "alpha": 1.0} | {name: Tensor()}
+    with pytest.raises(ValueError, match=rf"{name} must be an array.*use tensor\.detach\(\)"):
+        ekm_step(**arguments)
+
+
+@pytest.mark.parametrize("call", [CALLS[name] for name in ("ekm_statistics", "ekm_step", "assign")])
+def test_squares_just_within_range_are_nobodys_fault(call):
+    X = (np.float32(1e-18) * GOOD_X).astype(np.float32)
+    call(X, 1e-18 * GOOD_C)
