@@ -68,7 +68,8 @@ class AlphaPath:
     converged : ndarray of shape (A,), bool
     best : int
         Entry of the largest likelihood, of equals the middle one: the alpha that
-        ``EKMeans(alpha="auto")`` takes.
+        ``EKMeans(alpha="auto")`` takes. With ``n_components``, among the results whose centroids
+        are all distinct, where there are any.
     """
 
     alphas: Float64
@@ -217,6 +218,10 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         effective[a] = count_distinct(merged)
         likelihood[a] = classification_likelihood(evidence, labels[a][sample], sampled_weight)
     alike = [adjusted_rand(a, b) for a, b in pairwise(labels)]
+    allowed = np.ones(len(runs), bool)
+    if evidence.shape[1] < X.shape[1] and (effective == n_clusters).any():
+        # What tells merged clusters apart may lie in the components that were left out.
+        allowed = effective == n_clusters
     left, right = np.array([np.nan, *alike]), np.array([*alike, np.nan])
     return AlphaPath(
         alphas=alphas,
@@ -229,7 +234,7 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         likelihood=likelihood,
         agreement=np.nanmean([left, right], axis=0) if alike else np.ones(1),
         converged=np.array([run.converged for run in runs]),
-        best=_most_likely(likelihood),
+        best=_most_likely(np.where(allowed, likelihood, -np.inf)),
         n_components=None if evidence.shape[1] == X.shape[1] else evidence.shape[1],
         _runs=runs,
     )

@@ -118,3 +118,12 @@ def test_rows_that_cannot_tell_stay_as_they_are():
         assert evidence_features(X) is X
     X = factors(0)[0]
     assert evidence_features(X, np.zeros(len(X))) is X
+
+
+def test_components_do_not_merge_clusters_that_were_asked_for():
+    X = factors(1)[0]
+    path = alpha_path(X, 3, random_state=0)
+    fewer = path.n_clusters_effective < 3
+    assert path.likelihood[fewer].max() > path.likelihood[~fewer].max()  # a problem of the kind
+    assert path.n_clusters_effective[path.best] == 3
+    assert EKMeans(3, random_state=0).fit(X).n_clusters_effective_ == 3
