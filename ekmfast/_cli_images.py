@@ -19,11 +19,10 @@ from ekmfast._cli_output import (
     say_clusters,
     text_path,
     write_arrays,
-    write_csv,
     write_figure,
     write_json,
 )
-from ekmfast._files import replace_file
+from ekmfast._files import replace_file, write_csv
 
 ENCODE_SUFFIXES = (".npz", ".npy", ".csv")
 ANOMALY_SUFFIXES = (".csv", ".json", ".npz")

@@ -17,9 +17,12 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ekmfast._files import open_input
+
 # In small letters: of R, pandas, databases and spreadsheets, whose errors are no values either.
 MISSING = frozenset(
-    ["", *"? - -- . na n/a <na> nan none null #n/a #na #div/0! #num! #value! #ref!".split()]
+    {"", "?", "-", "--", ".", "na", "n/a", "<na>", "nan", "none", "null"}
+    | {"#n/a", "#na", "#div/0!", "#num!", "#value!", "#ref!"}
 )
 # What the command `encode` writes beside the codes.
 BESIDE_CODES = ("path", "label", "membership")
@@ -138,7 +141,7 @@ def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any]
 def _read_text(
     path: Path, columns: Sequence[str] | None, header: bool | None
 ) -> tuple[NDArray[Any], list[str]]:
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         start = file.peek(8)
         if start.startswith(b"\x93NUMPY"):
             raise ValueError("is a NumPy file: its name must end in .npy")

@@ -258,6 +258,7 @@ def test_anomaly_tells_strangers(folders, trained, tmp_path, capsys):
     assert run(*command, "-o", tmp_path / "scores.csv") == 0
     with (tmp_path / "scores.csv").open(newline="") as file:
         head, *lines = csv.reader(file)
+    assert b"\r" not in (tmp_path / "scores.csv").read_bytes()
     assert head == ["path", "loss", "outlier"]
     assert [line[2] for line in lines] == ["1"] * 6
     assert run(*command, "-o", tmp_path / "scores.npz", "--threshold", "10") == 0
