@@ -19,11 +19,10 @@ from ekmfast._cli_output import (
     say_clusters,
     text_path,
     write_arrays,
-    write_csv,
     write_figure,
     write_json,
 )
-from ekmfast._files import replace_file
+from ekmfast._files import replace_file, write_csv
 
 ENCODE_SUFFIXES = (".npz", ".npy", ".csv")
 ANOMALY_SUFFIXES = (".csv", ".json", ".npz")
@@ -351,12 +350,17 @@ def anomaly(arguments: argparse.Namespace) -> None:
     normal_files = None
     if threshold is None and arguments.normal is not None:
         normal_files = _open(arguments, model.image_size, model.in_channels, arguments.normal)
+        if len(normal_files) < 2:
+            raise ValueError(
+                f"{arguments.normal}: {len(normal_files)} image, at least 2 are needed for a "
+                "threshold"
+            )
     losses = model.anomaly_loss(_shown(files, arguments), **batch)
     if threshold is None:
         if normal_files is None:
             threshold = float(np.quantile(losses, 1 - arguments.contamination))
         else:
-            threshold = _threshold(model, normal_files, arguments.contamination)
+            threshold = _threshold(model, normal_files, arguments)
     outliers = losses > threshold
     say("images", len(files))
     say("threshold", f"{threshold:.6g}")
@@ -385,11 +389,17 @@ def anomaly(arguments: argparse.Namespace) -> None:
         say("picture", arguments.plot)
 
 
-def _threshold(model: Any, normal: Any, contamination: float) -> float:
+def _threshold(model: Any, normal: Any, arguments: argparse.Namespace) -> float:
     """Loss above which a share of fresh normal images lies, from those not trained on."""
     from ekmfast.anomaly import AutoencoderDetector
+    from ekmfast.autoencoder._seen import trained_on
 
-    return AutoencoderDetector(model, contamination=contamination).fit(normal).threshold_
+    detector = AutoencoderDetector(model, contamination=arguments.contamination)
+    detector._scored_at_once = arguments.batch_size
+    # Read once more where they are compared with the images of the training.
+    passes = 2 if len(trained_on(model)) else 1
+    threshold: float = detector.fit(_shown(normal, arguments, passes)).threshold_
+    return threshold
 
 
 def _model_and_images(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -431,15 +441,15 @@ class _Shown:
     def __getitems__(self, rows: Sequence[int]) -> NDArray[Any]:
         images: NDArray[Any] = self.files.__getitems__(rows)
         self.bar.update(len(images))
-        if self.bar.n >= len(self.files):
+        if self.bar.n >= self.bar.total:
             self.bar.close()
         return images
 
 
-def _shown(files: Any, arguments: argparse.Namespace) -> Any:
+def _shown(files: Any, arguments: argparse.Namespace, passes: int = 1) -> Any:
     if arguments.quiet:
         return files
     from ekmfast._optional import require
 
     tqdm: Any = require("tqdm", "torch").tqdm
-    return _Shown(files, tqdm(total=len(files), desc=arguments.command, unit="image"))
+    return _Shown(files, tqdm(total=passes * len(files), desc=arguments.command, unit="image"))

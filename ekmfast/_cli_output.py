@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import io
 import json
@@ -135,18 +134,6 @@ def check_names(names: Iterable[str], out: Path) -> None:
             ) from None
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table of text in UTF-8."""
-
-    def fill(file: IO[bytes]) -> None:
-        with _text(file) as text:
-            writer = csv.writer(text)
-            writer.writerow(header)
-            writer.writerows(rows)
-
-    replace_file(path, fill, streams=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON."""
 
@@ -183,13 +170,3 @@ def map_rows(file: IO[bytes], path: Path, shape: tuple[int, int]) -> NDArray[np.
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise OSError(error.errno, error.strerror, str(path)) from None
     return np.memmap(file, np.dtype("<f4"), "r+", start, shape)
-
-
-@contextmanager
-def _text(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
-    text = io.TextIOWrapper(file, "utf-8", newline="")
-    try:
-        yield text
-        text.flush()
-    finally:
-        text.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import io
@@ -10,14 +11,15 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 # Temporaries that have a name, where the file system cannot keep them without.
 PREFIX, SUFFIX = ".ekmfast-", ".tmp"
-# Names of files that this process has open already; opening them again would cut them short.
-STREAMS = re.compile(r"/dev/(std(?:out|err))|/(?:dev|proc/self)/fd/(\d+)")
+# Names of files that this process has open already; opening them again would cut them short, or
+# read them from the beginning.
+STREAMS = re.compile(r"/dev/(std(?:in|out|err))|/(?:dev|proc/self)/fd/(\d+)")
 
 
 def replace_file(
@@ -63,7 +65,9 @@ def replace_file(
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
     with _naming(shown):
-        descriptor, hidden = _open_temporary(folder, temporary)
+        # Who may not read the old file may not read the new one meanwhile.
+        mode = 0o666 if old is None else 0o600
+        descriptor, hidden = _open_temporary(folder, temporary, mode)
     try:
         with io.BufferedWriter(_NamedFile(descriptor, shown)) as file:
             if old is not None:
@@ -162,6 +166,57 @@ def _is_stream(path: str, found: os.stat_result | None) -> bool:
     return bool(STREAMS.fullmatch(path)) or (found is not None and not stat.S_ISREG(found.st_mode))
 
 
+def write_csv(
+    path: str | os.PathLike[str],
+    header: Sequence[str],
+    rows: Iterable[Iterable[Any]],
+    *,
+    errors: str = "strict",
+) -> None:
+    """Write a table of text in UTF-8, its lines ended by ``\\n``, by `replace_file`.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        May be a pipe or a device.
+    header : sequence of str
+        Names of the columns.
+    rows : iterable of iterables
+        Cells, as `csv.writer` takes them.
+    errors : str, default="strict"
+        As of `str.encode`, for what is no text in UTF-8.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    UnicodeEncodeError
+        If a cell cannot be encoded.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from ekmfast._files import write_csv
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "a.csv")
+    ...     write_csv(path, ["a", "b"], [[1, "x,y"]])
+    ...     path.read_bytes()
+    b'a,b\\n1,"x,y"\\n'
+    """
+
+    def fill(file: IO[bytes]) -> None:
+        text = io.TextIOWrapper(file, "utf-8", errors, newline="")
+        try:
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+            text.flush()
+        finally:
+            text.detach()
+
+    replace_file(path, fill, streams=True)
+
+
 class _NamedFile(io.FileIO):
     """An open file whose errors say which it is: the system's say it of opening alone."""
 
@@ -188,39 +243,91 @@ def _fill_stream(path: str, fill: Callable[[IO[bytes]], Any]) -> None:
         if match is None:
             descriptor = os.open(path, os.O_WRONLY)
         else:
-            number = match[2] or {"stdout": 1, "stderr": 2}[match[1]]
             if sys.stdout is not None:
                 sys.stdout.flush()
-            descriptor = os.dup(int(number))
+            descriptor = _another(match)
     with io.BufferedWriter(_NamedFile(descriptor, path)) as file:
         fill(file)
 
 
-def _open_temporary(folder: str, named: str) -> tuple[int, bool]:
+def _another(match: re.Match[str]) -> int:
+    """Another descriptor of the open file that a name of `STREAMS` stands for."""
+    return os.dup(int(match[2] or {"stdin": 0, "stdout": 1, "stderr": 2}[match[1]]))
+
+
+def open_input(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """A file to read; one that this process has open already from where it stands.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A file, or the name of what is open: ``/dev/stdin``, ``/dev/fd/3``. That may be a socket,
+        which cannot be opened by its name, and stays open when the returned file is closed.
+
+    Returns
+    -------
+    io.BufferedReader
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read; its ``filename`` is ``path``.
+
+    Examples
+    --------
+    >>> from ekmfast._files import open_input
+    >>> with open_input("/dev/null") as file:
+    ...     file.read()
+    b''
+    """
+    shown = os.fsdecode(path)
+    match = STREAMS.fullmatch(shown)
+    with _naming(shown):
+        return open(shown if match is None else _another(match), "rb")
+
+
+def _open_temporary(folder: str, named: str, mode: int) -> tuple[int, bool]:
     """A file to write to, and whether it is hidden: gone with the process if that is killed."""
+    _remove_abandoned(folder)
     # As a plain open, unlike tempfile's, this gives the permissions that the user's files have.
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
         with suppress(OSError):  # not on this file system
-            return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), True
-    _remove_abandoned(folder)
+            descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, mode)
+            _lock(descriptor)  # it has a name for a moment before it takes its place
+            return descriptor, True
     while True:
-        descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        # The lock tells other processes that this one is alive; it ends with the process.
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+        _lock(descriptor)
         if os.fstat(descriptor).st_nlink:
             return descriptor, False
         os.close(descriptor)  # taken for abandoned by another before it was locked
 
 
+def _lock(descriptor: int) -> None:
+    """Tell other processes that this one is alive; the lock ends with the process."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _remove_abandoned(folder: str) -> None:
     """Remove the temporaries that killed processes have left in a folder."""
-    for name in os.listdir(folder):
-        if name.startswith(PREFIX) and name.endswith(SUFFIX):
-            # One that is locked, another user's or gone meanwhile stays as it is.
-            with suppress(OSError), open(os.path.join(folder, name), "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.remove(os.path.join(folder, name))
+    with suppress(OSError):  # a folder that takes files but must not be listed
+        for name in os.listdir(folder):
+            if name.startswith(PREFIX) and name.endswith(SUFFIX):
+                _remove_unlocked(os.path.join(folder, name))
+
+
+def _remove_unlocked(path: str) -> None:
+    # One that is locked, another user's or gone meanwhile stays as it is.
+    with suppress(OSError):
+        # Whoever may write to the folder may have put a pipe or a link there.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.remove(path)
+        finally:
+            os.close(descriptor)
 
 
 def _give_name(descriptor: int, folder: str, name: str) -> None:

@@ -163,7 +163,9 @@ def _describe(estimator: Any, prefix: str, arrays: Arrays) -> dict[str, Any]:
         "attributes": {
             key: _encode(value, f"attribute {key}", f"{prefix}attributes/{key}", arrays)
             for key, value in vars(estimator).items()
+            # A given model is a parameter already, and comes back as one object.
             if _is_state(type(estimator), key)
+            and not (key == "autoencoder_" and value is estimator.model)
         },
         "output": getattr(estimator, "_sklearn_output_config", {}).get("transform"),
     }
@@ -358,8 +360,8 @@ def _decode(value: Any, arrays: Arrays, record: Any = None) -> Any:
             array = arrays[content]
             if array.dtype.kind not in "biufU":
                 raise ValueError(f"array {content} has dtype {array.dtype}")
-            # Another machine may have written it in the other byte order.
-            return array.astype(array.dtype.newbyteorder("="), copy=False)[()]
+            # Another program may have written it in the other byte order, or column by column.
+            return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)[()]
         if kind == "strings" and all(isinstance(s, str) for s in content):
             return np.array(content, object)
         if kind == "estimator" and content.get("class") != PIPELINE:

@@ -70,6 +70,8 @@ def check_of_features(detector: Any) -> None:
 def check_of_images(detector: Any) -> None:
     """Raise ValueError unless an AutoencoderDetector, as far as it is fitted, can score images."""
     state = vars(detector)
+    if "offset_" in state and detector.model is not None:
+        state.setdefault("autoencoder_", detector.model)  # which `save` left out
     if not _is_fitted(state, ("autoencoder_", "clusters_", "held_out_", "_units")):
         return
     from .anomaly._autoencoder import SCORES

@@ -17,7 +17,13 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING = frozenset({"", "?", "na", "n/a", "nan", "none", "null"})
+from ekmfast._files import open_input
+
+# In small letters: of R, pandas, databases and spreadsheets, whose errors are no values either.
+MISSING = frozenset(
+    {"", "?", "-", "--", ".", "na", "n/a", "<na>", "nan", "none", "null"}
+    | {"#n/a", "#na", "#div/0!", "#num!", "#value!", "#ref!"}
+)
 # What the command `encode` writes beside the codes.
 BESIDE_CODES = ("path", "label", "membership")
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
@@ -45,7 +51,8 @@ def read_table(
         Names, or numbers from 0, of the columns to read, in this order; None for all.
     header : bool, default=None
         Whether the text begins with a line of names. None: whether it looks so, which a line of
-        numbers never does; it is warned of where they might be names (0, 1, 2 or years).
+        numbers never does; it is warned of where they might be names (0, 1, 2 or years), and where
+        what is taken as names might be data.
 
     Returns
     -------
@@ -134,7 +141,7 @@ def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any]
 def _read_text(
     path: Path, columns: Sequence[str] | None, header: bool | None
 ) -> tuple[NDArray[Any], list[str]]:
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         start = file.peek(8)
         if start.startswith(b"\x93NUMPY"):
             raise ValueError("is a NumPy file: its name must end in .npy")
@@ -155,14 +162,17 @@ def _read_lines(
     if first is None:
         raise ValueError("no rows")
     names, below = ([cell.strip() for cell in cells] for _, cells in (first, second or first))
+    doubtful = False
     if header is None:
         header = _is_header(names, below)
+        doubtful = header and second is not None and _looks_like_data(names, below)
         if not header and second is not None and _looks_like_names(names, below):
             warnings.warn(
                 f"{path}: line {first[0]} ({_listed(names)}) is read as a row of data; if it holds "
                 "names, say --header (if not, --no-header)",
                 stacklevel=5,
             )
+    taken = _listed(names)
     unnamed = header and names[0] in ("", "Unnamed: 0")
     names = [name if header and name else str(i) for i, name in enumerate(names)]
     chosen = None if columns is None else _choose(names, columns)
@@ -194,6 +204,12 @@ def _read_lines(
         value = X[row, column]
         what = "the value is missing" if np.isnan(value) else f"{value} is not a finite number"
         raise ValueError(f"line {at[row]}, column {names[column]!r}: {what}")
+    if doubtful:
+        warnings.warn(
+            f"{path}: line {first[0]} ({taken}) is taken as names; if it is a row of data, say "
+            "--no-header (if not, --header)",
+            stacklevel=5,
+        )
     if unnamed and columns is None and len(at) and len(names) > 1 and (X[:, 0] % 1 == 0).all():
         # Counted rows are no feature; other whole numbers may be.
         counted = _counts_rows(X[:, 0])
@@ -229,7 +245,14 @@ def _first_record(lines: Iterator[str]) -> list[str]:
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The cells of each row that is not blank, and the line where it begins."""
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    last = ""
+
+    def noted(line: str) -> str:
+        nonlocal last
+        last = line
+        return line
+
+    reader = csv.reader(map(noted, lines), delimiter=delimiter, strict=True, skipinitialspace=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -241,12 +264,15 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[s
             raise ValueError(f"line {line}: {why}") from None
         if cells is None:
             return
-        if cells and not (len(cells) == 1 and cells[0].isspace()):
+        if cells and not (len(cells) == 1 and last.isspace()):  # unlike "", a missing value
             yield line, cells
 
 
 def _delimiter(head: list[str]) -> str:
-    cells = {d: next(filter(None, csv.reader(head, delimiter=d)), []) for d in ",;\t"}
+    cells = {
+        d: next(filter(None, csv.reader(head, delimiter=d, skipinitialspace=True)), [])
+        for d in ",;\t"
+    }
     for delimiter in ";\t":
         words = [cell.strip() for cell in cells[delimiter]]
         if len(words) > 1 and all(_is_number(w) or DECIMAL_COMMA.fullmatch(w) for w in words):
@@ -276,11 +302,45 @@ def _is_number(cell: str) -> bool:
 def _is_header(first: list[str], second: list[str]) -> bool:
     """Whether the first line holds words where the second holds numbers, or words alone."""
     numeric = [_is_number(c) or bool(DECIMAL_COMMA.fullmatch(c)) for c in first]
-    words = [not n and c.lower() not in MISSING for n, c in zip(numeric, first, strict=True)]
-    above = any(word and _is_number(cell) for word, cell in zip(words, second, strict=False))
-    # An index has no name, even where the other names are numbers.
-    index = len(first) > 1 and not first[0] and all(first[1:]) and _is_number(second[0])
-    return above or index or not any(numeric)
+    words = _words(first)
+    # An index has no name, even where the other names are numbers, as whole ones may be.
+    index = (
+        len(first) > 1
+        and not first[0]
+        and all(word or c.isdigit() for word, c in zip(words[1:], first[1:], strict=True))
+        and _is_number(second[0])
+    )
+    return _is_above_numbers(words, second) or index or (any(words) and not any(numeric))
+
+
+def _looks_like_data(first: list[str], second: list[str]) -> bool:
+    """Whether a line taken as names may be a row: some of its cells are numbers or missing.
+
+    Whole numbers beside words do not look so, nor 0, 1, 2, with which pandas names columns.
+    """
+    words = _words(first)
+    lettered = [any(map(str.isalpha, cell)) for cell in first]
+    odd = [
+        cell
+        for cell, word, letters in zip(first, words, lettered, strict=True)
+        if cell and not (word and letters) and cell.lower() not in MISSING
+    ]
+    named = any(word and letters for word, letters in zip(words, lettered, strict=True))
+    if not (named and all(map(str.isdigit, odd))) and odd != [str(i) for i in range(len(odd))]:
+        return True
+    missing = any(cell.lower() in MISSING for cell in (first if first[0] else first[1:]))
+    return missing and not _is_above_numbers(words, second)
+
+
+def _words(cells: list[str]) -> list[bool]:
+    """Which cells are neither numbers nor missing values."""
+    return [
+        not (_is_number(c) or DECIMAL_COMMA.fullmatch(c) or c.lower() in MISSING) for c in cells
+    ]
+
+
+def _is_above_numbers(words: list[bool], second: list[str]) -> bool:
+    return any(word and _is_number(cell) for word, cell in zip(words, second, strict=False))
 
 
 def _looks_like_names(first: list[str], second: list[str]) -> bool:

@@ -21,9 +21,9 @@ from ekmfast._cli_output import (
     say,
     say_clusters,
     text_path,
-    write_csv,
     write_figure,
 )
+from ekmfast._files import write_csv
 from ekmfast._version import __version__
 
 # What the user can mend.
@@ -219,10 +219,18 @@ def _read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
         raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
     if not arguments.standardize:
         return X, names, None
+    import numpy as np
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler()
-    return scaler.fit_transform(X), names, scaler
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaler.fit(X)
+    # scale_ is 1 where var_ is infinite.
+    usable = np.isfinite(scaler.mean_) & np.isfinite(scaler.var_)
+    if not usable.all():
+        name = names[int(usable.argmin())]
+        raise ValueError(f"{arguments.data}, column {name!r}: values too large to standardize")
+    return scaler.transform(X), names, scaler
 
 
 def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:

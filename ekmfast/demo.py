@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
 import json
 import os
 import platform
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast._files import replace_file
+from ekmfast._files import replace_file, write_csv
 from ekmfast._optional import require
 from ekmfast._version import __version__
 
@@ -755,17 +753,17 @@ def _write_labels(
 ) -> None:
     """One row a clustered image; clusters carry the number of the class they match, 0 to 2."""
     methods = list(next(iter(fits.values())))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(["draw", "image", "class_name", "class", *methods])
-    for name, draw in draws.items():
-        columns = [fits[name][method].labels for method in methods]
-        for i, (row, c) in enumerate(zip(draw.rows, draw.classes, strict=True)):
-            class_name = data.class_names[data.triple[c]]
-            writer.writerow([name, row, class_name, c, *(column[i] for column in columns)])
+
+    def rows() -> Iterator[list[Any]]:
+        for name, draw in draws.items():
+            columns = [fits[name][method].labels for method in methods]
+            for i, (row, c) in enumerate(zip(draw.rows, draw.classes, strict=True)):
+                class_name = data.class_names[data.triple[c]]
+                yield [name, row, class_name, c, *(column[i] for column in columns)]
+
     # Names of folders may hold bytes that are no text; they come back by the same rule.
-    content = table.getvalue().encode("utf-8", "surrogateescape")
-    replace_file(path, lambda file: file.write(content))
+    header = ["draw", "image", "class_name", "class", *methods]
+    write_csv(path, header, rows(), errors="surrogateescape")
 
 
 def _versions() -> dict[str, str]:

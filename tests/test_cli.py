@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -66,6 +67,7 @@ def test_demo_writes_a_row_for_each_clustered_image(quick):
     out, metrics = quick
     with (out / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    assert b"\r" not in (out / "labels.csv").read_bytes()
     assert len(rows) == 80 + 44
     for method in METHODS:
         sizes = np.bincount([int(r[method]) for r in rows if r["draw"] == "2:1:1"], minlength=3)
@@ -258,6 +260,45 @@ def test_a_saved_model_labels_the_rows_as_the_command_did(table, tmp_path):
     assert cli.main([*arguments, "--save", f"{tmp_path}/m", "--out", f"{tmp_path}/l.csv"]) == 0
     labels = np.loadtxt(tmp_path / "l.csv", int, skiprows=1)
     np.testing.assert_array_equal(load(tmp_path / "m").predict(X), labels)
+
+
+@pytest.mark.parametrize("value", ["1e200", "-1.7e308"])
+def test_columns_too_large_to_standardize_are_named(tmp_path, capsys, value):
+    path = tmp_path / "t.csv"
+    path.write_text(f"x,far\n1,{value}\n2,{value}\n3,1\n4,2\n")
+    arguments = ["cluster", str(path), "--clusters", "2", "--standardize"]
+    assert cli.main(arguments) == 1
+    told = f"ekmfast: error: {path}, column 'far': values too large to standardize\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_file_is_read_on_from_where_stdin_stands(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a comment\nof two lines\nx,y\n1,2\n3,4\n5,7\n")
+    with path.open("rb") as file:
+        file.seek(len("a comment\nof two lines\n"))
+        done = command("cluster", "-", "--clusters", "2", stdin=file, stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    assert says(done.stdout, "data") == "3 rows, 2 columns"
+
+
+def test_a_socket_may_be_stdin():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"x,y\n1,2\n3,4\n5,7\n")
+        ours.shutdown(socket.SHUT_WR)
+        done = command("cluster", "-", "--clusters", "2", stdin=theirs, stdout=subprocess.PIPE)
+    assert done.returncode == 0
+    assert says(done.stdout, "data") == "3 rows, 2 columns"
+
+
+@pytest.mark.parametrize("name", ["out.csv", "-"])
+def test_lines_of_labels_end_as_text_files_do(table, tmp_path, name):
+    options = ["--clusters", "3", "--columns", "a,b,c", "--out", name]
+    with (tmp_path / "stdout").open("wb") as stdout:
+        command("cluster", table[0], *options, stdout=stdout, cwd=tmp_path)
+    written = (tmp_path / ("stdout" if name == "-" else name)).read_bytes()
+    assert re.fullmatch(rb"label\n([012]\n)+", written)
 
 
 def test_cluster_tells_warnings_in_a_line(table, capsys):

@@ -258,6 +258,7 @@ def test_anomaly_tells_strangers(folders, trained, tmp_path, capsys):
     assert run(*command, "-o", tmp_path / "scores.csv") == 0
     with (tmp_path / "scores.csv").open(newline="") as file:
         head, *lines = csv.reader(file)
+    assert b"\r" not in (tmp_path / "scores.csv").read_bytes()
     assert head == ["path", "loss", "outlier"]
     assert [line[2] for line in lines] == ["1"] * 6
     assert run(*command, "-o", tmp_path / "scores.npz", "--threshold", "10") == 0
@@ -266,6 +267,37 @@ def test_anomaly_tells_strangers(folders, trained, tmp_path, capsys):
         losses = [image["loss"] for image in found["images"]]
         np.testing.assert_allclose(file["loss"], losses, rtol=1e-6)
         assert file["threshold"] == 10
+
+
+def test_a_folder_of_one_normal_image_is_refused_before_the_work(
+    folders, trained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(ExportedPipeline, "anomaly_loss", None)  # no image is scored
+    save(tmp_path / "one" / "a.png", np.full((16, 16), 100))
+    out = tmp_path / "s.csv"
+    command = ["anomaly", folders / "strange", "-m", trained, "--normal", tmp_path / "one"]
+    assert run(*command, "-o", out) == 1
+    told = f"ekmfast: error: {tmp_path / 'one'}: 1 image, at least 2 are needed for a threshold\n"
+    assert capsys.readouterr().err == told
+    assert not out.exists()
+
+
+def test_normal_images_are_scored_in_batches_with_progress(
+    folders, trained, tmp_path, capsys, monkeypatch
+):
+    score, sizes = ExportedPipeline.anomaly_loss, []
+
+    def noted(self, images, *, batch_size):
+        sizes.append((len(images), batch_size))
+        return score(self, images, batch_size=batch_size)
+
+    monkeypatch.setattr(ExportedPipeline, "anomaly_loss", noted)
+    command = ["anomaly", folders / "strange", "-m", trained, "--normal", folders / "bars"]
+    assert run(*command, "-o", tmp_path / "s.csv", "--batch-size", 7) == 0
+    assert sizes == [(6, 7), (60, 7)]
+    told = capsys.readouterr().err
+    assert "6/6" in told
+    assert "120/120" in told  # compared with those of the training, then scored
 
 
 def test_unreadable_images_stop_the_work_or_are_named(folders, trained, tmp_path, capsys):

@@ -108,6 +108,26 @@ def test_a_detector_of_images_comes_back(model, tmp_path, score):
         )
 
 
+def test_a_given_model_is_stored_once_and_comes_back_as_one(model, tmp_path):
+    X = images(60)
+    detector = AutoencoderDetector(model, contamination=0.2).fit(X)
+    save(detector, tmp_path / "a")
+    with np.load(tmp_path / "a", allow_pickle=False) as file:
+        assert not any(name.startswith("attributes/autoencoder_") for name in file.files)
+    again = load(tmp_path / "a")
+    assert again.autoencoder_ is again.model
+    save(again, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    # One that was replaced after the fit is another: both come back.
+    other = ConvAutoencoder(16, 1, latent_dim=4, width=0.0625)
+    save(detector.set_params(model=other), tmp_path / "a")
+    again = load(tmp_path / "a")
+    assert again.autoencoder_ is not again.model
+    assert_same_detector(again, detector, images(10, seed=1))
+    save(AutoencoderDetector(model), tmp_path / "a")
+    assert not hasattr(load(tmp_path / "a"), "autoencoder_")
+
+
 @pytest.mark.parametrize("suffix", ["ts", "pt2"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_detector_that_holds_an_exported_model_comes_back(model, tmp_path, suffix, precision):
@@ -261,7 +281,8 @@ IMAGES = [
 @pytest.mark.parametrize(("change", "message"), IMAGES)
 def test_crafted_files_of_detectors_of_images(model, tmp_path, change, message):
     detector = AutoencoderDetector(model, score="both", n_clusters=2, contamination=0.2)
-    save(detector.fit(images(60)), tmp_path / "a")
+    # The model is an attribute alone, as if it had been trained by fit.
+    save(detector.fit(images(60)).set_params(model=None), tmp_path / "a")
     out = rewritten(tmp_path / "a", tmp_path / "b", change)
     with pytest.raises(ValueError, match=message):
         load(out)
@@ -270,7 +291,7 @@ def test_crafted_files_of_detectors_of_images(model, tmp_path, change, message):
 def test_a_crafted_archive_is_refused(model, tmp_path):
     exported = load_model(export(model, tmp_path / "m.ts"))
     save(AutoencoderDetector(exported, contamination=0.2).fit(images(60)), tmp_path / "a")
-    name = "attributes/autoencoder_/archive"
+    name = "parameters/model/archive"
     for change in (lambda a: a[:-99], lambda a: a.astype(np.int32)):
         out = rewritten(tmp_path / "a", tmp_path / "b", put(name, change))
         with pytest.raises(ValueError, match="cannot be loaded"):

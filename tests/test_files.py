@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ekmfast import _files
-from ekmfast._files import check_output, replace_file
+from ekmfast._files import check_output, open_input, replace_file, write_csv
 
 # For programs of their own, that need not wait until all of ekmfast is imported.
 ALONE = f"""
@@ -170,6 +170,79 @@ replace_file({str(tmp_path / "b")!r}, lambda file: file.write(b"inner"))
     assert content(tmp_path) == {"a": b"outer", "b": b"inner"}
 
 
+@pytest.mark.parametrize("named", ["", NAMED], ids=["hidden", "named"])
+def test_one_killed_before_its_file_took_its_place_leaves_nothing_for_ever(tmp_path, named):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    program = f"""{ALONE}{named}
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+replace_file({str(path)!r}, lambda file: file.write(b"whole"))
+"""
+    died = subprocess.run([sys.executable, "-c", program], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert sorted(content(tmp_path).values()) == [b"old", b"whole"]
+    replace_file(tmp_path / "b", lambda file: file.write(b"new"))
+    assert content(tmp_path) == {"a": b"old", "b": b"new"}
+
+
+def test_a_file_about_to_take_its_place_is_not_removed_by_others(
+    tmp_path, monkeypatch, temporaries
+):
+    replace, seen = os.replace, []
+
+    def replace_after_another(source, target):
+        seen.append(sorted(content(tmp_path).values()))
+        program = f"""{ALONE}{NAMED if temporaries == "named" else ""}
+replace_file({str(tmp_path / "b")!r}, lambda file: file.write(b"inner"))
+"""
+        subprocess.run([sys.executable, "-c", program], check=True)
+        replace(source, target)
+
+    monkeypatch.setattr(_files.os, "replace", replace_after_another)
+    replace_file(tmp_path / "a", lambda file: file.write(b"outer"))
+    assert seen == [[b"outer"]]
+    assert content(tmp_path) == {"a": b"outer", "b": b"inner"}
+
+
+def test_what_is_no_temporary_of_ours_is_neither_waited_for_nor_removed(tmp_path, temporaries):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"mine")
+    os.mkfifo(folder / ".ekmfast-pipe.tmp")
+    (folder / ".ekmfast-link.tmp").symlink_to(tmp_path / "elsewhere")
+    (folder / ".ekmfast-folder.tmp").mkdir()
+    # In a process of its own, which waiting for the pipe would not end.
+    program = f"""{ALONE}{NAMED if temporaries == "named" else ""}
+replace_file({str(folder / "a")!r}, lambda file: file.write(b"new"))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    names = [".ekmfast-folder.tmp", ".ekmfast-link.tmp", ".ekmfast-pipe.tmp", "a"]
+    assert sorted(os.listdir(folder)) == names
+    assert (tmp_path / "elsewhere").read_bytes() == b"mine"
+
+
+def test_others_cannot_open_the_replacement_of_a_private_file(tmp_path, monkeypatch, temporaries):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    fchmod, modes = os.fchmod, []
+
+    def noted(descriptor, mode):
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        fchmod(descriptor, mode)
+
+    monkeypatch.setattr(_files.os, "fchmod", noted)
+    before = os.umask(0)
+    try:
+        replace_file(path, lambda file: file.write(b"new"))
+        replace_file(tmp_path / "b", lambda file: file.write(b"new"))
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o666
+
+
 def test_a_temporary_taken_for_abandoned_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "O_TMPFILE")
     lock, taken = _files.fcntl.flock, []
@@ -254,3 +327,30 @@ print("after")
 def test_a_full_device_is_named():
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         replace_file("/dev/full", lambda file: file.write(b"a"), streams=True)
+
+
+def test_text_that_cannot_be_written_leaves_the_old_table(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(path, ["a", "b"], [["x,y", 1.5], ["größe", 2]])
+    assert path.read_bytes() == 'a,b\n"x,y",1.5\ngröße,2\n'.encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_csv(path, ["a"], [["b\udcff"]])
+    assert path.read_bytes().startswith(b"a,b\n")
+    write_csv(path, ["a"], [["b\udcff"]], errors="surrogateescape")
+    assert path.read_bytes() == b"a\nb\xff\n"
+
+
+def test_an_open_file_is_read_on_and_others_from_their_beginning(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"one\ntwo\n")
+    with path.open("rb", buffering=0) as file:
+        file.seek(4)
+        with open_input(f"/proc/self/fd/{file.fileno()}") as again:
+            assert again.read() == b"two\n"
+        assert file.read() == b""  # still open
+    with open_input(path) as file:
+        assert file.read() == b"one\ntwo\n"
+    with pytest.raises(OSError, match="Bad file descriptor: '/dev/fd/987'"):
+        open_input("/dev/fd/987")
+    with pytest.raises(FileNotFoundError, match="none"):
+        open_input(tmp_path / "none")

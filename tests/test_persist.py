@@ -224,6 +224,21 @@ def rewritten(path, change=None, **members):
     return path
 
 
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8"])
+def test_arrays_that_another_program_wrote_column_by_column_are_read(tmp_path, dtype):
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.dtype(dtype).newbyteorder("="))
+    model = EKMeans(4, random_state=0).fit(X)
+    save(model, tmp_path / "m")
+    content = io.BytesIO()
+    np.save(content, np.asfortranarray(model.cluster_centers_, dtype))
+    member = "attributes/cluster_centers_.npy"
+    again = load(rewritten(tmp_path / "m", **{member: content.getvalue()}))
+    assert again.cluster_centers_.flags.c_contiguous
+    assert again.cluster_centers_.dtype == model.cluster_centers_.dtype
+    np.testing.assert_array_equal(again.predict(X), model.labels_)
+    np.testing.assert_array_equal(again.transform(X), model.transform(X))
+
+
 @pytest.fixture
 def saved(tmp_path):
     save(EKMeans(2, random_state=0).fit([[0.0], [1.0], [9.0]]), tmp_path / "m")

@@ -131,6 +131,87 @@ def test_a_line_of_numbers_is_data_or_names_as_told(tmp_path, text):
         assert names == (first if header else [str(i) for i in range(len(first))])
 
 
+# First rows whose cells are missing or no names, each above a row of numbers.
+ROWS_NO_NAMES = [
+    (",2.5\n1.5,3\n4.5,5\n", "line 1, column '0': the value is missing (''"),
+    (",-2\n1,3\n", "line 1, column '0': the value is missing (''"),
+    (",1e5\n1,3\n", "line 1, column '0': the value is missing (''"),
+    (",nan\n1,3\n", "line 1, column '0': the value is missing (''"),
+    (",NA\n1,3\n", "line 1, column '0': the value is missing (''"),
+    (",2,NA\n1,3,4\n", "line 1, column '0': the value is missing (''"),
+    (",\n1,2\n", "line 1, column '0': the value is missing (''"),
+    ("NA,NA\n1,2\n3,4\n", "line 1, column '0': the value is missing ('NA'"),
+    ("NA,2\n1,2\n", "line 1, column '0': the value is missing ('NA'"),
+    ("nan,nan\n1,2\n", "line 1, column '0': the value is missing"),
+    ("#N/A,2\n1,2\n", "line 1, column '0': the value is missing ('#N/A'"),
+    ("<NA>,<NA>\n1,2\n", "line 1, column '0': the value is missing ('<NA>'"),
+    ("#DIV/0!,2\n1,2\n", "line 1, column '0': the value is missing ('#DIV/0!'"),
+    ("-,-\n1,2\n", "line 1, column '0': the value is missing ('-'"),
+    ("--,.\n1,2\n", "line 1, column '0': the value is missing ('--'"),
+    ("?\n1\n2\n", "line 1, column '0': the value is missing ('?'"),
+    ('""\n1\n2\n', "line 1, column '0': the value is missing (''"),
+    (";1.5\n1;2\n", "line 1, column '0': the value is missing (''"),
+    ("inf,inf\n1,2\n", "line 1, column '0': inf is not a finite number"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), ROWS_NO_NAMES)
+def test_a_first_row_without_values_is_not_lost(tmp_path, text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_table(table(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        (",2\n1.5,3\n", None),
+        (",2,1\n1.5,3,4\n", None),
+        ("x,2.5\n1,3\n", None),
+        ("1.5.2,2.5\n1,3\n", None),
+        ("2020-01,2020-02\n1,3\n", None),
+        ("1_000,2_000\n1,3\n", None),
+        ("#1,2\n1,3\n", None),
+        ("label,400.5,401\n1,3,4\n", None),
+        ("ann,NA,NA\nbob,1.8,80\n", ["1", "2"]),
+        ("NA,ann\n3,bob\n", ["0"]),
+    ],
+)
+def test_names_that_may_be_data_are_told(tmp_path, text, columns):
+    path = table(tmp_path, text)
+    told = r"t\.csv: line 1 \(.*\) is taken as names; .* say --no-header \(if not, --header\)"
+    with pytest.warns(UserWarning, match=told):
+        assert len(read_table(path, columns)[0]) == 1
+    X, _ = read_table(path, columns, header=True)
+    assert len(X) == 1
+    with pytest.raises(ValueError, match="line 1, column"):
+        read_table(path, columns, header=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RI,Na,Mg\n1,2,3\n",
+        ",a,b\n.5,2,3\n",
+        "a,0,1\n1,2,3\n",
+        "label,400,401\n1,3,4\n",
+        "a,,b\n1,2,3\n",
+        "a\n1\n",
+        "é\n1\n",
+    ],
+)
+def test_usual_names_are_taken_without_a_word(tmp_path, text):
+    assert len(read_table(table(tmp_path, text))[0]) == 1
+
+
+@pytest.mark.parametrize("text", ['x,y\n"3", "4"\n', '"x", "y"\n3, 4\n', '"x"; "y"\n "3"; 4\n'])
+def test_spaces_may_stand_before_quotes(tmp_path, text):
+    X, names = read_table(table(tmp_path, text))
+    assert (X.tolist(), names) == ([[3, 4]], ["x", "y"])
+    assert read_table(table(tmp_path, 'a\n1\n  \n "2"\n'))[0].tolist() == [[1], [2]]
+    with pytest.raises(ValueError, match="line 3, column 'a': the value is missing"):
+        read_table(table(tmp_path, 'a\n1\n ""\n2\n'))
+
+
 @pytest.mark.parametrize("text", ["1,2\n3,4\n", "5.1,3.5\n4.9,3.0\n", "0\n1\n", "3,1\n.5,2\n"])
 def test_usual_rows_are_not_taken_for_names(tmp_path, text):
     assert len(read_table(table(tmp_path, text))[0]) == 2

@@ -130,6 +130,8 @@ class AutoencoderDetector(Detector):
 
     _saved_state = ("_units",)
     _unsaved_state = ("history_",)
+    # Images that are scored at once.
+    _scored_at_once = 256
 
     def __init__(
         self,
@@ -281,7 +283,7 @@ class AutoencoderDetector(Detector):
     def _codes(self, images: Any) -> NDArray[Any]:
         from ekmfast.autoencoder import encode
 
-        codes: NDArray[Any] = encode(self.autoencoder_, images)
+        codes: NDArray[Any] = encode(self.autoencoder_, images, batch_size=self._scored_at_once)
         return codes
 
     def _held_out(self, images: Any) -> NDArray[np.bool_]:
@@ -304,7 +306,7 @@ class AutoencoderDetector(Detector):
         """The scores that are joined; of the images of ``fit``, the clusters' without each."""
         parts = []
         if self.score != "codes":
-            loss = reconstruction_loss(self.autoencoder_, images)
+            loss = reconstruction_loss(self.autoencoder_, images, batch_size=self._scored_at_once)
             parts.append(-loss)
         if self.clusters_ is not None:
             parts.append(
