@@ -31,6 +31,7 @@ from . import _core
 from ._backends import is_cuda_array
 from ._backends.cpu import CentredStatistics
 from ._limits import (
+    check_nearest,
     check_not_underflowed,
     check_told_apart,
     check_weights_in_range,
@@ -651,8 +652,9 @@ def assign(
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts, and
-        where squared distances overflow or underflow the dtype of X.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts,
+        where squared distances overflow the dtype of X, and where those to all centroids
+        underflow it, so that none is known to be the nearest.
 
     Examples
     --------
@@ -682,5 +684,5 @@ def assign(
     if not math.isfinite(total):
         explain_not_finite([X], X.dtype, C)
     if len(X) and not total > len(X) * smallest_mean(X.dtype):
-        check_not_underflowed([X], X.dtype, C)
+        check_nearest([X], X.dtype, C)
     return labels, squared

@@ -132,6 +132,44 @@ def test_units_in_which_squares_underflow_are_an_error_not_one_cluster(cls, dtyp
         fitted(cls, (CLUSTERS * lost).astype(dtype))
 
 
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-28), ("float64", 1e-160)])
+def test_rows_all_but_on_a_centroid_are_served_one_by_one(cls, dtype, near):
+    """Squares that underflow, of the nearest centroid alone, leave no label in doubt."""
+    model = fitted(cls, np.array([[0.0], [0.1], [1.0], [1.1]], dtype))
+    model.cluster_centers_ = np.array([[near], [1.0]], dtype)
+    for rows in (
+        np.zeros((1, 1), dtype),
+        np.zeros((7, 1), dtype),
+        np.full((1, 1), near / 2, dtype),
+    ):
+        np.testing.assert_array_equal(model.predict(rows), 0)
+        np.testing.assert_array_equal(model.transform(rows).argmin(axis=1), 0)
+        np.testing.assert_array_equal(model.membership(rows).argmax(axis=1), 0)
+        np.testing.assert_array_equal(model.weights(rows).argmax(axis=1), 0)
+        assert model.score(rows) == pytest.approx(0, abs=0.1)
+
+
+def test_a_fit_that_puts_a_centroid_beside_zeros_labels_each_of_them():
+    X = np.zeros((205, 2), np.float32)
+    X[200:] = np.random.default_rng(0).normal(1, 0.1, (5, 2))
+    model = EKMeans(2, alpha="dvariance", random_state=0).fit(X)
+    for n in (1, 7):
+        np.testing.assert_array_equal(model.predict(X[:n]), model.labels_[:n])
+        assert model.transform(X[:n]).min() < 1e-3
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 3e-21), ("float64", 2e-153)])
+def test_units_that_a_fit_accepts_are_those_that_predict_does(cls, dtype, size):
+    """One limit for both, also in many columns, whose squares add up."""
+    for X in (CLUSTERS, np.tile(CLUSTERS, 50)):
+        X = (X * size).astype(dtype)
+        model = fitted(cls, X)
+        assert sorted(np.bincount(model.labels_).tolist()) == [4, 40]
+        np.testing.assert_array_equal(model.predict(X[:1]), model.labels_[:1])
+
+
 @pytest.mark.filterwarnings("ignore:only 1 of 2 centroids")
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_equal_rows_in_such_units_are_one_cluster(cls):

@@ -1212,6 +1212,16 @@ def test_squares_that_underflow_are_reported(call, offset, dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_squares_that_underflow_matter_where_they_lose_an_order(dtype, isa):
+    zeros, unit = np.zeros((3, 2), dtype), UNIT[dtype]
+    for near, k in ([[unit, 0], [1, 1]], 0), ([[1, 1], [unit, 0]], 1), ([[unit, unit]] * 2, 0):
+        np.testing.assert_array_equal(assign(zeros, near)[0], k)
+        np.testing.assert_array_equal(assign(zeros[:1], near[k : k + 1])[0], 0)
+    with pytest.raises(ValueError, match="squared distances underflow"):
+        assign(zeros, [[unit, unit], [unit, 0]])  # the second is nearer, and no square says so
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("call", [CALLS[name] for name in ("ekm_statistics", "ekm_step", "assign")])
 def test_rows_that_lie_on_centroids_do_not_underflow(call, dtype, isa):
     call(np.repeat(GOOD_C, 5, axis=0).astype(dtype), GOOD_C, **HARD.get(call, {}))
