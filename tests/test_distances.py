@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from ekmfast import (
     EKMeans,
@@ -12,6 +15,7 @@ from ekmfast import (
     MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
+    _distances,
 )
 from ekmfast._distances import CHUNK_BYTES, squared_distances
 
@@ -71,6 +75,42 @@ def test_chunks_and_threads_change_no_bit():
     np.testing.assert_array_equal(d2, squared_distances(X, C, n_threads=2))
     rows = rng.permutation(len(X))[:50]
     np.testing.assert_array_equal(d2[rows], squared_distances(X[rows], C))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", ["transform", "membership"])
+def test_many_clusters_cost_no_second_matrix_and_no_call_each(dtype, method, monkeypatch):
+    """Chunks of rows meet all centroids at once; any number of threads gives the same bits."""
+    rng = np.random.default_rng(0)
+    X, C = rng.normal(size=(8000, 3)).astype(dtype), rng.normal(size=(500, 3)).astype(dtype)
+    model = fitted(EKMeans, X[:50])
+    model.cluster_centers_, model.alpha_, model.n_threads = C, 2.0, 1
+    tracemalloc.start()
+    alone = getattr(model, method)(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * alone.nbytes
+    calls = []
+
+    def counted(*arguments):
+        calls.append(len(arguments[0]))
+        return cdist(*arguments)
+
+    monkeypatch.setattr(_distances, "cdist", counted)
+    model.n_threads = 3
+    np.testing.assert_array_equal(getattr(model, method)(X), alone)
+    assert sum(calls) == len(X)
+    assert alone.dtype == dtype
+    one = [getattr(model, method)(X[n : n + 1])[0] for n in range(20)]
+    np.testing.assert_array_equal(one, alone[:20])
+
+
+def test_one_function_that_fails_in_a_thread_fails_the_call():
+    def function(d2):
+        raise KeyError("no such thing")
+
+    with pytest.raises(KeyError, match="no such thing"):
+        squared_distances(np.zeros((2 * CHUNK_BYTES // 16, 1)), [[0.0]], function, n_threads=2)
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
