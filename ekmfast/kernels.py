@@ -104,6 +104,7 @@ class Statistics:
 # once also keep the kernels' scratch within some 400 MB a thread.
 CENTROIDS_AT_ONCE = 1 << 20
 MOST_CENTROIDS = 2**31 - 1
+SLICE = 1 << 17  # numbers
 EPS = {char: float(np.finfo(char).eps) for char in "fd"}
 
 
@@ -524,10 +525,13 @@ def compute_weights(
     if len(X):
         # As for sums, with a row's distances for the mean.
         with np.errstate(over="ignore"):
-            away = (C - X[0]).ravel()
-            about = float(np.vdot(away, away))
+            away = C - X[0]
+            about = float(np.einsum("kd,kd->k", away, away).max())
         if not a * about * EPS[X.dtype.char] <= 0.01:
-            mass = np.abs(out).sum(axis=0, dtype=np.float64)
+            mass = np.zeros(len(C))  # summed in slices: no second array of N x K
+            step = max(1, SLICE // len(C))
+            for first in range(0, len(X), step):
+                mass += np.abs(out[first : first + step]).sum(axis=0, dtype=np.float64)
             check_told_apart(X.dtype, C, mass, a, about, _reference_of(X))
     return out
 
