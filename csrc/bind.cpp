@@ -278,8 +278,8 @@ py::tuple accumulate(const py::array& X, const py::array& weights, int n_threads
 }
 
 bool plausible_sums(std::int64_t n, const DoubleArray& alpha, const DoubleArray& sum_wx,
-                          const DoubleArray& sum_w, const DoubleArray& sum_p,
-                          const DoubleArray& exponent, const DoubleArray& objective, bool float32) {
+                    const DoubleArray& sum_w, const DoubleArray& sum_p,
+                    const DoubleArray& exponent, const DoubleArray& objective, bool float32) {
   if (sum_wx.ndim() != 3) refuse("sum_wx must have shape (s, k, d)");
   const py::ssize_t s = sum_wx.shape(0), k = sum_wx.shape(1), d = sum_wx.shape(2);
   for (const DoubleArray* array : {&sum_w, &sum_p, &exponent})

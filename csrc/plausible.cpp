@@ -21,8 +21,8 @@ double largest(const double* values, std::int64_t n) {
 
 template <class T>
 bool plausible_sums(std::int64_t n, std::int64_t d, std::int64_t k, std::int64_t n_problems,
-               const double* alpha, const double* sum_wx, const double* sum_w, const double* sum_p,
-               const double* exponent, const double* objective) {
+                    const double* alpha, const double* sum_wx, const double* sum_w,
+                    const double* sum_p, const double* exponent, const double* objective) {
   constexpr double kEps = std::numeric_limits<T>::epsilon();
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double wx = largest(sum_wx + s * k * d, k * d);
@@ -42,7 +42,7 @@ bool plausible_sums(std::int64_t n, std::int64_t d, std::int64_t k, std::int64_t
 
 template <class T>
 bool plausible_update(std::int64_t n, std::int64_t d, std::int64_t k, const double* sum_wx,
-               const double* sum_w) {
+                      const double* sum_w) {
   for (std::int64_t i = 0; i < k; ++i) {
     const double wx = largest(sum_wx + i * d, d);
     if (!(wx > kSmallestMean<T> * static_cast<double>(n)) || !std::isfinite(wx)) return false;
@@ -53,10 +53,10 @@ bool plausible_update(std::int64_t n, std::int64_t d, std::int64_t k, const doub
 
 #define EKMFAST_INSTANTIATE(T)                                                                   \
   template bool plausible_sums<T>(std::int64_t, std::int64_t, std::int64_t, std::int64_t,        \
-                             const double*, const double*, const double*, const double*,         \
-                             const double*, const double*);                                      \
-  template bool plausible_update<T>(std::int64_t, std::int64_t, std::int64_t, const double*,            \
-                             const double*);
+                                  const double*, const double*, const double*, const double*,    \
+                                  const double*, const double*);                                 \
+  template bool plausible_update<T>(std::int64_t, std::int64_t, std::int64_t, const double*,     \
+                                    const double*);
 EKMFAST_INSTANTIATE(float)
 EKMFAST_INSTANTIATE(double)
 

@@ -15,13 +15,13 @@ constexpr double kSmallestMean = sizeof(T) == 4 ? 0x1p-100 : 0x1p-960;
 // exponents, alpha d, by more than a hundredth in the mean.
 template <class T>
 bool plausible_sums(std::int64_t n, std::int64_t d, std::int64_t k, std::int64_t n_problems,
-               const double* alpha, const double* sum_wx, const double* sum_w, const double* sum_p,
-               const double* exponent, const double* objective);
+                    const double* alpha, const double* sum_wx, const double* sum_w,
+                    const double* sum_p, const double* exponent, const double* objective);
 
 // The same for the sums of accumulate() (ekm.h), each column for itself; also false where one of
 // the weights' sums is 0.
 template <class T>
 bool plausible_update(std::int64_t n, std::int64_t d, std::int64_t k, const double* sum_wx,
-               const double* sum_w);
+                      const double* sum_w);
 
 }  // namespace ekmfast

@@ -66,10 +66,11 @@ def check_kind(X: Any, name: str = "X") -> None:
     """
     if issparse(X):
         dense = X.shape[0] * X.shape[1] * 8 / 2**30
+        size = f"{dense:.3g} GiB" if dense >= 0.01 else "less than 0.01 GiB"
         raise TypeError(
             f"{name} is a sparse matrix, but dense data is required: reduce it to its leading "
             "components first, e.g. make_pipeline(TruncatedSVD(50), EKMeans(...)), or take "
-            f"{name}.toarray() where memory has room for {dense:.2g} GiB"
+            f"{name}.toarray(), {size}, where memory has room for it"
         )
     check_unmasked(X, name)
     if getattr(getattr(X, "dtype", None), "kind", "") in ("M", "m"):

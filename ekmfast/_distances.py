@@ -9,17 +9,19 @@ of float32 numbers neither overflow nor underflow.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
 
-from . import kernels
+from ._threads import check_n_threads
 
 Float64 = NDArray[np.float64]
 
-# Rows of a chunk in float64, and their distances, lie in the cache while all centroids go by.
-CHUNK_BYTES = 4 << 20
+# Rows of a chunk in float64, and their distances, lie in a core's cache.
+CHUNK_BYTES = 1 << 20
 
 
 def squared_distances(
@@ -64,15 +66,27 @@ def squared_distances(
     n_rows, n_clusters = X.shape[0], C.shape[0]
     values = np.empty((n_rows, n_clusters), X.dtype)
     step = max(1, CHUNK_BYTES // (8 * (X.shape[1] + n_clusters)))
-    for start in range(0, n_rows, step):
-        rows = X[start : start + step].astype(np.float64, copy=False)
-        d2 = np.empty((n_clusters, len(rows)))
-        for k in range(n_clusters):
-            d2[k] = kernels.assign(rows, C[k : k + 1], n_threads=n_threads)[1]
+
+    def fill(start: int) -> bool:
+        """Whether the distances of a chunk are finite, and their function is."""
+        d2 = cdist(X[start : start + step], C, "sqeuclidean")  # differences, taken in float64
+        if not d2.max() < np.inf:
+            return False
+        chunk = values[start : start + step]
         with np.errstate(over="ignore"):  # found below
-            values[start : start + step] = d2.T if function is None else function(d2.T)
-    if not np.isfinite(values.sum(dtype=np.float64)) and not np.isfinite(values).all():
+            chunk[:] = d2 if function is None else function(d2)
+        return bool(np.isfinite(chunk).all())
+
+    starts = range(0, n_rows, step)
+    threads = min(check_n_threads(n_threads), len(starts))
+    if threads <= 1:
+        held = all(map(fill, starts))
+    else:  # cdist and NumPy let go of the interpreter's lock
+        with ThreadPoolExecutor(threads, thread_name_prefix="ekmfast-distances") as pool:
+            held = all(pool.map(fill, starts))
+    if not held:
+        wider = ", or use float64" if X.dtype == np.float32 else ""
         raise ValueError(
-            f"squared distances overflow {X.dtype}: scale X and the centroids down, or use float64"
+            f"squared distances overflow {X.dtype}: scale X and the centroids down{wider}"
         )
     return values

@@ -31,6 +31,15 @@ def smallest_mean(dtype: Any) -> float:
     return 2.0**-100 if dtype == np.float32 else 2.0**-960
 
 
+def least_square(dtype: Any) -> float:
+    """Squared distances below it are lost, and with them which of two centroids is nearer.
+
+    Of float32 they lie in the last bits of its smallest numbers; of float64 the alpha that goes
+    with them is none (float32 has its alpha in float64).
+    """
+    return 2.0**-138 if dtype == np.float32 else 2.0**-1016
+
+
 def _range(blocks: Iterable[NDArray[Any]]) -> tuple[Float64, Float64]:
     """Least and greatest value of each feature; refuses rows that are not finite."""
     low: Any = np.inf
@@ -141,6 +150,25 @@ def check_not_underflowed(
         raise ValueError(
             f"sample_weight of at most {largest:g} makes sums underflow {dtype}: scale "
             "sample_weight up, e.g. to a mean of 1"
+        )
+
+
+def check_nearest(blocks: Iterable[NDArray[Any]], dtype: Any, centroids: Float64) -> None:
+    """Raise where squares that underflow leave no order among ``centroids`` (K, D).
+
+    An order is lost only where there are several centroids and all are about as near: of one that
+    is nearer than squares can tell, and others that are not, it is known which is the nearest.
+    """
+    dtype = np.dtype(dtype)
+    low, high = _range(blocks)
+    if np.isinf(low).any() or (centroids == centroids[0]).all():  # no row, or nothing to tell apart
+        return
+    width, apart = float(np.max(high - low)), float(np.abs(centroids - low).max())
+    if max(width, apart) < np.sqrt(least_square(dtype) / np.size(low)):
+        wider = ", or use float64" if dtype == np.float32 else ""
+        raise ValueError(
+            f"squared distances underflow {dtype}: rows of X differ by at most {width:.3g}, and "
+            f"by {apart:.3g} from all centroids; scale X and the centroids up{wider}"
         )
 
 

@@ -10,14 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._backends.cpu import CpuBackend
 from ._init import initial_centroids
+from ._limits import least_square
 from ._solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
 
 Float64 = NDArray[np.float64]
 
 
-# Mean squared distances below these are lost: of float32 in the last bits of its smallest numbers,
-# of float64 because the alpha that goes with them is none (float32 has its alpha in float64).
-LEAST_DISPERSION = {4: 2.0**-138, 8: 2.0**-1016}
 WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
 
 
@@ -39,7 +37,7 @@ def check_dispersion(
     A dispersion may be zero where all rows that have a weight are equal.
     """
     dtype = np.dtype(X.dtype)
-    least = LEAST_DISPERSION[dtype.itemsize]
+    least = least_square(dtype)
     tiny = dispersion < least
     if np.isfinite(dispersion) and not tiny:
         return

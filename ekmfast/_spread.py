@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._problem import LEAST_DISPERSION, WEIGHT_OVERFLOWS
+from ._limits import least_square
+from ._problem import WEIGHT_OVERFLOWS
 
 
 def check_spread(
@@ -24,7 +25,7 @@ def check_spread(
     is the weights that make the sum overflow; and where only some rows have a weight, a dispersion
     of nothing in a box of some width says that these are equal.
     """
-    least = LEAST_DISPERSION[dtype.itemsize]
+    least = least_square(dtype)
     if np.isfinite(dispersion) and dispersion >= least:
         return
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):

@@ -27,13 +27,11 @@ MOST_THREADS = 2**31 - 1
 def _initial_threads() -> int:
     # OpenMP allows a list, one number a nesting level; the first is the outermost.
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    # Ten digits hold every number allowed; int() itself refuses some thousands of them.
-    if (
-        first.isascii()
-        and first.isdigit()
-        and 1 <= int(first.lstrip("0")[:11] or 0) <= MOST_THREADS
-    ):
-        return int(first)
+    # A number allowed has ten digits at most, and of a larger one eleven tell that it is larger;
+    # int() itself refuses some thousands of them.
+    digits = first.lstrip("0")[:11] if first.isascii() and first.isdigit() else ""
+    if digits and int(digits) <= MOST_THREADS:
+        return int(digits)
     return int(joblib.cpu_count())
 
 

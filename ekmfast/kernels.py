@@ -31,6 +31,7 @@ from . import _core
 from ._backends import is_cuda_array
 from ._backends.cpu import CentredStatistics
 from ._limits import (
+    check_nearest,
     check_not_underflowed,
     check_told_apart,
     check_weights_in_range,
@@ -103,6 +104,7 @@ class Statistics:
 # once also keep the kernels' scratch within some 400 MB a thread.
 CENTROIDS_AT_ONCE = 1 << 20
 MOST_CENTROIDS = 2**31 - 1
+SLICE = 1 << 17  # numbers
 EPS = {char: float(np.finfo(char).eps) for char in "fd"}
 
 
@@ -523,10 +525,13 @@ def compute_weights(
     if len(X):
         # As for sums, with a row's distances for the mean.
         with np.errstate(over="ignore"):
-            away = (C - X[0]).ravel()
-            about = float(np.vdot(away, away))
+            away = C - X[0]
+            about = float(np.einsum("kd,kd->k", away, away).max())
         if not a * about * EPS[X.dtype.char] <= 0.01:
-            mass = np.abs(out).sum(axis=0, dtype=np.float64)
+            mass = np.zeros(len(C))  # summed in slices: no second array of N x K
+            step = max(1, SLICE // len(C))
+            for first in range(0, len(X), step):
+                mass += np.abs(out[first : first + step]).sum(axis=0, dtype=np.float64)
             check_told_apart(X.dtype, C, mass, a, about, _reference_of(X))
     return out
 
@@ -651,8 +656,9 @@ def assign(
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts, and
-        where squared distances overflow or underflow the dtype of X.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts,
+        where squared distances overflow the dtype of X, and where those to all centroids
+        underflow it, so that none is known to be the nearest.
 
     Examples
     --------
@@ -682,5 +688,5 @@ def assign(
     if not math.isfinite(total):
         explain_not_finite([X], X.dtype, C)
     if len(X) and not total > len(X) * smallest_mean(X.dtype):
-        check_not_underflowed([X], X.dtype, C)
+        check_nearest([X], X.dtype, C)
     return labels, squared

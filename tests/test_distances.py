@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from ekmfast import (
     EKMeans,
@@ -12,6 +15,7 @@ from ekmfast import (
     MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
+    _distances,
 )
 from ekmfast._distances import CHUNK_BYTES, squared_distances
 
@@ -73,6 +77,42 @@ def test_chunks_and_threads_change_no_bit():
     np.testing.assert_array_equal(d2[rows], squared_distances(X[rows], C))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", ["transform", "membership"])
+def test_many_clusters_cost_no_second_matrix_and_no_call_each(dtype, method, monkeypatch):
+    """Chunks of rows meet all centroids at once; any number of threads gives the same bits."""
+    rng = np.random.default_rng(0)
+    X, C = rng.normal(size=(8000, 3)).astype(dtype), rng.normal(size=(500, 3)).astype(dtype)
+    model = fitted(EKMeans, X[:50])
+    model.cluster_centers_, model.alpha_, model.n_threads = C, 2.0, 1
+    tracemalloc.start()
+    alone = getattr(model, method)(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * alone.nbytes
+    calls = []
+
+    def counted(*arguments):
+        calls.append(len(arguments[0]))
+        return cdist(*arguments)
+
+    monkeypatch.setattr(_distances, "cdist", counted)
+    model.n_threads = 3
+    np.testing.assert_array_equal(getattr(model, method)(X), alone)
+    assert sum(calls) == len(X)
+    assert alone.dtype == dtype
+    one = [getattr(model, method)(X[n : n + 1])[0] for n in range(20)]
+    np.testing.assert_array_equal(one, alone[:20])
+
+
+def test_one_function_that_fails_in_a_thread_fails_the_call():
+    def function(d2):
+        raise KeyError("no such thing")
+
+    with pytest.raises(KeyError, match="no such thing"):
+        squared_distances(np.zeros((2 * CHUNK_BYTES // 16, 1)), [[0.0]], function, n_threads=2)
+
+
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_float32_squares_outside_of_its_range_do_not_spoil_distances(cls):
     model = fitted(cls, np.array([[0.0], [1], [9], [10]], np.float32))
@@ -130,6 +170,44 @@ def test_units_in_which_squares_underflow_are_an_error_not_one_cluster(cls, dtyp
     assert sorted(np.bincount(model.labels_).tolist()) == [4, 40]
     with pytest.raises(ValueError, match=f"squared distances underflow {dtype}: scale X up"):
         fitted(cls, (CLUSTERS * lost).astype(dtype))
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-28), ("float64", 1e-160)])
+def test_rows_all_but_on_a_centroid_are_served_one_by_one(cls, dtype, near):
+    """Squares that underflow, of the nearest centroid alone, leave no label in doubt."""
+    model = fitted(cls, np.array([[0.0], [0.1], [1.0], [1.1]], dtype))
+    model.cluster_centers_ = np.array([[near], [1.0]], dtype)
+    for rows in (
+        np.zeros((1, 1), dtype),
+        np.zeros((7, 1), dtype),
+        np.full((1, 1), near / 2, dtype),
+    ):
+        np.testing.assert_array_equal(model.predict(rows), 0)
+        np.testing.assert_array_equal(model.transform(rows).argmin(axis=1), 0)
+        np.testing.assert_array_equal(model.membership(rows).argmax(axis=1), 0)
+        np.testing.assert_array_equal(model.weights(rows).argmax(axis=1), 0)
+        assert model.score(rows) == pytest.approx(0, abs=0.1)
+
+
+def test_a_fit_that_puts_a_centroid_beside_zeros_labels_each_of_them():
+    X = np.zeros((205, 2), np.float32)
+    X[200:] = np.random.default_rng(0).normal(1, 0.1, (5, 2))
+    model = EKMeans(2, alpha="dvariance", random_state=0).fit(X)
+    for n in (1, 7):
+        np.testing.assert_array_equal(model.predict(X[:n]), model.labels_[:n])
+        assert model.transform(X[:n]).min() < 1e-3
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 3e-21), ("float64", 2e-153)])
+def test_units_that_a_fit_accepts_are_those_that_predict_does(cls, dtype, size):
+    """One limit for both, also in many columns, whose squares add up."""
+    for X in (CLUSTERS, np.tile(CLUSTERS, 50)):
+        X = (X * size).astype(dtype)
+        model = fitted(cls, X)
+        assert sorted(np.bincount(model.labels_).tolist()) == [4, 40]
+        np.testing.assert_array_equal(model.predict(X[:1]), model.labels_[:1])
 
 
 @pytest.mark.filterwarnings("ignore:only 1 of 2 centroids")

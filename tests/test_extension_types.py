@@ -222,6 +222,10 @@ def test_sparse_rows_are_refused_with_what_can_be_done(make):
         alpha_path(sparse, 2)
     with pytest.raises(TypeError, match=said):
         EKMeans(2, random_state=0).fit(X).predict(sparse)
+    with pytest.raises(TypeError, match=r"toarray\(\), less than 0.01 GiB, where memory has room"):
+        EKMeans(2).fit(sparse)
+    with pytest.raises(TypeError, match=r"toarray\(\), 7.45 GiB, where memory has room"):
+        EKMeans(2).fit(make((10**6, 1000)))
     advised = make_pipeline(TruncatedSVD(1, random_state=0), EKMeans(2, random_state=0))
     labels = clone(advised).fit_predict(sparse)
     assert sorted(np.bincount(labels).tolist()) == [20, 20]

@@ -8,6 +8,7 @@ well-conditioned problem is held to some units in the last place and only an ill
 import os
 import subprocess
 import sys
+import tracemalloc
 from functools import cache
 
 import numpy as np
@@ -1212,6 +1213,16 @@ def test_squares_that_underflow_are_reported(call, offset, dtype, isa):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_squares_that_underflow_matter_where_they_lose_an_order(dtype, isa):
+    zeros, unit = np.zeros((3, 2), dtype), UNIT[dtype]
+    for near, k in ([[unit, 0], [1, 1]], 0), ([[1, 1], [unit, 0]], 1), ([[unit, unit]] * 2, 0):
+        np.testing.assert_array_equal(assign(zeros, near)[0], k)
+        np.testing.assert_array_equal(assign(zeros[:1], near[k : k + 1])[0], 0)
+    with pytest.raises(ValueError, match="squared distances underflow"):
+        assign(zeros, [[unit, unit], [unit, 0]])  # the second is nearer, and no square says so
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("call", [CALLS[name] for name in ("ekm_statistics", "ekm_step", "assign")])
 def test_rows_that_lie_on_centroids_do_not_underflow(call, dtype, isa):
     call(np.repeat(GOOD_C, 5, axis=0).astype(dtype), GOOD_C, **HARD.get(call, {}))
@@ -1288,6 +1299,17 @@ def test_tiny_alpha_and_huge_centroids(alpha, isa):
     np.testing.assert_allclose(sums.sum_w, 103 / 3, rtol=1e-6)
     exact = (_reference.squared_distances(X.astype(LD), C.astype(LD) * LD(1e30)) / 2).mean(1).sum()
     np.testing.assert_allclose(sums.objective, float(exact), rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [50.0, 1e3])  # at 1e3 rounding is looked for
+def test_weights_of_many_centroids_take_no_second_matrix(alpha):
+    X, C = data(4000, 500, 2, np.float32)
+    out = np.empty((len(X), len(C)), X.dtype)
+    tracemalloc.start()
+    compute_weights(X, C, alpha, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < out.nbytes / 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -116,7 +116,14 @@ def test_threadpool_info():
 
 @pytest.mark.parametrize(
     ("value", "threads"),
-    [("1", 1), ("3", 3), ("2,4", 2), ("0000000000005", 5), ("2147483647", 2**31 - 1)],
+    [
+        ("1", 1),
+        ("3", 3),
+        ("2,4", 2),
+        ("0000000000005", 5),
+        (5000 * "0" + "5", 5),
+        ("2147483647", 2**31 - 1),
+    ],
 )
 def test_omp_num_threads(value, threads):
     code = "import ekmfast; print(ekmfast._threads.get_num_threads())"

@@ -173,7 +173,7 @@ def assign(X: Any, centroids: Float64) -> tuple[Any, Any]:
         explain_not_finite(X, centroids)
     dtype = np.dtype(backend.rows.dtype)
     if backend.rows.n and not total > backend.rows.n * _limits.smallest_mean(dtype):
-        _limits.check_not_underflowed(blocks(X), dtype, centroids)
+        _limits.check_nearest(blocks(X), dtype, centroids)
     return alike(labels, X), alike(distances, X)
 
 
