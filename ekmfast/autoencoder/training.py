@@ -91,9 +91,11 @@ def pretrain(
         the result: every parameter, all images and labels (for which a dataset is read once, a
         folder's files byte by byte), the weights that ``model`` begins with (or those of the file,
         as an interruption leaves them), and the kind of its device. ``epochs`` may have grown,
-        where ``schedule`` is "constant". Of a callable, its code and the values that it holds are
-        compared; it must draw its random numbers from PyTorch's global generators. Needs
-        ``random_state``.
+        where ``schedule`` is "constant". Of a callable, its code and the values that it holds
+        (attributes, closures, the globals that it names) are compared, but neither other modules
+        that it calls nor what a generator, an open file or a compiled object hides; it must draw
+        its random numbers from PyTorch's global generators, and one that notes something on itself
+        when it is used must be made anew. Needs ``random_state``.
     checkpoint_every : int, default=1
         Epochs from one note to the next.
     random_state : int, default=None
