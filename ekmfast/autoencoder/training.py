@@ -430,14 +430,15 @@ def _split(
     """Rows to train on and rows to validate on, each class in its share."""
     share = number("validation_split", share, 0, 1, without_most=True)
     held = np.zeros(n_rows, bool)
-    groups = [np.arange(n_rows)]
-    if labels is not None:
-        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    # One order for all groups: the same seed sets much the same rows aside with labels as without,
-    # so that a model first pretrained and then finetuned has not seen them at all.
-    order = rng.permutation(n_rows) if share > 0 else np.arange(n_rows)
-    for group in groups:
-        if share > 0 and len(group) > 1:
-            n_held = min(max(round(share * len(group)), 1), len(group) - 1)
-            held[order[np.isin(order, group)][:n_held]] = True
+    if share > 0:
+        # One order for all classes: the same seed sets mostly the same rows aside with labels as
+        # without, so that a model first pretrained and then finetuned has not seen most of them.
+        order = rng.permutation(n_rows)
+        classes = np.zeros(n_rows, np.int64) if labels is None else labels
+        by_class = order[np.argsort(classes[order], kind="stable")]
+        _, counts = np.unique(classes, return_counts=True)
+        for end, n in zip(np.cumsum(counts), counts.tolist(), strict=True):
+            if n > 1:
+                n_held = min(max(round(share * n), 1), n - 1)
+                held[by_class[end - n : end - n + n_held]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
