@@ -82,17 +82,17 @@ def _digest(value: Any) -> str:
     number = {id(value): 0}
     for one in values:  # which grows; so all stay alive, and no id is given twice
         label, held, ordered = _described(one)
-        inner = []
+        inner, told = [], [label]
         for part in held:
             if type(part) in PLAIN:
-                label += b"," + repr(part).encode("utf-8", "surrogatepass")
+                told.append(repr(part).encode("utf-8", "surrogatepass"))
                 continue
-            label += b",part"
+            told.append(b"part")
             if id(part) not in number:
                 number[id(part)] = len(values)
                 values.append(part)
             inner.append(number[id(part)])
-        labels.append(label)
+        labels.append(b",".join(told))
         parts.append((inner, ordered))
     kinds = _ranked(labels)
     n_kinds = 0
