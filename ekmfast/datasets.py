@@ -136,6 +136,8 @@ def load_image_folder(
     Pillow's Lanczos filter, after the rotation its EXIF data ask for. Transparent parts become
     white. Of an animation the first frame is taken. Metadata that cannot be read, EXIF's or a
     colour profile, are ignored: colours are taken as sRGB. Grey images of 12 or 16 bits keep them.
+    Pillow itself may warn of odd metadata (module ``PIL.TiffImagePlugin``) and names no file: the
+    pixels are not concerned.
 
     Parameters
     ----------

@@ -5,7 +5,9 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,7 +25,10 @@ from ekmfast.autoencoder import (
     load,
     pretrain,
 )
+from ekmfast.autoencoder._images import as_images
+from ekmfast.autoencoder._seen import unseen
 from ekmfast.autoencoder.augmentation import Augmentation
+from ekmfast.autoencoder.training import _split
 
 SIZE, LATENT = 16, 8
 
@@ -352,6 +357,24 @@ def test_the_validation_split_is_stratified():
     assert round(history.val_accuracy[0] * 7, 6).is_integer()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.9])
+@pytest.mark.parametrize("n_classes", [None, 1, 3, 50])
+def test_each_class_holds_out_its_first_rows_of_one_order(share, n_classes):
+    n_rows = 120
+    labels = (
+        None if n_classes is None else np.random.default_rng(0).integers(n_classes, size=n_rows)
+    )
+    rows, held = _split(n_rows, labels, share, np.random.default_rng(1))
+    order = np.random.default_rng(1).permutation(n_rows).tolist()
+    expected = []
+    for label in [0] if labels is None else set(labels.tolist()):
+        of_class = [i for i in order if labels is None or labels[i] == label]
+        n_held = min(max(round(share * len(of_class)), 1), len(of_class) - 1)
+        expected += of_class[:n_held] if share else []
+    assert held.tolist() == sorted(expected)
+    assert rows.tolist() == sorted(set(range(n_rows)) - set(expected))
+
+
 def test_a_class_with_one_image_is_trained_on():
     images, _ = bars(20)
     labels = np.array([0] * 10 + [1] * 9 + [2])
@@ -432,9 +455,35 @@ def test_an_interrupt_leaves_the_best_weights(at):
             verbose=0,
         )
     assert same_weights(before, weights(model)) == (at < 3)
+    assert unseen(model, images).all() == (at < 3)
     assert not model.training
     assert torch.isfinite(model.encode(torch.from_numpy(images))).all()
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_batch_of_a_dataset_asks_for_its_rows():
+    class Items:
+        """A million images, of which a batch must not number all."""
+
+        asked: ClassVar = []
+
+        def __len__(self):
+            return 1_000_000
+
+        def __getitems__(self, rows):
+            self.asked.append(rows)
+            return np.zeros((len(rows), 1, 16, 16), np.float32)
+
+        __getitem__ = None
+
+    images, device = as_images(Items(), 1, 16), torch.device("cpu")
+    tracemalloc.start()
+    rows = [slice(2), slice(999_998, 1_000_009), slice(5, 5), np.array([7, 3])]
+    assert [len(batch) for batch in images.batches(rows, device)] == [2, 2, 0, 2]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert Items.asked == [[0, 1], [999_998, 999_999], [], [7, 3]]
+    assert most < 1_000_000
 
 
 def test_divergence_is_told():

@@ -19,7 +19,7 @@ from ekmfast import EKMeans
 from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector, reconstruction_loss
 from ekmfast.anomaly._normals import fit_normals
 from ekmfast.autoencoder import ConvAutoencoder, DeepEKM, export, finetune, load, pretrain
-from ekmfast.autoencoder._seen import unseen
+from ekmfast.autoencoder._seen import digests, unseen
 from ekmfast.datasets import open_image_folder
 
 
@@ -407,8 +407,19 @@ def test_contamination_is_the_share_of_fresh_images(overfitted, score):
 
 def test_a_new_model_is_not_trained_on_what_the_threshold_comes_from():
     X, fresh = few_digits(240), few_digits(1797)[240:]
-    detector = AutoencoderDetector(**LARGE, random_state=0).fit(X)
+    met = []
+
+    def note(x):
+        met.append(digests(x))
+        return x
+
+    detector = AutoencoderDetector(**LARGE, corruption=note, random_state=0).fit(X)
     assert detector.held_out_.sum() == 24
+    trained_on = np.isin(digests(torch.from_numpy(X)), np.concatenate(met))
+    np.testing.assert_array_equal(trained_on, ~detector.held_out_)
+    scores = -reconstruction_loss(detector.autoencoder_, X[detector.held_out_])
+    # 2.5 of 25 places: between the second and the third of the 24.
+    assert detector.offset_ == pytest.approx(np.sort(scores)[1:3].mean(), rel=1e-5)
     held_out = reconstruction_loss(detector.autoencoder_, X[detector.held_out_])
     assert held_out.mean() == pytest.approx(detector.history_.best_loss, rel=1e-4)
     assert (detector.predict(fresh) == -1).mean() < allowed(0.1, 24, len(fresh))
@@ -420,6 +431,16 @@ def test_a_new_model_is_not_trained_on_what_the_threshold_comes_from():
         AutoencoderDetector(**options, contamination=0.001, random_state=0).fit(X)
     with pytest.warns(UserWarning, match="contamination=5e-324 is less than one in 120"):
         AutoencoderDetector(**options, contamination=5e-324, random_state=0).fit(X)
+
+
+@pytest.mark.parametrize("score", ["codes", "both"])
+def test_too_small_a_contamination_is_told_once(overfitted, score):
+    model, X, _ = overfitted
+    with pytest.warns(UserWarning, match=r"is less than one in") as caught:
+        AutoencoderDetector(model, score=score, contamination=1e-3, random_state=0).fit(X)
+    assert [str(w.message)[:48] for w in caught] == [
+        "contamination=0.001 is less than one in 60, the "
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["ts", "pt2"])

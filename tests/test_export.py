@@ -1,7 +1,9 @@
 """Files of autoencoders: both formats, with clusters, in half precision, run by PyTorch alone."""
 
+import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from ekmfast.autoencoder import (
     pretrain,
 )
 from ekmfast.autoencoder._folding import as_convolution, folded
+from ekmfast.autoencoder.export import METADATA
 
 SIZE, LATENT = 16, 8
 
@@ -171,6 +174,20 @@ def test_a_foreign_or_damaged_program_is_refused(program, tmp_path):
         foreign = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(3, 2),))
         torch.export.save(foreign, path)
     with pytest.raises(ValueError, match="is not an autoencoder that"):
+        load(path)
+
+
+@pytest.mark.parametrize("changed", [{"trained_on": "abc"}, {"trained_on": 1}, [1]])
+def test_a_program_with_bad_metadata_is_refused_by_name(program, tmp_path, changed):
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(program) as whole, zipfile.ZipFile(path, "w") as crafted:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name.endswith(METADATA):
+                known = json.loads(content)
+                content = json.dumps(known | changed if isinstance(changed, dict) else changed)
+            crafted.writestr(name, content)
+    with pytest.raises(ValueError, match=rf"path='{path}': is not a readable file"):
         load(path)
 
 

@@ -3,14 +3,16 @@
 import copy
 import hashlib
 import io
+from collections import deque
 from functools import partial
 
+import kornia.augmentation
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ekmfast.autoencoder import ConvAutoencoder, finetune, pretrain
+from ekmfast.autoencoder import ConvAutoencoder, _fingerprint, _torchscript, finetune, pretrain
 from ekmfast.autoencoder._fingerprint import of_change, of_images
 from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._training_file import MARK
@@ -384,6 +386,7 @@ class Module(torch.nn.Module):
         (Scaled(torch.ones(2)), Scaled(torch.ones(2)), Scaled(torch.zeros(2))),
         (Scaled(np.ones(2)), Scaled(np.ones(2)), Scaled(np.zeros(2))),
         (Scaled({"a": {1, 2}}), Scaled({"a": {2, 1}}), Scaled({"a": {1, 3}})),
+        (Scaled(set([0, 8])), Scaled(set([8, 0])), Scaled({0, 16})),  # noqa: C405
         (Module(1.0), Module(1.0), Module(2.0)),
         (torch.relu, torch.relu, torch.tanh),
         (None, None, torch.relu),
@@ -409,3 +412,213 @@ def test_a_global_that_a_function_uses_is_seen(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setitem(globals(), "noise", lambda x, sigma: x)
     assert of_change(with_global) != before
+
+
+class Noise:
+    """Noise of a private standard deviation."""
+
+    def __init__(self, sigma):
+        self._sigma = sigma
+
+    def __call__(self, x):
+        return x + self._sigma * torch.randn_like(x)
+
+
+class NoiseModule(torch.nn.Module):
+    def __init__(self, sigma):
+        super().__init__()
+        self._sigma = sigma
+
+    def forward(self, x):
+        return x + self._sigma * torch.randn_like(x)
+
+
+class NoiseOfKornia(kornia.augmentation.RandomGaussianNoise):
+    def __init__(self, sigma):
+        super().__init__()
+        self._sigma = sigma
+
+
+class Slots:
+    __slots__ = ("__by", "other")
+
+    def __init__(self, by):
+        self.__by = by
+
+    def __call__(self, x):
+        return x * self.__by
+
+
+class SlotsBelow(Slots):
+    __slots__ = "below"
+
+
+class Labelled(float):
+    def __init__(self, value):
+        self.label = "the same"
+
+
+@torch.no_grad()
+def without_gradients(x, by=2):
+    return x * by
+
+
+def of_class(**contents):
+    contents["__call__"] = lambda self, x: x
+    return type("Change", (), contents)()
+
+
+def executed(source):
+    return eval(source, {})
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Noise,
+        NoiseModule,
+        NoiseOfKornia,
+        Slots,
+        SlotsBelow,
+        lambda by: of_class(by=by),
+        lambda by: of_class(by=property(scaled(by))),
+        lambda by: of_class(by=staticmethod(scaled(by))),
+        lambda by: of_class(by=classmethod(scaled(by))),
+        lambda by: of_class(__getitem__=scaled(by)),
+        lambda by: Scaled(of_class(by=by)),
+        lambda by: Scaled(type(of_class(by=by))),
+        lambda by: Scaled(deque([0, np.full(2000, by)])),
+        lambda by: Scaled(Labelled(by)),
+        lambda by: Scaled(np.ma.masked_array([1, 2], [by == 0, False])),
+        lambda by: Scaled(np.array([by, None])),
+        lambda by: Scaled({frozenset({by, "a"}), 1}),
+        lambda by: Scaled(torch.eye(2).to_sparse() * by),
+        lambda by: torch.full((2,), by).mul,
+        lambda by: _torchscript.script(NoiseModule(by)),
+        lambda by: torch.no_grad()(scaled(by)),
+        lambda by: executed(f"lambda x: x * {by}"),
+    ],
+)
+def test_whatever_a_callable_holds_is_seen(made):
+    assert of_change(made(0.0)) == of_change(made(0.0))
+    assert of_change(made(0.0)) != of_change(made(0.5))
+
+
+VALUES = {"sigma": 0.1}
+FACTORS = torch.ones(3)
+OBJECT = Noise(0.1)
+
+
+class Own:
+    by = 2
+
+
+def in_a_comprehension(x):
+    return sum([v * x for v in [SIGMA]])
+
+
+def in_a_lambda(x):
+    return (lambda y: y * SIGMA)(x)
+
+
+def with_all(x):
+    return x * VALUES["sigma"] * FACTORS[0] * OBJECT(x) * Own.by
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "name", "value"),
+    [
+        (in_a_comprehension, globals(), "SIGMA", 0.2),
+        (in_a_lambda, globals(), "SIGMA", 0.2),
+        (with_all, VALUES, "sigma", 0.2),
+        (with_all, globals(), "FACTORS", torch.zeros(3)),
+        (with_all, vars(OBJECT), "_sigma", 0.2),
+    ],
+)
+def test_whatever_global_a_function_uses_is_seen(change, place, name, value, monkeypatch):
+    before = of_change(change)
+    assert of_change(change) == before
+    monkeypatch.setitem(place, name, value)
+    assert of_change(change) != before
+
+
+def test_a_class_that_a_function_uses_is_seen(monkeypatch):
+    before = of_change(with_all)
+    monkeypatch.setattr(Own, "by", 3)
+    assert of_change(with_all) != before
+
+
+def test_what_cannot_be_looked_into_is_passed_over():
+    """As the docstring of `pretrain` says."""
+    assert of_change(Scaled(i for i in (1, 2))) == of_change(Scaled(i for i in (1, 2)))
+    held = [iter([1, 2]), open(__file__), np.random.default_rng(0)]  # noqa: SIM115
+    before = of_change(Scaled(held))
+    assert of_change(Scaled(held)) == before  # nothing was taken from them
+    assert next(held[0]) == 1
+    held[1].close()
+
+
+def test_another_private_value_is_refused_to_go_on(tmp_path):
+    path = tmp_path / "training.pt"
+    train(pretrain, tiny(), corruption=Noise(0.0), checkpoint=path)
+    with pytest.raises(ValueError, match=r"with other corruption \(Noise \w+ in the file, Noise"):
+        train(pretrain, tiny(), corruption=Noise(0.5), checkpoint=path)
+    train(pretrain, tiny(), corruption=Noise(0.0), checkpoint=path)
+
+
+def visited(change, monkeypatch):
+    """Values that are looked at."""
+    seen = []
+    described = _fingerprint._described
+    with monkeypatch.context() as patch:
+        patch.setattr(_fingerprint, "_described", lambda v: seen.append(1) or described(v))
+        of_change(change)
+    return len(seen)
+
+
+def calling_each_other(n):
+    names = [f"f{i}" for i in range(n)]
+    called = "+".join(f"{name}(x)" for name in names)
+    place = {"__name__": "calling"}
+    exec("\n".join(f"def {name}(x): return {called}" for name in names), place)
+    return place["f0"]
+
+
+def test_each_value_is_visited_once(monkeypatch):
+    assert visited(calling_each_other(60), monkeypatch) < 60 * 10
+    assert of_change(calling_each_other(9)) == of_change(calling_each_other(9))
+    assert of_change(calling_each_other(9)) != of_change(calling_each_other(8))
+    shared = [1.5]
+    for _ in range(60):
+        shared = [shared, shared]
+    assert visited(Scaled(shared), monkeypatch) < 200
+    deep = []
+    for _ in range(1100):  # deeper than Python's stack
+        deep = [deep]
+    assert visited(Scaled(deep), monkeypatch) < 1200
+
+
+def ring(*values):
+    """Lists that hold a value and the next."""
+    lists = [[value] for value in values]
+    for one, following in zip(lists, lists[1:] + lists[:1], strict=True):
+        one.append(following)
+    return lists
+
+
+def test_what_is_shared_is_of_no_consequence_but_who_is_meant_is():
+    shared = Scaled(2)
+    assert of_change(Scaled([shared, shared])) == of_change(Scaled([Scaled(2), Scaled(2)]))
+    one, other = ring(1, 2)
+    one_again, _ = ring(1, 2)
+    assert of_change(Scaled([one, other])) == of_change(Scaled([one_again, other]))
+    assert of_change(Scaled([one, other])) != of_change(Scaled([other, one]))
+    assert of_change(Scaled(ring(1, 2)[0])) != of_change(Scaled(ring(1, 2, 2)[0]))
+    # B behind C holds C, or A.
+    a, b = ["a"], ["b"]
+    a.append(b)
+    b.append(a)
+    c, d = ["c"], ["b"]
+    c.append(d)
+    d.append(c)
+    assert of_change(Scaled([a, c])) != of_change(Scaled([a, ["c", b]]))

@@ -70,9 +70,12 @@ class AutoencoderDetector(Detector):
         As of `ekmfast.autoencoder.pretrain`: makes the new model a denoising one.
     contamination : float, default=0.1
         Share of images like those of ``fit``, in (0, 0.5], to be called outliers. Where ``fit``
-        gets normal images alone: the share of false alarms among fresh ones. Less than one in
-        n + 1 cannot be promised, n the number of held-out images: the threshold then is the lowest
-        score, and a warning says so.
+        gets normal images alone: the share of false alarms among fresh ones. That holds only if
+        ``model`` knows what it was trained on, or was trained on none of the images of ``fit``: a
+        model restored by ``load_state_dict``, or from a file of an older version, knows nothing,
+        so give it images that it has not seen; otherwise the false alarms are more, and no warning
+        can say so. Less than one in n + 1 cannot be promised, n the number of held-out images: the
+        threshold then is the lowest score, and a warning says so.
     device : str, default="cpu"
         Where a new model is trained and run.
     random_state : int, RandomState instance or None, default=None
@@ -222,12 +225,17 @@ class AutoencoderDetector(Detector):
         self.held_out_ = self._held_out(images)
         self.clusters_ = None
         if self.score != "reconstruction":
-            self.clusters_ = EKMeansDetector(
+            clusters = EKMeansDetector(
                 self.n_clusters,
                 alpha=self.alpha,
                 contamination=self.contamination,
                 random_state=int(seeds[2]),
-            ).fit(self._codes(images))
+            )
+            codes = self._codes(images)
+            with warnings.catch_warnings():
+                # Its own threshold is not used.
+                warnings.filterwarnings("ignore", r"contamination=.* is less than one in")
+                self.clusters_ = clusters.fit(codes)
         parts = self._parts(images, fitted=True)
         self._units = np.array([_unit(part[self.held_out_]) for part in parts])
         self._set_threshold(self._joined(parts), self.held_out_)

@@ -189,7 +189,8 @@ class DatasetImages:
 
     def batch(self, rows: slice | np.ndarray, device: torch.device) -> torch.Tensor:
         """Some of the images, float32 in [0, 1] and contiguous, on ``device``."""
-        chosen = np.arange(len(self))[rows].tolist()
+        given = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        chosen: list[int] = list(given)
         if hasattr(self.dataset, "__getitems__"):
             items = self.dataset.__getitems__(chosen)
         else:

@@ -172,6 +172,9 @@ def train(
                     )
                 if len(noted.train_loss) < settings.epochs and noted.waited() < patience:
                     file.tell_of_changes(state)
+                seen += [
+                    digests(x) for x, _ in part.batches(part.rows, settings.batch_size, device)
+                ]
                 history, best = noted, state["best"]
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])
@@ -179,9 +182,6 @@ def train(
                 rng.bit_generator.state = json.loads(state["rng"])
                 _set_torch_state(device, state["torch_rng"])
                 progress.update(steps * len(history.train_loss))
-                seen += [
-                    digests(x) for x, _ in part.batches(part.rows, settings.batch_size, device)
-                ]
             for epoch in range(len(history.train_loss), settings.epochs):
                 if history.waited() >= patience:
                     history.stopped_early = True
@@ -234,7 +234,8 @@ def train(
                 progress.set_postfix({k: f"{v[-1]:.4f}" for k, v in shown.items() if v})
     finally:
         model.load_state_dict(best)
-        remember(model, seen)
+        if history.best_epoch >= 0:  # else the weights are those that it came with
+            remember(model, seen)
         model.zero_grad(set_to_none=True)
         model.eval()
     return history

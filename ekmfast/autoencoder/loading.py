@@ -404,6 +404,6 @@ def _read_program(path: Path) -> Any:
             program = torch.export.load(file, extra_files=extra)
             module = torch.export.unflatten(program)
         metadata = json.loads(extra[METADATA] or "{}")
+        return _Program(module, metadata) if metadata.get("format") == FORMAT else None
     except Exception as error:
         raise _unreadable(path, error) from error
-    return _Program(module, metadata) if metadata.get("format") == FORMAT else None

@@ -91,9 +91,11 @@ def pretrain(
         the result: every parameter, all images and labels (for which a dataset is read once, a
         folder's files byte by byte), the weights that ``model`` begins with (or those of the file,
         as an interruption leaves them), and the kind of its device. ``epochs`` may have grown,
-        where ``schedule`` is "constant". Of a callable, its code and the values that it holds are
-        compared; it must draw its random numbers from PyTorch's global generators. Needs
-        ``random_state``.
+        where ``schedule`` is "constant". Of a callable, its code and the values that it holds
+        (attributes, closures, the globals that it names) are compared, but neither other modules
+        that it calls nor what a generator, an open file or a compiled object hides; it must draw
+        its random numbers from PyTorch's global generators, and one that notes something on itself
+        when it is used must be made anew. Needs ``random_state``.
     checkpoint_every : int, default=1
         Epochs from one note to the next.
     random_state : int, default=None
@@ -428,14 +430,15 @@ def _split(
     """Rows to train on and rows to validate on, each class in its share."""
     share = number("validation_split", share, 0, 1, without_most=True)
     held = np.zeros(n_rows, bool)
-    groups = [np.arange(n_rows)]
-    if labels is not None:
-        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    # One order for all groups: the same seed sets much the same rows aside with labels as without,
-    # so that a model first pretrained and then finetuned has not seen them at all.
-    order = rng.permutation(n_rows) if share > 0 else np.arange(n_rows)
-    for group in groups:
-        if share > 0 and len(group) > 1:
-            n_held = min(max(round(share * len(group)), 1), len(group) - 1)
-            held[order[np.isin(order, group)][:n_held]] = True
+    if share > 0:
+        # One order for all classes: the same seed sets mostly the same rows aside with labels as
+        # without, so that a model first pretrained and then finetuned has not seen most of them.
+        order = rng.permutation(n_rows)
+        classes = np.zeros(n_rows, np.int64) if labels is None else labels
+        by_class = order[np.argsort(classes[order], kind="stable")]
+        _, counts = np.unique(classes, return_counts=True)
+        for end, n in zip(np.cumsum(counts), counts.tolist(), strict=True):
+            if n > 1:
+                n_held = min(max(round(share * n), 1), n - 1)
+                held[by_class[end - n : end - n + n_held]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
