@@ -45,9 +45,9 @@ from .blocks import Block, Blocks, as_blocks
 WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
-# Nor are they told apart below this share of the width of all: half the digits of a float64, which
-# is what a squared distance resolves.
-ROUNDING = 1.5e-8
+# Nor are they told apart below this share of the width of all, the rounding of sums of many rows.
+# No more than that: where one row lies far from all others, clusters amid these are as near.
+ROUNDING = 1e-14
 # Distances between centroids that are looked at together.
 MERGE_ENTRIES = 1 << 19
 
