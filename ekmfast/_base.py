@@ -24,6 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import _limits, kernels
+from ._arguments import MOST, shown
 from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
 from ._columns import (
@@ -60,21 +61,13 @@ def as_float(value: Real) -> float:
         return np.inf
 
 
-def shown(value: Any) -> str:
-    """``repr(value)``, cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python prints no integer of more than 4,300 digits
-        text = f"an integer of {value.bit_length()} bits"
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise unless ``value`` is an integer >= ``least``."""
+def check_integer(name: str, value: Any, least: int, most: int = MOST) -> None:
+    """Raise unless ``value`` is an integer from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer >= {least}, got {shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {shown(value)}")
+    if not least <= int(value) <= most:
+        above = f" and <= {most}" if int(value) > most else ""
+        raise ValueError(f"{name} must be an integer >= {least}{above}, got {shown(value)}")
 
 
 def check_number(name: str, value: Any, *, positive: bool) -> None:

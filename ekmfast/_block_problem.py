@@ -130,7 +130,7 @@ class BlockProblem:
                     far_rows,
                     centroids=np.unique(seeds.reshape(-1, X.shape[1]), axis=0),
                     seed=int(random_state.randint(2**31 - 1)),
-                    limit=FAR_ROWS * n_clusters,
+                    limit=FAR_ROWS * int(n_clusters),
                     n_threads=self.source.n_threads,
                 )
             )
