@@ -36,9 +36,9 @@ from ._columns import (
     names_unknown_to_sklearn,
 )
 from ._distances import squared_distances
-from ._problem import WEIGHT_OVERFLOWS
 from ._solver import Run
 from ._source import LocalSource
+from ._spread import WEIGHT_OVERFLOWS
 from ._survey import finite
 from ._threads import check_n_threads
 from .blocks import Block, Blocks, as_blocks

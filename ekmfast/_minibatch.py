@@ -42,7 +42,7 @@ from ._base import (
 )
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._problem import bounds_of, check_dispersion
+from ._problem import bounds_of
 from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
 from ._spread import check_spread
 from ._threads import check_n_threads
@@ -364,7 +364,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     def _epochs(self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend) -> Run:
         """Batch after batch while that gains, then the solver over all rows."""
         dispersion = backend.dispersion()
-        check_dispersion(dispersion, X, weight)
+        check_spread(dispersion, *backend.box(), X.dtype, weighted=weight is not None)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         radius = float(np.sqrt(2 * dispersion))
         threshold = float(self.tol) * float(np.sqrt(self.n_clusters) * radius)

@@ -12,6 +12,7 @@ from ekmfast import (
     MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
+    blocks,
 )
 from ekmfast._distances import CHUNK_BYTES, squared_distances
 
@@ -130,6 +131,27 @@ def test_units_in_which_squares_underflow_are_an_error_not_one_cluster(cls, dtyp
     assert sorted(np.bincount(model.labels_).tolist()) == [4, 40]
     with pytest.raises(ValueError, match=f"squared distances underflow {dtype}: scale X up"):
         fitted(cls, (CLUSTERS * lost).astype(dtype))
+
+
+@pytest.mark.parametrize("weight", [None, 1.0, 1e306])
+@pytest.mark.parametrize("unit", [1e-170, 1.0, 1e160])
+@pytest.mark.parametrize("cls", ESTIMATORS[:4])
+def test_arrays_and_blocks_are_refused_in_the_same_words(cls, unit, weight):
+    X = CLUSTERS * unit
+    weight = None if weight is None else np.full(44, weight)
+    in_blocks = blocks.from_arrays(
+        [X[:20], X[20:]], None if weight is None else [weight[:20], weight[20:]]
+    )
+    said = []
+    for data, given in ((X, weight), (in_blocks, None)):
+        try:
+            cls(2, random_state=0).fit(data, sample_weight=given)
+            said.append("")
+        except ValueError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+    heavy = unit == 1 and weight is not None and weight[0] > 1
+    assert bool(said[0]) == (unit in (1e-170, 1e160) or heavy)
 
 
 @pytest.mark.filterwarnings("ignore:only 1 of 2 centroids")
