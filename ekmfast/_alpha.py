@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from ._base import as_float, shown
+from ._arguments import shown
+from ._base import as_float
 
 Float64 = NDArray[np.float64]
 

@@ -24,6 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from . import _limits, kernels
+from ._arguments import MOST, shown
 from ._backends import is_cuda_array
 from ._backends.cpu import CpuBackend
 from ._columns import (
@@ -35,9 +36,9 @@ from ._columns import (
     names_unknown_to_sklearn,
 )
 from ._distances import squared_distances
-from ._problem import WEIGHT_OVERFLOWS
 from ._solver import Run
 from ._source import LocalSource
+from ._spread import WEIGHT_OVERFLOWS
 from ._survey import finite
 from ._threads import check_n_threads
 from .blocks import Block, Blocks, as_blocks
@@ -45,9 +46,9 @@ from .blocks import Block, Blocks, as_blocks
 WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
 # Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
 COINCIDENT = 5e-3
-# Nor are they told apart below this share of the width of all: half the digits of a float64, which
-# is what a squared distance resolves.
-ROUNDING = 1.5e-8
+# Nor are they told apart below this share of the width of all, the rounding of sums of many rows.
+# No more than that: where one row lies far from all others, clusters amid these are as near.
+ROUNDING = 1e-14
 # Distances between centroids that are looked at together.
 MERGE_ENTRIES = 1 << 19
 
@@ -60,21 +61,13 @@ def as_float(value: Real) -> float:
         return np.inf
 
 
-def shown(value: Any) -> str:
-    """``repr(value)``, cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python prints no integer of more than 4,300 digits
-        text = f"an integer of {value.bit_length()} bits"
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise unless ``value`` is an integer >= ``least``."""
+def check_integer(name: str, value: Any, least: int, most: int = MOST) -> None:
+    """Raise unless ``value`` is an integer from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer >= {least}, got {shown(value)}")
-    if value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {shown(value)}")
+    if not least <= int(value) <= most:
+        above = f" and <= {most}" if int(value) > most else ""
+        raise ValueError(f"{name} must be an integer >= {least}{above}, got {shown(value)}")
 
 
 def check_number(name: str, value: Any, *, positive: bool) -> None:

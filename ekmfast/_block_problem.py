@@ -74,7 +74,7 @@ class BlockProblem:
         )
         self.n_rows, self.total_weight = found.n_rows, found.total_weight
         self._checksum = found.checksum
-        if not self.total_weight > 0:
+        if self.total_weight <= 0:  # NaN where squares overflow, as the dispersion then is
             raise ValueError(f"sample_weight must have a positive sum, got {self.total_weight}")
         self.dispersion = found.dispersion
         weighted, dtype = self.kind.weighted, self.kind.dtype
@@ -130,7 +130,7 @@ class BlockProblem:
                     far_rows,
                     centroids=np.unique(seeds.reshape(-1, X.shape[1]), axis=0),
                     seed=int(random_state.randint(2**31 - 1)),
-                    limit=FAR_ROWS * n_clusters,
+                    limit=FAR_ROWS * int(n_clusters),
                     n_threads=self.source.n_threads,
                 )
             )

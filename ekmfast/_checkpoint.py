@@ -8,11 +8,8 @@ fit is refused, and the refusal says what differs.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
 import zipfile
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._files import replace_file
+from ._files import check_output, replace_file
 from ._solver import Run
 
 FORMAT = "ekmfast checkpoint 2"
@@ -145,23 +142,11 @@ class Checkpoint:
 
 def check_writable(path: Path) -> None:
     """Refuse a place where no file can be written, before there is anything to write."""
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise OSError(f"checkpoint={str(path)!r} is not a regular file")
-    if os.path.exists(target) and not os.access(target, os.W_OK):
-        raise PermissionError(f"checkpoint={str(path)!r} must not be written to")
-    # The one certain way to know is to try: permissions say nothing of quotas or of who asks.
-    trial = os.path.join(os.path.dirname(target), f".ekmfast-{secrets.token_hex(8)}.tmp")
     try:
-        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.remove(trial)
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(target)  # a name that is too long
+        check_output(path)
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"checkpoint={str(path)!r}: no file can be written to its folder: {error.strerror}",
-        ) from None
+        told = f"checkpoint={str(path)!r}: no file can be written there: {error.strerror}"
+        raise OSError(error.errno, told) from None
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:

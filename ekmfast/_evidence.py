@@ -53,6 +53,8 @@ def evidence_features(X: NDArray[Any], sample_weight: NDArray[Any] | None = None
         rows = np.sort(np.random.default_rng(0).choice(n_samples, limit, replace=False))
     some = X[rows].astype(np.float64)
     s = np.ones(len(some)) if sample_weight is None else sample_weight[rows].astype(np.float64)
+    # By a power of two, which rounds nothing, so that no square of a weight leaves the range.
+    s = np.ldexp(s, -np.frexp(s.max())[1])
     total = s.sum()
     if n_features < 2 or not total > 0:
         return X

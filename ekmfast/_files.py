@@ -57,7 +57,7 @@ def replace_file(
     'whole'
     """
     shown = os.fsdecode(path)
-    old = check_output(shown, streams=streams)
+    old = _look(shown, streams)
     if _is_stream(shown, old):
         _fill_stream(shown, fill)
         return
@@ -107,7 +107,7 @@ def check_output(path: str | os.PathLike[str], *, streams: bool = False) -> os.s
     ------
     OSError
         If ``path`` is a folder or, without ``streams``, a device; if its folder is not there; if
-        the file or its folder must not be written.
+        the file or its folder must not be written, or takes no new file when that is tried.
 
     Examples
     --------
@@ -118,12 +118,30 @@ def check_output(path: str | os.PathLike[str], *, streams: bool = False) -> os.s
     FileNotFoundError: [Errno 2] no such folder 'no/such/folder': 'no/such/folder/a.txt'
     """
     path = os.fsdecode(path)
+    found = _look(path, streams)
+    if _is_stream(path, found):
+        return found
+    folder = os.path.dirname(os.path.realpath(path))
+    trial = os.path.join(folder, f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
+    # Permissions say nothing of quotas, of file systems that are read alone, or of who asks.
+    try:
+        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        with suppress(FileNotFoundError):  # taken for abandoned by another process
+            os.remove(trial)
+    except OSError as error:
+        told = f"the folder {folder!r} takes no new files: {error.strerror}"
+        raise OSError(error.errno, told, path) from None
+    return found
+
+
+def _look(path: str, streams: bool) -> os.stat_result | None:
+    """What is at ``path`` now; refuses what by its kind and permissions cannot be written."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         found = None
     if found is not None and stat.S_ISDIR(found.st_mode):
-        raise OSError(errno.EISDIR, "is a folder, not a regular file", path)
+        raise OSError(errno.EISDIR, "is a folder, which is not a regular file", path)
     if _is_stream(path, found):
         if not streams:
             raise OSError(errno.EINVAL, "is not a regular file", path)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ._arguments import shown
 from ._backends.cpu import CpuBackend
 from ._columns import check_unmasked
 from ._solver import OBJECTIVE_RESOLUTION, Backend, solve
@@ -51,15 +52,11 @@ def _numbers(init: Any) -> Float64:
     except (TypeError, ValueError, OverflowError):
         matrix = None
     if matrix is None:
-        raise TypeError(f"{allowed}, got {_shown(init)}")
+        raise TypeError(f"{allowed}, got {type(init).__name__} {shown(init)}")
     if matrix.ndim != 2:
-        raise ValueError(f"{allowed}, got shape {matrix.shape}: {_shown(init)}")
+        got = f"shape {matrix.shape}: {type(init).__name__} {shown(init)}"
+        raise ValueError(f"{allowed}, got {got}")
     return matrix
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(f"{type(value).__name__} {value!r}".split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def resolve_n_init(n_init: int | str, init: Any) -> int:

@@ -17,15 +17,6 @@ Float64 = NDArray[np.float64]
 LOG2E = 1.4426950408889634
 
 
-def shown(value: Any, most: int = 60) -> str:
-    """``repr(value)`` for a message: cut where it is long, and of any integer, however large."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to print integers of more than some thousand digits
-        text = f"an object of type {type(value).__name__} too large to print"
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
 def smallest_mean(dtype: Any) -> float:
     """A mean of squares above it does not come from squares that underflow ``dtype``."""
     return 2.0**-100 if dtype == np.float32 else 2.0**-960

@@ -42,7 +42,7 @@ from ._base import (
 )
 from ._ekmeans import EKMeans
 from ._init import check_init, initial_centroids, resolve_n_init
-from ._problem import bounds_of, check_dispersion
+from ._problem import bounds_of
 from ._solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
 from ._spread import check_spread
 from ._threads import check_n_threads
@@ -364,7 +364,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     def _epochs(self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend) -> Run:
         """Batch after batch while that gains, then the solver over all rows."""
         dispersion = backend.dispersion()
-        check_dispersion(dispersion, X, weight)
+        check_spread(dispersion, *backend.box(), X.dtype, weighted=weight is not None)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         radius = float(np.sqrt(2 * dispersion))
         threshold = float(self.tol) * float(np.sqrt(self.n_clusters) * radius)
@@ -378,7 +378,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         sums = sample.statistics(centroids[None], alphas)
         reference = sums.reference
 
-        batches = _Batches(X, weight, self.batch_size, backend.n_threads, random_state)
+        batches = _Batches(X, weight, int(self.batch_size), backend.n_threads, random_state)
         # Until its first visit the sample stands in for a batch, by weight.
         sampled = float(len(rows) if weight is None else weight[rows].sum(dtype=np.float64))
         mass = np.array([batches.mass(b) for b in range(len(batches))]) / sampled
@@ -386,7 +386,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         objectives = np.empty(len(batches))
         history: list[float] = []
         moved_before = np.inf
-        for epoch in range(1, self.max_iter + 1):
+        for epoch in range(1, int(self.max_iter) + 1):
             before = centroids
             total = kept.sum(axis=0)  # anew each epoch, lest differences' rounding pile up
             for b in random_state.permutation(len(batches)):
@@ -425,7 +425,8 @@ class MiniBatchEKMeans(CentroidEstimator):
     def _sample_rows(
         self, n: int, weight: NDArray[Any] | None, random_state: np.random.RandomState
     ) -> NDArray[np.intp]:
-        size = max(INIT_BATCHES * self.batch_size, LEAST_INIT_ROWS, 10 * self.n_clusters)
+        wanted = INIT_BATCHES * int(self.batch_size), 10 * int(self.n_clusters)  # int8 overflows
+        size = max(*wanted, LEAST_INIT_ROWS)
         rows = np.arange(n) if weight is None else np.flatnonzero(weight)
         if len(rows) < self.n_clusters:  # all of these, and some that weigh nothing
             others = np.setdiff1d(np.arange(n), rows)

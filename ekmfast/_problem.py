@@ -10,13 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._backends.cpu import CpuBackend
 from ._init import initial_centroids
-from ._limits import least_square
 from ._solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
+from ._spread import check_spread
 
 Float64 = NDArray[np.float64]
-
-
-WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
 
 
 def bounds_of(X: NDArray[Any]) -> tuple[Float64, Float64]:
@@ -27,31 +24,6 @@ def bounds_of(X: NDArray[Any]) -> tuple[Float64, Float64]:
     low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
     width = high - low
     return low - width, high + width
-
-
-def check_dispersion(
-    dispersion: float, X: NDArray[Any], sample_weight: NDArray[Any] | None
-) -> None:
-    """Refuse rows whose squared distances, or weights, are outside of what their dtype holds.
-
-    A dispersion may be zero where all rows that have a weight are equal.
-    """
-    dtype = np.dtype(X.dtype)
-    least = least_square(dtype)
-    tiny = dispersion < least
-    if np.isfinite(dispersion) and not tiny:
-        return
-    rows = X if sample_weight is None else X[sample_weight > 0]
-    if tiny and (rows == rows[0]).all():
-        return
-    alone = CpuBackend(X, None, 1).dispersion()
-    if sample_weight is not None and np.isfinite(alone) and alone >= least:
-        if tiny:  # the weight lies on equal rows, all but nothing on others
-            return
-        raise ValueError(WEIGHT_OVERFLOWS)
-    if tiny:
-        raise ValueError(f"squared distances underflow {dtype}: scale X up")
-    raise ValueError(f"squared distances overflow {dtype}: scale X down")
 
 
 class Problem:
@@ -88,11 +60,13 @@ class Problem:
             self.dtype = X.dtype
         # The weighted mean of 1/2 ||x - mean||^2.
         self.dispersion = self.backend.dispersion()
-        if self.device == "cpu":
-            check_dispersion(self.dispersion, X, sample_weight)
-        elif not np.isfinite(self.dispersion):
-            self._explain()
         low, high = self.backend.box()
+        if not isinstance(X, np.ndarray) and not np.isfinite([low, high]).all():
+            from ._backends._cuda_functions import explain_not_finite
+
+            explain_not_finite(X)  # nobody has looked at what is in there
+        weighted = sample_weight is not None
+        check_spread(self.dispersion, low, high, self.dtype, weighted=weighted)
         self.bounds = low - (high - low), high + (high - low)
         # Lloyd's iteration and its kin are monotone and stop by themselves: nothing to speed up.
         self.window = 0 if weighting == "hard" else WINDOW
@@ -122,16 +96,6 @@ class Problem:
             report=self.report,
             device=self.device,
         )
-
-    def _explain(self) -> None:
-        """Raise for what makes the dispersion overflow or NaN."""
-        if not isinstance(self.X, np.ndarray):  # nobody has looked at what is in there
-            from ._backends._cuda_functions import explain_not_finite
-
-            explain_not_finite(self.X)
-        else:
-            check_dispersion(self.dispersion, self.X, self.sample_weight)
-        raise ValueError(f"squared distances overflow {self.dtype}: scale X down")
 
     def starts(
         self,

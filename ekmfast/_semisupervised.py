@@ -33,8 +33,9 @@ from ._alpha import check_alpha_parameter, resolve_alpha
 from ._backends.cpu import CentredStatistics, CpuBackend
 from ._base import CentroidEstimator, check_integer, check_number, check_seed
 from ._init import LLOYD_PASSES, check_init, initial_centroids, resolve_n_init
-from ._problem import bounds_of, check_dispersion
+from ._problem import bounds_of
 from ._solver import OBJECTIVE_RESOLUTION, solve
+from ._spread import check_spread
 from ._threads import check_n_threads
 
 Float64 = NDArray[np.float64]
@@ -324,7 +325,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         every = CpuBackend(X, weight, n_threads)
         dispersion = every.dispersion()
-        check_dispersion(dispersion, X, weight)
+        check_spread(dispersion, *every.box(), X.dtype, weighted=weight is not None)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         told = supervise(X, weight, known)
         backend: CpuBackend | SupervisedBackend = every

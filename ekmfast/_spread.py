@@ -1,4 +1,4 @@
-"""Which input to blame where the spread of rows that are not all at hand cannot be told."""
+"""Which input to blame where the spread of rows cannot be told, wherever the rows are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._limits import least_square
-from ._problem import WEIGHT_OVERFLOWS
+
+WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
 
 
 def check_spread(

@@ -18,7 +18,7 @@ import numpy as np
 import threadpoolctl
 
 from . import _core
-from ._limits import shown
+from ._arguments import shown
 
 # The kernels count threads in an int of C.
 MOST_THREADS = 2**31 - 1

@@ -339,7 +339,7 @@ def _of_file(
     n_rows, n_features = shape
     row_bytes = n_features * dtype.itemsize
     step = _block_rows(block_rows, row_bytes)
-    weight = None if sample_weight is None else np.asarray(sample_weight)
+    weight = None if sample_weight is None else numbers(sample_weight)
     if weight is not None and weight.shape != (n_rows,):
         raise ValueError(f"sample_weight has shape {weight.shape}, {path} {n_rows} rows")
 
@@ -385,6 +385,8 @@ def from_memmap(X: np.memmap[Any, Any], sample_weight: ArrayLike | None = None) 
         return None
     if X.mode != "r":
         X.flush()
+    if np.isscalar(sample_weight):  # as arrays take it: that of every row
+        sample_weight = np.broadcast_to(np.asarray(sample_weight), len(X))
     return _of_file(Path(str(X.filename)), X.shape, X.dtype, start + into, sample_weight)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
+from ._arguments import shown
 from ._backends import is_cuda_array
 from ._backends.cpu import CentredStatistics
 from ._limits import (
@@ -37,7 +38,6 @@ from ._limits import (
     check_weights_in_range,
     explain_not_finite,
     explain_weights_not_finite,
-    shown,
     smallest_mean,
 )
 from ._threads import check_n_threads

@@ -19,6 +19,7 @@ else:
     simulator.mend()
 
 from numba import cuda
+from sklearn.exceptions import ConvergenceWarning
 
 import ekmfast
 from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans
@@ -118,6 +119,28 @@ def test_rows_apart_are_read_where_they_lie(data):
 def test_errors_name_what_is_wrong(X, error, message):
     with pytest.raises(error, match=message):
         ekmfast.ekm_step(OnCard(X), [[0.0, 0.0], [1.0, 1.0]], 1.0)
+
+
+@pytest.mark.parametrize("kind", [OnCard, np.asarray], ids=["on the card", "on the host"])
+@pytest.mark.parametrize("cls", [EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans])
+def test_a_fit_refuses_what_it_refuses_on_the_host(data, kind, cls):
+    X = data.astype(np.float32)
+    wild = X.copy()
+    wild[7, 1] = np.nan
+    heavy = np.full(len(X), 1e306)
+    model = cls(3, init=data[:3], device="cuda")
+    for rows, weight, message in (
+        (X * np.float32(1e-25), None, "squared distances underflow float32: scale X up"),
+        (X * np.float32(1e25), None, "squared distances overflow float32: scale X down"),
+        (data * 1e-170, None, "squared distances underflow float64: scale X up"),
+        (data, heavy, "sample_weight times squared distances overflow"),
+        (wild, None, "NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(kind(rows), sample_weight=weight)
+    equal = np.full((9, 2), 1e-25, np.float32)
+    with pytest.warns(ConvergenceWarning, match="only 1 of 3 centroids"):
+        cls(3, device="cuda", random_state=0).fit(kind(equal))
 
 
 def test_what_lies_elsewhere_is_refused(data):

@@ -16,6 +16,7 @@ from ekmfast import (
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
     _distances,
+    blocks,
 )
 from ekmfast._distances import CHUNK_BYTES, squared_distances
 
@@ -208,6 +209,27 @@ def test_units_that_a_fit_accepts_are_those_that_predict_does(cls, dtype, size):
         model = fitted(cls, X)
         assert sorted(np.bincount(model.labels_).tolist()) == [4, 40]
         np.testing.assert_array_equal(model.predict(X[:1]), model.labels_[:1])
+
+
+@pytest.mark.parametrize("weight", [None, 1.0, 1e306])
+@pytest.mark.parametrize("unit", [1e-170, 1.0, 1e160])
+@pytest.mark.parametrize("cls", ESTIMATORS[:4])
+def test_arrays_and_blocks_are_refused_in_the_same_words(cls, unit, weight):
+    X = CLUSTERS * unit
+    weight = None if weight is None else np.full(44, weight)
+    in_blocks = blocks.from_arrays(
+        [X[:20], X[20:]], None if weight is None else [weight[:20], weight[20:]]
+    )
+    said = []
+    for data, given in ((X, weight), (in_blocks, None)):
+        try:
+            cls(2, random_state=0).fit(data, sample_weight=given)
+            said.append("")
+        except ValueError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+    heavy = unit == 1 and weight is not None and weight[0] > 1
+    assert bool(said[0]) == (unit in (1e-170, 1e160) or heavy)
 
 
 @pytest.mark.filterwarnings("ignore:only 1 of 2 centroids")

@@ -105,6 +105,24 @@ def test_weights_are_repetitions():
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_size_of_weights_decides_nothing(dtype):
+    X, _ = factors(0, dtype=dtype)
+    independent = np.random.default_rng(0).normal(size=(440, 8)).astype(dtype)
+    weight = np.random.default_rng(0).uniform(0.5, 1, len(X)).astype(dtype)
+    least, most = np.finfo(dtype).minexp, np.finfo(dtype).maxexp
+    expected = evidence_features(X, weight)
+    assert expected.shape[1] < 5
+    for exponent in (least + 20, least // 2 - 20, most // 2 + 20, most - 10):
+        sized = np.ldexp(weight, exponent)
+        np.testing.assert_array_equal(evidence_features(X, sized), expected)
+        assert evidence_features(independent, sized) is independent
+    subnormal = np.full(len(X), 3 * np.finfo(dtype).smallest_subnormal)
+    of_subnormal = np.abs(evidence_features(X, subnormal))
+    np.testing.assert_allclose(of_subnormal, np.abs(evidence_features(X)), rtol=0, atol=1e-9)
+    assert evidence_features(independent, subnormal) is independent
+
+
 def test_components_of_many_rows_come_from_a_sample():
     X, _ = factors(0, (9000, 300, 300))
     plain = np.cov(evidence_features(X).T)

@@ -279,6 +279,17 @@ def test_what_cannot_be_written_is_refused_before(tmp_path):
         check_output(device, streams=True)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that takes no files")
+def test_whether_a_folder_takes_files_is_tried_before(tmp_path):
+    with pytest.raises(OSError, match="the folder '/proc' takes no new files") as raised:
+        check_output("/proc/a")
+    assert raised.value.filename == "/proc/a"
+    (tmp_path / "a").write_bytes(b"old")
+    for name in ("a", "b"):
+        check_output(tmp_path / name)
+    assert content(tmp_path) == {"a": b"old"}
+
+
 def test_permissions_are_looked_at_before(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "file").chmod(0o400)

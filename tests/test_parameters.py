@@ -113,6 +113,43 @@ def test_numbers_that_no_float_holds_are_refused_by_name(cls, name, value):
         cls(3, **{name: value}).fit(X)
 
 
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        *((cls, name) for cls in ESTIMATORS for name in ("n_clusters", "n_init", "max_iter")),
+        (MiniBatchEKMeans, "batch_size"),
+    ],
+)
+@pytest.mark.parametrize("value", [2**31, HUGE, 10**5000], ids="abc")
+def test_integers_that_nothing_can_be_counted_to_are_refused_by_name(cls, name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be .* and <= {2**31 - 1}, got .{{1,70}}$"):
+        cls(**{"n_clusters": 3, name: value}).fit(X)
+
+
+@pytest.mark.parametrize("name", ["n_clusters", "n_init", "max_iter"])
+def test_so_does_a_path_refuse_them(name):
+    with pytest.raises(ValueError, match=f"^{name} must be .* and <= {2**31 - 1}, got .{{1,70}}$"):
+        alpha_path(X, **{"n_clusters": 3, name: HUGE})
+
+
+def test_checkpoint_every_that_nothing_can_be_counted_to_is_refused_by_name(tmp_path):
+    model, data = EKMeans(3, random_state=0), ekmfast.blocks.from_arrays([X])
+    for path in (None, tmp_path / "fit"):
+        with pytest.raises(ValueError, match=r"^checkpoint_every must be .* and <= 2147483647"):
+            model.fit(data, checkpoint=path, checkpoint_every=HUGE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_small_integers_of_numpy_do_not_overflow():
+    sizes = {"n_clusters": np.int8(20), "batch_size": np.int8(100), "max_iter": np.int8(127)}
+    models = [
+        MiniBatchEKMeans(**parameters, alpha=10.0, tol=0.1, n_init=1, random_state=0)
+        for parameters in (sizes, {name: int(size) for name, size in sizes.items()})
+    ]
+    narrow, plain = (model.fit(X).cluster_centers_ for model in models)
+    np.testing.assert_array_equal(narrow, plain)
+
+
 @pytest.mark.parametrize("cls", [EKMeans, MaximumEntropyKMeans, MiniBatchEKMeans])
 def test_an_alpha_that_underflows_is_refused(cls):
     with pytest.raises(ValueError, match="alpha must be"):

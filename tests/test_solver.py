@@ -207,6 +207,21 @@ def test_coincident_centroids_are_merged_as_a_full_matrix_says(monkeypatch, alph
         assert _base.count_distinct(merged) == len(set(first))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("far", [1e9, 1e14])
+@pytest.mark.parametrize(
+    ("cls", "parameters"),
+    [(HardKMeans, {}), (FuzzyCMeans, {}), (EKMeans, {"alpha": 1.0})],
+)
+def test_few_far_rows_do_not_make_clusters_amid_the_others_one(cls, parameters, far, dtype):
+    rng = np.random.default_rng(0)
+    X = np.repeat([0.0, 5.0, 10.0], 50)[:, None] + rng.normal(0, 0.5, (150, 2))
+    X = np.concatenate([X, np.full((3, 2), far)]).astype(dtype)
+    model = cls(4, init=X[[0, 50, 100, 150]], **parameters).fit(X)
+    assert model.n_clusters_effective_ == 4
+    np.testing.assert_array_equal(model.labels_, np.repeat([0, 1, 2, 3], [50, 50, 50, 3]))
+
+
 @pytest.mark.parametrize("apart", [0.0, 1.0])
 def test_merging_many_centroids_takes_memory_in_proportion_to_them(apart):
     centroids = apart * np.arange(40_000.0)[:, None] * [1.0, 0.0]

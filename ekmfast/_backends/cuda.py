@@ -185,7 +185,7 @@ class CudaBackend:
             return np.full(len(centroids), 1.0 if self.weighting == "hard" else 2.0)
         largest = np.abs(centroids - self.reference.astype(np.float64)).max(axis=(1, 2))
         smallest, far = (1e-30, 1e19) if dtype is np.float32 else (1e-290, 1e154)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             floor = np.where(largest > 0, smallest / largest * np.minimum(1, far / largest), 0.0)
         return cast(Float64, np.maximum(alpha * LOG2E, floor))
 
