@@ -25,9 +25,9 @@ from records import RESULTS, markdown, objective, write
 from sklearn.cluster import kmeans_plusplus
 from threadpoolctl import threadpool_limits
 
-from ekmfast._backends.cpu import CpuBackend
-from ekmfast._problem import bounds_of
-from ekmfast._solver import OBJECTIVE_RESOLUTION, WINDOW, solve
+from ekmfast.fit.problem import bounds_of
+from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, solve
+from ekmfast.rows.array import CpuBackend
 
 Float64 = NDArray[np.float64]
 

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from records import RESULTS, markdown, write
 
 from ekmfast import blocks
-from ekmfast._backends.blockwise import Pass
-from ekmfast._source import LocalSource
 from ekmfast.dask import DaskSource
+from ekmfast.rows.blockwise import Pass
+from ekmfast.rows.source import LocalSource
 
 D, K = 16, 8
 # Rows of a block, blocks; the model is fitted to the first list and predicts the second.

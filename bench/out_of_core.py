@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from records import RESULTS, markdown, write
 
 from ekmfast import blocks
-from ekmfast._backends.blockwise import BlockwiseBackend, Pass
-from ekmfast._backends.cpu import CpuBackend
-from ekmfast._source import LocalSource
+from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.blockwise import BlockwiseBackend, Pass
+from ekmfast.rows.source import LocalSource
 
 # D, K.
 SHAPES = [(8, 3), (32, 16), (128, 64)]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from ekmfast import assign, ekm_statistics
-from ekmfast._backends import cuda_status, describe_card
+from ekmfast.rows.device import cuda_status, describe_card
 
 if cuda_status() is not None:
     pytest.skip(f"no card: {cuda_status()}", allow_module_level=True)
 
 from numba import cuda
 
-from ekmfast._backends._cuda_functions import backend_of
+from ekmfast.rows.cuda.arrays import backend_of
 
 pytestmark = pytest.mark.gpu
 ALPHA = 0.5
@@ -49,7 +49,7 @@ def copy_bandwidth(X):
 def product_rate(backend, k, d):
     """Multiply-adds a second of the products alone, on chunks as the backend cuts them."""
     T = backend.rows.dtype
-    from ekmfast._backends.cuda import DEPTH, Buffers
+    from ekmfast.rows.cuda.rows import DEPTH, Buffers
 
     b = Buffers(T, d, k, 1, backend.rows.n)
     Y, scores, products = b.cut(b.rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._show import show_config
-from ._version import __version__
-from .kernels import (
+from ekmfast._show import show_config
+from ekmfast._version import __version__
+from ekmfast.kernels import (
     Statistics,
     assign,
     compute_weights,
@@ -17,32 +17,32 @@ from .kernels import (
 )
 
 if TYPE_CHECKING:
-    from . import anomaly, blocks, datasets, metrics, plotting
+    from ekmfast import anomaly, blocks, datasets, metrics, plotting
 
     # Not in __all__, as `import *` takes all of that: their packages are extras.
-    from . import autoencoder as autoencoder
-    from . import dask as dask
-    from ._ekmeans import EKMeans
-    from ._fuzzy import FuzzyCMeans
-    from ._hard import HardKMeans
-    from ._maxent import MaximumEntropyKMeans
-    from ._minibatch import MiniBatchEKMeans
-    from ._path import AlphaPath, alpha_path
-    from ._persist import load, save
-    from ._semisupervised import SemiSupervisedEKMeans
+    from ekmfast import autoencoder as autoencoder
+    from ekmfast import dask as dask
+    from ekmfast.estimators.alpha_path import AlphaPath, alpha_path
+    from ekmfast.estimators.ekmeans import EKMeans
+    from ekmfast.estimators.fuzzy import FuzzyCMeans
+    from ekmfast.estimators.hard import HardKMeans
+    from ekmfast.estimators.maxent import MaximumEntropyKMeans
+    from ekmfast.estimators.minibatch import MiniBatchEKMeans
+    from ekmfast.estimators.semisupervised import SemiSupervisedEKMeans
+    from ekmfast.persist.file import load, save
 
 # Loaded on first use: scikit-learn's estimators for their import time, the rest for what they need.
 _LAZY_NAMES = {
-    "AlphaPath": "_path",
-    "EKMeans": "_ekmeans",
-    "FuzzyCMeans": "_fuzzy",
-    "HardKMeans": "_hard",
-    "MaximumEntropyKMeans": "_maxent",
-    "MiniBatchEKMeans": "_minibatch",
-    "SemiSupervisedEKMeans": "_semisupervised",
-    "alpha_path": "_path",
-    "load": "_persist",
-    "save": "_persist",
+    "AlphaPath": "estimators.alpha_path",
+    "EKMeans": "estimators.ekmeans",
+    "FuzzyCMeans": "estimators.fuzzy",
+    "HardKMeans": "estimators.hard",
+    "MaximumEntropyKMeans": "estimators.maxent",
+    "MiniBatchEKMeans": "estimators.minibatch",
+    "SemiSupervisedEKMeans": "estimators.semisupervised",
+    "alpha_path": "estimators.alpha_path",
+    "load": "persist.file",
+    "save": "persist.file",
 }
 _LAZY_MODULES = ("anomaly", "autoencoder", "blocks", "dask", "datasets", "metrics", "plotting")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 from typing import Any, Literal, overload
 
-from . import _core
-from ._backends import describe_card
-from ._threads import get_num_threads
-from ._version import __version__
+from ekmfast import _core
+from ekmfast._version import __version__
+from ekmfast.rows.device import describe_card
+from ekmfast.rows.threads import get_num_threads
 
 
 @overload

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ._ekmeans import EKMeans as LocalEKMeans
-from ._frames import matrix, numbers
-from ._source import Source
-from ._threads import check_n_threads
-from ._tree import Summable, tree_sum
-from .blocks import Block, checked
+from ekmfast.estimators.ekmeans import EKMeans as LocalEKMeans
+from ekmfast.rows.blocks import Block, checked
+from ekmfast.rows.frames import matrix, numbers
+from ekmfast.rows.source import Source
+from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.tree import Summable, tree_sum
 
 try:
     import dask

@@ -12,7 +12,8 @@ import numpy as np
 
 from ekmfast._arguments import integer, one_of, seed, shown
 from ekmfast._arguments import path as as_path
-from ekmfast._image_files import (
+from ekmfast._optional import require
+from ekmfast.data.image_files import (
     IMAGE_SUFFIXES,
     ImageFiles,
     image_files,
@@ -21,7 +22,6 @@ from ekmfast._image_files import (
     suffixes,
     try_to_read,
 )
-from ekmfast._optional import require
 
 # Height and width that an image may be asked for in.
 LARGEST = 65_535

@@ -27,11 +27,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core
-from ._arguments import shown
-from ._backends import is_cuda_array
-from ._backends.cpu import CentredStatistics
-from ._limits import (
+from ekmfast import _core
+from ekmfast._arguments import shown
+from ekmfast.rows.array import CentredStatistics
+from ekmfast.rows.device import is_cuda_array
+from ekmfast.rows.limits import (
     check_nearest,
     check_not_underflowed,
     check_told_apart,
@@ -40,7 +40,7 @@ from ._limits import (
     explain_weights_not_finite,
     smallest_mean,
 )
-from ._threads import check_n_threads
+from ekmfast.rows.threads import check_n_threads
 
 __all__ = [
     "Statistics",
@@ -287,7 +287,7 @@ def _statistics(
 def _statistics_on_card(
     X: Any, centroids: ArrayLike, alpha: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[Any, np.dtype[Any], Float64, CentredStatistics]:
-    from ._backends import _cuda_functions as on_card
+    from ekmfast.rows.cuda import arrays as on_card
 
     rows = on_card.as_device(X)
     C = _check_centroids(on_card.weight_on_host(centroids), rows.shape[1], several=True)
@@ -417,7 +417,7 @@ def ekm_step(
     if doubtful:
         _check_new(exact, dtype)
     if not isinstance(rows, np.ndarray):
-        from ._backends._cuda_functions import step
+        from ekmfast.rows.cuda.arrays import step
 
         if len(np.shape(centroids)) == 3:
             return cast(NDArray[Any], step(rows, new)), sums.objective
@@ -504,7 +504,7 @@ def compute_weights(
            [-0.053,  1.053]])
     """
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
-        from ._backends import _cuda_functions as on_card
+        from ekmfast.rows.cuda import arrays as on_card
 
         d = on_card.as_device(X).shape[1]
         C = _check_centroids(on_card.weight_on_host(centroids), d, several=False)
@@ -607,7 +607,7 @@ def update_centroids(
            [9.]])
     """
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
-        from ._backends import _cuda_functions as on_card
+        from ekmfast.rows.cuda import arrays as on_card
 
         sum_wx, sum_w, about, w = on_card.accumulate(X, weights)
         n, dtype = w.shape[0], np.dtype(w.dtype)
@@ -667,7 +667,7 @@ def assign(
     (array([0, 1], dtype=int32), array([0., 1.]))
     """
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
-        from ._backends import _cuda_functions as on_card
+        from ekmfast.rows.cuda import arrays as on_card
 
         d = on_card.as_device(X).shape[1]
         C = _check_centroids(on_card.weight_on_host(centroids), d, several=False)

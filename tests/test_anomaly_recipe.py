@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from ekmfast import cli
 from ekmfast.autoencoder import load
-from ekmfast.autoencoder._seen import unseen
+from ekmfast.autoencoder.seen import unseen
 from ekmfast.datasets import load_image_folder
 
 OPTIONS = ["--image-size", "16", "--grey", "--latent-dim", "32", "--width", "0.125"]

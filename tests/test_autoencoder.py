@@ -25,9 +25,9 @@ from ekmfast.autoencoder import (
     load,
     pretrain,
 )
-from ekmfast.autoencoder._images import as_images
-from ekmfast.autoencoder._seen import unseen
 from ekmfast.autoencoder.augmentation import Augmentation
+from ekmfast.autoencoder.images import as_images
+from ekmfast.autoencoder.seen import unseen
 from ekmfast.autoencoder.training import _split
 
 SIZE, LATENT = 16, 8

@@ -22,10 +22,10 @@ from ekmfast import (
     alpha_path,
     blocks,
 )
-from ekmfast._backends.blockwise import BlockwiseBackend, Pass
-from ekmfast._backends.cpu import CpuBackend
-from ekmfast._source import LocalSource, read_ahead
-from ekmfast._tree import tree_sum
+from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.blockwise import BlockwiseBackend, Pass
+from ekmfast.rows.source import LocalSource, read_ahead
+from ekmfast.rows.tree import tree_sum
 
 
 def clusters(n, d=3, seed=0, dtype=np.float64):
@@ -185,7 +185,7 @@ def test_predict_and_fit_predict_give_the_labels_of_all_rows():
 
 def test_a_small_cluster_that_the_sample_has_no_row_of_is_found(monkeypatch):
     # 20,000 rows and 40 far away; the sample of 200 holds less than one of these on average.
-    monkeypatch.setattr("ekmfast._fullbatch.SAMPLE_ROWS", 200)
+    monkeypatch.setattr("ekmfast.estimators.fullbatch.SAMPLE_ROWS", 200)
     rng = np.random.default_rng(0)
     X = np.vstack([rng.normal(0, 1, (20_000, 2)), rng.normal(30, 0.1, (40, 2))])
     X = rng.permutation(X)
@@ -266,7 +266,7 @@ def test_a_file_that_is_no_npy_is_refused(tmp_path):
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_a_large_memmap_is_read_in_blocks(tmp_path, monkeypatch, mode):
-    monkeypatch.setattr(blocks, "LARGE_MEMMAP", 1000)
+    monkeypatch.setattr("ekmfast.rows.blocks.LARGE_MEMMAP", 1000)
     X = clusters(500)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode=mode)
@@ -282,17 +282,17 @@ def test_parts_of_a_memmap_are_read_where_they_lie(tmp_path):
     X.tofile(tmp_path / "raw")
     mapped = np.memmap(tmp_path / "raw", np.float64, "r", offset=24 * 10, shape=(49_990, 3))
     for view, expected in ((mapped, X[10:]), (mapped[20_000:30_000], X[20_010:30_010])):
-        found = blocks.from_memmap(view)
+        found = ekmfast.rows.blocks.from_memmap(view)
         assert found is not None
         np.testing.assert_array_equal(np.vstack([block.X for block in found]), expected)
-    assert blocks.from_memmap(mapped[:, :2]) is None
-    assert blocks.from_memmap(mapped[::2]) is None
+    assert ekmfast.rows.blocks.from_memmap(mapped[:, :2]) is None
+    assert ekmfast.rows.blocks.from_memmap(mapped[::2]) is None
 
 
 def test_changes_to_a_writable_memmap_are_seen(tmp_path):
     mapped = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float64, (100, 2))
     mapped[:] = 7
-    read = blocks.from_memmap(mapped)
+    read = ekmfast.rows.blocks.from_memmap(mapped)
     assert read is not None
     np.testing.assert_array_equal(np.vstack([block.X for block in read]), np.full((100, 2), 7.0))
 
@@ -610,10 +610,10 @@ def test_what_blocks_cannot_be_or_do_is_said():
         model.predict(blocks.from_arrays([X[:, :2]]))
     for rows in (0, -1):
         with pytest.raises(ValueError, match="block_rows must be an integer >= 1"):
-            blocks._block_rows(rows, 8)
+            ekmfast.rows.blocks._block_rows(rows, 8)
     for rows in (1.5, True, "a"):
         with pytest.raises(TypeError, match="block_rows must be an integer >= 1"):
-            blocks._block_rows(rows, 8)
+            ekmfast.rows.blocks._block_rows(rows, 8)
 
 
 def test_errors_of_the_users_function_come_through_and_no_thread_stays():

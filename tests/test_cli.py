@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import ekmfast
-from ekmfast import EKMeans, __version__, cli, demo, report
-from ekmfast._persist import load
-from ekmfast._tables import read_table
+from ekmfast import EKMeans, __version__, cli, demo
+from ekmfast.data.tables import read_table
+from ekmfast.demo import report
+from ekmfast.persist.file import load
 
 FILES = ["anomalies.png", "labels.csv", "map.png", "metrics.json", "model.ts", "path.png"]
 FILES += ["pipeline.ts", "report.html", "sizes.png", "tsne.png"]

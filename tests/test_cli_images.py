@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from ekmfast import EKMeans, cli
-from ekmfast._image_files import ImageFiles
 from ekmfast.autoencoder import ExportedPipeline, load
+from ekmfast.data.image_files import ImageFiles
 from ekmfast.datasets import load_image_folder
 
 

@@ -13,7 +13,7 @@ import pytest
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 if not SIMULATED:
-    from ekmfast._backends import cuda_status
+    from ekmfast.rows.device import cuda_status
 
     if cuda_status() is not None:
         pytest.skip(f"no card: {cuda_status()}", allow_module_level=True)
@@ -25,16 +25,11 @@ else:
 from numba import cuda
 
 from ekmfast import _reference
-from ekmfast._backends import _cuda_kernels as kernels
-from ekmfast._backends._cuda_product import (
-    CupyProduct,
-    OwnProduct,
-    TorchProduct,
-    choose_product,
-)
-from ekmfast._backends._cuda_rows import SEGMENT_BYTES, ResidentRows, StreamedRows
-from ekmfast._backends.cpu import CpuBackend
-from ekmfast._backends.cuda import DEPTH, CudaBackend
+from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
+from ekmfast.rows.cuda.product import CupyProduct, OwnProduct, TorchProduct, choose_product
+from ekmfast.rows.cuda.rows import DEPTH, CudaBackend
 
 pytestmark = [] if SIMULATED else [pytest.mark.gpu]
 

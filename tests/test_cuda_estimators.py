@@ -9,7 +9,7 @@ import pytest
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 if not SIMULATED:
-    from ekmfast._backends import cuda_status
+    from ekmfast.rows.device import cuda_status
 
     if cuda_status() is not None:
         pytest.skip(f"no card: {cuda_status()}", allow_module_level=True)

@@ -35,8 +35,8 @@ if PTXAS is None or not nvidia_files("*/nvvm/libdevice/*.bc") or not nvidia_file
 
 from numba import cuda, float32, float64, int32, int64, types
 
-from ekmfast._backends import _cuda_kernels as kernels
-from ekmfast._backends._cuda_kernels import EQUILIBRIUM, FUZZY, HARD, MAXIMUM_ENTROPY
+from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.kernels import EQUILIBRIUM, FUZZY, HARD, MAXIMUM_ENTROPY
 
 TYPES = {np.float32: float32, np.float64: float64}
 CAPABILITIES = [(8, 0), (9, 0)]

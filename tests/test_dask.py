@@ -86,7 +86,7 @@ def test_many_chunks_and_split_columns_give_the_fit_of_the_array(cluster):
 
 
 def test_a_small_cluster_that_the_sample_may_miss_is_found(cluster, monkeypatch):
-    monkeypatch.setattr("ekmfast._fullbatch.SAMPLE_ROWS", 200)
+    monkeypatch.setattr("ekmfast.estimators.fullbatch.SAMPLE_ROWS", 200)
     rng = np.random.default_rng(0)
     X = np.vstack([rng.normal(0, 1, (20_000, 2)), rng.normal(30, 0.1, (40, 2))])
     X = rng.permutation(X)

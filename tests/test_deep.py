@@ -15,8 +15,8 @@ from ekmfast import EKMeans, HardKMeans
 from ekmfast.autoencoder import ConvAutoencoder, DeepEKM, encode, export, export_pipeline, load
 from ekmfast.autoencoder._contrast import nt_xent
 from ekmfast.autoencoder._deep_training import calibrated_codes
-from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder.augmentation import Augmentation
+from ekmfast.autoencoder.images import as_images
 from ekmfast.datasets import open_image_folder
 
 SIZES = (60, 15, 15)

@@ -19,7 +19,7 @@ from ekmfast import EKMeans
 from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector, reconstruction_loss
 from ekmfast.anomaly._normals import fit_normals
 from ekmfast.autoencoder import ConvAutoencoder, DeepEKM, export, finetune, load, pretrain
-from ekmfast.autoencoder._seen import digests, unseen
+from ekmfast.autoencoder.seen import digests, unseen
 from ekmfast.datasets import open_image_folder
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ekmfast
-from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans, _backends
+from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans
+from ekmfast.rows import device as _backends
 
 X = np.random.default_rng(0).normal(size=(60, 2))
 

@@ -15,10 +15,10 @@ from ekmfast import (
     MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
-    _distances,
     blocks,
 )
-from ekmfast._distances import CHUNK_BYTES, squared_distances
+from ekmfast.rows import distances as _distances
+from ekmfast.rows.distances import CHUNK_BYTES, squared_distances
 
 ESTIMATORS = [
     EKMeans,

@@ -8,7 +8,7 @@ from data import set_a, set_b, set_c, set_d
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EKMeans
-from ekmfast._init import MIXTURE, initial_centroids
+from ekmfast.fit.seeding import MIXTURE, initial_centroids
 
 
 def is_row(point, X):

@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from ekmfast import EKMeans, MiniBatchEKMeans, ekm_step
-from ekmfast._minibatch import _Batches, _moments
+from ekmfast.estimators.minibatch import _Batches, _moments
 
 SETS = pytest.mark.parametrize(("data", "k"), [(set_a, 3), (set_c, 2)], ids=["A", "C"])
 
@@ -383,7 +383,7 @@ def test_moments_of_more_float32_ones_than_float32_counts():
 def test_moments_are_those_of_float64_whatever_the_chunks(dtype, weighted, monkeypatch):
     X = (1e4 + np.random.default_rng(0).normal(size=(1000, 7))).astype(dtype)
     s = np.random.default_rng(1).random(1000).astype(dtype) if weighted else None
-    monkeypatch.setattr("ekmfast._minibatch.MOMENT_NUMBERS", 7 * 64)
+    monkeypatch.setattr("ekmfast.estimators.minibatch.MOMENT_NUMBERS", 7 * 64)
     total, mean, scatter = _moments(X, s)
     rows, w = X.astype(np.longdouble), np.ones(1000) if s is None else s.astype(np.longdouble)
     expected = (w @ rows) / w.sum()

@@ -8,9 +8,9 @@ from data import set_a, set_b, set_c, set_d
 from scipy.stats import multivariate_t
 from sklearn.metrics import adjusted_rand_score
 
-import ekmfast._ekmeans
+import ekmfast.estimators.ekmeans
 from ekmfast import EKMeans, alpha_path
-from ekmfast._alpha import MULTIPLES, classification_likelihood
+from ekmfast.fit.alpha import MULTIPLES, classification_likelihood
 
 
 def test_each_entry_is_the_fit_at_its_alpha():
@@ -65,7 +65,7 @@ def test_auto_on_the_imbalanced_sets(data, k, least):
 def test_auto_on_many_rows_chooses_on_a_sample(monkeypatch):
     X, y = set_a()
     whole = EKMeans(3, random_state=0).fit(X)
-    monkeypatch.setattr(ekmfast._ekmeans, "SAMPLE_ROWS", 1500)
+    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SAMPLE_ROWS", 1500)
     model = EKMeans(3, random_state=0).fit(X)
     assert whole.alpha_ / 2 <= model.alpha_ <= whole.alpha_ * 2
     again = EKMeans(3, alpha=model.alpha_, random_state=1).fit(X)

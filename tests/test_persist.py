@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import ekmfast
-from ekmfast import EKMeans, MiniBatchEKMeans, _persist, load, save
+from ekmfast import EKMeans, MiniBatchEKMeans, load, save
+from ekmfast.persist import file as _persist
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ekmfast import _core, _reference
-from ekmfast._backends.cpu import CpuBackend
+from ekmfast.rows.array import CpuBackend
 
 DTYPES = [np.float32, np.float64]
 # One row, tails of every panel, several blocks and chunks; few and many features; tiles of

@@ -17,9 +17,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from ekmfast import EKMeans, SemiSupervisedEKMeans
-from ekmfast._backends.cpu import CpuBackend
 from ekmfast._reference import memberships, weights
-from ekmfast._semisupervised import SupervisedBackend, supervise
+from ekmfast.estimators.semisupervised import SupervisedBackend, supervise
+from ekmfast.rows.array import CpuBackend
 
 
 def partly(y, share, seed):

@@ -21,12 +21,12 @@ from ekmfast import (
     MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
-    _base,
     ekm_step,
 )
-from ekmfast._problem import Problem
-from ekmfast._rand import adjusted_rand
-from ekmfast._solver import WINDOW, Run, solve
+from ekmfast.estimators import base as _base
+from ekmfast.fit.problem import Problem
+from ekmfast.fit.rand import adjusted_rand
+from ekmfast.fit.solver import WINDOW, Run, solve
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from ekmfast._tables import read_table
+from ekmfast.data.tables import read_table
 
 
 def table(tmp_path, text):

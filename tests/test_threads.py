@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from ekmfast import _threads, ekm_step
+from ekmfast import ekm_step
+from ekmfast.rows import threads as _threads
 
 # Large enough that every call uses two threads (see useful_threads in ekm.cpp).
 RNG = np.random.default_rng(0)
@@ -126,7 +127,7 @@ def test_threadpool_info():
     ],
 )
 def test_omp_num_threads(value, threads):
-    code = "import ekmfast; print(ekmfast._threads.get_num_threads())"
+    code = "import ekmfast; print(ekmfast.rows.threads.get_num_threads())"
     assert int(run(code, OMP_NUM_THREADS=value)) == threads
 
 
@@ -134,7 +135,7 @@ def test_omp_num_threads(value, threads):
     "value", ["", "0", "-1", "many", "2147483648", "99999999999", 5000 * "9", "\u00b2", " , "]
 )
 def test_omp_num_threads_that_says_nothing(value):
-    code = "import ekmfast; print(ekmfast._threads.get_num_threads())"
+    code = "import ekmfast; print(ekmfast.rows.threads.get_num_threads())"
     assert int(run(code, OMP_NUM_THREADS=value)) == joblib.cpu_count()
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from ekmfast.autoencoder import ConvAutoencoder, _fingerprint, _torchscript, finetune, pretrain
 from ekmfast.autoencoder._fingerprint import of_change, of_images
-from ekmfast.autoencoder._images import as_images
 from ekmfast.autoencoder._training_file import MARK
 from ekmfast.autoencoder.augmentation import Augmentation
+from ekmfast.autoencoder.images import as_images
 from ekmfast.datasets import open_image_folder
 
 SIZE = 16

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ekmfast import _core, _reference
-from ekmfast._backends.cpu import CpuBackend
+from ekmfast.rows.array import CpuBackend
 
 DTYPES = [np.float32, np.float64]
 WEIGHTINGS = ["maximum-entropy", "hard", "fuzzy"]

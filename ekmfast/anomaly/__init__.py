@@ -4,8 +4,8 @@
 ``pip install "ekmfast[torch]"``.
 """
 
-from ekmfast.anomaly._autoencoder import AutoencoderDetector
-from ekmfast.anomaly._ekmeans import EKMeansDetector
 from ekmfast.anomaly._reconstruction import anomaly_map, reconstruction_loss
+from ekmfast.anomaly.features import EKMeansDetector
+from ekmfast.anomaly.images import AutoencoderDetector
 
 __all__ = ["AutoencoderDetector", "EKMeansDetector", "anomaly_map", "reconstruction_loss"]

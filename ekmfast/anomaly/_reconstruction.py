@@ -98,8 +98,8 @@ def _apply(
     """``compare(reconstruction, image)``, or the method of an exported model that does the same."""
     require("torch", "torch")
     from ekmfast.autoencoder import ConvAutoencoder, ExportedAutoencoder
-    from ekmfast.autoencoder._images import as_images
-    from ekmfast.autoencoder._inference import apply_in_batches
+    from ekmfast.autoencoder.images import as_images
+    from ekmfast.autoencoder.inference import apply_in_batches
 
     if isinstance(model, ExportedAutoencoder):
         return getattr(model, method)(images, batch_size=batch_size)

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from torch.nn.functional import mse_loss
 
 from ekmfast.autoencoder._contrast import nt_xent
-from ekmfast.autoencoder._images import DatasetImages, Images
-from ekmfast.autoencoder._seen import digests, remember
 from ekmfast.autoencoder._training_loop import (
     Change,
     Settings,
@@ -22,7 +20,9 @@ from ekmfast.autoencoder._training_loop import (
     n_batches,
 )
 from ekmfast.autoencoder.encoding import encode
+from ekmfast.autoencoder.images import DatasetImages, Images
 from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.seen import digests, remember
 
 
 class Clusters(Protocol):

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ekmfast._image_files import ImageFiles
-from ekmfast.autoencoder._images import DatasetImages, Images
+from ekmfast.autoencoder.images import DatasetImages, Images
+from ekmfast.data.image_files import ImageFiles
 
 # Images that are held in memory at once.
 BATCH = 256

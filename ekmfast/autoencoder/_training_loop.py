@@ -13,10 +13,10 @@ from torch import nn
 
 from ekmfast._arguments import integer, number, one_of
 from ekmfast._optional import require
-from ekmfast.autoencoder._images import DatasetImages, Images
-from ekmfast.autoencoder._seen import digests, remember
 from ekmfast.autoencoder._training_file import TrainingFile
+from ekmfast.autoencoder.images import DatasetImages, Images
 from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.seen import digests, remember
 
 # Images as they are to come out, as they go in, and their labels -> mean loss, and the number of
 # right classes where there are any.

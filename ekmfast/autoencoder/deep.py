@@ -21,23 +21,23 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._arguments import integer, one_of, shown
-from ekmfast._base import check_integer, check_number
-from ekmfast._ekmeans import EKMeans
-from ekmfast._hard import HardKMeans
 from ekmfast.autoencoder._deep_training import (
     DeepHistory,
     Weights,
     calibrated_codes,
     train_clusters,
 )
-from ekmfast.autoencoder._images import as_images
-from ekmfast.autoencoder._new_model import new_model
-from ekmfast.autoencoder._resize import resized
 from ekmfast.autoencoder._training_loop import Settings
 from ekmfast.autoencoder.encoding import encode
 from ekmfast.autoencoder.equilibrium import equilibrium_loss
+from ekmfast.autoencoder.images import as_images
 from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.new_model import new_model
+from ekmfast.autoencoder.resize import resized
 from ekmfast.autoencoder.training import _augmentation
+from ekmfast.estimators.base import check_integer, check_number
+from ekmfast.estimators.ekmeans import EKMeans
+from ekmfast.estimators.hard import HardKMeans
 
 CLUSTERINGS = ("equilibrium", "hard")
 

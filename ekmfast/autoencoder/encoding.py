@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ekmfast.autoencoder._images import as_images
-from ekmfast.autoencoder._inference import apply_in_batches
+from ekmfast.autoencoder.images import as_images
+from ekmfast.autoencoder.inference import apply_in_batches
 from ekmfast.autoencoder.loading import ExportedAutoencoder
 from ekmfast.autoencoder.model import ConvAutoencoder
 

@@ -15,8 +15,8 @@ from ekmfast._files import check_output, replace_file
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._folding import folded
-from ekmfast.autoencoder._seen import as_text, trained_on
 from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.seen import as_text, trained_on
 
 FORMAT = "ekmfast-autoencoder"
 FORMAT_VERSION = 1

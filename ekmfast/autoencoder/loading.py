@@ -13,10 +13,10 @@ import torch
 from ekmfast import _arguments as arguments
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._device import first_line, usable
-from ekmfast.autoencoder._images import as_images
-from ekmfast.autoencoder._inference import apply_in_batches
-from ekmfast.autoencoder._seen import from_text
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
+from ekmfast.autoencoder.images import as_images
+from ekmfast.autoencoder.inference import apply_in_batches
+from ekmfast.autoencoder.seen import from_text
 
 
 class ExportedAutoencoder:

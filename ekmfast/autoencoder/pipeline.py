@@ -9,9 +9,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast import _arguments as arguments
-from ekmfast._base import CentroidEstimator
 from ekmfast.autoencoder.export import Exported, write_script
 from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.estimators.base import CentroidEstimator
 
 # Weightings whose memberships are softmax(-alpha d).
 SOFT = ("equilibrium", "maximum-entropy")

@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from ekmfast._arguments import number, path, seed, shown
 from ekmfast.autoencoder._fingerprint import of_change, of_images, of_labels
-from ekmfast.autoencoder._images import as_images, labels_in
 from ekmfast.autoencoder._training_file import TrainingFile
 from ekmfast.autoencoder._training_loop import Change, History, Part, Settings, train
 from ekmfast.autoencoder.augmentation import Augmentation
+from ekmfast.autoencoder.images import as_images, labels_in
 from ekmfast.autoencoder.model import ConvAutoencoder
 
 __all__ = ["History", "finetune", "pretrain"]

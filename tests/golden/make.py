@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import ekmfast
-from ekmfast._persist import CLASSES
+from ekmfast.persist.file import CLASSES
 
 HERE = Path(__file__).parent
 # Two large clusters and a small one, without a random generator that may change.

@@ -1,0 +1,395 @@
+"""Tables of numbers from files, with errors that name the file, the line and the column."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+import warnings
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ekmfast._files import open_input
+
+# In small letters: of R, pandas, databases and spreadsheets, whose errors are no values either.
+MISSING = frozenset(
+    {"", "?", "-", "--", ".", "na", "n/a", "<na>", "nan", "none", "null"}
+    | {"#n/a", "#na", "#div/0!", "#num!", "#value!", "#ref!"}
+)
+# What the command `encode` writes beside the codes.
+BESIDE_CODES = ("path", "label", "membership")
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    *,
+    header: bool | None = None,
+) -> tuple[NDArray[Any], list[str]]:
+    """Read a table of finite numbers.
+
+    Without ``columns``, what is no feature is left out, with a warning that says so: an unnamed
+    first column that counts the rows from 0 or 1, as pandas and R write it, and the paths, labels
+    and memberships that the command ``encode`` writes beside codes.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        ``.npy``; ``.npz`` with one array, or one named X or codes; otherwise text in UTF-8 (or
+        UTF-16 that says so) with commas, semicolons or tabs between cells, with or without a line
+        of names. Text is read once from beginning to end, so it may come through a pipe.
+    columns : sequence of str, default=None
+        Names, or numbers from 0, of the columns to read, in this order; None for all.
+    header : bool, default=None
+        Whether the text begins with a line of names. None: whether it looks so, which a line of
+        numbers never does; it is warned of where they might be names (0, 1, 2 or years), and where
+        what is taken as names might be data.
+
+    Returns
+    -------
+    X : ndarray of shape (N, D)
+        float32 and float64 are kept, others become float64.
+    names : list of D str
+        Names of the columns; their numbers where the file has none.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not a table of finite numbers from beginning to end, or lacks a column. The
+        message names the file and the line or row.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from ekmfast.data.tables import read_table
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "data.csv")
+    ...     _ = path.write_text("name,height,weight\\nann,1.7,60\\nbob,1.8,80\\n")
+    ...     X, names = read_table(path, ["weight", "height"])
+    >>> X.tolist(), names
+    ([[60.0, 1.7], [80.0, 1.8]], ['weight', 'height'])
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() in (".npy", ".npz"):
+            if header is not None:
+                raise ValueError("only text has a line of names: leave header out")
+            X, names = _read_array(path, columns)
+        else:
+            X, names = _read_text(path, columns, header)
+        if not len(X):
+            raise ValueError("no rows")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not text in UTF-8 or UTF-16") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return X, names
+
+
+def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any], list[str]]:
+    # Open until the end, as an .npz is read only when its arrays are asked for.
+    with open(path, "rb") as file:
+        found: list[str] | None = None
+        beside: list[str] = []
+        try:
+            content: Any = np.load(file, allow_pickle=False)
+            if isinstance(content, np.lib.npyio.NpzFile):
+                found = content.files
+                name = found[0] if len(found) == 1 else "X" if "X" in found else "codes"
+                if name in found:
+                    content, beside = content[name], sorted({*found} - {name})
+                    found = None
+        # On damaged files numpy and zipfile raise what they happen to meet.
+        except Exception as error:
+            raise ValueError(f"not a whole NumPy file of numbers: {error}") from None
+    if found is not None:
+        raise ValueError(f"holds the arrays {_listed(found)}: must be one, or X, or codes")
+    if beside and name == "codes":
+        warnings.warn(f"{path}: the array {name} is read, {_listed(beside)} left out", stacklevel=4)
+    array = np.asarray(content)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or not array.shape[1]:
+        raise ValueError(f"has shape {array.shape}: must be (rows, columns)")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"has dtype {array.dtype}: must be of numbers")
+    names = [str(i) for i in range(array.shape[1])]
+    if columns is not None:
+        chosen = _choose(names, columns)
+        array, names = array[:, chosen], [names[i] for i in chosen]
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    finite = np.isfinite(array)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        value = array[row, column]
+        raise ValueError(f"row {row}, column {names[column]!r}: {value} is not a finite number")
+    return np.ascontiguousarray(array), names
+
+
+def _read_text(
+    path: Path, columns: Sequence[str] | None, header: bool | None
+) -> tuple[NDArray[Any], list[str]]:
+    with open_input(path) as file:
+        start = file.peek(8)
+        if start.startswith(b"\x93NUMPY"):
+            raise ValueError("is a NumPy file: its name must end in .npy")
+        is_utf_16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "utf-16" if is_utf_16 else "utf-8-sig"
+        # Each line is looked at, as an error of the decoder would not know which one it is in.
+        text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
+        return _read_lines(path, _lines(text), columns, header)
+
+
+def _read_lines(
+    path: Path, lines: Iterator[str], columns: Sequence[str] | None, header: bool | None
+) -> tuple[NDArray[Any], list[str]]:
+    head = _first_record(lines)
+    delimiter = _delimiter(head)
+    records = _records(chain(head, lines), delimiter)
+    first, second = next(records, None), next(records, None)
+    if first is None:
+        raise ValueError("no rows")
+    names, below = ([cell.strip() for cell in cells] for _, cells in (first, second or first))
+    doubtful = False
+    if header is None:
+        header = _is_header(names, below)
+        doubtful = header and second is not None and _looks_like_data(names, below)
+        if not header and second is not None and _looks_like_names(names, below):
+            warnings.warn(
+                f"{path}: line {first[0]} ({_listed(names)}) is read as a row of data; if it holds "
+                "names, say --header (if not, --no-header)",
+                stacklevel=5,
+            )
+    taken = _listed(names)
+    unnamed = header and names[0] in ("", "Unnamed: 0")
+    names = [name if header and name else str(i) for i, name in enumerate(names)]
+    chosen = None if columns is None else _choose(names, columns)
+    if columns is None and header and (codes := _codes(names)):
+        beside = [name for name in names if name in BESIDE_CODES]
+        warnings.warn(f"{path}: the columns {_listed(beside)} are left out", stacklevel=5)
+        chosen, unnamed = codes, False
+
+    rows = chain([] if header else [first], [] if second is None else [second], records)
+    values, at = array("d"), array("q")
+    for line, cells in rows:
+        if len(cells) != len(names):
+            hint = "; comments are not skipped" if first[1][0].startswith("#") else ""
+            raise ValueError(f"line {line} has {len(cells)} cells: must be {len(names)}{hint}")
+        read = cells if chosen is None else [cells[i] for i in chosen]
+        try:
+            values.extend(map(float, read))
+            if "_" in "".join(read):  # which Python's literals allow
+                raise ValueError
+        except ValueError:
+            raise ValueError(_explain(line, names, cells, chosen)) from None
+        at.append(line)
+    if chosen is not None:
+        names = [names[i] for i in chosen]
+    X = np.frombuffer(values, np.float64).reshape(len(at), len(names))
+    finite = np.isfinite(X)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        value = X[row, column]
+        what = "the value is missing" if np.isnan(value) else f"{value} is not a finite number"
+        raise ValueError(f"line {at[row]}, column {names[column]!r}: {what}")
+    if doubtful:
+        warnings.warn(
+            f"{path}: line {first[0]} ({taken}) is taken as names; if it is a row of data, say "
+            "--no-header (if not, --header)",
+            stacklevel=5,
+        )
+    if unnamed and columns is None and len(at) and len(names) > 1 and (X[:, 0] % 1 == 0).all():
+        # Counted rows are no feature; other whole numbers may be.
+        counted = _counts_rows(X[:, 0])
+        if counted:
+            X, names = np.ascontiguousarray(X[:, 1:]), names[1:]
+        what = "counts the rows and is left out." if counted else "is read; is it an index?"
+        warnings.warn(
+            f"{path}: the first column, unnamed, {what} Choose with --columns",
+            stacklevel=5,
+        )
+    return X, names
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    for number, line in enumerate(text, 1):
+        if "\0" in line:
+            raise ValueError(f"line {number} holds a NUL byte: not text")
+        if not line.isascii() and any("\udc80" <= character <= "\udcff" for character in line):
+            raise ValueError(f"line {number}: not text in UTF-8")
+        yield line
+
+
+def _first_record(lines: Iterator[str]) -> list[str]:
+    """The lines up to the end of the first one that is not blank; names may hold line ends."""
+    head, quotes = [], 0
+    for line in lines:
+        head.append(line)
+        quotes += line.count('"')
+        if line.strip() and quotes % 2 == 0:
+            break
+    return head
+
+
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row that is not blank, and the line where it begins."""
+    last = ""
+
+    def noted(line: str) -> str:
+        nonlocal last
+        last = line
+        return line
+
+    reader = csv.reader(map(noted, lines), delimiter=delimiter, strict=True, skipinitialspace=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            # The reader says "unexpected end of data", or that a field is larger than its limit.
+            is_open = reader.line_num > line or "end of data" in str(error)
+            why = "a quote is not closed" if is_open else str(error)
+            raise ValueError(f"line {line}: {why}") from None
+        if cells is None:
+            return
+        if cells and not (len(cells) == 1 and last.isspace()):  # unlike "", a missing value
+            yield line, cells
+
+
+def _delimiter(head: list[str]) -> str:
+    cells = {
+        d: next(filter(None, csv.reader(head, delimiter=d, skipinitialspace=True)), [])
+        for d in ",;\t"
+    }
+    for delimiter in ";\t":
+        words = [cell.strip() for cell in cells[delimiter]]
+        if len(words) > 1 and all(_is_number(w) or DECIMAL_COMMA.fullmatch(w) for w in words):
+            return delimiter  # the commas, if any, are decimal ones
+    return max(cells, key=lambda d: len(cells[d]))
+
+
+def _codes(names: list[str]) -> list[int]:
+    """The columns of codes in a table that the command ``encode`` wrote; none in any other."""
+    first = next((i for i, name in enumerate(names) if name not in BESIDE_CODES), 0)
+    is_ours = first and names[first:] == [f"z{i}" for i in range(len(names) - first)]
+    return list(range(first, len(names))) if is_ours else []
+
+
+def _counts_rows(column: NDArray[np.float64]) -> bool:
+    return column[0] in (0, 1) and bool((column == np.arange(len(column)) + column[0]).all())
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # which Python's literals allow
+
+
+def _is_header(first: list[str], second: list[str]) -> bool:
+    """Whether the first line holds words where the second holds numbers, or words alone."""
+    numeric = [_is_number(c) or bool(DECIMAL_COMMA.fullmatch(c)) for c in first]
+    words = _words(first)
+    # An index has no name, even where the other names are numbers, as whole ones may be.
+    index = (
+        len(first) > 1
+        and not first[0]
+        and all(word or c.isdigit() for word, c in zip(words[1:], first[1:], strict=True))
+        and _is_number(second[0])
+    )
+    return _is_above_numbers(words, second) or index or (any(words) and not any(numeric))
+
+
+def _looks_like_data(first: list[str], second: list[str]) -> bool:
+    """Whether a line taken as names may be a row: some of its cells are numbers or missing.
+
+    Whole numbers beside words do not look so, nor 0, 1, 2, with which pandas names columns.
+    """
+    words = _words(first)
+    lettered = [any(map(str.isalpha, cell)) for cell in first]
+    odd = [
+        cell
+        for cell, word, letters in zip(first, words, lettered, strict=True)
+        if cell and not (word and letters) and cell.lower() not in MISSING
+    ]
+    named = any(word and letters for word, letters in zip(words, lettered, strict=True))
+    if not (named and all(map(str.isdigit, odd))) and odd != [str(i) for i in range(len(odd))]:
+        return True
+    missing = any(cell.lower() in MISSING for cell in (first if first[0] else first[1:]))
+    return missing and not _is_above_numbers(words, second)
+
+
+def _words(cells: list[str]) -> list[bool]:
+    """Which cells are neither numbers nor missing values."""
+    return [
+        not (_is_number(c) or DECIMAL_COMMA.fullmatch(c) or c.lower() in MISSING) for c in cells
+    ]
+
+
+def _is_above_numbers(words: list[bool], second: list[str]) -> bool:
+    return any(word and _is_number(cell) for word, cell in zip(words, second, strict=False))
+
+
+def _looks_like_names(first: list[str], second: list[str]) -> bool:
+    """Whether a line of numbers may be names, as pandas (0, 1, 2) or years, and the next is not."""
+
+    def steps(cells: list[str]) -> set[int]:
+        return {b - a for a, b in pairwise(map(int, cells))}
+
+    def whole(cells: list[str]) -> bool:
+        return all(cell.isascii() and cell.isdigit() for cell in cells)
+
+    if not whole(first):
+        return False
+    if len(first) == 1:
+        return first == ["0"] and not whole(second)
+    years = all(1900 <= int(cell) <= 2100 for cell in first) and min(steps(first)) > 0
+    return (steps(first) == {1} or years) and not (whole(second) and steps(second) == {1})
+
+
+def _choose(names: list[str], columns: Sequence[str]) -> list[int]:
+    chosen = []
+    for column in columns:
+        if names.count(column) > 1:
+            raise ValueError(f"more than one column {column!r}: give its number, from 0")
+        if column in names:
+            chosen.append(names.index(column))
+        elif column.isascii() and column.isdigit() and int(column) < len(names):
+            chosen.append(int(column))
+        else:
+            raise ValueError(f"no column {column!r}: there are {_listed(names)}")
+    return chosen
+
+
+def _explain(line: int, names: list[str], cells: list[str], chosen: list[int] | None) -> str:
+    """What is wrong with the first cell that is not a number."""
+    for i in range(len(cells)) if chosen is None else chosen:
+        cell = cells[i].strip()
+        where = f"line {line}, column {names[i]!r}"
+        if cell.lower() in MISSING:
+            return f"{where}: the value is missing ({cell!r})"
+        if DECIMAL_COMMA.fullmatch(cell):
+            return f"{where}: {cell!r} has a decimal comma; it must be a point"
+        if not _is_number(cell):
+            hint = "choose others with --columns"
+            if len(names) == 1 and all(map(_is_number, cell.split())):
+                hint = "cells are parted by commas, semicolons or tabs"
+            return f"{where}: {cell!r:.60} is not a number; {hint}"
+    raise AssertionError(cells)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

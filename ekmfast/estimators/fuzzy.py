@@ -1,0 +1,146 @@
+"""FuzzyCMeans: memberships that fall with a power of the distance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ekmfast.estimators.base import check_number
+from ekmfast.estimators.fullbatch import FullBatchEstimator
+from ekmfast.fit.block_problem import BlockProblem
+from ekmfast.fit.problem import Problem
+
+
+class FuzzyCMeans(FullBatchEstimator):
+    """Fuzzy c-means: memberships ``u_kn`` proportional to ``d_kn^(-1 / (m - 1))``.
+
+    For comparison, with the same seeding, restarts and kernels as :class:`EKMeans`. It is drawn to
+    clusters of equal size more than hard k-means is.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+    fuzzifier : float, default=2.0
+        The exponent m > 1; towards 1 it is hard k-means. At most ``1 + 800 / log2(n_clusters)``.
+    init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
+    n_init : int or 'auto', default='auto'
+    max_iter : int, default=300
+    tol : float, default=1e-4
+    random_state : int, RandomState instance or None, default=None
+    device : {'cpu', 'cuda', 'auto'}, default='cpu'
+    n_threads : int, default=None
+    verbose : int, default=0
+        These are as of :class:`EKMeans`.
+
+    Attributes
+    ----------
+    cluster_centers_, labels_, n_iter_, converged_, n_clusters_effective_, objective_history_
+        As of :class:`EKMeans`.
+    objective_ : float
+        ``sum_n s_n sum_k u_kn^m d_kn`` with ``d = 1/2 ||x - c||^2``.
+    alpha_ : float
+        Infinity: it has no part in the memberships.
+
+    Raises
+    ------
+    ValueError, TypeError
+        From ``fit``, for parameters or data that are not as described.
+
+    References
+    ----------
+    J. C. Bezdek, "Pattern Recognition with Fuzzy Objective Function Algorithms", 1981.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast import FuzzyCMeans
+    >>> X = np.array([[0.0], [1.0], [9.0], [10.0]])
+    >>> FuzzyCMeans(2, random_state=0).fit(X).membership(X).sum(axis=1).round(6).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    _weighting = "fuzzy"
+    _uses_alpha = False
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        fuzzifier: float = 2.0,
+        init: str | ArrayLike | Callable[..., Any] = "auto",
+        n_init: int | str = "auto",
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "cpu",
+        n_threads: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.fuzzifier = fuzzifier
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.device = device
+        self.n_threads = n_threads
+        self.verbose = verbose
+
+    @property
+    def _weighting_fuzzifier(self) -> float:  # type: ignore[override]
+        return float(self.fuzzifier)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_number("fuzzifier", self.fuzzifier, positive=True)
+        if self.fuzzifier <= 1:
+            raise ValueError(f"fuzzifier must be a finite number > 1, got {self.fuzzifier!r}")
+        # The kernels' limit, beyond which u^m of equal memberships leaves the range of a double.
+        most = 1 + 800 / np.log2(max(self.n_clusters, 2))
+        if self.fuzzifier > most:
+            raise ValueError(
+                f"fuzzifier must be at most {most:.6g} with n_clusters={self.n_clusters}, got "
+                f"{self.fuzzifier!r}"
+            )
+
+    def _alpha(self, problem: Problem | BlockProblem) -> float:
+        return 1.0
+
+    def membership(self, X: ArrayLike) -> NDArray[Any]:
+        """Fuzzy memberships; rows sum to 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        u : ndarray of shape (N, K), dtype of X
+            A sample on a centroid belongs to it alone.
+        """
+        return self._of_distances(X, self._memberships_of)
+
+    def _memberships_of(self, d2: NDArray[np.float64]) -> NDArray[np.float64]:
+        nearest = d2.min(axis=1, keepdims=True)
+        # Relative to the nearest, so that nothing overflows; 0 / 0 is a sample on a centroid.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = (nearest / d2) ** (1 / (self.fuzzifier - 1))
+        u = np.where(d2 == nearest, 1, u)
+        return cast(NDArray[np.float64], u / u.sum(axis=1, keepdims=True))
+
+    def weights(self, X: ArrayLike) -> NDArray[Any]:
+        """Weights of the update, ``u^m``.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        w : ndarray of shape (N, K), dtype of X
+        """
+        return self._of_distances(X, lambda d2: self._memberships_of(d2) ** self.fuzzifier)

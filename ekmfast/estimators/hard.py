@@ -1,0 +1,123 @@
+"""HardKMeans: Lloyd's k-means on the kernels of EKMeans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ekmfast import kernels
+from ekmfast.estimators.fullbatch import FullBatchEstimator
+from ekmfast.fit.block_problem import BlockProblem
+from ekmfast.fit.problem import Problem
+
+
+class HardKMeans(FullBatchEstimator):
+    """Hard k-means: every sample belongs to its nearest centroid alone.
+
+    The limit of EKMeans as alpha grows, with the same seeding, restarts and kernels, for
+    comparison. scikit-learn's ``KMeans`` has more to it where hard k-means is what is wanted.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+    init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
+    n_init : int or 'auto', default='auto'
+        As of :class:`EKMeans`, but that every restart runs to its end: how far the objective of
+        hard k-means will still fall cannot be told from its last falls, and to give up by them
+        would lose the best restart now and then.
+    max_iter : int, default=300
+    tol : float, default=1e-4
+    random_state : int, RandomState instance or None, default=None
+    device : {'cpu', 'cuda', 'auto'}, default='cpu'
+    n_threads : int, default=None
+    verbose : int, default=0
+        These are as of :class:`EKMeans`.
+
+    Attributes
+    ----------
+    cluster_centers_, labels_, n_iter_, converged_, n_clusters_effective_, objective_history_
+        As of :class:`EKMeans`.
+    objective_ : float
+        ``sum_n s_n min_k d_kn`` with ``d = 1/2 ||x - c||^2``: half of scikit-learn's inertia.
+    alpha_ : float
+        Infinity.
+
+    Raises
+    ------
+    ValueError, TypeError
+        From ``fit``, for parameters or data that are not as described.
+
+    References
+    ----------
+    S. P. Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 28, 1982.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ekmfast import HardKMeans
+    >>> X = np.array([[0.0], [1.0], [9.0], [10.0]])
+    >>> np.sort(HardKMeans(2, random_state=0).fit(X).cluster_centers_.ravel()).tolist()
+    [0.5, 9.5]
+    """
+
+    _weighting = "hard"
+    _uses_alpha = False
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: str | ArrayLike | Callable[..., Any] = "auto",
+        n_init: int | str = "auto",
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "cpu",
+        n_threads: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.device = device
+        self.n_threads = n_threads
+        self.verbose = verbose
+
+    def _alpha(self, problem: Problem | BlockProblem) -> float:
+        return 1.0
+
+    def membership(self, X: ArrayLike) -> NDArray[Any]:
+        """1 for the nearest centroid, 0 for the others.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        p : ndarray of shape (N, K), dtype of X
+        """
+        X = self._checked(X)
+        nearest, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
+        p = np.zeros((len(X), len(self.cluster_centers_)), X.dtype)
+        p[np.arange(len(X)), nearest] = 1
+        return p
+
+    def weights(self, X: ArrayLike) -> NDArray[Any]:
+        """Weights of the update, which are the memberships.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+
+        Returns
+        -------
+        w : ndarray of shape (N, K), dtype of X
+        """
+        return self.membership(X)

@@ -1,0 +1,1 @@
+"""How a fit proceeds: starts, iterations, alpha, checkpoints."""

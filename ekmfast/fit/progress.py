@@ -1,0 +1,78 @@
+"""scikit-learn's public callbacks (1.9 and later), or nothing in their place."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ekmfast.fit.solver import Run
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in where scikit-learn has no callbacks."""
+
+    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
+        """Call the method as it is, from a frame of its own like scikit-learn's."""
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return method(*args, **kwargs)
+
+        return call
+
+
+__all__ = ["CallbackSupportMixin", "Progress", "with_callbacks"]
+
+
+class Progress:
+    """What the solver calls after each pass: prints a line, and runs the estimator's callbacks.
+
+    Each pass is a task of the callbacks. One that wants a fitted estimator gets a copy that holds
+    the best centroids so far; one that returns True stops the fit.
+    """
+
+    def __init__(self, estimator: Any, X: Any, verbose: int) -> None:
+        self.estimator, self.X, self.verbose = estimator, X, verbose
+        self.dtype: Any = getattr(X, "dtype", np.float64)
+        self.n_passes = 0
+        self.stopped = False
+        self.context: Any = None
+        if hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx"):
+            self.context = estimator._init_callback_context(max_subtasks=None)
+            self.context.call_on_fit_task_begin(estimator=estimator, X=X)
+
+    def __call__(self, runs: list[Run]) -> bool:
+        """Report one pass; True where the fit is to stop."""
+        self.n_passes += 1
+        best = min(runs, key=lambda run: run.objective)
+        if self.verbose:
+            going = sum(not run.done for run in runs)
+            print(
+                f"pass {self.n_passes}: best objective {best.objective:.8g}, "
+                f"{going} of {len(runs)} runs going"
+            )
+        if self.context is not None:
+            task = self.context.subcontext(task_name="pass")
+            task.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
+            self.stopped |= task.call_on_fit_task_end(
+                estimator=self.estimator,
+                X=self.X,
+                metadata={"objective": best.objective},
+                reconstruction_attributes=lambda: {
+                    "cluster_centers_": best.centroids.astype(self.dtype),
+                    "alpha_": best.alpha,
+                    "_merged_": np.arange(len(best.centroids)),
+                },
+            )
+        return self.stopped
+
+    def end(self) -> None:
+        """Close the task of the fit."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(estimator=self.estimator, X=self.X)

@@ -1,0 +1,1 @@
+"""Estimators and detectors in files, without pickle."""

@@ -1,0 +1,1 @@
+"""Where rows are, and how one pass over them is made."""

@@ -1,0 +1,158 @@
+"""Rows as the card reads them: in one piece where they lie there, else streamed to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numba import cuda
+from numpy.typing import NDArray
+
+from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.layer import SIMULATED, THREADS, empty, host, launch, run_on, upload
+
+Float64 = NDArray[np.float64]
+
+# Rows of a segment of a stream are a multiple of this, so that sums are cut as in one piece.
+SEGMENT_UNIT = 64 if SIMULATED else 1 << 19
+SEGMENT_BYTES = 1 << 10 if SIMULATED else 128 << 20
+
+
+class Rows(Protocol):
+    """N rows of D features and their weights."""
+
+    n: int
+    d: int
+    dtype: Any  # np.float32 or np.float64, the class
+    weighted: bool
+    dense: bool  # whether nothing lies between the rows
+
+    def segments(self) -> Iterator[tuple[int, Any, Any]]:
+        """Yield (first row, rows (m, D), weights (m,) or a single 1) on the card, in order."""
+
+    def take(self, index: NDArray[np.intp]) -> Float64:
+        """Rows on the host."""
+
+    def weights(self, begin: int, end: int) -> Float64:
+        """Weights of some rows on the host; there are some."""
+
+    def total_weight(self) -> float: ...
+
+
+class ResidentRows:
+    """Rows that lie on the card."""
+
+    def __init__(self, X: Any, sample_weight: Any = None) -> None:
+        self.X = X
+        self.n, self.d = X.shape
+        self.dtype = np.dtype(X.dtype).type
+        self.weighted = sample_weight is not None
+        self.dense = bool(X.is_c_contiguous())
+        self.s = upload(np.ones(1, self.dtype)) if sample_weight is None else sample_weight
+
+    def segments(self) -> Iterator[tuple[int, Any, Any]]:
+        yield 0, self.X, self.s
+
+    def take(self, index: NDArray[np.intp]) -> Float64:
+        out = empty((index.size, self.d), np.float64)
+        blocks = -(-index.size * self.d // THREADS)
+        launch(kernels.gather(self.dtype), blocks, self.X, upload(index.ravel()), out)
+        return host(out).reshape(*index.shape, self.d)
+
+    def weights(self, begin: int, end: int) -> Float64:
+        return host(self.s[begin:end]).astype(np.float64)
+
+    def total_weight(self) -> float:
+        return float(host(self.s).astype(np.float64).sum()) if self.weighted else float(self.n)
+
+
+@dataclass
+class Slot:
+    """Where a segment is: in pinned memory, on its way, on the card."""
+
+    pinned_x: Any
+    pinned_s: Any
+    X: Any
+    s: Any
+    stream: Any = field(default_factory=cuda.stream)
+    sent: Any = field(default_factory=cuda.event)
+    used: Any = field(default_factory=cuda.event)
+
+
+class StreamedRows:
+    """Rows on the host that go to the card a segment at a time.
+
+    Two segments of pinned memory and two on the card: while one is computed on, the next is copied
+    by a stream of its own. Kernels run on a third stream, since the default one waits for all
+    others and would have copies wait for kernels.
+    """
+
+    dense = True
+
+    def __init__(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> None:
+        self.X, self.sample_weight = X, sample_weight
+        self.n, self.d = X.shape
+        self.dtype = X.dtype.type
+        self.weighted = sample_weight is not None
+        units = SEGMENT_BYTES // (SEGMENT_UNIT * self.d * X.itemsize)
+        self.rows = min(max(units, 1) * SEGMENT_UNIT, -(-self.n // SEGMENT_UNIT) * SEGMENT_UNIT)
+        self._one = upload(np.ones(1, self.dtype))
+        self._slots: list[Slot] = []
+        self._stream: Any = None
+
+    def _slot(self) -> Slot:
+        s = self.rows if self.weighted else 1
+        return Slot(
+            cuda.pinned_array((self.rows, self.d), self.dtype),
+            cuda.pinned_array(s, self.dtype),
+            empty((self.rows, self.d), self.dtype),
+            empty(s, self.dtype),
+        )
+
+    def _send(self, first: int, slot: Slot) -> tuple[int, Any, Any]:
+        slot.stream.synchronize()  # what is in the pinned memory has been copied
+        m = min(self.rows, self.n - first)
+        slot.pinned_x[:m] = self.X[first : first + m]
+        slot.used.wait(slot.stream)
+        slot.X[:m].copy_to_device(slot.pinned_x[:m], stream=slot.stream)
+        s = self._one
+        if self.sample_weight is not None:
+            slot.pinned_s[:m] = self.sample_weight[first : first + m]
+            slot.s[:m].copy_to_device(slot.pinned_s[:m], stream=slot.stream)
+            s = slot.s[:m]
+        slot.sent.record(slot.stream)
+        return first, slot.X[:m], s
+
+    def segments(self) -> Iterator[tuple[int, Any, Any]]:
+        starts = range(0, self.n, max(self.rows, 1))
+        if not self._slots:
+            self._slots = [self._slot() for _ in range(min(2, len(starts)))]
+            self._stream = cuda.stream()
+        run_on(self._stream)
+        try:
+            sent: Any = None
+            for i in range(len(starts) + 1):
+                here, before = sent, self._slots[(i - 1) % len(self._slots)]
+                if here is not None:
+                    before.sent.wait(self._stream)
+                    yield here  # kernels start; while they run, the next rows are sent
+                    before.used.record(self._stream)
+                if i < len(starts):
+                    sent = self._send(starts[i], self._slots[i % len(self._slots)])
+        finally:
+            self._stream.synchronize()
+            run_on(0)
+
+    def take(self, index: NDArray[np.intp]) -> Float64:
+        return self.X[index].astype(np.float64)
+
+    def weights(self, begin: int, end: int) -> Float64:
+        assert self.sample_weight is not None
+        return self.sample_weight[begin:end].astype(np.float64)
+
+    def total_weight(self) -> float:
+        if self.sample_weight is None:
+            return float(self.n)
+        return float(self.sample_weight.sum(dtype=np.float64))

@@ -1,0 +1,91 @@
+"""Where blocks come from: reading them one after another in this process, a block ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ekmfast.rows.ahead import AHEAD, ahead
+from ekmfast.rows.blocks import Block, Blocks
+from ekmfast.rows.tree import Summable, tree_sum
+
+S = TypeVar("S", bound=Summable)
+R = TypeVar("R")
+
+
+class Source(Protocol):
+    """Blocks that functions are applied to, wherever they are."""
+
+    name: str
+    n_threads: int  # of one call of a function
+    n_rows: int | None  # where it is known before the first pass
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """Names of the columns, once a block was read."""
+        ...
+
+    def first(self, function: Callable[[Block, int], R]) -> R:
+        """``function(block, 0)`` of the first block."""
+        ...
+
+    def sum(self, function: Callable[[Block, int], S]) -> S:
+        """The sum, as `tree_sum` forms it, of ``function(block, index)`` over all blocks."""
+        ...
+
+
+class LocalSource:
+    """Blocks that this process reads: a thread reads the next one while this one is computed."""
+
+    n_rows: int | None
+
+    def __init__(self, blocks: Blocks, n_threads: int) -> None:
+        self.blocks = blocks
+        self.name = blocks.name
+        self.n_threads = n_threads
+        self.n_rows = None
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        return self.blocks.feature_names
+
+    def first(self, function: Callable[[Block, int], R]) -> R:
+        return function(next(iter(self.blocks)), 0)
+
+    def sum(self, function: Callable[[Block, int], S]) -> S:
+        with closing(read_ahead(self.blocks)) as blocks:
+            return tree_sum(function(block, i) for i, block in enumerate(blocks))
+
+    def map(self, function: Callable[[Block, int], R]) -> list[R]:
+        """``function(block, index)`` of every block."""
+        with closing(read_ahead(self.blocks)) as blocks:
+            return [function(block, i) for i, block in enumerate(blocks)]
+
+
+def read_ahead(blocks: Blocks) -> Generator[Block, None, None]:
+    """Yield the blocks; a block's memory is used again once the one after it has been asked for."""
+    return ahead(blocks.read(Spare().allocate))
+
+
+class Spare:
+    """Buffers in rotation: one computed with, `AHEAD` waiting, one read into, one just let go."""
+
+    def __init__(self) -> None:
+        self._buffers: list[NDArray[np.uint8]] = []
+        self._next = 0
+
+    def allocate(self, shape: tuple[int, int], dtype: DTypeLike) -> NDArray[Any]:
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if len(self._buffers) < AHEAD + 3:
+            self._buffers.append(np.empty(n_bytes, np.uint8))
+            buffer = self._buffers[-1]
+        else:
+            buffer = self._buffers[self._next]
+            if buffer.nbytes < n_bytes:
+                buffer = self._buffers[self._next] = np.empty(n_bytes, np.uint8)
+            self._next = (self._next + 1) % len(self._buffers)
+        return buffer[:n_bytes].view(dtype).reshape(shape)
