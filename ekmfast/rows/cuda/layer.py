@@ -27,7 +27,7 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 # Threads of a block, and those of them that share a row where a row has many columns.
 THREADS = 8 if SIMULATED else 128
 LANES = 4 if SIMULATED else 32
-# Threads that add up one number of a block: see `_cuda_kernels.block_sum`.
+# Threads that add up one number of a block: see `kernels`.
 SEGMENTS = 4 if SIMULATED else 8
 
 Kernel = Any

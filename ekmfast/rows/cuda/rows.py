@@ -1,4 +1,4 @@
-"""The backend of a CUDA card: an adapter to the kernels of `_cuda_kernels`.
+"""The backend of a CUDA card: an adapter to the kernels of `kernels`.
 
 It has the methods of `cpu.CpuBackend`, so solver, seeding and estimators run unchanged.
 """

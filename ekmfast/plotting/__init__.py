@@ -1,0 +1,22 @@
+"""Pictures of clusterings: needs Matplotlib, ``pip install "ekmfast[plot]"``.
+
+Every function draws into the axes it is given, or into a figure of its own that pyplot does not
+know of, so nothing is left behind in the caller's session.
+"""
+
+from ekmfast.plotting.alpha_path import plot_alpha_path
+from ekmfast.plotting.anomaly_map import plot_anomaly_map
+from ekmfast.plotting.axes import PALETTE, new_figure
+from ekmfast.plotting.clusters import plot_clusters
+from ekmfast.plotting.repulsion import plot_repulsion
+from ekmfast.plotting.sizes import plot_sizes
+
+__all__ = [
+    "PALETTE",
+    "new_figure",
+    "plot_alpha_path",
+    "plot_anomaly_map",
+    "plot_clusters",
+    "plot_repulsion",
+    "plot_sizes",
+]

@@ -1,0 +1,60 @@
+"""Figures and axes that nobody else knows of, and the colours that all pictures share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ekmfast._optional import require
+
+# Okabe and Ito's colours, told apart with the common kinds of colour blindness.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+
+ATTRACT, REPEL = PALETTE[0], PALETTE[5]
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Any, NDArray[Any]]:
+    """A figure outside pyplot, and its axes.
+
+    Parameters
+    ----------
+    width, height : float
+        Size in inches.
+    rows, columns : int, default=1
+        Grid of the axes.
+    **options
+        For ``Figure.subplots``, such as ``sharex``.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : ndarray of shape (rows, columns)
+
+    Examples
+    --------
+    >>> from ekmfast.plotting import new_figure
+    >>> figure, axes = new_figure(6, 3, columns=2)
+    >>> axes.shape
+    (1, 2)
+    """
+    matplotlib: Any = require("matplotlib.figure", "plot")
+    # savefig picks the Agg canvas for PNG by itself.
+    figure = matplotlib.Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _draw_centroids(ax: Any, centroids: NDArray[Any]) -> None:
+    # A white cross under a black one stands out on every colour.
+    ax.scatter(*centroids.T, s=130, color="white", marker="x", linewidths=5, zorder=4)
+    ax.scatter(*centroids.T, s=100, color="black", marker="x", linewidths=2.2, zorder=5)
+
+
+def _plane(values: ArrayLike, name: str) -> NDArray[Any]:
+    array = np.asarray(values, np.float64)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"{name} has shape {array.shape}: must be (n, 2)")
+    return array

@@ -1,0 +1,76 @@
+"""Clusters in the plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ekmfast.metrics import cluster_sizes
+from ekmfast.plotting.axes import PALETTE, _draw_centroids, _plane, new_figure
+
+
+def plot_clusters(
+    X: ArrayLike,
+    estimator_or_labels: Any,
+    centroids: ArrayLike | None = None,
+    ax: Any = None,
+    *,
+    point_size: float = 9.0,
+) -> Any:
+    """Scatter samples in two dimensions, a colour a cluster, with the centroids as crosses.
+
+    Parameters
+    ----------
+    X : array-like of shape (N, 2)
+        Samples.
+    estimator_or_labels : fitted estimator, or array-like of shape (N,)
+        Labels, integers of at least 0; or an estimator, whose ``predict`` and
+        ``cluster_centers_`` are used.
+    centroids : array-like of shape (K, 2), default=None
+        Centroids; None for those of the estimator, or for none.
+    ax : matplotlib Axes, default=None
+        Where to draw; None for a new figure.
+    point_size : float, default=9.0
+        Area of a point, in square points.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+    ValueError
+        If ``X`` or ``centroids`` is not two-dimensional, or the labels are not one a sample.
+
+    Examples
+    --------
+    >>> from ekmfast.plotting import plot_clusters
+    >>> axes = plot_clusters([[0, 0], [1, 1], [5, 5]], [0, 0, 1], centroids=[[0.5, 0.5], [5, 5]])
+    >>> len(axes.collections)
+    4
+    """
+    points = _plane(X, "X")
+    if hasattr(estimator_or_labels, "predict"):
+        labels = np.asarray(estimator_or_labels.predict(X))
+        if centroids is None:
+            centroids = estimator_or_labels.cluster_centers_
+    else:
+        labels = np.asarray(estimator_or_labels)
+    if labels.shape != (len(points),):
+        raise ValueError(f"labels have shape {labels.shape}: must be ({len(points)},)")
+    if ax is None:
+        ax = new_figure(4.5, 4)[1][0, 0]
+    # The large clusters first, so that the small ones are not buried under them.
+    sizes = cluster_sizes(labels)
+    for k in np.argsort(-sizes, kind="stable"):
+        if sizes[k]:
+            chosen = points[labels == k]
+            colour = PALETTE[k % len(PALETTE)]
+            ax.scatter(*chosen.T, s=point_size, color=colour, alpha=0.7, linewidths=0, label=str(k))
+    if centroids is not None:
+        _draw_centroids(ax, _plane(centroids, "centroids"))
+    return ax
