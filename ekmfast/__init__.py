@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     # Not in __all__, as `import *` takes all of that: their packages are extras.
     from ekmfast import autoencoder as autoencoder
     from ekmfast import dask as dask
-    from ekmfast.estimators.alpha_path import AlphaPath, alpha_path
+    from ekmfast.estimators.alpha_path import alpha_path
     from ekmfast.estimators.ekmeans import EKMeans
     from ekmfast.estimators.fuzzy import FuzzyCMeans
     from ekmfast.estimators.hard import HardKMeans
     from ekmfast.estimators.maxent import MaximumEntropyKMeans
     from ekmfast.estimators.minibatch import MiniBatchEKMeans
     from ekmfast.estimators.semisupervised import SemiSupervisedEKMeans
+    from ekmfast.fit.search import AlphaPath
     from ekmfast.persist.file import load, save
 
 # Loaded on first use: scikit-learn's estimators for their import time, the rest for what they need.

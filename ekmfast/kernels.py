@@ -32,7 +32,6 @@ from ekmfast._arguments import shown
 from ekmfast.rows.array import CentredStatistics
 from ekmfast.rows.device import is_cuda_array
 from ekmfast.rows.limits import (
-    check_nearest,
     check_not_underflowed,
     check_told_apart,
     check_weights_in_range,
@@ -40,6 +39,7 @@ from ekmfast.rows.limits import (
     explain_weights_not_finite,
     smallest_mean,
 )
+from ekmfast.rows.nearest import nearest_centroids
 from ekmfast.rows.threads import check_n_threads
 
 __all__ = [
@@ -100,10 +100,7 @@ class Statistics:
         )
 
 
-# Labels are int32, and a float32 holds whole numbers exactly up to 2^24 only. So many centroids at
-# once also keep the kernels' scratch within some 400 MB a thread.
-CENTROIDS_AT_ONCE = 1 << 20
-MOST_CENTROIDS = 2**31 - 1
+MOST_CENTROIDS = 2**31 - 1  # labels are int32
 SLICE = 1 << 17  # numbers
 EPS = {char: float(np.finfo(char).eps) for char in "fd"}
 
@@ -627,13 +624,6 @@ def update_centroids(
     return _update(*sums, len(X), X.dtype, lambda: w, lambda: [X])
 
 
-def _nearest(
-    X: NDArray[Any], C: Float64, n_threads: int
-) -> tuple[NDArray[np.int32], NDArray[Any], float]:
-    labels, squared = np.empty(len(X), np.int32), np.empty(len(X), X.dtype)
-    return labels, squared, _core.assign(X, C, labels, squared, n_threads)
-
-
 def assign(
     X: ArrayLike, centroids: ArrayLike, *, n_threads: int | None = None
 ) -> tuple[NDArray[np.int32], NDArray[Any]]:
@@ -678,15 +668,4 @@ def assign(
     n = check_n_threads(n_threads)
     if len(C) > MOST_CENTROIDS:
         raise ValueError(f"centroids must be at most {MOST_CENTROIDS}, got {len(C)}")
-    labels, squared, total = _nearest(X, C[:CENTROIDS_AT_ONCE], n)
-    for first in range(CENTROIDS_AT_ONCE, len(C), CENTROIDS_AT_ONCE):
-        more, theirs, others = _nearest(X, C[first : first + CENTROIDS_AT_ONCE], n)
-        closer = theirs < squared
-        labels[closer] = more[closer] + np.int32(first)
-        squared[closer] = theirs[closer]
-        total += others  # not finite if one is not
-    if not math.isfinite(total):
-        explain_not_finite([X], X.dtype, C)
-    if len(X) and not total > len(X) * smallest_mean(X.dtype):
-        check_nearest([X], X.dtype, C)
-    return labels, squared
+    return nearest_centroids(X, C, n)

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EKMeans, alpha_path
-from ekmfast.fit.alpha import classification_likelihood
 from ekmfast.fit.evidence import evidence_features, independent_share
+from ekmfast.fit.likelihood import classification_likelihood
 
 
 def factors(seed, sizes=(400, 20, 20), n_features=64, dtype=np.float64):

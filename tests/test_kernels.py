@@ -22,7 +22,6 @@ from ekmfast import (
     compute_weights,
     ekm_statistics,
     ekm_step,
-    kernels,
     update_centroids,
 )
 
@@ -657,7 +656,7 @@ def test_centroids_in_runs_are_assigned_as_at_once(dtype, monkeypatch):
     X, C = data(200, 40, 3, dtype)
     C[20] = C[3]
     expected = assign(X, C)
-    monkeypatch.setattr(kernels, "CENTROIDS_AT_ONCE", 7)
+    monkeypatch.setattr("ekmfast.rows.nearest.CENTROIDS_AT_ONCE", 7)
     labels, squared = assign(X, C)
     np.testing.assert_array_equal(labels, expected[0])
     np.testing.assert_array_equal(squared, expected[1])

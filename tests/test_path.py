@@ -10,7 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 
 import ekmfast.estimators.ekmeans
 from ekmfast import EKMeans, alpha_path
-from ekmfast.fit.alpha import MULTIPLES, classification_likelihood
+from ekmfast.fit.alpha import MULTIPLES
+from ekmfast.fit.likelihood import classification_likelihood
 
 
 def test_each_entry_is_the_fit_at_its_alpha():

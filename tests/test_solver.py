@@ -23,7 +23,7 @@ from ekmfast import (
     SemiSupervisedEKMeans,
     ekm_step,
 )
-from ekmfast.estimators import base as _base
+from ekmfast.fit import merging
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import WINDOW, Run, solve
@@ -192,7 +192,7 @@ def test_a_report_can_stop_the_iteration():
 @pytest.mark.parametrize("entries", [1 << 19, 5])
 @pytest.mark.parametrize("alpha", [1.1e-4, 1.1e-2, 1.1, np.inf])
 def test_coincident_centroids_are_merged_as_a_full_matrix_says(monkeypatch, alpha, entries):
-    monkeypatch.setattr(_base, "MERGE_ENTRIES", entries)
+    monkeypatch.setattr(merging, "MERGE_ENTRIES", entries)
     rng = np.random.default_rng(0)
     for i in range(50):
         k, d = int(rng.integers(1, 30)), int(rng.integers(1, 5))
@@ -200,11 +200,11 @@ def test_coincident_centroids_are_merged_as_a_full_matrix_says(monkeypatch, alph
         if i % 2:
             centroids = np.round(centroids[rng.integers(0, k, k)])
         d2 = ((centroids[:, None] - centroids) ** 2).sum(axis=2)
-        group = connected_components(0.5 * d2 <= _base.COINCIDENT / alpha, directed=False)[1]
+        group = connected_components(0.5 * d2 <= merging.COINCIDENT / alpha, directed=False)[1]
         first = [int(np.flatnonzero(group == g)[0]) for g in group]
-        merged = _base.merge_coincident(centroids, alpha)
+        merged = merging.merge_coincident(centroids, alpha)
         assert merged.tolist() == first
-        assert _base.count_distinct(merged) == len(set(first))
+        assert merging.count_distinct(merged) == len(set(first))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -226,10 +226,10 @@ def test_few_far_rows_do_not_make_clusters_amid_the_others_one(cls, parameters, 
 def test_merging_many_centroids_takes_memory_in_proportion_to_them(apart):
     centroids = apart * np.arange(40_000.0)[:, None] * [1.0, 0.0]
     tracemalloc.start()
-    merged = _base.merge_coincident(centroids, np.inf)
+    merged = merging.merge_coincident(centroids, np.inf)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert _base.count_distinct(merged) == (40_000 if apart else 1)
+    assert merging.count_distinct(merged) == (40_000 if apart else 1)
     assert peak < 100e6
 
 

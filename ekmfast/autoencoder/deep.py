@@ -21,6 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._arguments import integer, one_of, shown
+from ekmfast._parameters import check_integer, check_number
 from ekmfast.autoencoder._deep_training import (
     DeepHistory,
     Weights,
@@ -35,7 +36,6 @@ from ekmfast.autoencoder.model import ConvAutoencoder
 from ekmfast.autoencoder.new_model import new_model
 from ekmfast.autoencoder.resize import resized
 from ekmfast.autoencoder.training import _augmentation
-from ekmfast.estimators.base import check_integer, check_number
 from ekmfast.estimators.ekmeans import EKMeans
 from ekmfast.estimators.hard import HardKMeans
 

@@ -487,7 +487,7 @@ def _naive(X: Codes, draw: _Draw, start: Codes, alpha: float) -> Fit:
     """The formula without a shift and with 1e-8 in its denominators, from one start."""
     from ekmfast import assign, ekm_statistics
     from ekmfast._reference import naive_update, naive_weights
-    from ekmfast.estimators.base import merge_coincident
+    from ekmfast.fit.merging import merge_coincident
 
     centroids, converged, n_iter = start, False, 0
     while not converged and n_iter < 300:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -20,11 +16,10 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ekmfast import kernels
-from ekmfast._arguments import MOST, shown
+from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import WEIGHT_OVERFLOWS
 from ekmfast.rows import limits as _limits
@@ -45,51 +40,6 @@ from ekmfast.rows.survey import finite
 from ekmfast.rows.threads import check_n_threads
 
 WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
-# Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
-COINCIDENT = 5e-3
-# Nor are they told apart below this share of the width of all, the rounding of sums of many rows.
-# No more than that: where one row lies far from all others, clusters amid these are as near.
-ROUNDING = 1e-14
-# Distances between centroids that are looked at together.
-MERGE_ENTRIES = 1 << 19
-
-
-def as_float(value: Real) -> float:
-    """``float(value)``, infinite where that overflows; what underflows is 0."""
-    try:
-        return float(value)
-    except OverflowError:
-        return np.inf
-
-
-def check_integer(name: str, value: Any, least: int, most: int = MOST) -> None:
-    """Raise unless ``value`` is an integer from ``least`` to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer >= {least}, got {shown(value)}")
-    if not least <= int(value) <= most:
-        above = f" and <= {most}" if int(value) > most else ""
-        raise ValueError(f"{name} must be an integer >= {least}{above}, got {shown(value)}")
-
-
-def check_number(name: str, value: Any, *, positive: bool) -> None:
-    """Raise unless ``value`` is a real number > 0 (or >= 0) that a float can hold."""
-    allowed = "a finite number " + ("> 0" if positive else ">= 0")
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {allowed}, got {shown(value)}")
-    number = as_float(value)
-    if not np.isfinite(number) or number < 0 or (positive and number == 0):
-        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
-
-
-def check_seed(random_state: Any) -> np.random.RandomState:
-    """The generator that ``random_state`` stands for."""
-    try:
-        return cast(np.random.RandomState, check_random_state(random_state))
-    except (TypeError, ValueError):
-        raise ValueError(
-            "random_state must be None, an integer from 0 to 2**32 - 1 or a "
-            f"numpy.random.RandomState, got {shown(random_state)}"
-        ) from None
 
 
 def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
@@ -108,49 +58,6 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
     if not weight.any():  # scikit-learn looks for this itself in later versions than 1.6
         raise ValueError("sample_weight must have a non-zero entry, got zeros alone")
     return weight
-
-
-def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np.intp]:
-    """For each centroid, the first of those that coincide with it.
-
-    Neighbours are looked for in the order of the widest coordinate, in which those that coincide
-    lie side by side: memory is in proportion to K, and so is the work where few do.
-    """
-    n_clusters = len(centroids)
-    centred = centroids - centroids.mean(axis=0)
-    width = np.ptp(centred, axis=0)
-    order = np.argsort(centred[:, width.argmax()], kind="stable")
-    centred = centred[order]
-    along = centred[:, width.argmax()]
-    apart = max(2 * COINCIDENT / alpha, (ROUNDING * float(width.max())) ** 2)
-    reach = np.searchsorted(along, along + np.sqrt(apart) * (1 + ROUNDING), side="right")
-    group = np.arange(n_clusters)
-    step = max(1, MERGE_ENTRIES // n_clusters)
-    for start in range(0, n_clusters, step):
-        stop = min(start + step, n_clusters)
-        last = reach[stop - 1]
-        if (group[start:last] == group[start]).all():
-            continue
-        d2 = cdist(centred[start:stop], centred[start:last], "sqeuclidean")
-        here, there = (group[start + found] for found in np.nonzero(d2 <= apart))
-        new = here != there
-        if new.any():
-            edges = np.ones(np.count_nonzero(new), bool), (here[new], there[new])
-            graph = coo_matrix(edges, shape=(n_clusters, n_clusters))
-            group = connected_components(graph, directed=False)[1][group]
-    first = np.full(n_clusters, n_clusters)
-    np.minimum.at(first, group, order)
-    merged = np.empty(n_clusters, np.intp)
-    merged[order] = first[group]
-    return merged
-
-
-def count_distinct(merged: NDArray[np.intp]) -> int:
-    """How many centroids `merge_coincident` leaves: those that are the first of their kind.
-
-    Not by ``np.unique``, which aborts the process where a daemon thread is in it at the exit.
-    """
-    return int(np.count_nonzero(merged == np.arange(len(merged))))
 
 
 class CentroidEstimator(

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ekmfast.estimators.alpha_path import explore
-from ekmfast.estimators.base import check_number
+from ekmfast._parameters import check_number
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import MULTIPLES, SAMPLE_ROWS, check_alpha_parameter, resolve_alpha
 from ekmfast.fit.block_problem import BlockProblem
 from ekmfast.fit.problem import Problem
+from ekmfast.fit.search import explore
 from ekmfast.fit.solver import Run
 
 

@@ -10,13 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast.estimators.base import (
-    WEIGHT_OF_BLOCKS,
-    CentroidEstimator,
-    check_integer,
-    check_number,
-    check_seed,
-)
+from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast.estimators.base import WEIGHT_OF_BLOCKS, CentroidEstimator
 from ekmfast.fit.alpha import SAMPLE_ROWS
 from ekmfast.fit.block_problem import BlockProblem
 from ekmfast.fit.problem import Problem

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast.estimators.base import check_number
+from ekmfast._parameters import check_number
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.block_problem import BlockProblem
 from ekmfast.fit.problem import Problem

@@ -30,16 +30,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from ekmfast import kernels
-from ekmfast.estimators.base import (
-    CentroidEstimator,
-    check_integer,
-    check_number,
-    check_seed,
-    count_distinct,
-    merge_coincident,
-)
+from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.estimators.ekmeans import EKMeans
 from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
+from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import bounds_of
 from ekmfast.fit.seeding import check_init, initial_centroids, resolve_n_init
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, THETA, Run, solve

@@ -29,7 +29,8 @@ from scipy.sparse import csr_matrix
 from sklearn.utils import check_array, check_random_state
 
 from ekmfast import kernels
-from ekmfast.estimators.base import CentroidEstimator, check_integer, check_number, check_seed
+from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
 from ekmfast.fit.problem import bounds_of
 from ekmfast.fit.seeding import LLOYD_PASSES, check_init, initial_centroids, resolve_n_init

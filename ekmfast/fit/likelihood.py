@@ -1,0 +1,81 @@
+"""The likelihood of rows and labels, which compares clusterings between alphas."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+Float64 = NDArray[np.float64]
+
+
+# Degrees of freedom of the Student distribution that stands for a cluster: heavy enough tails for
+# a few rows far from everything to cost a clustering little.
+TAIL = 8.0
+
+REWEIGHTINGS = 4
+
+# A cluster's own scale is drawn to the common one as by this many more rows, and its own variances
+# to the common ones times its scale.
+SCALE_PRIOR = 10.0
+
+VARIANCE_PRIOR = 300.0
+
+LEAST_VARIANCE = 0.05  # of a feature within a cluster, as a share of the mean feature's
+
+
+def classification_likelihood(
+    X: NDArray[Any], labels: NDArray[Any], sample_weight: NDArray[Any] | None = None
+) -> float:
+    """Mean log likelihood of rows and labels, -inf where there is one cluster alone.
+
+    Each cluster k is a Student distribution (8 degrees of freedom) about its own centre, with its
+    own variance V_kj of each feature, and has its share q_k of the rows:
+
+        mean_n  ln q_k - 1/2 sum_j ln V_kj - (8 + D)/2 ln(1 + m_n / 8),   k the label of n,
+        m_n = sum_j (x_nj - centre_kj)^2 / V_kj,
+
+    up to a constant. V_kj is estimated as t_k v_j, a shape common to all clusters times a scale of
+    each, and moves from there only as far as some hundred rows carry it. Centres, variances and
+    scales are found by a few reweighted means. The heavy tails keep a few far rows from deciding;
+    axes alone, no correlations, since nearest centroids cannot follow those either.
+    """
+    names, index = np.unique(labels, return_inverse=True)
+    if len(names) < 2:
+        return -np.inf
+    X = np.asarray(X, np.float64)
+    n_features = X.shape[1]
+    s = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    s = s / s.mean()
+    order = np.argsort(index, kind="stable")
+    X, s, index = X[order], s[order], index[order]
+    first = np.searchsorted(index, np.arange(len(names)))
+
+    def sums(values: Float64) -> Float64:  # of the rows of each cluster
+        return cast(Float64, np.add.reduceat(values, first))
+
+    tiny = np.finfo(np.float64).tiny
+    size = sums(s)
+    weight, scale = s, np.ones(len(names))
+    for _ in range(REWEIGHTINGS):
+        centres = sums(weight[:, None] * X) / np.maximum(sums(weight), tiny)[:, None]
+        squares = (X - centres[index]) ** 2
+        common = (weight / scale[index]) @ squares / s.sum()
+        floor = max(LEAST_VARIANCE * np.average(common), tiny)
+        common = np.maximum(common, floor)
+        scale = sums(weight * (squares @ (1 / common))) + SCALE_PRIOR * n_features
+        scale /= n_features * (size + SCALE_PRIOR)
+        own = sums(weight[:, None] * squares) + VARIANCE_PRIOR * scale[:, None] * common
+        own = np.maximum(own / (size + VARIANCE_PRIOR)[:, None], floor)
+        distance = (squares / own[index]).sum(axis=1)
+        weight = s * (TAIL + n_features) / (TAIL + distance)
+    of_cluster = np.log(np.maximum(size, tiny) / s.sum()) - 0.5 * np.log(own).sum(axis=1)
+    of_row = of_cluster[index] - 0.5 * (TAIL + n_features) * np.log1p(distance / TAIL)
+    constant = (
+        gammaln((TAIL + n_features) / 2)
+        - gammaln(TAIL / 2)
+        - 0.5 * n_features * np.log(TAIL * np.pi)
+    )
+    return float(np.average(of_row, weights=s) + constant)
