@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from ._backends.blockwise import Pass
+from ._backends.blockwise import Pass, aligned
 from ._backends.cpu import CentredStatistics, CpuBackend
 from .blocks import Block, Kind
 
@@ -155,7 +155,7 @@ def far_rows(
     The k-means|| rule of Bahmani et al. (2012), with a fixed number of rows. A ticket is an
     exponential time divided by the chance; the earliest win.
     """
-    _, d2 = kernels.assign(block.X, centroids, n_threads=n_threads)
+    _, d2 = kernels.assign(block.X, aligned(centroids), n_threads=n_threads)
     chance = d2.astype(np.float64)
     if block.sample_weight is not None:
         chance *= block.sample_weight
