@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 Float64 = NDArray[np.float64]
 
 
+def aligned(array: Float64) -> Float64:
+    """The array, or a copy where what came over a network begins between two numbers."""
+    return np.require(array, requirements=["C", "A"])
+
+
 @dataclass(frozen=True)
 class Pass:
     """What one pass computes; small, for it is sent to wherever the blocks are."""
@@ -40,10 +45,10 @@ class Pass:
         return CentredStatistics(
             *_core.statistics(
                 block.X,
-                centroids,
-                alpha,
+                aligned(centroids),
+                aligned(alpha),
                 block.sample_weight,
-                self.reference,
+                aligned(self.reference),
                 self.n_threads,
                 self.weighting,
                 self.fuzzifier,

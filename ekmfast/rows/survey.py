@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ekmfast.rows.array import CentredStatistics, CpuBackend
 from ekmfast.rows.blocks import Block, Kind
-from ekmfast.rows.blockwise import Pass
+from ekmfast.rows.blockwise import Pass, aligned
 from ekmfast.rows.nearest import nearest_centroids
 
 Float64 = NDArray[np.float64]
@@ -155,7 +155,7 @@ def far_rows(
     The k-means|| rule of Bahmani et al. (2012), with a fixed number of rows. A ticket is an
     exponential time divided by the chance; the earliest win.
     """
-    _, d2 = nearest_centroids(block.X, centroids, n_threads)
+    _, d2 = nearest_centroids(block.X, aligned(centroids), n_threads)
     chance = d2.astype(np.float64)
     if block.sample_weight is not None:
         chance *= block.sample_weight
