@@ -266,7 +266,7 @@ def test_a_file_that_is_no_npy_is_refused(tmp_path):
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_a_large_memmap_is_read_in_blocks(tmp_path, monkeypatch, mode):
-    monkeypatch.setattr("ekmfast.rows.blocks.LARGE_MEMMAP", 1000)
+    monkeypatch.setattr("ekmfast.rows.blocks.given.LARGE_MEMMAP", 1000)
     X = clusters(500)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode=mode)
@@ -610,10 +610,10 @@ def test_what_blocks_cannot_be_or_do_is_said():
         model.predict(blocks.from_arrays([X[:, :2]]))
     for rows in (0, -1):
         with pytest.raises(ValueError, match="block_rows must be an integer >= 1"):
-            ekmfast.rows.blocks._block_rows(rows, 8)
+            ekmfast.rows.blocks.block._block_rows(rows, 8)
     for rows in (1.5, True, "a"):
         with pytest.raises(TypeError, match="block_rows must be an integer >= 1"):
-            ekmfast.rows.blocks._block_rows(rows, 8)
+            ekmfast.rows.blocks.block._block_rows(rows, 8)
 
 
 def test_errors_of_the_users_function_come_through_and_no_thread_stays():

@@ -1,0 +1,132 @@
+"""Blocks of a file of NumPy's, or of a memory map of one."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ekmfast.rows.blocks.block import Allocate, Blocks, _block_rows
+from ekmfast.rows.frames import numbers
+
+NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def from_npy(
+    path: str | os.PathLike[str],
+    *,
+    sample_weight: ArrayLike | None = None,
+    block_rows: int | None = None,
+) -> Blocks:
+    """Blocks of a ``.npy`` file of shape (N, D), read with ordinary reads, not mapped.
+
+    Parameters
+    ----------
+    path : path
+    sample_weight : array-like of shape (N,), default=None
+        In memory, or a memory map.
+    block_rows : int, default=None
+        Rows of a block; None for about 16 MiB.
+
+    Returns
+    -------
+    blocks : Blocks
+
+    Raises
+    ------
+    ValueError
+        If the file is not a whole ``.npy`` of a C-ordered matrix of numbers, or holds more than
+        that.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            version = np.lib.format.read_magic(file)
+            shape, fortran, dtype = NPY_HEADERS[version](file)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path}: not a .npy file: {error}") from None
+        offset = file.tell()
+    if fortran and len(shape) == 2 and 1 not in shape:
+        raise ValueError(f"{path}: rows are not contiguous (Fortran order); save it in C order")
+    more = size - offset - math.prod(shape) * dtype.itemsize
+    if more > 0 and not dtype.hasobject:
+        raise ValueError(
+            f"{path}: {more:,} bytes follow the {shape} that its header promises: several arrays "
+            "in one file, or one that is being written?"
+        )
+    return _of_file(path, shape, dtype, offset, sample_weight, block_rows)
+
+
+def _of_file(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    offset: int,
+    sample_weight: ArrayLike | None = None,
+    block_rows: int | None = None,
+) -> Blocks:
+    if len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"{path}: expected shape (rows, features), got {shape}")
+    if dtype.kind not in "biuf" or dtype.hasobject:
+        raise TypeError(f"{path}: expected numbers, got dtype {dtype}")
+    n_rows, n_features = shape
+    row_bytes = n_features * dtype.itemsize
+    step = _block_rows(block_rows, row_bytes)
+    weight = None if sample_weight is None else numbers(sample_weight)
+    if weight is not None and weight.shape != (n_rows,):
+        raise ValueError(f"sample_weight has shape {weight.shape}, {path} {n_rows} rows")
+
+    def read(allocate: Allocate) -> Iterator[Any]:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < offset + n_rows * row_bytes:
+                raise ValueError(
+                    f"{path}: truncated: {size:,} bytes, its header promises "
+                    f"{offset + n_rows * row_bytes:,}"
+                )
+            file.seek(offset)
+            for start in range(0, n_rows, step):
+                rows = min(step, n_rows - start)
+                block = allocate((rows, n_features), dtype)
+                _fill(file, memoryview(block.data).cast("B"), f"{path}: row {start:,}")
+                yield block, None if weight is None else weight[start : start + rows]
+
+    return Blocks(read, str(path))
+
+
+def _fill(file: Any, buffer: memoryview, where: str) -> None:
+    """Read until the buffer is full: one read may return less."""
+    done = 0
+    while done < len(buffer):
+        count = file.readinto(buffer[done:])
+        if not count:
+            raise ValueError(f"{where}: the file ended while it was read")
+        done += count
+
+
+def from_memmap(X: np.memmap[Any, Any], sample_weight: ArrayLike | None = None) -> Blocks | None:
+    """The file under a memory map, or None where its bytes are not simply those of X."""
+    if X.mode == "c" or X.filename is None or X.ndim != 2 or not X.flags.c_contiguous:
+        return None
+    mapped = np.frombuffer(X._mmap, np.uint8)  # type: ignore[attr-defined]
+    into = X.ctypes.data - mapped.ctypes.data
+    # numpy maps from the last multiple of the granularity before `offset`, which views inherit.
+    import mmap
+
+    start = X.offset - X.offset % mmap.ALLOCATIONGRANULARITY
+    if not 0 <= into <= mapped.nbytes - X.nbytes:
+        return None
+    if X.mode != "r":
+        X.flush()
+    if np.isscalar(sample_weight):  # as arrays take it: that of every row
+        sample_weight = np.broadcast_to(np.asarray(sample_weight), len(X))
+    return _of_file(Path(str(X.filename)), X.shape, X.dtype, start + into, sample_weight)
