@@ -21,7 +21,7 @@ MODULES = [
     "estimators.alpha_path",
     "persist.file",
     "data.tables",
-    "cli",
+    "cli.main",
     "_show",
     "metrics",
     "datasets",

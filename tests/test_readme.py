@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ekmfast import cli
+from ekmfast.cli.main import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -67,6 +67,6 @@ def test_files_of_the_demo_are_those_that_it_writes():
 
 def test_options_of_the_demo_exist(capsys):
     assert {"--out", "--seed", "--images", "--anomalies"} <= set(re.findall(r"--\w+", README))
-    actions = cli._parser()._subparsers._group_actions[0].choices["demo"]._option_string_actions
+    actions = build_parser()._subparsers._group_actions[0].choices["demo"]._option_string_actions
     for option in re.findall(r"`ekmfast demo[^`]*`", README):
         assert set(re.findall(r"--\w+", option)) <= set(actions)

@@ -1,0 +1,44 @@
+"""Train, cluster and find anomalies on the data of the demo, and write its report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ekmfast.cli.arguments import seed
+from ekmfast.cli.told import told
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train a small autoencoder, cluster the codes of three classes drawn in unequal"
+        " numbers, tell anomalies by their reconstruction, and write a report. Without --images:"
+        " 5,000 handwritten digits, and 100 faces as anomalies, that come with Python packages."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="normal images, one sub-folder a class"
+    )
+    parser.add_argument("--anomalies", type=Path, metavar="DIR", help="anomalous images")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="little data and one epoch, to see that everything runs; the figures mean nothing",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if (arguments.images is None) != (arguments.anomalies is None):
+        raise argparse.ArgumentError(None, "--images and --anomalies go together")
+    from ekmfast import demo
+
+    # A missing package and the folders are the user's to mend. Whatever goes wrong later is a
+    # fault of the program, and its traceback is wanted.
+    with told():
+        demo.check_requirements()
+        data = demo.load_data(arguments.images, arguments.anomalies, quick=arguments.quick)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    demo.run(data, arguments.out, seed=arguments.seed, quick=arguments.quick)

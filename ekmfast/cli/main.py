@@ -1,0 +1,104 @@
+"""The ``ekmfast`` command: its parser, and how errors, closed pipes and full devices end it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
+
+from ekmfast._version import __version__
+from ekmfast.cli.commands import COMMANDS
+from ekmfast.cli.output import STDOUT
+from ekmfast.cli.printing import STANDARD_OUTPUT, printing
+from ekmfast.cli.told import ToldError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, default=None
+        Arguments; None for those of the process.
+
+    Returns
+    -------
+    int
+        Exit code: 0, 1 for an error that the user can mend (told in one line on stderr), 130
+        when interrupted, 141 when the reader of its output has gone. Wrong usage leaves through
+        ``SystemExit`` with code 2.
+
+    Examples
+    --------
+    >>> from ekmfast.cli import main
+    >>> main(["info"])  # doctest: +ELLIPSIS
+    version ...
+    0
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:  # after --help too
+            if sys.stdout is not None:
+                with printing():
+                    sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("ekmfast: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _give_up_stdout()
+        return 141
+    except OSError as error:
+        if error.filename != STANDARD_OUTPUT:
+            raise
+        _give_up_stdout()
+        return _fail(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    command, _ = COMMANDS[arguments.command]
+    # A table that goes to stdout has it for itself.
+    has_table = getattr(arguments, "out", None) == STDOUT
+    try:
+        with redirect_stdout(sys.stderr) if has_table else nullcontext():
+            command.run(arguments)
+    except argparse.ArgumentError as error:
+        parser.error(str(error))
+    except ToldError as told:
+        return _fail(told.error)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line from the table of commands."""
+    parser = argparse.ArgumentParser(
+        prog="ekmfast", description="Equilibrium K-means for imbalanced data."
+    )
+    parser.add_argument("--version", action="version", version=f"ekmfast {__version__}")
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (command, line) in COMMANDS.items():
+        command.add_arguments(parsers.add_parser(name, help=line))
+    return parser
+
+
+def _give_up_stdout() -> None:
+    """Nothing more can be printed, not even by the interpreter as it ends."""
+    with suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(error: Exception) -> int:
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename)
+        text = f"{name}: {error.strerror}"
+        if isinstance(error, FileNotFoundError) and os.path.islink(name):
+            text += f": the link leads to {os.readlink(name)!r}, which is not there"
+    elif isinstance(error, MemoryError):
+        text = text or "out of memory"
+    print(f"ekmfast: error: {' '.join(text.split())}", file=sys.stderr)
+    return 1

@@ -1,0 +1,52 @@
+"""Cluster the rows of a file at many alphas, and tell the results apart."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ekmfast.cli import tables
+from ekmfast.cli.arguments import positive
+from ekmfast.cli.output import check_outputs, write_figure
+from ekmfast.cli.printing import printing, say
+from ekmfast.cli.told import told, told_warnings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Cluster the rows of a file at many alphas and tell the results apart."
+    tables.add_arguments(parser)
+    parser.add_argument(
+        "--alphas", type=_alphas, metavar="A,B", help="default: multiples of the rule dvariance"
+    )
+    parser.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the path")
+
+
+def _alphas(text: str) -> list[float]:
+    return [positive(part) for part in text.split(",")]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from ekmfast import alpha_path
+
+    with told():
+        check_outputs(plot=arguments.plot, inputs=[arguments.data])
+        with told_warnings():
+            X, _, _ = tables.read(arguments)
+            path = alpha_path(X, arguments.clusters, arguments.alphas, random_state=arguments.seed)
+        with printing():
+            print("       alpha  x dvariance  likelihood  agreement  clusters     objective  sizes")
+            for a, alpha in enumerate(path.alphas):
+                sizes = " ".join(f"{size:.0f}" for size in sorted(path.sizes[a], reverse=True))
+                print(
+                    f"{'*' if a == path.best else ' '} {alpha:10.5g}  "
+                    f"{alpha / path.dvariance:11.4g}  {path.likelihood[a]:10.4f}  "
+                    f"{path.agreement[a]:9.3f}  {path.n_clusters_effective[a]:8d}  "
+                    f"{path.objective[a]:12.6g}  {sizes}"
+                    f"{'' if path.converged[a] else '  (not converged)'}"
+                )
+            print("* largest likelihood")
+        if arguments.plot is not None:
+            from ekmfast.plotting import plot_alpha_path
+
+            write_figure(arguments.plot, plot_alpha_path(path)[0].figure)
+            say("picture", arguments.plot)

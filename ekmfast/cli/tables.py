@@ -1,0 +1,59 @@
+"""The table that ``cluster`` and ``path`` read."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any
+
+from ekmfast.cli.arguments import count, seed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the table, how it is read, and what every clustering of it asks for."""
+    parser.add_argument(
+        "data",
+        type=lambda text: Path("/dev/stdin" if text == "-" else text),
+        metavar="DATA",
+        help=".npy, .npz or text with a line a sample (.csv); - for text from stdin",
+    )
+    parser.add_argument("--clusters", type=count, required=True, metavar="K")
+    parser.add_argument(
+        "--columns", metavar="A,B", help="names, or numbers from 0, of the columns; default: all"
+    )
+    parser.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of text holds names; default: whether it looks so",
+    )
+    parser.add_argument(
+        "--standardize", action="store_true", help="bring each column to mean 0 and deviation 1"
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
+
+
+def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
+    """The rows, the names of their columns, and what standardized them, if anything."""
+    from ekmfast.data.tables import read_table
+
+    columns = None
+    if arguments.columns is not None:
+        columns = next(csv.reader([arguments.columns], skipinitialspace=True), [""])
+    X, names = read_table(arguments.data, columns, header=arguments.header)
+    if len(X) < arguments.clusters:
+        raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
+    if not arguments.standardize:
+        return X, names, None
+    import numpy as np
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaler.fit(X)
+    # scale_ is 1 where var_ is infinite.
+    usable = np.isfinite(scaler.mean_) & np.isfinite(scaler.var_)
+    if not usable.all():
+        name = names[int(usable.argmin())]
+        raise ValueError(f"{arguments.data}, column {name!r}: values too large to standardize")
+    return scaler.transform(X), names, scaler

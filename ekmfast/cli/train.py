@@ -1,0 +1,155 @@
+"""Train an autoencoder on a folder of images and export it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ekmfast.cli import images
+from ekmfast.cli.arguments import count, positive, seed
+from ekmfast.cli.output import check_outputs
+from ekmfast.cli.printing import say, say_clusters
+from ekmfast.cli.told import told, told_warnings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train an autoencoder on the images of a folder and export it to a file that PyTorch\n"
+        "alone can run. With two classes (sub-folders) or more, it learns to tell them apart."
+    )
+    parser.epilog = "example:\n  ekmfast train photos/ -o model.ts --image-size 64 --epochs 20"
+    images.add_arguments(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="TorchScript (.ts), or torch.export (.pt2)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=count,
+        default=64,
+        metavar="S",
+        help="a multiple of 16; default: %(default)s",
+    )
+    parser.add_argument("--grey", action="store_true", help="one channel instead of three")
+    parser.add_argument(
+        "--latent-dim",
+        type=count,
+        default=128,
+        metavar="D",
+        help="features of the code; default: %(default)s",
+    )
+    parser.add_argument(
+        "--width",
+        type=positive,
+        default=0.5,
+        metavar="W",
+        help="factor on the channels; default: %(default)s",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=count,
+        default=10,
+        metavar="N",
+        help="of each training; default: %(default)s",
+    )
+    parser.add_argument(
+        "--batch-size", type=count, default=128, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=positive,
+        default=3e-3,
+        metavar="R",
+        help="default: %(default)s",
+    )
+    parser.add_argument("--augment", action="store_true", help="train on random views")
+    parser.add_argument("--no-classes", action="store_true", help="pay no heed to sub-folders")
+    parser.add_argument(
+        "--clusters",
+        type=count,
+        metavar="K",
+        help="cluster the codes, and export clusters and model in one file (.ts)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FOLDER",
+        help="note the state there after every epoch, and go on from it",
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
+
+
+@told(FloatingPointError)
+@told_warnings()
+def run(arguments: argparse.Namespace) -> None:
+    from ekmfast import EKMeans
+    from ekmfast.autoencoder import (  # before torch, whose absence it explains
+        ConvAutoencoder,
+        encode,
+        export,
+        export_pipeline,
+        finetune,
+        pretrain,
+    )
+
+    import torch  # isort: skip
+
+    out = arguments.out
+    is_program = out.suffix.lower() == ".pt2"
+    if arguments.clusters is not None and is_program:
+        raise ValueError(f"{out}: clusters go into TorchScript files alone, name it .ts")
+
+    def checkpoint(name: str) -> Path | None:
+        return None if arguments.checkpoint is None else Path(arguments.checkpoint) / name
+
+    check_outputs(out)
+    if arguments.checkpoint is not None:
+        arguments.checkpoint.mkdir(parents=True, exist_ok=True)
+        check_outputs(out, checkpoint("pretrain.pt"), checkpoint("finetune.pt"))
+    files = images.open_images(arguments, arguments.image_size, 1 if arguments.grey else 3)
+    if arguments.clusters is not None and len(files) < arguments.clusters:
+        raise ValueError(f"{arguments.images}: {len(files)} images, fewer than --clusters")
+    say("images", f"{len(files)}, {files.channels} x {files.image_size} x {files.image_size}")
+    with_classes = len(files.class_names) > 1 and not arguments.no_classes
+    if with_classes:
+        say("classes", ", ".join(files.class_names))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(arguments.seed)
+        model = ConvAutoencoder(
+            arguments.image_size,
+            files.channels,
+            arguments.latent_dim,
+            max(1, len(files.class_names)) if with_classes else 1,
+            arguments.width,
+        )
+    options: dict[str, Any] = {
+        "augment": arguments.augment,
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "learning_rate": arguments.learning_rate,
+        "random_state": arguments.seed,
+        "verbose": 0 if arguments.quiet else 1,
+    }
+    history = pretrain(model, files, checkpoint=checkpoint("pretrain.pt"), **options)
+    say("pretrain", f"loss {history.best_loss:.6f} in epoch {history.best_epoch + 1}")
+    if with_classes:
+        history = finetune(model, files, checkpoint=checkpoint("finetune.pt"), **options)
+        accuracy = (
+            "" if history.best_accuracy is None else f"accuracy {history.best_accuracy:.4f}, "
+        )
+        say("finetune", f"{accuracy}loss {history.best_loss:.6f} in epoch {history.best_epoch + 1}")
+    if arguments.clusters is None:
+        export(model, out, format="pt2" if is_program else "torchscript")
+    else:
+        clusters = EKMeans(arguments.clusters, random_state=arguments.seed)
+        clusters.fit(encode(model, files))
+        say_clusters(clusters, np.bincount(clusters.labels_, minlength=arguments.clusters))
+        export_pipeline(model, clusters, out)
+    say("model", out)
