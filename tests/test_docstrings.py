@@ -21,7 +21,7 @@ MODULES = [
     "estimators.alpha_path",
     "persist.file",
     "data.tables",
-    "cli.main",
+    "cli.program",
     "_show",
     "metrics",
     "datasets",

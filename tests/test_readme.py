@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ekmfast.cli.main import build_parser
+from ekmfast.cli.program import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

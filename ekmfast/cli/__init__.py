@@ -1,5 +1,5 @@
 """The ``ekmfast`` command."""
 
-from ekmfast.cli.main import main
+from ekmfast.cli.program import main
 
 __all__ = ["main"]

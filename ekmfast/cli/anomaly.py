@@ -11,6 +11,7 @@ import numpy as np
 from ekmfast._files import write_csv
 from ekmfast.cli import images
 from ekmfast.cli.arguments import count, positive
+from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import (
     check_names,
     check_outputs,
@@ -22,7 +23,6 @@ from ekmfast.cli.output import (
 )
 from ekmfast.cli.printing import say
 from ekmfast.cli.progress import with_progress
-from ekmfast.cli.told import told, told_warnings
 
 SUFFIXES = (".csv", ".json", ".npz")
 # Images of a picture: the worst ones.
@@ -78,8 +78,8 @@ def _share(text: str) -> float:
     return value
 
 
-@told(FloatingPointError)
-@told_warnings()
+@errors_in_one_line(FloatingPointError)
+@warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     suffix = check_suffix(out, SUFFIXES)

@@ -9,9 +9,9 @@ from typing import Any
 from ekmfast._files import write_csv
 from ekmfast.cli import tables
 from ekmfast.cli.arguments import positive
+from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import check_outputs, text_path, write_figure
 from ekmfast.cli.printing import say, say_clusters
-from ekmfast.cli.told import told, told_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +41,13 @@ def run(arguments: argparse.Namespace) -> None:
     from ekmfast.metrics import cluster_sizes
     from ekmfast.persist.file import save
 
-    with told():
+    with errors_in_one_line():
         check_outputs(
             arguments.save, texts=[arguments.out], plot=arguments.plot, inputs=[arguments.data]
         )
         options = {} if arguments.alpha is None else {"alpha": arguments.alpha}
         model = EKMeans(arguments.clusters, random_state=arguments.seed, **options)
-        with told_warnings():
+        with warnings_in_one_line():
             X, names, scaler = tables.read(arguments)
             model.fit(X)
         sizes = cluster_sizes(model.labels_, arguments.clusters)

@@ -18,7 +18,7 @@ class Command(Protocol):
         """Do the command's work; it imports only here what takes long to import.
 
         Options that do not go together raise `argparse.ArgumentError`; what the user can mend is
-        raised within `ekmfast.cli.told.told`; other errors are faults of the program.
+        raised within `errors.errors_in_one_line`; other errors are faults of the program.
         """
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ekmfast.cli.arguments import seed
-from ekmfast.cli.told import told
+from ekmfast.cli.errors import errors_in_one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     # A missing package and the folders are the user's to mend. Whatever goes wrong later is a
     # fault of the program, and its traceback is wanted.
-    with told():
+    with errors_in_one_line():
         demo.check_requirements()
         data = demo.load_data(arguments.images, arguments.anomalies, quick=arguments.quick)
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ekmfast._files import replace_file, write_csv
 from ekmfast.cli import images
 from ekmfast.cli.arguments import count
+from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import (
     check_names,
     check_outputs,
@@ -21,7 +22,6 @@ from ekmfast.cli.output import (
 )
 from ekmfast.cli.printing import say
 from ekmfast.cli.progress import with_progress
-from ekmfast.cli.told import told, told_warnings
 
 SUFFIXES = (".npz", ".npy", ".csv")
 # Codes whose distances are in memory at once.
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@told(FloatingPointError)
-@told_warnings()
+@errors_in_one_line(FloatingPointError)
+@warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
     from ekmfast.autoencoder import ExportedPipeline
 

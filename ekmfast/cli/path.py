@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ekmfast.cli import tables
 from ekmfast.cli.arguments import positive
+from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import check_outputs, write_figure
 from ekmfast.cli.printing import printing, say
-from ekmfast.cli.told import told, told_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +28,9 @@ def _alphas(text: str) -> list[float]:
 def run(arguments: argparse.Namespace) -> None:
     from ekmfast import alpha_path
 
-    with told():
+    with errors_in_one_line():
         check_outputs(plot=arguments.plot, inputs=[arguments.data])
-        with told_warnings():
+        with warnings_in_one_line():
             X, _, _ = tables.read(arguments)
             path = alpha_path(X, arguments.clusters, arguments.alphas, random_state=arguments.seed)
         with printing():

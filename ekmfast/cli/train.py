@@ -10,9 +10,9 @@ import numpy as np
 
 from ekmfast.cli import images
 from ekmfast.cli.arguments import count, positive, seed
+from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import check_outputs
 from ekmfast.cli.printing import say, say_clusters
-from ekmfast.cli.told import told, told_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,8 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
 
 
-@told(FloatingPointError)
-@told_warnings()
+@errors_in_one_line(FloatingPointError)
+@warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
     from ekmfast import EKMeans
     from ekmfast.autoencoder import (  # before torch, whose absence it explains

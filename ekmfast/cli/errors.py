@@ -10,7 +10,7 @@ from contextlib import contextmanager
 MENDABLE = (ImportError, OSError, ValueError, MemoryError)
 
 
-class ToldError(Exception):
+class UserError(Exception):
     """Carries an error that is told in one line, without its traceback."""
 
     def __init__(self, error: Exception) -> None:
@@ -19,7 +19,7 @@ class ToldError(Exception):
 
 
 @contextmanager
-def told(*further: type[Exception]) -> Iterator[None]:
+def errors_in_one_line(*further: type[Exception]) -> Iterator[None]:
     """Tell in one line the errors that the user can mend: `MENDABLE`, and ``further`` ones."""
     mendable: tuple[type[Exception], ...] = (*MENDABLE, *further)
     try:
@@ -27,11 +27,11 @@ def told(*further: type[Exception]) -> Iterator[None]:
     except BrokenPipeError:  # no one is left to tell
         raise
     except mendable as error:
-        raise ToldError(error) from None
+        raise UserError(error) from None
 
 
 @contextmanager
-def told_warnings() -> Iterator[None]:
+def warnings_in_one_line() -> Iterator[None]:
     """Warnings as lines of the command, without the place in the code that they come from."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")

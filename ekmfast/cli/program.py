@@ -10,9 +10,9 @@ from contextlib import nullcontext, redirect_stdout, suppress
 
 from ekmfast._version import __version__
 from ekmfast.cli.commands import COMMANDS
+from ekmfast.cli.errors import UserError
 from ekmfast.cli.output import STDOUT
 from ekmfast.cli.printing import STANDARD_OUTPUT, printing
-from ekmfast.cli.told import ToldError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +68,8 @@ def _run(argv: Sequence[str] | None) -> int:
             command.run(arguments)
     except argparse.ArgumentError as error:
         parser.error(str(error))
-    except ToldError as told:
-        return _fail(told.error)
+    except UserError as failure:
+        return _fail(failure.error)
     return 0
 
 
