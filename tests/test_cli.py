@@ -14,7 +14,7 @@ import pytest
 import ekmfast
 from ekmfast import EKMeans, __version__, cli, demo
 from ekmfast.data.tables import read_table
-from ekmfast.demo import report
+from ekmfast.demo.report import readings
 from ekmfast.persist.file import load
 
 FILES = ["anomalies.png", "labels.csv", "map.png", "metrics.json", "model.ts", "path.png"]
@@ -612,7 +612,7 @@ def test_reading_of_a_draw(ekm, kmeans, said):
         "dvariance": {"ari": 0.5, "accuracy": 0.9, "alpha": 1.0},
         "kmeans": {"ari": kmeans, "accuracy": 0.9},
     }
-    text = report._draw_reading("20:1:1", rows)
+    text = readings.draw_reading("20:1:1", rows)
     assert said in text
     assert "2 times the paper's alpha" in text
 
@@ -622,7 +622,7 @@ def test_reading_of_a_draw(ekm, kmeans, said):
     [(0.95, "finds the classes"), (0.88, "most of"), (0.5, "in part"), (-0.1, "does not find")],
 )
 def test_verdicts_follow_the_figures(ari, said):
-    assert said in report._verdict({"ari": ari, "accuracy": 0.96})
+    assert said in readings.verdict({"ari": ari, "accuracy": 0.96})
 
 
 @pytest.mark.parametrize(
@@ -637,7 +637,7 @@ def test_verdicts_follow_the_figures(ari, said):
 def test_reading_of_the_naive_formula(to_origin, converged, said):
     place = {"to_origin": to_origin, "to_each_other": [0.5, 0.5, 0.5]}
     row = {"ari": 0.5, "centroids": place, "converged": converged}
-    text = report._collapse_reading(dict.fromkeys(METHODS, row))
+    text = readings.collapse_reading(dict.fromkeys(METHODS, row))
     assert text.count(said) == 2
     assert "do not all meet" in text
 
@@ -648,4 +648,4 @@ def test_reading_of_the_naive_formula(to_origin, converged, said):
 )
 def test_reading_of_the_augmentation(plain, augmented, said):
     scores = {"accuracy": plain, "accuracy_augmented": augmented, "n_validation": 500}
-    assert said in report._finetune_reading(scores)
+    assert said in readings.finetune_reading(scores)

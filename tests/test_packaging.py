@@ -17,6 +17,8 @@ import pytest
 import ekmfast
 
 ROOT = Path(__file__).resolve().parents[1]
+# What the package reads or offers beside its modules.
+PACKAGE_FILES = {"ekmfast/py.typed", "ekmfast/_core.pyi", "ekmfast/demo/report/page.html"}
 BUILD_FILES = ["setup.py", "pyproject.toml", "Makefile", "MANIFEST.in"]
 
 needs_checkout = pytest.mark.skipif(
@@ -92,7 +94,7 @@ def test_sdist_holds_what_a_build_needs(sdist):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "ekmfast").rglob("*.py")}
     assert {Path(name).suffix for name in sources} == {".cpp", ".h", ".inl"}
     wanted = sources | modules | {*BUILD_FILES, "LICENSE", "README.md", "constraints.txt"}
-    wanted |= {"ekmfast/py.typed", "ekmfast/_core.pyi", "tests/test_packaging.py"}
+    wanted |= PACKAGE_FILES | {"tests/test_packaging.py"}
     assert wanted <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".o"))]
 
@@ -104,7 +106,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         metadata = next(n for n in names if n.endswith(".dist-info/METADATA"))
         text = archive.read(metadata).decode()
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "ekmfast").rglob("*.py")}
-    assert modules | {"ekmfast/py.typed", "ekmfast/_core.pyi"} <= names
+    assert modules | PACKAGE_FILES <= names
     assert len([n for n in names if re.fullmatch(r"ekmfast/_core\..*\.so", n)]) == 1
     assert {n.split("/")[0].partition("-")[0] for n in names} == {"ekmfast"}
     assert not [n for n in names if n.endswith((".cpp", ".h", ".inl", ".o", ".pyc"))]

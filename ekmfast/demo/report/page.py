@@ -1,0 +1,57 @@
+"""The page of the report: one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ekmfast._files import replace_file
+from ekmfast._optional import require
+from ekmfast.demo.report.methods import CALLS, NAMES
+from ekmfast.demo.report.readings import Scores, all_readings
+
+
+def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None:
+    """Write one HTML file that needs no other.
+
+    Parameters
+    ----------
+    results : dict
+        What `ekmfast.demo.run` returns.
+    pictures : dict of str to Path
+        PNG files under "sizes", "path", "tsne", "anomalies" and "map"; they are put into the page.
+    path : Path
+        File to write.
+
+    Examples
+    --------
+    >>> import json
+    >>> from pathlib import Path
+    >>> from ekmfast.demo import write_report
+    >>> out = Path("demo-out")
+    >>> results = json.loads((out / "metrics.json").read_text())  # doctest: +SKIP
+    >>> names = ("sizes", "path", "tsne", "anomalies", "map")
+    >>> pictures = {name: out / f"{name}.png" for name in names}
+    >>> write_report(results, pictures, out / "again.html")  # doctest: +SKIP
+    """
+    template = (files("ekmfast.demo.report") / "page.html").read_text("utf-8")
+    jinja2: Any = require("jinja2", "demo")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    embedded = {
+        name: "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode("ascii")
+        for name, file in pictures.items()
+    }
+    page = environment.from_string(template).render(
+        r=results,
+        names=NAMES,
+        calls=CALLS,
+        pictures=embedded,
+        num=lambda value: f"{value:.2f}",
+        pct=lambda value: f"{100 * value:.1f} %",
+        **all_readings(results),
+    )
+    replace_file(path, lambda file: file.write(page.encode("utf-8", "replace")))
