@@ -158,7 +158,8 @@ def test_a_given_model_is_copied_and_shared_by_clones(fitted):
 def test_without_epochs_the_codes_of_the_model_are_clustered(fitted):
     images, _ = bars()
     deep = small(model=fitted.autoencoder_, warmup_epochs=0, epochs=0).fit(images)
-    assert (deep.labels_ == fitted.labels_).all()
+    # Restarts that find the same clusters tie but for rounding, so their numbers may be others.
+    assert adjusted_rand_score(fitted.labels_, deep.labels_) == 1
     assert deep.history_.reconstruction_loss == []
     # By EKMeans as its users have it.
     usual = EKMeans(deep.n_clusters, random_state=0).fit(deep.encode(images))
