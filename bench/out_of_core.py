@@ -25,12 +25,12 @@ from records import RESULTS, markdown, write
 
 from ekmfast import blocks
 from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.blocks.block import BLOCK_BYTES
 from ekmfast.rows.blockwise import BlockwiseBackend, Pass
 from ekmfast.rows.source import LocalSource
 
 # D, K.
 SHAPES = [(8, 3), (32, 16), (128, 64)]
-BLOCK_BYTES = blocks.BLOCK_BYTES
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""A data set in blocks to be fitted: the counterpart of `_problem.Problem`."""
+"""A data set in blocks to be fitted: the counterpart of `fit.problem.Problem`."""
 
 from __future__ import annotations
 
