@@ -67,8 +67,8 @@ static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_s
   return static_cast<double>(count) < kSparseBelow * static_cast<double>(seen);
 }
 
-// kVectors vectors of features, kRows rows at a time so that sums do not wait for one another; the last
-// vector holds `rest` features if kRest.
+// kVectors vectors of features, kRows rows at a time so that sums do not wait for one another; the
+// last vector holds `rest` features if kRest.
 template <class F, int kVectors, int kRows, bool kRest>
 static inline void gather_tile(const typename F::T* x, i64 stride, const typename F::T* reference,
                                const std::int32_t* picked, const typename F::T* weights, i64 count,

@@ -1,5 +1,5 @@
-// All kernels, for one instruction set: compiled once for each row of simd/isas.h, with its flags and
-// its name in EKMFAST_ISA. Their table is the one symbol that the object gives away.
+// All kernels, for one instruction set: compiled once for each row of simd/isas.h, with its flags
+// and its name in EKMFAST_ISA. Their table is the one symbol that the object gives away.
 #include "kernels.h"
 
 #include "accumulate.inl"

@@ -14,7 +14,8 @@
 namespace ekmfast {
 namespace {
 
-// Features in the lanes: G centroids x kVectors vectors of features, rows streamed, weights broadcast.
+// Features in the lanes: G centroids x kVectors vectors of features, rows streamed, weights
+// broadcast.
 // weights: [panel][k][panel_rows], or [row][k] if kByRow, pointing at the tile's first centroid.
 //   kCopied    x is a copy of the strip, centred and padded;
 //   else       x is where the rows lie; the last vector holds `rest` features if kRest, and what lies
@@ -64,8 +65,8 @@ static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin
                                  const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
     if constexpr (G > 1)
-      rows_in_place<F, G - 1, kVectors, kRest, kByRow>(g, in, begin, n, k, j, rest, ahead, weights, s,
-                                                sums);
+      rows_in_place<F, G - 1, kVectors, kRest, kByRow>(g, in, begin, n, k, j, rest, ahead, weights,
+                                                       s, sums);
     return;
   }
   product_tile<F, G, kVectors, false, kRest, kByRow>(in.x + begin * in.stride + j, in.stride,
@@ -76,7 +77,8 @@ static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin
 template <class F, bool kByRow>
 static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
                              const typename F::T* all_weights, const Scratch<F>& s) {
-  constexpr int kVectors = Tuned::kProductVectors, G = Tuned::kProductCentroids, P = panel_rows<F>();
+  constexpr int kVectors = Tuned::kProductVectors, G = Tuned::kProductCentroids;
+  constexpr int P = panel_rows<F>();
   for (i64 first = 0; first < n; first += kStripRows) {
     const i64 count = n - first < kStripRows ? n - first : kStripRows, at = begin + first;
     for (i64 j = 0; j < in.d;) {
@@ -87,7 +89,8 @@ static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i6
         const typename F::T* weights = all_weights + first * k + i * (kByRow ? 1 : P);
         typename F::T* sums = s.partial + i * s.d_padded;
         if (vectors == kVectors)
-          rows_in_place<F, G, kVectors, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+          rows_in_place<F, G, kVectors, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s,
+                                                       sums);
         else if (vectors == 2)
           rows_in_place<F, G, 2, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
         else if (vectors == 1)
@@ -107,10 +110,11 @@ static inline void strip_tile(int g, int vectors, i64 n, i64 k, const typename F
   if (g < G) {
     if constexpr (G > 1) strip_tile<F, G - 1, kVectors, kByRow>(g, vectors, n, k, weights, s, sums);
   } else if (vectors < kVectors) {
-    if constexpr (kVectors > 1) strip_tile<F, G, kVectors - 1, kByRow>(g, vectors, n, k, weights, s, sums);
+    if constexpr (kVectors > 1)
+      strip_tile<F, G, kVectors - 1, kByRow>(g, vectors, n, k, weights, s, sums);
   } else {
-    product_tile<F, G, kVectors, true, false, kByRow>(s.strip, kVectors * F::W, nullptr, n, k, weights, 0, 0,
-                                               s.d_padded, sums);
+    product_tile<F, G, kVectors, true, false, kByRow>(s.strip, kVectors * F::W, nullptr, n, k,
+                                                      weights, 0, 0, s.d_padded, sums);
   }
 }
 
@@ -120,12 +124,13 @@ template <class F, bool kByRow>
 static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
                               const typename F::T* weights, const Scratch<F>& s) {
   using T = typename F::T;
+  constexpr int kVectors = Tuned::kProductVectors, G = Tuned::kProductCentroids;
   constexpr int P = panel_rows<F>();
   for (i64 first = 0; first < n; first += kStripRows) {
     const i64 count = n - first < kStripRows ? n - first : kStripRows;
-    for (i64 j = 0; j < in.d; j += Tuned::kProductVectors * F::W) {
+    for (i64 j = 0; j < in.d; j += kVectors * F::W) {
       const i64 left = round_up(in.d - j, F::W) / F::W;
-      const int vectors = static_cast<int>(left < Tuned::kProductVectors ? left : Tuned::kProductVectors);
+      const int vectors = static_cast<int>(left < kVectors ? left : kVectors);
       const T* x = in.x + (begin + first) * in.stride;
       for (i64 i = 0; i < count; ++i)
         for (int v = 0; v < vectors; ++v) {
@@ -136,9 +141,9 @@ static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i
                                 F::load_part(in.reference + at, static_cast<int>(there));
           y.store(s.strip + (i * vectors + v) * F::W);
         }
-      for (i64 i = 0; i < k; i += Tuned::kProductCentroids) {
-        const int g = static_cast<int>(k - i < Tuned::kProductCentroids ? k - i : Tuned::kProductCentroids);
-        strip_tile<F, Tuned::kProductCentroids, Tuned::kProductVectors, kByRow>(
+      for (i64 i = 0; i < k; i += G) {
+        const int g = static_cast<int>(k - i < G ? k - i : G);
+        strip_tile<F, G, kVectors, kByRow>(
             g, vectors, count, k, weights + first * k + i * (kByRow ? 1 : P), s,
             s.partial + i * s.d_padded + j);
       }
@@ -207,10 +212,10 @@ static void row_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, 
 // d < kRowProductMinD; weights [panel][k][panel_rows].
 template <class F>
 static void lane_product(i64 d, i64 n, i64 k, const typename F::T* panels, const Scratch<F>& s) {
-  constexpr int P = panel_rows<F>();
-  for (i64 i = 0; i < k; i += Tuned::kProductCentroids) {
-    const int g = static_cast<int>(k - i < Tuned::kProductCentroids ? k - i : Tuned::kProductCentroids);
-    lane_group<F, Tuned::kProductCentroids>(g, panels, d, round_up(n, P), k, s.weights + i * P,
+  constexpr int P = panel_rows<F>(), G = Tuned::kProductCentroids;
+  for (i64 i = 0; i < k; i += G) {
+    const int g = static_cast<int>(k - i < G ? k - i : G);
+    lane_group<F, G>(g, panels, d, round_up(n, P), k, s.weights + i * P,
                                      s.partial + i * d * F::W);
   }
 }

@@ -67,7 +67,8 @@ static inline void score_panel(const typename F::T* panel, i64 d,
   for (i64 k = 0; k < c.k; k += Tuned::kTileCentroids) {
     const Ahead share = ahead.share(k / Tuned::kTileCentroids);
     if (k + Tuned::kTileCentroids <= c.k)
-      score_tile<F, Tuned::kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P, best);
+      score_tile<F, Tuned::kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P,
+                                           best);
     else
       score_rest<F, Tuned::kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
                                         c.bias + k, share, t + k * P, best);

@@ -71,8 +71,8 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
           if (problem == 0) panels.pack(p);
           score_panel<F>(panels.at(p), d, c, problem == 0 ? panels.ahead(p) : Ahead(), t, best);
         }
-        weigh_panel<F, kWeighting>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best, t, s,
-                          cost);
+        weigh_panel<F, kWeighting>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best,
+                                   t, s, cost);
         for (int v = 0; v < kPanelVectors; ++v) {
           const F weight = F::load(s.sample_weight + p + v * F::W);
           norm = F::fma(weight, F::load(s.half_norm + p + v * F::W), norm);

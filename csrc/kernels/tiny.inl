@@ -18,7 +18,7 @@
 namespace ekmfast {
 namespace {
 
-static_assert(kTinyMaxK <= Tuned::kTileCentroids, "the centroids are one tile, [feature][centroid]");
+static_assert(kTinyMaxK <= Tuned::kTileCentroids, "centroids are one tile, [feature][centroid]");
 
 // A vector of samples on its way, as in weigh_softmax (weigh.inl).
 template <class F, int K, int D>

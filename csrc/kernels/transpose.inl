@@ -1,5 +1,5 @@
-// From rows to features in the lanes: the transpose, and for short rows the shuffles that take fewer
-// steps.
+// From rows to features in the lanes: the transpose, and for short rows the shuffles that take
+// fewer steps.
 #pragma once
 
 #include <cstddef>

@@ -13,7 +13,8 @@
 namespace ekmfast {
 namespace {
 
-// The inverse of deinterleave (transpose.inl): D vectors, a feature each, become W rows of D numbers.
+// The inverse of deinterleave (transpose.inl): D vectors, a feature each, become W rows of D
+// numbers.
 template <class F, int D, int At, int J, std::size_t... I>
 static inline __attribute__((always_inline)) F scatter_features(F so_far, const F* features,
                                                                 std::index_sequence<I...> lanes) {

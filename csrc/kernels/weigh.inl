@@ -1,7 +1,7 @@
 // Stage 3: scores become weights (weighting.h), the one stage that depends on the weighting.
 //
-// weigh_panel<F, kWeighting>: t (k, panel) becomes s * w, sums of s w and s p are added to s.sum_w and
-// s.sum_p. OUT cost, one a row: e, by which the row's part of J is s (1/2 ||y||^2 - e / q), but
+// weigh_panel<F, kWeighting>: t (k, panel) becomes s * w, sums of s w and s p are added to s.sum_w
+// and s.sum_p. OUT cost, one a row: e, by which the row's part of J is s (1/2 ||y||^2 - e / q), but
 // s e / q for the fuzzy weighting.
 #pragma once
 
