@@ -20,7 +20,7 @@
 #include "parallel.h"
 #include "plausible.h"
 #include "rescue.h"
-#include "simd.h"
+#include "simd/dispatch.h"
 
 namespace py = pybind11;
 using ekmfast::Isa;
@@ -207,7 +207,7 @@ double assign_of(const py::array& X, const DoubleArray& centroids, const py::arr
   check_centroids(centroids, s.d);
   threads(n_threads);
   const py::ssize_t k = centroids.shape(0);
-  // The kernels carry a label as a number of T while they search (tile.inl).
+  // The kernels carry a label as a number of T while they search (assign.inl).
   if (k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
     refuse("centroids must be at most 2^24 for float32 and 2^31 for float64");
   std::int32_t* l = writable<std::int32_t>(labels, {X.shape(0)}, "labels");

@@ -11,10 +11,11 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/tuning.h"
 #include "ordered_sum.h"
 #include "parallel.h"
 #include "rescue.h"
-#include "simd.h"
+#include "simd/dispatch.h"
 
 namespace ekmfast {
 namespace {

@@ -16,6 +16,7 @@ import setuptools
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc" / "kernels"
+SIMD = ROOT / "csrc" / "simd"
 CXX, NM = shutil.which("c++"), shutil.which("nm")
 
 pytestmark = pytest.mark.skipif(not KERNELS.is_dir(), reason="needs the source tree")
@@ -30,7 +31,6 @@ def build_settings():
 
 
 SETTINGS = build_settings() if KERNELS.is_dir() else {"ISA_TABLE": [], "CXXFLAGS": []}
-FILES = [("base", [], "csrc/kernels/base.cpp"), *SETTINGS["ISA_TABLE"]]
 
 
 def external_symbols(source, flags, out):
@@ -47,9 +47,11 @@ def external_symbols(source, flags, out):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("name", "flags", "source"), FILES, ids=[row[0] for row in FILES])
-def test_an_object_defines_its_table_and_nothing_else(name, flags, source, tmp_path):
-    symbols = external_symbols(ROOT / source, flags, tmp_path / "isa.o")
+@pytest.mark.parametrize(
+    ("name", "flags"), SETTINGS["ISA_TABLE"], ids=[row[0] for row in SETTINGS["ISA_TABLE"]]
+)
+def test_an_object_defines_its_table_and_nothing_else(name, flags, tmp_path):
+    symbols = external_symbols(ROOT / SETTINGS["KERNELS"], flags, tmp_path / "isa.o")
     assert [symbol for _, symbol in symbols] == [f"ekmfast::{name}_kernels"]
     assert not [kind for kind, _ in symbols if kind in "wWvVu"]
 
@@ -64,13 +66,45 @@ def test_the_inspection_sees_a_weak_symbol(tmp_path):
 def test_kernels_include_no_containers_and_no_python():
     allowed = {"immintrin.h", "arm_neon.h", "cstddef", "cstdint", "cstring", "utility"}
     files = sorted(path for path in KERNELS.iterdir() if path.suffix in (".cpp", ".h", ".inl"))
+    files += sorted(path for path in SIMD.glob("*.h") if path.name != "dispatch.h")
     assert len(files) > 3
     for path in files:
         for header in re.findall(r"^\s*#\s*include\s*<([^>]+)>", path.read_text(), re.MULTILINE):
             assert header in allowed, f"{path.name} includes <{header}>"
 
 
-def test_every_file_of_kernels_is_built():
-    tables = [*SETTINGS["X86_TABLE"], *SETTINGS["ARM_TABLE"]]
-    built = {"base.cpp", *(Path(source).name for _, _, source in tables)}
-    assert built == {path.name for path in KERNELS.glob("*.cpp")}
+def test_every_row_has_its_vectors_and_every_vector_header_its_row():
+    tables = SETTINGS["X86_TABLE"] + SETTINGS["ARM_TABLE"]
+    shared = {"isas", "vectors", "compress", "dispatch"}
+    assert {path.stem for path in SIMD.glob("*.h")} - shared == {name for name, _ in tables}
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("architecture", "kinds"), [("X86", "ROW, ROW, NO"), ("ARM", "ROW, NO, ROW")]
+)
+def test_setup_reads_the_rows_that_the_compiler_reads(architecture, kinds, tmp_path):
+    source = tmp_path / "rows.cpp"
+    source.write_text(
+        '#include "simd/isas.h"\n#define NO(name, flags, condition)\n'
+        f"#define ROW(name, flags, condition) @ name flags\nEKMFAST_ISAS({kinds})\n"
+    )
+    command = [CXX, "-E", "-P", "-I", ROOT / "csrc", source]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = re.findall(r'@\s*(\w+)((?:\s*"[^"]*")+)', text)
+    flags_of = {name: "".join(re.findall('"([^"]*)"', flags)).split() for name, flags in rows}
+    table = SETTINGS[f"{architecture}_TABLE"]
+    assert [name for name, _ in table] == list(flags_of)
+    for name, flags in table:
+        assert flags == [f"-DEKMFAST_ISA={name}", *flags_of[name]]
+
+
+@needs_compiler
+@pytest.mark.parametrize("path", sorted(KERNELS.glob("*.inl")), ids=lambda path: path.name)
+def test_each_file_of_kernels_can_be_read_alone(path, tmp_path):
+    """What a file needs, it includes."""
+    source = tmp_path / "alone.cpp"
+    source.write_text(f'#include "kernels/{path.name}"\n')
+    command = [CXX, "-std=c++17", "-fsyntax-only", "-DEKMFAST_ISA=base", "-I", ROOT / "csrc"]
+    done = subprocess.run([*command, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -235,7 +235,7 @@ def test_within_the_error_bound_of_the_oracle(k, d, dtype, isa):
     [(1700, 4, 2), (2000, 8, 8), (1100, 5, 29), (900, 16, 32), (700, 70, 130), (900, 2, 400)],
 )
 def test_blocks_of_several_parts_within_the_bound(n, k, d, dtype, isa):
-    """Parts of a block, strips of features, rows apart in memory, several problems (tile.inl)."""
+    """Parts of a block, strips of features, rows apart in memory, several problems."""
     X, C = data(n, k, d, dtype)
     wide = np.full((n, d + 3), np.nan, dtype)
     wide[:, :d] = X

@@ -1,5 +1,18 @@
 // Seeding: how far every row is from the nearest of the seeds chosen so far, and what that would
 // be with a candidate added. All candidates of all seedings share one pack of the block.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+#include "lanes.inl"
+#include "pack.inl"
+#include "scores.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+
+namespace ekmfast {
+namespace {
 
 template <class F>
 static inline void load_some(const typename F::T* from, i64 count, F* to) {
@@ -66,3 +79,6 @@ static void closest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   }
   for (i64 i = 0; i < k; ++i) potentials[i] += sum_lanes<F::W>(s.sum_w + i * F::W);
 }
+
+}  // namespace
+}  // namespace ekmfast

@@ -2,15 +2,22 @@
 //
 // A panel's transpose pays where many centroids share it. With four centroids at most, the scores
 // are dot products with the features in the lanes, summed across once a row.
+#pragma once
 
-constexpr int kDotRows = 2;
-// Rows are as long as pages, at whose ends the processor's own prefetching stops.
-constexpr int kDotAhead = 4;  // rows
+#include "ahead.inl"
+#include "kernels.h"
+#include "lanes.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "tuning.h"
+
+namespace ekmfast {
+namespace {
 
 template <class T>
 static inline bool by_dots(i64 k, i64 d) {
-  static_assert(ekmfast::kDotMinD<T> >= kRowProductMinD, "their product has no panels to read");
-  return k <= ekmfast::kDotMaxK && d >= ekmfast::kDotMinD<T>;
+  static_assert(kDotMinD<T> >= kRowProductMinD, "their product has no panels to read");
+  return k <= kDotMaxK && d >= kDotMinD<T>;
 }
 
 // Scores of R rows with G centroids, and half their squared norms; t at [centroid][row of panel].
@@ -82,3 +89,6 @@ static inline void dot_panel(const Rows<typename F::T>& in, i64 begin, i64 count
     for (int g = 1; g < G; ++g) best[v] = F::max(best[v], F::load(t + g * P + v * F::W));
   }
 }
+
+}  // namespace
+}  // namespace ekmfast

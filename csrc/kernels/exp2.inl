@@ -7,6 +7,12 @@
 // Where a vector's lanes can be looked up (F::kLookUp), n is a multiple of 1 / W, |f| <= 1 / 2 W,
 // and 2^x = 2^floor(n) t (1 + f q(f)) with t = 2^(n - floor(n)) from a table of W numbers. Of degree
 // 2, q errs by 2.4e-9 of 2^f (float32, W = 16), of degree 6 by 6.0e-18 (float64, W = 8).
+#pragma once
+
+#include "simd/vectors.h"
+
+namespace ekmfast {
+namespace {
 
 static inline F32 exp2_by_polynomial(F32 x) {
   const F32 n = F32::round(x);
@@ -66,3 +72,6 @@ static inline F exp2_nonpositive(F x) {
   else
     return exp2_by_polynomial(x);
 }
+
+}  // namespace
+}  // namespace ekmfast

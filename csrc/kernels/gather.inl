@@ -1,5 +1,17 @@
 // Stage 4 for nearly hard weights: most of a column is nothing beside its largest weight, and each
 // centroid gathers the rows that matter to it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+#include "lanes.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "tuning.h"
+
+namespace ekmfast {
+namespace {
 
 // A weight is idle below this share of its column's largest in the part: all idle ones together
 // are no more than the rounding of T. A share of the column's own, not of the row's: a centroid far
@@ -12,12 +24,6 @@ constexpr T kIdleShare = sizeof(T) == 4 ? T(0x1p-32) : T(0x1p-62);
 template <class T>
 constexpr T kIdleWeight = sizeof(T) == 4 ? T(0x1p-93) : T(0x1p-890);
 static_assert(kMinExponent<float> == -100 && kMinExponent<double> == -900, "kIdleWeight");
-
-// Gathering reads a row for one centroid, where the tiles read it for kProductCentroids.
-constexpr double kSparseBelow = 0.3;
-constexpr i64 kSparseMinK = 16;
-// The density is judged by about so many centroids.
-constexpr i64 kSparseSample = 32;
 
 template <class F>
 static inline F magnitude(F a) {
@@ -61,44 +67,41 @@ static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_s
   return static_cast<double>(count) < kSparseBelow * static_cast<double>(seen);
 }
 
-// V vectors of features, U rows at a time so that sums do not wait for one another; the last
-// vector holds `rest` features if kRest.
-template <class F, int V, int U, bool kRest>
+// kVectors vectors of features, kRows rows at a time so that sums do not wait for one another; the
+// last vector holds `rest` features if kRest.
+template <class F, int kVectors, int kRows, bool kRest>
 static inline void gather_tile(const typename F::T* x, i64 stride, const typename F::T* reference,
                                const std::int32_t* picked, const typename F::T* weights, i64 count,
                                int rest, typename F::T* sums) {
-  F acc[U][V];
-  for (int u = 0; u < U; ++u)
-    for (int v = 0; v < V; ++v) acc[u][v] = F::all(0);
-  for (i64 i = 0; i < count; i += U)
-    for (int u = 0; u < U; ++u) {
+  F acc[kRows][kVectors];
+  for (int u = 0; u < kRows; ++u)
+    for (int v = 0; v < kVectors; ++v) acc[u][v] = F::all(0);
+  for (i64 i = 0; i < count; i += kRows)
+    for (int u = 0; u < kRows; ++u) {
       const typename F::T* row = x + picked[i + u] * stride;
       const F w = F::all(weights[i + u]);
-      for (int v = 0; v < V; ++v) {
+      for (int v = 0; v < kVectors; ++v) {
         const F y = kRest ? F::load_part(row + v * F::W, rest) -
                                 F::load_part(reference + v * F::W, rest)
                           : F::load(row + v * F::W) - F::load(reference + v * F::W);
         acc[u][v] = F::fma(w, y, acc[u][v]);
       }
     }
-  for (int v = 0; v < V; ++v) {
-    for (int u = 1; u < U; ++u) acc[0][v] = acc[0][v] + acc[u][v];
+  for (int v = 0; v < kVectors; ++v) {
+    for (int u = 1; u < kRows; ++u) acc[0][v] = acc[0][v] + acc[u][v];
     (F::load(sums + v * F::W) + acc[0][v]).store(sums + v * F::W);
   }
 }
 
-constexpr int kGatherVectors = 8;
-constexpr int kGatherUnit = 4;  // rows that gather_tile may take at a time
-
-template <class F, int V>
+template <class F, int kVectors>
 static inline void gather_narrow(int vectors, const typename F::T* x, i64 stride,
                                  const typename F::T* reference, const std::int32_t* picked,
                                  const typename F::T* weights, i64 count, typename F::T* sums) {
-  if (vectors == V)
-    return gather_tile<F, V, (V > 4 ? 1 : V > 2 ? 2 : kGatherUnit), false>(
+  if (vectors == kVectors)
+    return gather_tile<F, kVectors, (kVectors > 4 ? 1 : kVectors > 2 ? 2 : kGatherUnit), false>(
         x, stride, reference, picked, weights, count, 0, sums);
-  if constexpr (V > 1)
-    gather_narrow<F, V - 1>(vectors, x, stride, reference, picked, weights, count, sums);
+  if constexpr (kVectors > 1)
+    gather_narrow<F, kVectors - 1>(vectors, x, stride, reference, picked, weights, count, sums);
 }
 
 // 0 where all rows are finite, else NaN: an idle row is not read, but what it holds is to be told.
@@ -158,3 +161,6 @@ static void sparse_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 
     }
   }
 }
+
+}  // namespace
+}  // namespace ekmfast

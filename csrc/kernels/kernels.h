@@ -7,9 +7,12 @@
 
 #include <cstdint>
 
+#include "simd/isas.h"
 #include "weighting.h"
 
 namespace ekmfast {
+
+typedef std::int64_t i64;
 
 // Samples as the caller holds them: row n starts at x + n * stride and has d numbers.
 template <class T>
@@ -43,6 +46,7 @@ struct Sums {
   double* objective;  // ()     J
 };
 
+// The functions of one instruction set. Blocks are multiples of kRowUnit rows (tuning.h).
 template <class T>
 struct Kernels {
   int tile_k;  // centroids in a register tile
@@ -88,18 +92,6 @@ struct Kernels {
   void (*exp2)(const T* x, std::int64_t n, T* y);
 };
 
-// Blocks are multiples of this many rows, whatever the instruction set.
-constexpr std::int64_t kRowUnit = 48;
-
-// From this many features on, the second product reads rows; below, samples stay in the lanes.
-constexpr std::int64_t kRowProductMinD = 30;
-
-// Up to so many centroids of at least so many features are multiplied without panels (dots.inl):
-// measured, with AVX2 and AVX-512. Below, sums across vectors cost more than a transpose.
-constexpr std::int64_t kDotMaxK = 4;
-template <class T>
-constexpr std::int64_t kDotMinD = 1024 / sizeof(T);
-
 // Exponents are clamped here: what is smaller adds nothing beside a row's largest term, and
 // denormal numbers are slow. Columns that live on such terms alone are redone exactly (rescue.cpp).
 template <class T>
@@ -110,10 +102,9 @@ struct KernelTable {
   Kernels<double> f64;
 };
 
-extern const KernelTable base_kernels;
-extern const KernelTable avx2_kernels;
-extern const KernelTable avx512_kernels;
-extern const KernelTable neon_kernels;
+#define EKMFAST_DECLARE(name, flags, condition) extern const KernelTable name##_kernels;
+EKMFAST_ISAS(EKMFAST_DECLARE, EKMFAST_DECLARE, EKMFAST_DECLARE)
+#undef EKMFAST_DECLARE
 
 template <class T>
 const Kernels<T>& kernels_of(const KernelTable& table);

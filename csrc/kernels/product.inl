@@ -1,66 +1,75 @@
 // Stage 4: sum_n w_kn y_n, the second product, over some rows that are still in the caches.
 //
-// Sums of T go to s.partial, which flush() (tile.inl) adds to doubles once a block.
+// Sums of T go to s.partial, which flush() adds to doubles once a block.
+#pragma once
 
-// Up to so many centroids a strip is read where it lies, and centred each time; for more of them a
-// copy pays.
-constexpr i64 kInPlaceMaxK = 64;
+#include "ahead.inl"
+#include "gather.inl"
+#include "kernels.h"
+#include "lanes.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "tuning.h"
 
-// Features in the lanes: G centroids x V vectors of features, rows streamed, weights broadcast.
+namespace ekmfast {
+namespace {
+
+// Features in the lanes: G centroids x kVectors vectors of features, rows streamed, weights
+// broadcast.
 // weights: [panel][k][panel_rows], or [row][k] if kByRow, pointing at the tile's first centroid.
 //   kCopied    x is a copy of the strip, centred and padded;
 //   else       x is where the rows lie; the last vector holds `rest` features if kRest, and what lies
 //              `ahead` numbers behind is asked for if that is not 0.
-template <class F, int G, int V, bool kCopied, bool kRest, bool kByRow>
+template <class F, int G, int kVectors, bool kCopied, bool kRest, bool kByRow>
 static inline void product_tile(const typename F::T* x, i64 stride,
                                 const typename F::T* reference, i64 n, i64 k,
                                 const typename F::T* weights, int rest, i64 ahead, i64 d_padded,
                                 typename F::T* sums) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
-  F acc[G][V];
+  F acc[G][kVectors];
   for (int g = 0; g < G; ++g)
-    for (int v = 0; v < V; ++v) acc[g][v] = F::all(0);
+    for (int v = 0; v < kVectors; ++v) acc[g][v] = F::all(0);
   for (i64 p = 0; p < n; p += P) {
     const T* w = weights + p * k;
     const i64 count = n - p < P ? n - p : P;
     for (i64 i = 0; i < count; ++i) {
       const T* row = x + (p + i) * stride;
-      F y[V];
+      F y[kVectors];
       if constexpr (kCopied) {
-        for (int v = 0; v < V; ++v) y[v] = F::load(row + v * F::W);
+        for (int v = 0; v < kVectors; ++v) y[v] = F::load(row + v * F::W);
       } else {
-        if (ahead) Ahead(row, ahead, V * F::W).prefetch();
-        for (int v = 0; v < V; ++v)
+        if (ahead) Ahead(row, ahead, kVectors * F::W).prefetch();
+        for (int v = 0; v < kVectors; ++v)
           y[v] = kRest
                      ? F::load_part(row + v * F::W, rest) - F::load_part(reference + v * F::W, rest)
                      : F::load(row + v * F::W) - F::load(reference + v * F::W);
       }
       for (int g = 0; g < G; ++g) {
         const F own = F::all(w[kByRow ? i * k + g : g * P + i]);
-        for (int v = 0; v < V; ++v) acc[g][v] = F::fma(own, y[v], acc[g][v]);
+        for (int v = 0; v < kVectors; ++v) acc[g][v] = F::fma(own, y[v], acc[g][v]);
       }
     }
   }
   for (int g = 0; g < G; ++g)
-    for (int v = 0; v < V; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       T* at = sums + g * d_padded + v * F::W;
       (F::load(at) + acc[g][v]).store(at);
     }
 }
 
 // Rows where they lie.
-template <class F, int G, int V, bool kRest, bool kByRow>
+template <class F, int G, int kVectors, bool kRest, bool kByRow>
 static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
                                  i64 j, int rest, i64 ahead, const typename F::T* weights,
                                  const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
     if constexpr (G > 1)
-      rows_in_place<F, G - 1, V, kRest, kByRow>(g, in, begin, n, k, j, rest, ahead, weights, s,
-                                                sums);
+      rows_in_place<F, G - 1, kVectors, kRest, kByRow>(g, in, begin, n, k, j, rest, ahead, weights,
+                                                       s, sums);
     return;
   }
-  product_tile<F, G, V, false, kRest, kByRow>(in.x + begin * in.stride + j, in.stride,
+  product_tile<F, G, kVectors, false, kRest, kByRow>(in.x + begin * in.stride + j, in.stride,
                                               in.reference + j, n, k, weights, rest,
                                               ahead * in.stride, s.d_padded, sums + j);
 }
@@ -68,18 +77,20 @@ static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin
 template <class F, bool kByRow>
 static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
                              const typename F::T* all_weights, const Scratch<F>& s) {
-  constexpr int V = kProductVectors, G = kProductCentroids, P = panel_rows<F>();
+  constexpr int kVectors = Tuned::kProductVectors, G = Tuned::kProductCentroids;
+  constexpr int P = panel_rows<F>();
   for (i64 first = 0; first < n; first += kStripRows) {
     const i64 count = n - first < kStripRows ? n - first : kStripRows, at = begin + first;
     for (i64 j = 0; j < in.d;) {
       const i64 left = in.d - j, whole = left / F::W;
-      const i64 vectors = whole >= V ? V : whole >= 2 ? 2 : whole;
+      const i64 vectors = whole >= kVectors ? kVectors : whole >= 2 ? 2 : whole;
       for (i64 i = 0; i < k; i += G) {
         const int g = static_cast<int>(k - i < G ? k - i : G);
         const typename F::T* weights = all_weights + first * k + i * (kByRow ? 1 : P);
         typename F::T* sums = s.partial + i * s.d_padded;
-        if (vectors == V)
-          rows_in_place<F, G, V, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
+        if (vectors == kVectors)
+          rows_in_place<F, G, kVectors, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s,
+                                                       sums);
         else if (vectors == 2)
           rows_in_place<F, G, 2, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
         else if (vectors == 1)
@@ -93,16 +104,17 @@ static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i6
   }
 }
 
-template <class F, int G, int V, bool kByRow>
+template <class F, int G, int kVectors, bool kByRow>
 static inline void strip_tile(int g, int vectors, i64 n, i64 k, const typename F::T* weights,
                               const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
-    if constexpr (G > 1) strip_tile<F, G - 1, V, kByRow>(g, vectors, n, k, weights, s, sums);
-  } else if (vectors < V) {
-    if constexpr (V > 1) strip_tile<F, G, V - 1, kByRow>(g, vectors, n, k, weights, s, sums);
+    if constexpr (G > 1) strip_tile<F, G - 1, kVectors, kByRow>(g, vectors, n, k, weights, s, sums);
+  } else if (vectors < kVectors) {
+    if constexpr (kVectors > 1)
+      strip_tile<F, G, kVectors - 1, kByRow>(g, vectors, n, k, weights, s, sums);
   } else {
-    product_tile<F, G, V, true, false, kByRow>(s.strip, V * F::W, nullptr, n, k, weights, 0, 0,
-                                               s.d_padded, sums);
+    product_tile<F, G, kVectors, true, false, kByRow>(s.strip, kVectors * F::W, nullptr, n, k,
+                                                      weights, 0, 0, s.d_padded, sums);
   }
 }
 
@@ -112,12 +124,13 @@ template <class F, bool kByRow>
 static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
                               const typename F::T* weights, const Scratch<F>& s) {
   using T = typename F::T;
+  constexpr int kVectors = Tuned::kProductVectors, G = Tuned::kProductCentroids;
   constexpr int P = panel_rows<F>();
   for (i64 first = 0; first < n; first += kStripRows) {
     const i64 count = n - first < kStripRows ? n - first : kStripRows;
-    for (i64 j = 0; j < in.d; j += kProductVectors * F::W) {
+    for (i64 j = 0; j < in.d; j += kVectors * F::W) {
       const i64 left = round_up(in.d - j, F::W) / F::W;
-      const int vectors = static_cast<int>(left < kProductVectors ? left : kProductVectors);
+      const int vectors = static_cast<int>(left < kVectors ? left : kVectors);
       const T* x = in.x + (begin + first) * in.stride;
       for (i64 i = 0; i < count; ++i)
         for (int v = 0; v < vectors; ++v) {
@@ -128,9 +141,9 @@ static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i
                                 F::load_part(in.reference + at, static_cast<int>(there));
           y.store(s.strip + (i * vectors + v) * F::W);
         }
-      for (i64 i = 0; i < k; i += kProductCentroids) {
-        const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
-        strip_tile<F, kProductCentroids, kProductVectors, kByRow>(
+      for (i64 i = 0; i < k; i += G) {
+        const int g = static_cast<int>(k - i < G ? k - i : G);
+        strip_tile<F, G, kVectors, kByRow>(
             g, vectors, count, k, weights + first * k + i * (kByRow ? 1 : P), s,
             s.partial + i * s.d_padded + j);
       }
@@ -177,7 +190,7 @@ static inline void lane_group(int g, const typename F::T* panels, i64 d, i64 n_p
     if constexpr (G > 1) lane_group<F, G - 1>(g, panels, d, n_padded, k, weights, sums);
     return;
   }
-  constexpr int kFeatures = kProductVectors;
+  constexpr int kFeatures = Tuned::kProductVectors;
   for (i64 j = 0; j < d; j += kFeatures) {
     const int features = static_cast<int>(d - j < kFeatures ? d - j : kFeatures);
     lane_narrow<F, G, kFeatures>(features, panels + j * panel_rows<F>(), d, n_padded, k, weights,
@@ -199,17 +212,17 @@ static void row_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, 
 // d < kRowProductMinD; weights [panel][k][panel_rows].
 template <class F>
 static void lane_product(i64 d, i64 n, i64 k, const typename F::T* panels, const Scratch<F>& s) {
-  constexpr int P = panel_rows<F>();
-  for (i64 i = 0; i < k; i += kProductCentroids) {
-    const int g = static_cast<int>(k - i < kProductCentroids ? k - i : kProductCentroids);
-    lane_group<F, kProductCentroids>(g, panels, d, round_up(n, P), k, s.weights + i * P,
+  constexpr int P = panel_rows<F>(), G = Tuned::kProductCentroids;
+  for (i64 i = 0; i < k; i += G) {
+    const int g = static_cast<int>(k - i < G ? k - i : G);
+    lane_group<F, G>(g, panels, d, round_up(n, P), k, s.weights + i * P,
                                      s.partial + i * d * F::W);
   }
 }
 
 static inline bool may_gather(i64 d, i64 k) {
-  static_assert(kGatherMinD >= kRowProductMinD, "lane_product knows no gathering");
-  return d >= kGatherMinD && k >= kSparseMinK;
+  static_assert(Tuned::kGatherMinD >= kRowProductMinD, "lane_product knows no gathering");
+  return d >= Tuned::kGatherMinD && k >= kSparseMinK;
 }
 
 // Whether so few of the first panel's weights matter that rows had better be gathered.
@@ -232,3 +245,22 @@ static void product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 
   else
     lane_product<F>(in.d, n, k, panels, s);
 }
+
+// Adds the products' sums to doubles.
+template <class F>
+static void flush(i64 d, i64 k, const Scratch<F>& s, double* sum_wx) {
+  for (i64 i = 0; i < k; ++i)
+    if (d < kRowProductMinD) {
+      for (i64 j = 0; j < d; ++j)
+        sum_wx[i * d + j] += sum_lanes<F::W>(s.partial + (i * d + j) * F::W);
+    } else {
+      const i64 whole = d / F::W * F::W;
+      for (i64 j = 0; j < whole; j += F::W)
+        F::load(s.partial + i * s.d_padded + j).add_to(sum_wx + i * d + j);
+      for (i64 j = whole; j < d; ++j)
+        sum_wx[i * d + j] += static_cast<double>(s.partial[i * s.d_padded + j]);
+    }
+}
+
+}  // namespace
+}  // namespace ekmfast

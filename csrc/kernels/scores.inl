@@ -1,4 +1,15 @@
 // Stage 2: scores, the first product.
+#pragma once
+
+#include "ahead.inl"
+#include "kernels.h"
+#include "lanes.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "tuning.h"
+
+namespace ekmfast {
+namespace {
 
 // G centroids x the 3 vectors of a panel, in registers over all features. `best` is the running
 // maximum over the centroids seen so far. What is `ahead` is asked for meanwhile, some lines with
@@ -53,12 +64,13 @@ static inline void score_panel(const typename F::T* panel, i64 d,
   constexpr int P = panel_rows<F>();
   F best[kPanelVectors];  // not the caller's, which is in memory: each tile would wait for it
   EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
-  for (i64 k = 0; k < c.k; k += kTileCentroids) {
-    const Ahead share = ahead.share(k / kTileCentroids);
-    if (k + kTileCentroids <= c.k)
-      score_tile<F, kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P, best);
+  for (i64 k = 0; k < c.k; k += Tuned::kTileCentroids) {
+    const Ahead share = ahead.share(k / Tuned::kTileCentroids);
+    if (k + Tuned::kTileCentroids <= c.k)
+      score_tile<F, Tuned::kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P,
+                                           best);
     else
-      score_rest<F, kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
+      score_rest<F, Tuned::kTileCentroids - 1>(static_cast<int>(c.k - k), panel, d, c.tiles + k * d,
                                         c.bias + k, share, t + k * P, best);
   }
   EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) row_best[v] = best[v];
@@ -87,8 +99,8 @@ static inline void squared_distances(const typename F::T* panel, i64 d,
     lost = F::max(lost, F::fma(norm[v] + own, share, F::all(0) - d2[v]));
   }
   if (!F::greater_bits(lost, F::all(0))) return;
-  const i64 first = i / kTileCentroids * kTileCentroids;
-  const i64 width = c.k - first < kTileCentroids ? c.k - first : kTileCentroids;
+  const i64 first = i / Tuned::kTileCentroids * Tuned::kTileCentroids;
+  const i64 width = c.k - first < Tuned::kTileCentroids ? c.k - first : Tuned::kTileCentroids;
   const T* scaled = c.tiles + first * d + (i - first);
   for (int v = 0; v < kPanelVectors; ++v) d2[v] = F::all(0);
   for (i64 j = 0; j < d; ++j) {
@@ -99,3 +111,6 @@ static inline void squared_distances(const typename F::T* panel, i64 d,
     }
   }
 }
+
+}  // namespace
+}  // namespace ekmfast

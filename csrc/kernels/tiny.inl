@@ -4,13 +4,21 @@
 // The processor looks about two such chains ahead, which is too few to fill their gaps. So a run of
 // vectors goes through the chain link by link, in loops of independent steps; what the loops write
 // for each other stays in the L1 cache.
+#pragma once
 
-// Above, the sums no longer fit the registers.
-constexpr int kTinyMaxK = 4;
-constexpr int kTinyMaxD = 4;
-constexpr int kTinyMaxSize = 8;  // K D
-static_assert(kTinyMaxK <= kTileCentroids, "the centroids are one tile, [feature][centroid]");
-constexpr i64 kTinyRun = 32;  // vectors; measured: 8 take a tenth more time
+#include "exp2.inl"
+#include "kernels.h"
+#include "lanes.inl"
+#include "log2.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "transpose.inl"
+#include "tuning.h"
+
+namespace ekmfast {
+namespace {
+
+static_assert(kTinyMaxK <= Tuned::kTileCentroids, "centroids are one tile, [feature][centroid]");
 
 // A vector of samples on its way, as in weigh_softmax (weigh.inl).
 template <class F, int K, int D>
@@ -200,3 +208,6 @@ static inline bool try_tiny(const Rows<typename F::T>& in, i64 begin, i64 n,
   }
   return false;
 }
+
+}  // namespace
+}  // namespace ekmfast

@@ -1,6 +1,20 @@
 // The way back from samples in the lanes to rows: weights as compute_weights gives them.
+#pragma once
 
-// The inverse of deinterleave (pack.inl): D vectors, a feature each, become W rows of D numbers.
+#include <cstddef>
+#include <utility>
+
+#include "kernels.h"
+#include "lanes.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "transpose.inl"
+
+namespace ekmfast {
+namespace {
+
+// The inverse of deinterleave (transpose.inl): D vectors, a feature each, become W rows of D
+// numbers.
 template <class F, int D, int At, int J, std::size_t... I>
 static inline __attribute__((always_inline)) F scatter_features(F so_far, const F* features,
                                                                 std::index_sequence<I...> lanes) {
@@ -94,3 +108,6 @@ static inline void unpack_panel(const typename F::T* t, i64 k, i64 count, typena
         if (row + i < count) r[i].store(out + (row + i) * k + j);
     }
 }
+
+}  // namespace
+}  // namespace ekmfast

@@ -1,8 +1,20 @@
 // Stage 3: scores become weights (weighting.h), the one stage that depends on the weighting.
 //
-// weigh_panel<F, W>: t (k, panel) becomes s * w, sums of s w and s p are added to s.sum_w and
-// s.sum_p. OUT cost, one a row: e, by which the row's part of J is s (1/2 ||y||^2 - e / q), but
+// weigh_panel<F, kWeighting>: t (k, panel) becomes s * w, sums of s w and s p are added to s.sum_w
+// and s.sum_p. OUT cost, one a row: e, by which the row's part of J is s (1/2 ||y||^2 - e / q), but
 // s e / q for the fuzzy weighting.
+#pragma once
+
+#include "exp2.inl"
+#include "kernels.h"
+#include "log2.inl"
+#include "scores.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "tuning.h"
+
+namespace ekmfast {
+namespace {
 
 // With u_k = 2^r_k, S = sum u, m = sum u r / S, and as alpha (d_k - E) = -ln2 (r_k - m):
 //   equilibrium      s w_k = u_k (a + b r_k),  b = ln2 s / S,  a = s / S - b m;   e = max t + m
@@ -159,15 +171,18 @@ static inline void weigh_fuzzy(const typename F::T* panel, i64 d,
   }
 }
 
-template <class F, Weighting W>
+template <class F, Weighting kWeighting>
 static inline void weigh_panel(const typename F::T* panel, i64 d,
                                const Centroids<typename F::T>& c,
                                const typename F::T* sample_weight, const typename F::T* half_norm,
                                const F* best, typename F::T* t, const Scratch<F>& s, F* cost) {
-  if constexpr (W == Weighting::fuzzy)
+  if constexpr (kWeighting == Weighting::fuzzy)
     weigh_fuzzy<F>(panel, d, c, sample_weight, half_norm, t, s, cost);
-  else if constexpr (W == Weighting::hard)
+  else if constexpr (kWeighting == Weighting::hard)
     weigh_hard<F>(sample_weight, c.k, best, t, s, cost);
   else
-    weigh_softmax<F, W == Weighting::equilibrium>(sample_weight, c.k, best, t, s, cost);
+    weigh_softmax<F, kWeighting == Weighting::equilibrium>(sample_weight, c.k, best, t, s, cost);
 }
+
+}  // namespace
+}  // namespace ekmfast

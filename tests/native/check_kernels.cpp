@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "ekm.h"
-#include "simd.h"
+#include "simd/dispatch.h"
 
 namespace {
 

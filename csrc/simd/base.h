@@ -1,33 +1,31 @@
 // The baseline of the architecture: 128-bit vectors in the compilers' own notation, which every
 // 64-bit processor has (SSE2 on x86-64, Advanced SIMD on AArch64).
-#include <cstddef>
+#pragma once
+
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
-#include "kernels.h"
+#include "compress.h"
 
-#define EKMFAST_KERNEL_TABLE base_kernels
-
+namespace ekmfast {
 namespace {
-
-#include "compress.inl"
 
 typedef float f32x4 __attribute__((vector_size(16)));
 typedef std::int32_t i32x4 __attribute__((vector_size(16)));
 typedef double f64x2 __attribute__((vector_size(16)));
 typedef std::int64_t i64x2 __attribute__((vector_size(16)));
 
-template <class F, class I>
-static inline F select(I mask, F x, F y) {
-  return reinterpret_cast<F>((mask & reinterpret_cast<I>(x)) | (~mask & reinterpret_cast<I>(y)));
+template <class Mask, class Vector>
+static inline Vector select(Mask mask, Vector x, Vector y) {
+  return reinterpret_cast<Vector>((mask & reinterpret_cast<Mask>(x)) |
+                                  (~mask & reinterpret_cast<Mask>(y)));
 }
 
 struct F32 {
   using T = float;
   using V = f32x4;
   static constexpr int W = 4;
-  static constexpr bool kLookUp = false;  // see exp2.inl
+  static constexpr bool kLookUp = false;  // see kernels/exp2.inl
   V v;
   static F32 all(T a) { return {V{a, a, a, a}}; }
   static F32 load(const T* p) {
@@ -76,7 +74,7 @@ struct F64 {
   using T = double;
   using V = f64x2;
   static constexpr int W = 2;
-  static constexpr bool kLookUp = false;  // see exp2.inl
+  static constexpr bool kLookUp = false;  // see kernels/exp2.inl
   V v;
   static F64 all(T a) { return {V{a, a}}; }
   static F64 load(const T* p) {
@@ -116,17 +114,5 @@ struct F64 {
   }
 };
 
-constexpr int kTileCentroids = 4;
-constexpr int kProductCentroids = 4;
-constexpr int kProductVectors = 3;
-constexpr int kMaxShuffles = 8;  // as AVX2 has it; not measured here
-constexpr int kGatherMinD = 64;  // likewise
-constexpr bool kProductAsksAhead = false;  // likewise
-
-#include "exp2.inl"
-#include "log2.inl"
-#include "tile.inl"
-
 }  // namespace
-
-#include "table.inl"
+}  // namespace ekmfast

@@ -1,23 +1,20 @@
 // AVX2 and FMA: 8 float32 or 4 float64 to a vector, 16 registers.
+#pragma once
+
 #include <immintrin.h>
 
-#include <cstddef>
-#include <cstring>
-#include <utility>
+#include <cstdint>
 
-#include "kernels.h"
+#include "compress.h"
 
-#define EKMFAST_KERNEL_TABLE avx2_kernels
-
+namespace ekmfast {
 namespace {
-
-#include "compress.inl"
 
 struct F32 {
   using T = float;
   using V = __m256;
   static constexpr int W = 8;
-  static constexpr bool kLookUp = false;  // see exp2.inl
+  static constexpr bool kLookUp = false;  // see kernels/exp2.inl
   V v;
   static F32 all(T a) { return {_mm256_set1_ps(a)}; }
   static F32 load(const T* p) { return {_mm256_loadu_ps(p)}; }
@@ -64,7 +61,7 @@ struct F64 {
   using T = double;
   using V = __m256d;
   static constexpr int W = 4;
-  static constexpr bool kLookUp = false;  // see exp2.inl
+  static constexpr bool kLookUp = false;  // see kernels/exp2.inl
   V v;
   static F64 all(T a) { return {_mm256_set1_pd(a)}; }
   static F64 load(const T* p) { return {_mm256_loadu_pd(p)}; }
@@ -105,18 +102,5 @@ struct F64 {
   void add_to(double* p) const { _mm256_storeu_pd(p, _mm256_add_pd(_mm256_loadu_pd(p), v)); }
 };
 
-// 12 accumulators, 3 samples and a broadcast fill the 16 registers.
-constexpr int kTileCentroids = 4;
-constexpr int kProductCentroids = 4;
-constexpr int kProductVectors = 3;
-constexpr int kMaxShuffles = 8;  // above, the transpose is faster
-constexpr int kGatherMinD = 64;  // measured: below, gathering nearly hard weights is slower
-constexpr bool kProductAsksAhead = false;  // measured: a tenth more time
-
-#include "exp2.inl"
-#include "log2.inl"
-#include "tile.inl"
-
 }  // namespace
-
-#include "table.inl"
+}  // namespace ekmfast

@@ -1,3 +1,11 @@
+// Picking lanes of a vector, for instruction sets that have no instruction for it.
+#pragma once
+
+#include <cstdint>
+
+namespace ekmfast {
+namespace {
+
 // The lanes named in bits, packed, and their numbers counted from `first`. No branch to mispredict:
 // each lane is written, and the next over it if it was not named.
 template <class F>
@@ -12,3 +20,6 @@ static inline void compress_lanes(F a, unsigned bits, std::int32_t first, typena
     numbers += (bits >> l) & 1;
   }
 }
+
+}  // namespace
+}  // namespace ekmfast

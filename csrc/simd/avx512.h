@@ -1,14 +1,11 @@
 // AVX-512 (F, DQ, VL, BW): 16 float32 or 8 float64 to a vector, 32 registers.
+#pragma once
+
 #include <immintrin.h>
 
-#include <cstddef>
-#include <cstring>
-#include <utility>
+#include <cstdint>
 
-#include "kernels.h"
-
-#define EKMFAST_KERNEL_TABLE avx512_kernels
-
+namespace ekmfast {
 namespace {
 
 struct F32 {
@@ -27,7 +24,7 @@ struct F32 {
   static F32 round(F32 a) { return {_mm512_roundscale_ps(a.v, 8)}; }
   // a 2^floor(n)
   static F32 scale(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
-  static constexpr bool kLookUp = true;  // see exp2.inl
+  static constexpr bool kLookUp = true;  // see kernels/exp2.inl
   // To multiples of 1 / W.
   static F32 round_to_steps(F32 a) { return {_mm512_roundscale_ps(a.v, 0x48)}; }
   // 2^(n - floor(n)) of such multiples, which a number's last bits count beside 3 2^18 (float64:
@@ -113,18 +110,5 @@ struct F64 {
   void add_to(double* p) const { _mm512_storeu_pd(p, _mm512_add_pd(_mm512_loadu_pd(p), v)); }
 };
 
-// Register tiles: centroids x 3 vectors of samples, and centroids x vectors of features.
-constexpr int kTileCentroids = 8;
-constexpr int kProductCentroids = 6;
-constexpr int kProductVectors = 4;
-constexpr int kMaxShuffles = 24;  // measured: above, the transpose is faster
-constexpr int kGatherMinD = 30;    // measured: below, gathering nearly hard weights is slower
-constexpr bool kProductAsksAhead = true;  // measured: a fifth less time where memory bounds
-
-#include "exp2.inl"
-#include "log2.inl"
-#include "tile.inl"
-
 }  // namespace
-
-#include "table.inl"
+}  // namespace ekmfast

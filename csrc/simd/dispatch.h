@@ -1,12 +1,10 @@
-// Which instruction sets exist, which this processor has, and which one is in use.
+// Which instruction sets this processor has, and which one is in use.
 #pragma once
 
+#include "isas.h"
 #include "kernels/kernels.h"
 
 namespace ekmfast {
-
-enum class Isa { base, avx2, avx512, neon };
-constexpr Isa kAllIsas[] = {Isa::base, Isa::avx2, Isa::avx512, Isa::neon};
 
 const char* isa_name(Isa isa);
 

@@ -1,24 +1,20 @@
 // Advanced SIMD (NEON) of AArch64: 4 float32 or 2 float64 to a vector, 32 registers.
+#pragma once
+
 #include <arm_neon.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <utility>
 
-#include "kernels.h"
+#include "compress.h"
 
-#define EKMFAST_KERNEL_TABLE neon_kernels
-
+namespace ekmfast {
 namespace {
-
-#include "compress.inl"
 
 struct F32 {
   using T = float;
   using V = float32x4_t;
   static constexpr int W = 4;
-  static constexpr bool kLookUp = false;  // see exp2.inl
+  static constexpr bool kLookUp = false;  // see kernels/exp2.inl
   V v;
   static F32 all(T a) { return {vdupq_n_f32(a)}; }
   static F32 load(const T* p) { return {vld1q_f32(p)}; }
@@ -65,7 +61,7 @@ struct F64 {
   using T = double;
   using V = float64x2_t;
   static constexpr int W = 2;
-  static constexpr bool kLookUp = false;  // see exp2.inl
+  static constexpr bool kLookUp = false;  // see kernels/exp2.inl
   V v;
   static F64 all(T a) { return {vdupq_n_f64(a)}; }
   static F64 load(const T* p) { return {vld1q_f64(p)}; }
@@ -103,18 +99,5 @@ struct F64 {
   void add_to(double* p) const { vst1q_f64(p, vaddq_f64(vld1q_f64(p), v)); }
 };
 
-// 24 accumulators, 3 samples and a broadcast leave 4 of the 32 registers.
-constexpr int kTileCentroids = 8;
-constexpr int kProductCentroids = 6;
-constexpr int kProductVectors = 4;
-constexpr int kMaxShuffles = 8;  // as AVX2 has it; not measured here
-constexpr int kGatherMinD = 64;  // likewise
-constexpr bool kProductAsksAhead = false;  // likewise
-
-#include "exp2.inl"
-#include "log2.inl"
-#include "tile.inl"
-
 }  // namespace
-
-#include "table.inl"
+}  // namespace ekmfast

@@ -1,0 +1,54 @@
+// All kernels, for one instruction set: compiled once for each row of simd/isas.h, with its flags
+// and its name in EKMFAST_ISA. Their table is the one symbol that the object gives away.
+#include "kernels.h"
+
+#include "accumulate.inl"
+#include "assign.inl"
+#include "closest.inl"
+#include "exp2.inl"
+#include "scratch.inl"
+#include "simd/vectors.h"
+#include "statistics.inl"
+#include "tuning.h"
+#include "weights.inl"
+
+namespace ekmfast {
+namespace {
+
+template <class F>
+static i64 scratch_bytes(i64 block_rows, i64 d, i64 k) {
+  return Scratch<F>(nullptr, block_rows, d, k).bytes;
+}
+
+template <class F>
+static void exp2_array(const typename F::T* x, i64 n, typename F::T* y) {
+  for (i64 i = 0; i < n; i += F::W) {
+    const int count = static_cast<int>(n - i < F::W ? n - i : F::W);
+    typename F::T part[F::W];
+    exp2_nonpositive<F>(F::load_part(x + i, count)).store(part);
+    for (int l = 0; l < count; ++l) y[i + l] = part[l];
+  }
+}
+
+template <class F>
+constexpr Kernels<typename F::T> kernels_for() {
+  static_assert(kRowUnit % panel_rows<F>() == 0, "blocks must be whole panels");
+  return {Tuned::kTileCentroids,
+          scratch_bytes<F>,
+          {statistics<F, Weighting::equilibrium>, statistics<F, Weighting::maximum_entropy>,
+           statistics<F, Weighting::hard>, statistics<F, Weighting::fuzzy>},
+          weights<F>,
+          nearest<F>,
+          distances<F>,
+          closest<F>,
+          accumulate<F>,
+          exp2_array<F>};
+}
+
+}  // namespace
+
+#define EKMFAST_TABLE_OF(isa) EKMFAST_JOINED(isa, _kernels)
+#define EKMFAST_JOINED(isa, suffix) isa##suffix
+const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {kernels_for<F32>(), kernels_for<F64>()};
+
+}  // namespace ekmfast
