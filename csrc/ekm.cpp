@@ -214,8 +214,8 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
   }
 
   // Several problems read a block again: it stays in the L2 cache. Where there are many sums, blocks
-  // are as long as makes adding them cheap, short enough to share out. The same for one problem, so
-  // that what is computed beside it changes no more than the order in which doubles are added.
+  // are as long as makes adding them cheap, short enough to share out. The block size does not
+  // depend on the number of problems, so batching changes only the order of summation.
   constexpr std::int64_t kManySums = 2048, kBlockOfMany = 8 * kRowUnit;
   const std::int64_t rows = k * d < kManySums ? Cut::kMaxBlockRows : kBlockOfMany;
   const Cut cut(samples.n, std::min(rows, Cut::rows_in_cache<T>(d)), n_problems * size);

@@ -92,11 +92,11 @@ def others(T):
         )  # fmt: skip
     yield kernels.box(T), (array(T, 2, "A"), int64, int64, array(T, 2), array(T, 2))
     yield kernels.gather(T), (array(T, 2, "A"), array(int64, 1), f64)
-    yield kernels.depths(True, True), (
+    yield kernels.exact_memberships(True, True), (
         array(T, 2, "A"), array(T, 1), int64, int64, f64, float64, array(int64, 1), f64, f64
     )  # fmt: skip
-    yield kernels.largest_depths(), (f64, f64)
-    yield kernels.raise_depths(), (f64, f64, array(T, 1), int64, int64, array(float64, 1))
+    yield kernels.largest_exponents(), (f64, f64)
+    yield kernels.raise_exponents(), (f64, f64, array(T, 1), int64, int64, array(float64, 1))
 
 
 @pytest.fixture(params=CAPABILITIES, ids=lambda c: "sm_{}{}".format(*c))

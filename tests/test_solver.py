@@ -314,7 +314,7 @@ def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
     model = cls(2)
     model._keep(run, np.dtype(np.float64), 1.0)
     with pytest.warns(ConvergenceWarning) as caught:
-        model._complain()
+        model._warn_of_the_fit()
     stopped = next(str(w.message) for w in caught if "stopped" in str(w.message))
     assert re.search(
         rf"{cls.__name__} stopped after \d+ passes without converging.*{said}", stopped

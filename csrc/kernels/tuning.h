@@ -69,10 +69,10 @@ constexpr std::int64_t kPartBytesL2 = 512 << 10;
 constexpr std::int64_t kPartRowsL1 = 2 * kRowUnit;
 
 // ---------------------------------------------------------------------------------------------
-// How early rows are asked for (ahead.inl, pack.inl)
+// Prefetch distance (ahead.inl, pack.inl)
 
-// Panel by panel, and once more when a panel is packed, as so many rows side by side are more than
-// the processor follows by itself.
+// Rows are prefetched panel by panel, and once more when a panel is packed: the hardware prefetcher
+// cannot follow this many streams.
 constexpr std::int64_t kBytesAhead = 8 << 10;
 constexpr int kPanelsAhead = 2;                // at least
 constexpr std::int64_t kBytesNear = 64 << 10;  // up to which they go to the L1 cache, else the L2

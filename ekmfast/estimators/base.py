@@ -356,7 +356,7 @@ class CentroidEstimator(
     def _label(self, X: NDArray[Any]) -> None:
         self.labels_ = self._nearest(X)
 
-    def _complain(self, stacklevel: int = 3) -> None:
+    def _warn_of_the_fit(self, stacklevel: int = 3) -> None:
         """Warn of what a user should know of the fit; ``stacklevel`` 3 is the caller's caller."""
         ending = self.__dict__.pop("_ending", "")  # no part of what a fit leaves
         if not self.converged_:

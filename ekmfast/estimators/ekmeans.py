@@ -28,7 +28,7 @@ class EKMeans(FullBatchEstimator):
     n_clusters : int, default=8
     alpha : {'auto', 'dvariance'} or float, default='auto'
         Sharpness of the memberships, > 0. Large alpha tends to hard k-means; too small an alpha
-        lets all centroids meet in the mean. What is best depends on the data.
+        makes all centroids collapse to the mean. What is best depends on the data.
         ``'auto'`` clusters at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps the result
         under which rows and labels are likeliest (see :func:`alpha_path`, and its plot to choose
         by eye); with more than 50,000 rows, alpha is chosen on a sample of so many. The likelihood

@@ -100,7 +100,7 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             raise ValueError("checkpoint is for X in blocks: see ekmfast.blocks")
         else:
             self._fit_array(X, sample_weight)
-        self._complain(4)  # past the decorator's frame
+        self._warn_of_the_fit(4)  # past the decorator's frame
         return self
 
     def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> NDArray[np.int32]:

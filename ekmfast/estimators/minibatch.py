@@ -348,7 +348,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             run = self._epochs(X, weight, backend)
             self._keep(run, X.dtype, run.alpha)
             self._label(X)
-            self._complain()
+            self._warn_of_the_fit()
             centroids = run.centroids
         sums = backend.statistics(centroids[None], np.array([self.alpha_]))
         self._stream_ = _Stream(

@@ -92,39 +92,39 @@ class SupervisedBackend:
     """The sums of Eq. 39 with the labels' share, for the solver."""
 
     def __init__(
-        self, every: CpuBackend, labelled: CpuBackend, supervision: Supervision, theta: float
+        self, all_rows: CpuBackend, labelled: CpuBackend, supervision: Supervision, theta: float
     ) -> None:
-        self.every = every
+        self.all_rows = all_rows
         self.labelled = labelled  # weighted by s b
         self.supervision = supervision
         self.theta = theta
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over all rows, and one over the labelled ones."""
-        every = self.every.statistics(centroids, alpha)
+        everything = self.all_rows.statistics(centroids, alpha)
         labelled = self.labelled.statistics(centroids, alpha)
-        theta, told, reference = self.theta, self.supervision, every.reference
+        theta, given, reference = self.theta, self.supervision, everything.reference
         # A class's own mass does not underflow, whatever the memberships do.
-        exponent = np.where(told.mass > 0, 0.0, np.maximum(every.exponent, labelled.exponent))
-        own = np.exp2(np.minimum(every.exponent - exponent, 0.0))
+        exponent = np.where(given.mass > 0, 0.0, np.maximum(everything.exponent, labelled.exponent))
+        own = np.exp2(np.minimum(everything.exponent - exponent, 0.0))
         less = np.exp2(np.minimum(labelled.exponent - exponent, 0.0))
-        p, p_labelled = own * every.sum_p, less * labelled.sum_p
+        p, p_labelled = own * everything.sum_p, less * labelled.sum_p
         w_labelled = less * labelled.sum_w
         # sum w (x - reference) = sum w (x - other) + (other - reference) sum w
         wx_labelled = (
             less[..., None] * labelled.sum_wx
             + (labelled.reference - reference) * w_labelled[..., None]
         )
-        distance = told.scatter + told.mass * np.square(centroids - told.means).sum(axis=-1)
+        distance = given.scatter + given.mass * np.square(centroids - given.means).sum(axis=-1)
         return CentredStatistics(
-            sum_wx=own[..., None] * every.sum_wx
+            sum_wx=own[..., None] * everything.sum_wx
             - theta * wx_labelled
-            + theta * told.mass[:, None] * (told.means - reference),
-            sum_w=own * every.sum_w - theta * w_labelled + theta * told.mass,
+            + theta * given.mass[:, None] * (given.means - reference),
+            sum_w=own * everything.sum_w - theta * w_labelled + theta * given.mass,
             # The yardstick of weak columns: every membership, by the size of its factor.
-            sum_p=p - p_labelled + abs(1 - theta) * p_labelled + theta * told.mass,
+            sum_p=p - p_labelled + abs(1 - theta) * p_labelled + theta * given.mass,
             exponent=exponent,
-            objective=every.objective
+            objective=everything.objective
             - theta * labelled.objective
             + 0.5 * theta * distance.sum(axis=-1),
             reference=reference,
@@ -324,20 +324,20 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         else:
             known = self._check_labels(y, len(X))
 
-        every = CpuBackend(X, weight, n_threads)
-        dispersion = every.dispersion()
-        check_spread(dispersion, *every.box(), X.dtype, weighted=weight is not None)
+        everything = CpuBackend(X, weight, n_threads)
+        dispersion = everything.dispersion()
+        check_spread(dispersion, *everything.box(), X.dtype, weighted=weight is not None)
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
-        told = supervise(X, weight, known)
-        backend: CpuBackend | SupervisedBackend = every
-        self.theta_ = self._resolve_theta(told, weight, len(X))
+        given = supervise(X, weight, known)
+        backend: CpuBackend | SupervisedBackend = everything
+        self.theta_ = self._resolve_theta(given, weight, len(X))
         if self.theta_ > 0:
-            trust = told.trust if weight is None else told.trust * weight[told.rows]
-            labelled = CpuBackend(X[told.rows], trust.astype(X.dtype), n_threads)
-            backend = SupervisedBackend(every, labelled, told, self.theta_)
+            trust = given.trust if weight is None else given.trust * weight[given.rows]
+            labelled = CpuBackend(X[given.rows], trust.astype(X.dtype), n_threads)
+            backend = SupervisedBackend(everything, labelled, given, self.theta_)
         runs = solve(
             backend,
-            self._starts(X, weight, told),
+            self._starts(X, weight, given),
             alpha,
             tol=self.tol,
             radius=float(np.sqrt(2 * dispersion)),
@@ -351,7 +351,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
                 print(f"start {i + 1}: objective {run.objective:.8g} after {run.n_iter} passes")
         self._keep(min(runs, key=lambda run: run.objective), X.dtype, alpha)
         self._label(X)
-        self._complain()
+        self._warn_of_the_fit()
         return self
 
     def fit_predict(
@@ -441,8 +441,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             raise ValueError(f"rows of prior must sum to at most 1, got a sum of {most}")
         return csr_matrix(values)
 
-    def _resolve_theta(self, told: Supervision, weight: NDArray[Any] | None, n: int) -> float:
-        labelled = float(told.mass.sum())
+    def _resolve_theta(self, given: Supervision, weight: NDArray[Any] | None, n: int) -> float:
+        labelled = float(given.mass.sum())
         if labelled <= 0:
             return 0.0
         if isinstance(self.theta, str):
@@ -450,11 +450,11 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             return min(total / labelled, labelled)
         return float(self.theta)
 
-    def _starts(self, X: NDArray[Any], weight: NDArray[Any] | None, told: Supervision) -> Float64:
+    def _starts(self, X: NDArray[Any], weight: NDArray[Any] | None, given: Supervision) -> Float64:
         """First centroids (S, K, D): labelled clusters at their means, the others by ``init``."""
         n_init = resolve_n_init(self.n_init, self.init)
         random_state = check_random_state(self.random_state)
-        free = np.isnan(told.seeds[:, 0])
+        free = np.isnan(given.seeds[:, 0])
         if free.all() or not isinstance(self.init, str):
             return initial_centroids(
                 X,
@@ -466,16 +466,16 @@ class SemiSupervisedEKMeans(CentroidEstimator):
                 check_n_threads(self.n_threads),
             )
         if not free.any():
-            return told.seeds[None]
+            return given.seeds[None]
         mass = np.ones(len(X)) if weight is None else weight.astype(np.float64)
         unknown = mass.copy()
-        unknown[told.rows] *= np.maximum(1 - told.trust, 0.0)
+        unknown[given.rows] *= np.maximum(1 - given.trust, 0.0)
         if unknown.sum() > 0:
             mass = unknown
         rules = ["farthest"] if self.init in ("auto", "farthest") else []
         if self.init != "farthest":
             rules += [self.init] * (n_init - len(rules))
-        starts = np.repeat(told.seeds[None], len(rules), axis=0)
+        starts = np.repeat(given.seeds[None], len(rules), axis=0)
         for start, rule in zip(starts, rules, strict=True):
             self._fill(start, free, X, mass, rule, random_state)
             if rule == "k-means":

@@ -14,10 +14,10 @@ from ekmfast._parameters import as_float
 Float64 = NDArray[np.float64]
 
 ALPHA_RULES = ("auto", "dvariance")
-# 'auto' tries these multiples of the dvariance alpha: all centroids meet in the mean a little
-# below the least, and the largest are hard k-means but for the rows halfway between centroids,
-# where little changes from one to the next. Heavy tails want them: few wild rows make the mean
-# square distance, and with it the unit here, large beside what lies between clusters.
+# Multiples of the dvariance alpha that 'auto' tries. Below half of that alpha all centroids
+# collapse to the mean; at 32 times it the result is nearly that of hard k-means. Data with heavy
+# tails need the large multiples: a few far rows make the mean squared distance large, and so the
+# dvariance alpha small.
 MULTIPLES = 2.0 ** np.array([-1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5])
 # Rows that the likelihood and the path of 'auto' are computed from, at most.
 SAMPLE_ROWS = 50_000

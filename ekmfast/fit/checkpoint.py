@@ -56,13 +56,13 @@ class Checkpoint:
     def __init__(
         self,
         path: Path,
-        every: int,
+        interval: int,
         *,
         fit: Mapping[str, str | float | NDArray[Any]],
         report: Callable[[list[Run]], bool] | None,
     ) -> None:
         self.path = path
-        self.every = every
+        self.interval = interval
         self.report = report
         self.n_passes = 0
         self.fit = {
@@ -73,7 +73,7 @@ class Checkpoint:
     def __call__(self, runs: list[Run]) -> bool:
         self.n_passes += 1
         stop = self.report is not None and self.report(runs)
-        if stop or self.n_passes % self.every == 0 or all(run.done for run in runs):
+        if stop or self.n_passes % self.interval == 0 or all(run.done for run in runs):
             self.write(runs)
         return stop
 

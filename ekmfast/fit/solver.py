@@ -9,9 +9,8 @@ near zero and throw a centroid far away. With P the sum of memberships:
   (that is how a dead centroid comes back), but only where that is amid the data, and only so often,
   since it can loop; else it takes the damped step like the others.
 
-A centroid that is dead for good, far from everything, costs nothing where it is and would be sent
-ever farther. None leaves the box of the data by more than the box's width; a run that ends on that
-edge has not converged.
+A centroid without members would drift away without end, so no centroid leaves the box of the data
+by more than the box's width; a run that ends on that edge has not converged.
 
 Away from weak columns Anderson acceleration proposes where to go: the last few steps say how the
 step changes with the centroids, and the proposal is where that linear model has it vanish. It is
@@ -46,7 +45,7 @@ OBJECTIVE_RESOLUTION = {4: 1e-6, 8: 1e-13}
 NOISE = 4.0
 STILL_PASSES = 16
 # A run is given up when its last fall of J, repeated this often, would not reach the best run.
-HOPELESS_FALLS = 50
+FALLS_TO_REACH_BEST = 50
 
 
 class Backend(Protocol):
@@ -146,7 +145,7 @@ def solve(
             run.n_iter += 1
             _advance(run, candidates[i], sums, ratios[i], i, rules)
         if compete:
-            _give_up_the_hopeless(runs)
+            _give_up_losing_runs(runs)
         if report is not None and report(runs):
             break
     return runs
@@ -257,7 +256,7 @@ def _anderson(run: Run, window: int) -> Float64 | None:
     return proposal
 
 
-def _give_up_the_hopeless(runs: list[Run]) -> None:
+def _give_up_losing_runs(runs: list[Run]) -> None:
     # Only runs that Anderson's proposals lead, which fall ever less: Lloyd's iteration, which has
     # none, may fall by much after it hardly fell, and lost its best run in 4 of 125 fits (by up to
     # 0.9 % of J) where it was given up by the same rule, for a quarter of the passes.
@@ -269,5 +268,5 @@ def _give_up_the_hopeless(runs: list[Run]) -> None:
         if run.done or run.jumping or run.leap is None or len(run.history) < 4:
             continue
         fall = max(run.history[-3] - run.history[-2], run.history[-2] - run.history[-1])
-        if run.objective - HOPELESS_FALLS * fall > best.get(run.alpha, np.inf):
+        if run.objective - FALLS_TO_REACH_BEST * fall > best.get(run.alpha, np.inf):
             run.done = run.given_up = True

@@ -30,10 +30,10 @@ class Lottery:
 
     @classmethod
     def held(
-        cls, limit: int, ticket: Float64, block: Block, index: int, hopeless: float = np.inf
+        cls, limit: int, ticket: Float64, block: Block, index: int, most: float = np.inf
     ) -> Lottery:
-        """Draw from one block; tickets from ``hopeless`` on never win."""
-        rows = np.flatnonzero(ticket < hopeless)
+        """Draw from one block; tickets of ``most`` or more never win."""
+        rows = np.flatnonzero(ticket < most)
         if len(rows) > limit:
             rows = np.sort(rows[np.argpartition(ticket[rows], limit)[:limit]])
         place = np.column_stack([np.full(len(rows), index, np.int64), rows])
@@ -122,9 +122,9 @@ def survey(
     are dropped here, not sent: of n uniform ones the m-th smallest is m / n, give or take
     sqrt(m) / n.
     """
-    hopeless = np.inf
+    most = np.inf
     if n_rows is not None and block.sample_weight is None:
-        hopeless = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
+        most = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
     kind.check(block)
     finite(block)
     ticket = np.random.default_rng([0, index]).random(len(block.X))
@@ -136,7 +136,7 @@ def survey(
         settings(block, index, centroids=one, alpha=np.ones(1)),
         block.X.min(axis=0),
         block.X.max(axis=0),
-        Lottery.held(n_sample, ticket, block, index, hopeless),
+        Lottery.held(n_sample, ticket, block, index, most),
         _checksum(block, index) if checksum else 0,
     )
 

@@ -349,7 +349,7 @@ class CudaBackend:
         products = empty((chunk // DEPTH, m, d), np.float64)
         tall = kernels.columns_for(m)
         parts = empty((chunk // TILE, m), np.float64)
-        depths = kernels.depths(self.weighting == "equilibrium", self.rows.weighted)
+        measure = kernels.exact_memberships(self.weighting == "equilibrium", self.rows.weighted)
         on_card = upload(centroids), upload(columns.astype(np.int64))
         exponent = upload(np.zeros(m) if scale is None else scale)
         reference = upload(self.reference.astype(np.float64))
@@ -357,13 +357,15 @@ class CudaBackend:
             n = X.shape[0]
             for at in range(0, n, chunk):
                 first, last = np.int64(at), np.int64(n)
-                launch(depths, _ceil(chunk, THREADS), X, s, first, last, on_card[0],
+                launch(measure, _ceil(chunk, THREADS), X, s, first, last, on_card[0],
                        alpha * LOG2E, on_card[1], log_p, tilt)  # fmt: skip
                 if scale is None:
-                    launch(kernels.largest_depths(), _ceil(largest.size, THREADS), log_p, largest)
+                    launch(
+                        kernels.largest_exponents(), _ceil(largest.size, THREADS), log_p, largest
+                    )
                     yield np.empty(0), host(largest).max(axis=0)
                     continue
-                launch(kernels.raise_depths(), _ceil(chunk * m, THREADS), log_p, tilt, s, first,
+                launch(kernels.raise_exponents(), _ceil(chunk * m, THREADS), log_p, tilt, s, first,
                        last, exponent)  # fmt: skip
                 launch(kernels.prepare(np.float64), chunk // (THREADS // LANES), X, first,
                        last, reference, Y, half_norm)  # fmt: skip

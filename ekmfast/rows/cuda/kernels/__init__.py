@@ -50,7 +50,7 @@ from ekmfast.rows.cuda.kernels.fused import (
     fused_width,
 )
 from ekmfast.rows.cuda.kernels.multiply import product, product_blocks
-from ekmfast.rows.cuda.kernels.rescue import depths, largest_depths, raise_depths
+from ekmfast.rows.cuda.kernels.rescue import exact_memberships, largest_exponents, raise_exponents
 from ekmfast.rows.cuda.kernels.seeding import box, closest, gather, row_masses
 
 __all__ = [
@@ -73,17 +73,17 @@ __all__ = [
     "closest",
     "column_sums",
     "columns_for",
-    "depths",
+    "exact_memberships",
     "fits_fused",
     "fused",
     "fused_width",
     "gather",
-    "largest_depths",
+    "largest_exponents",
     "nearest",
     "prepare",
     "product",
     "product_blocks",
-    "raise_depths",
+    "raise_exponents",
     "row_masses",
     "weigh_columns",
     "weigh_rows",

@@ -19,7 +19,7 @@ from ekmfast.rows.cuda.layer import (
 
 
 @lru_cache(None)
-def depths(equilibrium: bool, weighted: bool) -> Kernel:
+def exact_memberships(equilibrium: bool, weighted: bool) -> Kernel:
     """Unclamped memberships of some columns, in float64 from differences (rescue.cpp).
 
     IN X (n, d), s, first, n, centroids (k, d), q = alpha log2(e), columns (m,); grid: chunk rows
@@ -70,7 +70,7 @@ def depths(equilibrium: bool, weighted: bool) -> Kernel:
 
 
 @lru_cache(None)
-def largest_depths() -> Kernel:
+def largest_exponents() -> Kernel:
     """IN log_p (chunk, m); OUT the largest finite (chunk / TILE, m) of tiles; grid: all these."""
 
     def find(log_p: Any, largest: Any) -> None:
@@ -87,10 +87,10 @@ def largest_depths() -> Kernel:
 
 
 @lru_cache(None)
-def raise_depths() -> Kernel:
+def raise_exponents() -> Kernel:
     """Weights 2^(log2 p - exponent) times tilt and times s; grid: chunk rows times m.
 
-    IN log_p, tilt (chunk, m), s by `depths` in tilt, exponent (m,)
+    IN log_p, tilt (chunk, m), s by `exact_memberships` in tilt, exponent (m,)
     OUT log_p = weights; tilt = the same without the factor of Eq. 38
     """
 
