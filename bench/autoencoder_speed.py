@@ -32,7 +32,7 @@ from ekmfast.datasets import load_image_folder, open_image_folder
 
 # Of the model: image_size, in_channels, latent_dim, width. The defaults, and the demo's.
 MODELS = [(64, 3, 1024, 1.0), (32, 1, 128, 0.25)]
-BATCHES = (64, 256)
+BATCHES = (1, 64, 256)
 EAGER = "eager"
 
 
