@@ -57,8 +57,9 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
     last term alone would shrink all codes to a point. An update moves the centroids from where they
     are and tries new starts as well; the lower objective is kept.
 
-    On small draws of digits this is as good as deep hard k-means and hardly better than `EKMeans`
-    on the codes of the warm-up (``epochs=0``): bench/README.md has the numbers.
+    On small draws of digits this is better than deep hard k-means where one class outweighs all
+    others, as good as it elsewhere, and hardly better than `EKMeans` on the codes of the warm-up
+    (``epochs=0``): bench/README.md has the numbers.
 
     Parameters
     ----------
