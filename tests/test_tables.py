@@ -117,7 +117,8 @@ def test_columns_that_are_not_read_may_hold_anything_but_must_be_there(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "text", ["2019,2020\n15,16.5\n", "0,1\n.5,2.5\n", "0\n.5\n", "3,4,5\n1,1,1\n"]
+    "text",
+    ["2019,2020\n15,16.5\n", "2019,2020\n1,2\n", "0,1\n.5,2.5\n", "0\n.5\n", "3,4,5\n1,1,1\n"],
 )
 def test_a_line_of_numbers_is_data_or_names_as_told(tmp_path, text):
     path = table(tmp_path, text)

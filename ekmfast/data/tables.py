@@ -356,8 +356,13 @@ def _looks_like_names(first: list[str], second: list[str]) -> bool:
         return False
     if len(first) == 1:
         return first == ["0"] and not whole(second)
-    years = all(1900 <= int(cell) <= 2100 for cell in first) and min(steps(first)) > 0
-    return (steps(first) == {1} or years) and not (whole(second) and steps(second) == {1})
+
+    def years(cells: list[str]) -> bool:
+        return whole(cells) and all(1900 <= int(cell) <= 2100 for cell in cells)
+
+    if years(first) and min(steps(first)) > 0:
+        return not years(second)
+    return steps(first) == {1} and not (whole(second) and steps(second) == {1})
 
 
 def _choose(names: list[str], columns: Sequence[str]) -> list[int]:
