@@ -19,7 +19,10 @@ def shown(value: Any) -> str:
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # Python writes out no integer of more than 4,300 digits
-        text = f"(an integer of {value.bit_length()} bits)"
+        if isinstance(value, int):
+            text = f"(an integer of {value.bit_length()} bits)"
+        else:
+            text = f"(a {type(value).__name__} that holds an integer too large to write out)"
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 

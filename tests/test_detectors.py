@@ -297,8 +297,12 @@ def test_in_a_pipeline_and_as_a_clone():
         ({"contamination": 10**400}, ValueError, r"contamination must be.*got 1000"),
         ({"contamination": Fraction(1, 10**400)}, ValueError, "contamination must be"),
         ({"contamination": True}, ValueError, "contamination must be"),
-        ({"random_state": "one"}, ValueError, "random_state='one': must be None, an integer"),
-        ({"random_state": -1}, ValueError, "random_state=-1: must be None"),
+        (
+            {"random_state": "one"},
+            ValueError,
+            "random_state must be None, .* got 'one'",
+        ),
+        ({"random_state": -1}, ValueError, "random_state must be None, .* got -1"),
         ({"n_clusters": 0}, ValueError, "n_clusters"),
         ({"n_clusters": 1000}, ValueError, "n_clusters"),
         ({"alpha": -1.0}, ValueError, "alpha"),
@@ -552,7 +556,12 @@ def test_other_sizes_forms_and_folders_are_taken(tmp_path):
         ({}, np.full((5, 1, 16, 16), np.nan), ValueError, "NaN"),
         ({"image_size": 20}, blobs(4), ValueError, "image_size=20: must be a multiple of 16"),
         ({"epochs": 0}, blobs(4), ValueError, "epochs=0: must be"),
-        ({"random_state": "one"}, blobs(4), ValueError, "random_state='one': must be None"),
+        (
+            {"random_state": "one"},
+            blobs(4),
+            ValueError,
+            "random_state must be None, .* got 'one'",
+        ),
         ({"score": "codes", "n_clusters": 9}, blobs(4), ValueError, "n_clusters"),
     ],
 )

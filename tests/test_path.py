@@ -141,6 +141,8 @@ def test_likelihood_does_not_depend_on_units_names_or_order():
     [
         ({"alphas": [1.0, 0.0]}, ValueError, "alphas must be finite and > 0"),
         ({"alphas": [np.nan]}, ValueError, "alphas must be finite and > 0"),
+        ({"alphas": [10**400]}, ValueError, "alphas must be finite and > 0"),
+        ({"alphas": [10**5000]}, ValueError, "alphas must be finite and > 0"),
         ({"alphas": []}, ValueError, r"alphas must have shape \(A,\)"),
         ({"alphas": 1.0}, ValueError, r"alphas must have shape \(A,\)"),
         ({"alphas": ["a"]}, TypeError, "alphas must be numbers"),

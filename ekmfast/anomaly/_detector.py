@@ -9,20 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-
-
-def check_random_state_parameter(random_state: Any) -> np.random.RandomState:
-    """The generator that the parameter stands for; a bad one is refused by name."""
-    try:
-        generator: np.random.RandomState = check_random_state(random_state)
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"random_state={random_state!r:.60}: must be None, an integer from 0 to 2**32 - 1 or a "
-            "numpy.random.RandomState"
-        ) from None
-    return generator
 
 
 class Detector(OutlierMixin, BaseEstimator):

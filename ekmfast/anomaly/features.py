@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ekmfast.anomaly._detector import Detector, check_random_state_parameter
+from ekmfast._parameters import check_seed
+from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._normals import Normals, fit_normals
 from ekmfast.estimators.ekmeans import EKMeans
 
@@ -136,7 +137,7 @@ class EKMeansDetector(Detector):
         self
         """
         self._check_contamination()
-        check_random_state_parameter(self.random_state)
+        check_seed(self.random_state)
         X = self._check(X, reset=True)
         self.clustering_ = EKMeans(
             self.n_clusters,

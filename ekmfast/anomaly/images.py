@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._optional import require
-from ekmfast.anomaly._detector import Detector, check_random_state_parameter
+from ekmfast._parameters import check_seed
+from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._reconstruction import reconstruction_loss
 from ekmfast.anomaly.features import EKMeansDetector
 
@@ -210,7 +211,7 @@ class AutoencoderDetector(Detector):
                 f"model is a {type(self.model).__name__}: must be None, a ConvAutoencoder or an "
                 "ExportedAutoencoder"
             )
-        generator = check_random_state_parameter(self.random_state)
+        generator = check_seed(self.random_state)
         seeds = generator.randint(2**31 - 1, size=3)
         images = self._resized(X)
         # Training takes two at least, and half of them may be held out.

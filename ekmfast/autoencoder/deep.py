@@ -17,11 +17,10 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._arguments import integer, one_of, shown
-from ekmfast._parameters import check_integer, check_number
+from ekmfast._parameters import check_integer, check_number, check_seed
 from ekmfast.autoencoder._deep_training import (
     DeepHistory,
     Weights,
@@ -226,7 +225,7 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         self
         """
         self._check_parameters()
-        seeds = _generator(self.random_state).randint(2**31 - 1, size=3)
+        seeds = check_seed(self.random_state).randint(2**31 - 1, size=3)
         given = self._resized(X)
         model = self._new_model(given, int(seeds[0]))
         images = as_images(given, model.in_channels, model.image_size, "X")
@@ -470,14 +469,6 @@ class _Clusters:
         multiple = found.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
         self.multiple = multiple or self.scale  # codes that are all equal have no scale
         return found
-
-
-def _generator(random_state: Any) -> np.random.RandomState:
-    try:
-        generator: np.random.RandomState = check_random_state(random_state)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"random_state={shown(random_state)}: {error}") from None
-    return generator
 
 
 def _objective(fitted: EKMeans | HardKMeans) -> float:

@@ -352,14 +352,13 @@ def _looks_like_names(first: list[str], second: list[str]) -> bool:
     def whole(cells: list[str]) -> bool:
         return all(cell.isascii() and cell.isdigit() for cell in cells)
 
+    def years(cells: list[str]) -> bool:
+        return whole(cells) and all(1900 <= int(cell) <= 2100 for cell in cells)
+
     if not whole(first):
         return False
     if len(first) == 1:
         return first == ["0"] and not whole(second)
-
-    def years(cells: list[str]) -> bool:
-        return whole(cells) and all(1900 <= int(cell) <= 2100 for cell in cells)
-
     if years(first) and min(steps(first)) > 0:
         return not years(second)
     return steps(first) == {1} and not (whole(second) and steps(second) == {1})

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_array
 
+from ekmfast._arguments import shown
 from ekmfast._parameters import check_integer, check_number, check_seed
 from ekmfast.estimators.base import check_weight
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
@@ -118,10 +119,12 @@ def _check_alphas(alphas: ArrayLike | None, dvariance: float) -> Float64:
         return dvariance * MULTIPLES
     try:
         grid = np.unique(np.asarray(alphas, np.float64))
+    except OverflowError:
+        raise ValueError(f"alphas must be finite and > 0, got {shown(alphas)}") from None
     except (TypeError, ValueError):
-        raise TypeError(f"alphas must be numbers > 0, got {alphas!r}") from None
+        raise TypeError(f"alphas must be numbers > 0, got {shown(alphas)}") from None
     if np.ndim(alphas) != 1 or not grid.size:
         raise ValueError(f"alphas must have shape (A,), A >= 1, got {np.shape(alphas)}")
     if not (np.isfinite(grid).all() and (grid > 0).all()):
-        raise ValueError(f"alphas must be finite and > 0, got {alphas!r}")
+        raise ValueError(f"alphas must be finite and > 0, got {shown(alphas)}")
     return grid

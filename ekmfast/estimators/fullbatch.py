@@ -73,7 +73,8 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             Non-negative; 2 counts a row twice. Blocks bring their own.
         checkpoint : path, default=None
             With blocks: a file that the iteration is kept in. Where it is there already, as after
-            a crash, the fit goes on from it, to the same result.
+            a crash, the fit goes on from it, to the same result. A damaged file, or that of another
+            fit, is refused; ``max_iter`` alone may be raised.
         checkpoint_every : int, default=10
             Passes from one writing of the file to the next.
 
