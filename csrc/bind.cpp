@@ -277,6 +277,26 @@ py::tuple accumulate(const py::array& X, const py::array& weights, int n_threads
   return (is_float32(X) ? accumulate_of<float> : accumulate_of<double>)(X, weights, n_threads);
 }
 
+template <class T>
+py::tuple survey_of(const py::array& X, const std::optional<py::array>& sample_weight,
+                    const std::optional<DoubleArray>& reference, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  threads(n_threads);
+  const std::vector<T> ref = reference_of(s, reference);
+  DoubleArray sum(s.d), low(s.d), high(s.d), ref_out(s.d);
+  std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
+  double weight = 0, squares = 0;
+  double *m = sum.mutable_data(), *l = low.mutable_data(), *h = high.mutable_data();
+  without_gil([&] { ekmfast::survey(s, ref.data(), n_threads, &weight, &squares, m, l, h); });
+  return py::make_tuple(weight, squares, sum, ref_out, low, high);
+}
+
+py::tuple survey(const py::array& X, const std::optional<py::array>& sample_weight,
+                 const std::optional<DoubleArray>& reference, int n_threads) {
+  return (is_float32(X) ? survey_of<float> : survey_of<double>)(X, sample_weight, reference,
+                                                                n_threads);
+}
+
 bool plausible_sums(std::int64_t n, const DoubleArray& alpha, const DoubleArray& sum_wx,
                     const DoubleArray& sum_w, const DoubleArray& sum_p,
                     const DoubleArray& exponent, const DoubleArray& objective, bool float32) {
@@ -380,6 +400,8 @@ PYBIND11_MODULE(_core, m) {
         py::arg("reference").none(true), py::arg("n_threads"), py::arg("update") = false);
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
+  m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
+        py::arg("reference").none(true), py::arg("n_threads"));
   m.def("plausible_sums", &plausible_sums, py::arg("n"), py::arg("alpha"),
         py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"), py::arg("exponent"),
         py::arg("objective"), py::arg("float32"));

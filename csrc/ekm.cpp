@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <new>
 #include <numeric>
@@ -432,6 +433,43 @@ void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, con
 }
 
 template <class T>
+void survey(const Samples<T>& samples, const T* reference, int n_threads, double* weight,
+            double* squares, double* sum, double* low, double* high) {
+  const std::int64_t d = samples.d, size = 2 + d;
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  n_threads = useful_threads(n_threads, multiply_adds(samples.n, 1, d));
+  const Cut cut(samples.n, Cut::rows_in_cache<T>(d), size);
+  const Rows<T> rows = rows_of(samples, reference);
+  OrderedSum all(cut.n_chunks, size);
+  const std::size_t width = static_cast<std::size_t>(d);
+  const T infinity = std::numeric_limits<T>::infinity();
+  std::vector<T> lows(static_cast<std::size_t>(cut.n_chunks) * width, infinity),
+      highs(static_cast<std::size_t>(cut.n_chunks) * width, -infinity);
+  for_chunks(kernels, cut, d, 1, n_threads, [&](std::int64_t chunk, void*) {
+    OrderedSum::Part part = all.take();
+    double* at = part.get();
+    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+      kernels.survey(rows, begin, end,
+                     {at, at + 1, at + 2, lows.data() + chunk * d, highs.data() + chunk * d});
+    });
+    all.add(chunk, std::move(part));
+  });
+  const std::vector<double>& total = all.total();
+  *weight = total[0];
+  *squares = total[1];
+  std::copy(total.begin() + 2, total.end(), sum);
+  for (std::size_t j = 0; j < width; ++j) {
+    T least = infinity, greatest = -infinity;
+    for (std::size_t at = j; at < lows.size(); at += width) {
+      least = std::min(least, lows[at]);
+      greatest = std::max(greatest, highs[at]);
+    }
+    low[j] = static_cast<double>(least);
+    high[j] = static_cast<double>(greatest);
+  }
+}
+
+template <class T>
 void exp2_kernel(const T* x, std::int64_t n, T* y) {
   kernels_of<T>(kernel_table(isa_in_use())).exp2(x, n, y);
 }
@@ -449,6 +487,8 @@ void exp2_kernel(const T* x, std::int64_t n, T* y) {
                            const T*, int, bool, T*, double*);                                    \
   template void accumulate<T>(const Samples<T>&, const T*, std::int64_t, const T*, int, double*, \
                               double*);                                                          \
+  template void survey<T>(const Samples<T>&, const T*, int, double*, double*, double*, double*,   \
+                          double*);                                                              \
   template void exp2_kernel<T>(const T*, std::int64_t, T*);
 EKMFAST_INSTANTIATE(float)
 EKMFAST_INSTANTIATE(double)

@@ -72,6 +72,14 @@ template <class T>
 void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, const T* reference,
                 int n_threads, double* sum_wx, double* sum_w);
 
+// What a fit must know before it begins, from one reading of the rows.
+// IN reference (d,); OUT weight () = sum_n s_n, squares () = sum_n s_n ||x_n - reference||^2,
+// sum (d,) = sum_n s_n (x_n - reference), all in double whatever T: not finite if any sample is
+// not; low, high (d,): each feature's least and greatest value, of rows without weight too.
+template <class T>
+void survey(const Samples<T>& samples, const T* reference, int n_threads, double* weight,
+            double* squares, double* sum, double* low, double* high);
+
 // The kernels' own 2^x, for tests. IN x (n,) in [-100, 0] (float32), [-900, 0]; OUT y (n,).
 template <class T>
 void exp2_kernel(const T* x, std::int64_t n, T* y);

@@ -42,6 +42,9 @@ def closest(
 def accumulate(
     X: _Samples, weights: _Samples, n_threads: int
 ) -> tuple[_Double, _Double, _Double]: ...
+def survey(
+    X: _Samples, sample_weight: _Samples | None, reference: _Double | None, n_threads: int
+) -> tuple[float, float, _Double, _Double, _Double, _Double]: ...
 def plausible_sums(
     n: int,
     alpha: _Double,

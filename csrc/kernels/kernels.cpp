@@ -9,6 +9,7 @@
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "statistics.inl"
+#include "survey.inl"
 #include "tuning.h"
 #include "weights.inl"
 
@@ -42,6 +43,7 @@ constexpr Kernels<typename F::T> kernels_for() {
           distances<F>,
           closest<F>,
           accumulate<F>,
+          survey<F>,
           exp2_array<F>};
 }
 

@@ -46,6 +46,16 @@ struct Sums {
   double* objective;  // ()     J
 };
 
+// What `survey` finds of rows, all added to; low and high become the least and greatest values.
+template <class T>
+struct Moments {
+  double* weight;   // ()   sum of s
+  double* squares;  // ()   sum of s ||x - reference||^2
+  double* sum;      // (d,) sum of s (x - reference)
+  T* low;           // (d,)
+  T* high;          // (d,)
+};
+
 // The functions of one instruction set. Blocks are multiples of kRowUnit rows (tuning.h).
 template <class T>
 struct Kernels {
@@ -87,6 +97,10 @@ struct Kernels {
   // IN rows, begin, end, weights (N, k) C-contiguous; OUT sums.sum_wx and sums.sum_w (added to).
   void (*accumulate)(const Rows<T>& rows, std::int64_t begin, std::int64_t end, const T* weights,
                      std::int64_t k, const Sums& sums, void* scratch);
+
+  // IN rows, begin, end; OUT moments (added to).
+  void (*survey)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                 const Moments<T>& moments);
 
   // IN x (n,) in [exp2 clamp, 0]; OUT y (n,) = 2^x as the kernels compute it, for tests.
   void (*exp2)(const T* x, std::int64_t n, T* y);
