@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from ekmfast.fit.problem import bounds_of
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, solve
-from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.array import ArrayRows
 
 Float64 = NDArray[np.float64]
 
@@ -44,10 +44,10 @@ class Result(NamedTuple):
     converged: bool
 
 
-Method = Callable[[CpuBackend, Float64, float, float, float], Result]
+Method = Callable[[ArrayRows, Float64, float, float, float], Result]
 
 
-def plain(backend: CpuBackend, start: Float64, alpha: float, tol: float, radius: float) -> Result:
+def plain(backend: ArrayRows, start: Float64, alpha: float, tol: float, radius: float) -> Result:
     centroids = start
     threshold = tol * np.sqrt(len(start)) * radius
     for n_passes in range(1, MAX_PASSES + 1):
@@ -63,7 +63,7 @@ def plain(backend: CpuBackend, start: Float64, alpha: float, tol: float, radius:
 
 def solver(window: int) -> Method:
     def method(
-        backend: CpuBackend, start: Float64, alpha: float, tol: float, radius: float
+        backend: ArrayRows, start: Float64, alpha: float, tol: float, radius: float
     ) -> Result:
         (run,) = solve(
             backend,
@@ -110,7 +110,7 @@ def sets() -> list[Problem]:
 
 def compare(problem: Problem, multiple: float, n_starts: int, n_threads: int) -> list[Any]:
     """One row a start and tolerance: of each method the passes, whether it converged, and J."""
-    backend = CpuBackend(problem.X, None, n_threads)
+    backend = ArrayRows(problem.X, None, n_threads)
     dispersion = backend.dispersion()
     alpha, radius = multiple * 2 / dispersion, float(np.sqrt(2 * dispersion))
     rows = []

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from records import RESULTS, markdown, write
 
 from ekmfast import blocks
-from ekmfast.dask import DaskSource
 from ekmfast.rows.blockwise import Pass
+from ekmfast.rows.dask import DaskSource
 from ekmfast.rows.source import LocalSource
 
 D, K = 16, 8

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from records import RESULTS, markdown, write
 
 from ekmfast import blocks
-from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.blocks.block import BLOCK_BYTES
-from ekmfast.rows.blockwise import BlockwiseBackend, Pass
+from ekmfast.rows.blockwise import BlockRows, Pass
 from ekmfast.rows.source import LocalSource
 
 # D, K.
@@ -74,9 +74,9 @@ def measure(path: Path, k: int, args: argparse.Namespace, *, cold: bool) -> dict
     shape = np.load(path, mmap_mode="r").shape
     alpha = np.array([4 / float((0.5 * (first - first.mean(axis=0)) ** 2).sum(axis=1).mean())])
     centroids = first[None, :: len(first) // k][:, :k].astype(np.float64)
-    in_memory = CpuBackend(first, None, args.threads)
+    in_memory = ArrayRows(first, None, args.threads)
     reference = in_memory.statistics(centroids, alpha).reference
-    backend = BlockwiseBackend(
+    backend = BlockRows(
         LocalSource(data, args.threads),
         Pass(reference, n_threads=args.threads),
         float(shape[0]),

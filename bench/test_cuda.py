@@ -49,7 +49,7 @@ def copy_bandwidth(X):
 def product_rate(backend, k, d):
     """Multiply-adds a second of the products alone, on chunks as the backend cuts them."""
     T = backend.rows.dtype
-    from ekmfast.rows.cuda.rows import DEPTH, Buffers
+    from ekmfast.rows.cuda.passes import DEPTH, Buffers
 
     b = Buffers(T, d, k, 1, backend.rows.n)
     Y, scores, products = b.cut(b.rows)

@@ -11,7 +11,7 @@ arXiv 2402.14490)::
 Arrays of float32 and float64 with contiguous rows are read where they lie, and results have the
 dtype of ``X``; nothing is cast or copied behind the caller's back. NaN and infinity, and numbers
 so large or small that a result would be rounding alone, are found from the results themselves, so
-that checking costs no pass of its own; `_limits` then says which input is at fault. Where ``X``
+that checking costs no pass of its own; `rows.limits` then says which input is at fault. Where ``X``
 lies on a CUDA device, it is read there, and results of the kind of ``X`` lie there too.
 """
 
@@ -20,17 +20,15 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast import _core
 from ekmfast._arguments import shown
-from ekmfast.rows.array import CentredStatistics
-from ekmfast.rows.device import is_cuda_array
+from ekmfast.rows.given import array_rows_of, on_host
 from ekmfast.rows.limits import (
     check_not_underflowed,
     check_told_apart,
@@ -39,8 +37,7 @@ from ekmfast.rows.limits import (
     explain_weights_not_finite,
     smallest_mean,
 )
-from ekmfast.rows.nearest import nearest_centroids
-from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.statistics import CentredStatistics
 
 __all__ = [
     "Statistics",
@@ -101,8 +98,6 @@ class Statistics:
 
 
 MOST_CENTROIDS = 2**31 - 1  # labels are int32
-SLICE = 1 << 17  # numbers
-EPS = {char: float(np.finfo(char).eps) for char in "fd"}
 
 
 def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
@@ -157,7 +152,7 @@ def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
 
 
 def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
-    C = _as_numbers("centroids", centroids, np.float64)
+    C = _as_numbers("centroids", on_host(centroids), np.float64)
     if C.ndim != 2 and not (several and C.ndim == 3):
         allowed = "(K, D) or (S, K, D)" if several else "(K, D)"
         raise ValueError(f"centroids must have shape {allowed}, got {C.shape}")
@@ -167,12 +162,6 @@ def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
         raise ValueError(f"centroids must hold at least one centroid, got shape {C.shape}")
     if C.shape[-1] != d:
         raise ValueError(f"centroids have {C.shape[-1]} features but X has {d}")
-    return C
-
-
-def _check_finite_centroids(C: Float64) -> Float64:
-    if not np.isfinite(C).all():
-        raise ValueError("centroids must be finite, got NaN or infinity")
     return C
 
 
@@ -221,19 +210,23 @@ def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> ND
     return s
 
 
-def _check_sums(
-    sums: CentredStatistics,
-    n: int,
-    dtype: Any,
-    C: Float64,
-    alphas: Float64,
-    s: NDArray[Any] | None,
-    blocks: Callable[[], Iterable[NDArray[Any]]],
-) -> None:
+def _rows(X: Any, sample_weight: Any = None, n_threads: int | None = None) -> Any:
+    """X as `ArrayRows`, or as `CudaRows` where it lies on a card."""
+    return array_rows_of(
+        X,
+        sample_weight,
+        check_array=_check_samples,
+        check_weight=_check_sample_weight,
+        n_threads=n_threads,
+    )
+
+
+def _check_sums(sums: CentredStatistics, rows: Any, C: Float64, alphas: Float64) -> None:
     """Refuse sums that are not finite or that are rounding alone, naming the input at fault.
 
-    C is (S, K, D), alphas (S,). ``blocks`` gives the rows, and is asked for them only then.
+    C is (S, K, D), alphas (S,). Only then are the rows looked at.
     """
+    n, dtype, s = rows.n_rows, rows.dtype, rows.sample_weight
     if _core.plausible_sums(
         n,
         alphas,
@@ -247,13 +240,13 @@ def _check_sums(
         return
     J, sum_p = sums.objective, sums.sum_p * np.exp2(sums.exponent)
     if not all(np.isfinite(part).all() for part in (J, sum_p, sums.sum_wx, sums.sum_w)):
-        explain_not_finite(blocks(), dtype, C, float(alphas.max()), s)
+        explain_not_finite(rows.parts(), dtype, C, float(alphas.max()), s)
     if n == 0:
         return
     total = sum_p.sum(axis=1)
     least = smallest_mean(dtype) * np.maximum(total, n)
     if not ((least < J).all() and (least < np.abs(sums.sum_wx).max(axis=(1, 2))).all()):
-        check_not_underflowed(blocks(), dtype, C, s)
+        check_not_underflowed(rows.parts(), dtype, C, s)
     for i in range(len(C)):
         mean = max(float(J[i] / total[i]), 0.0)
         check_told_apart(dtype, C[i], sum_p[i], float(alphas[i]), mean, sums.reference)
@@ -265,38 +258,16 @@ def _statistics(
     alpha: ArrayLike,
     sample_weight: ArrayLike | None,
     n_threads: int | None,
-) -> tuple[Any, np.dtype[Any], Float64, CentredStatistics]:
-    """Validate and compute: X, its dtype, centroids and sums, whose leading axis S is there."""
-    if not isinstance(X, np.ndarray) and is_cuda_array(X):
-        return _statistics_on_card(X, centroids, alpha, sample_weight)
-    X = _check_samples(X)
-    C = _check_centroids(centroids, X.shape[1], several=True)
+) -> tuple[Any, Float64, CentredStatistics]:
+    """Validate and compute: rows, centroids and sums, whose leading axis S is there."""
+    rows = _rows(X, sample_weight, n_threads)
+    C = _check_centroids(centroids, rows.n_features, several=True)
     alphas = _check_alpha(alpha, C.shape[:-2])
-    s = _check_sample_weight(sample_weight, X)
-    n = check_n_threads(n_threads)
     C = C.reshape(-1, *C.shape[-2:])
     alphas = alphas.reshape(-1)
-    sums = CentredStatistics(*_core.statistics(X, C, alphas, s, None, n))
-    _check_sums(sums, len(X), X.dtype, C, alphas, s, lambda: [X])
-    return X, X.dtype, C, sums
-
-
-def _statistics_on_card(
-    X: Any, centroids: ArrayLike, alpha: ArrayLike, sample_weight: ArrayLike | None
-) -> tuple[Any, np.dtype[Any], Float64, CentredStatistics]:
-    from ekmfast.rows.cuda import arrays as on_card
-
-    rows = on_card.as_device(X)
-    C = _check_centroids(on_card.weight_on_host(centroids), rows.shape[1], several=True)
-    _check_finite_centroids(C)
-    alphas = _check_alpha(alpha, C.shape[:-2])
-    # The weights are checked on the host, beside a row number of the right length and dtype.
-    like = np.broadcast_to(np.zeros(1, rows.dtype), (rows.shape[0], 1))
-    s = _check_sample_weight(on_card.weight_on_host(sample_weight), like)
-    C, alphas = C.reshape(-1, *C.shape[-2:]), alphas.reshape(-1)
-    sums, dtype = on_card.statistics(X, C, alphas, s), np.dtype(rows.dtype)
-    _check_sums(sums, rows.shape[0], dtype, C, alphas, s, lambda: on_card.blocks(X))
-    return X, dtype, C, sums
+    sums = rows.statistics(C, alphas)
+    _check_sums(sums, rows, C, alphas)
+    return rows, C, sums
 
 
 def ekm_statistics(
@@ -404,24 +375,18 @@ def ekm_step(
     >>> centroids.ravel().round(6)
     array([104.8, 111. ])
     """
-    rows, dtype, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
-    if rows.shape[0] == 0:
-        raise ValueError(f"X must have at least one row, got shape {rows.shape}")
+    rows, C, sums = _statistics(X, centroids, alpha, sample_weight, n_threads)
+    if rows.n_rows == 0:
+        raise ValueError(f"X must have at least one row, got shape {rows.X.shape}")
     with np.errstate(over="ignore", invalid="ignore"):
         exact = sums.ratio(C)
-        new = exact.astype(dtype, copy=False)
+        new = exact.astype(rows.dtype, copy=False)
         doubtful = not math.isfinite(new.sum())
     if doubtful:
-        _check_new(exact, dtype)
-    if not isinstance(rows, np.ndarray):
-        from ekmfast.rows.cuda.arrays import step
-
-        if len(np.shape(centroids)) == 3:
-            return cast(NDArray[Any], step(rows, new)), sums.objective
-        return cast(NDArray[Any], step(rows, new[0])), float(sums.objective[0])
-    if np.ndim(centroids) == 3:
-        return new, sums.objective
-    return cast(NDArray[Any], new[0]), float(sums.objective[0])
+        _check_new(exact, rows.dtype)
+    if len(np.shape(centroids)) == 3:
+        return rows.given_back(new), sums.objective
+    return rows.given_back(new[0]), float(sums.objective[0])
 
 
 def _check_new(new: Float64, dtype: Any) -> None:
@@ -445,13 +410,6 @@ def _check_out(out: NDArray[Any] | None, shape: tuple[int, int], dtype: Any) -> 
             f"without a mask, got {type(out).__name__} of {out.dtype} and shape {out.shape}"
         )
     return out
-
-
-def _reference_of(X: NDArray[Any]) -> Float64:
-    """The point amid the rows about which kernels take numbers: the median of some rows."""
-    some = X[np.arange(min(15, len(X))) * len(X) // min(15, len(X))]
-    median: Float64 = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
-    return median
 
 
 def compute_weights(
@@ -500,55 +458,29 @@ def compute_weights(
            [ 1.091, -0.091],
            [-0.053,  1.053]])
     """
-    if not isinstance(X, np.ndarray) and is_cuda_array(X):
-        from ekmfast.rows.cuda import arrays as on_card
-
-        d = on_card.as_device(X).shape[1]
-        C = _check_centroids(on_card.weight_on_host(centroids), d, several=False)
-        _check_finite_centroids(C)
-        weights = on_card.compute_weights(X, C, float(_check_alpha(alpha, ())), out)
-        return cast(NDArray[Any], weights)
-    X = _check_samples(X)
-    C = _check_centroids(centroids, X.shape[1], several=False)
+    rows = _rows(X, None, n_threads)
+    C = _check_centroids(centroids, rows.n_features, several=False)
     a = float(_check_alpha(alpha, ()))
-    n = check_n_threads(n_threads)
-    out = _check_out(out, (X.shape[0], C.shape[0]), X.dtype)
-    if np.may_share_memory(X, out):
-        raise ValueError("out must not share memory with X")
-    if np.may_share_memory(C, out):
-        raise ValueError("out must not share memory with centroids")
-    if not math.isfinite(_core.weights(X, C, a, out, n)):
-        explain_not_finite([X], X.dtype, C, a)
-    if len(X):
-        # As for sums, with a row's distances for the mean.
-        with np.errstate(over="ignore"):
-            away = C - X[0]
-            about = float(np.einsum("kd,kd->k", away, away).max())
-        if not a * about * EPS[X.dtype.char] <= 0.01:
-            mass = np.zeros(len(C))  # summed in slices: no second array of N x K
-            step = max(1, SLICE // len(C))
-            for first in range(0, len(X), step):
-                mass += np.abs(out[first : first + step]).sum(axis=0, dtype=np.float64)
-            check_told_apart(X.dtype, C, mass, a, about, _reference_of(X))
-    return out
+    if isinstance(rows.X, np.ndarray):
+        out = _check_out(out, (rows.n_rows, C.shape[0]), rows.dtype)
+        if np.may_share_memory(rows.X, out):
+            raise ValueError("out must not share memory with X")
+        if np.may_share_memory(C, out):
+            raise ValueError("out must not share memory with centroids")
+    weights: NDArray[Any] = rows.weights(C, a, out)
+    return weights
 
 
-def _update(
-    sum_wx: Float64,
-    sum_w: Float64,
-    reference: Float64,
-    n: int,
-    dtype: Any,
-    weights: Callable[[], NDArray[Any]],
-    blocks: Callable[[], Iterable[NDArray[Any]]],
-) -> NDArray[Any]:
-    """Eq. 39 from its sums, in ``dtype``, or an error that names the input at fault."""
+def _update(rows: Any, weights: Any) -> NDArray[Any]:
+    """Eq. 39, or an error that names the input at fault."""
+    sum_wx, sum_w, reference = rows.accumulate(weights)
+    n, dtype = rows.n_rows, rows.dtype
     if not _core.plausible_update(n, sum_wx, sum_w, dtype == np.float32):
         if not (np.isfinite(sum_wx).all() and np.isfinite(sum_w).all()):
-            explain_weights_not_finite(blocks(), dtype, weights())
+            explain_weights_not_finite(rows.parts(), dtype, on_host(weights))
         small = np.flatnonzero(np.abs(sum_wx).max(axis=1) <= n * smallest_mean(dtype))
         if small.size:
-            check_weights_in_range(blocks(), dtype, weights(), small)
+            check_weights_in_range(rows.parts(), dtype, on_host(weights), small)
         empty = np.flatnonzero(sum_w == 0)
         if empty.size:
             raise ValueError(
@@ -603,25 +535,11 @@ def update_centroids(
     array([[1.],
            [9.]])
     """
-    if not isinstance(X, np.ndarray) and is_cuda_array(X):
-        from ekmfast.rows.cuda import arrays as on_card
-
-        sum_wx, sum_w, about, w = on_card.accumulate(X, weights)
-        n, dtype = w.shape[0], np.dtype(w.dtype)
-        new = _update(sum_wx, sum_w, about, n, dtype, w.copy_to_host, lambda: on_card.blocks(X))
-        return cast(NDArray[Any], on_card.step(X, new))
-    X = _check_samples(X)
-    if not len(X):
-        raise ValueError(f"X must have at least one row, got shape {X.shape}")
-    w = _check_samples(weights, "weights")
-    if w.dtype != X.dtype:
-        raise TypeError(f"weights must have the dtype of X, {X.dtype}, got {w.dtype}")
-    if w.shape[0] != X.shape[0]:
-        raise ValueError(f"weights must have one row a sample: {w.shape[0]} rows, X has {len(X)}")
-    if not w.flags.c_contiguous:
-        raise ValueError("weights must be C-contiguous; use np.ascontiguousarray(weights)")
-    sums = _core.accumulate(X, w, check_n_threads(n_threads))
-    return _update(*sums, len(X), X.dtype, lambda: w, lambda: [X])
+    rows = _rows(X, None, n_threads)
+    if not rows.n_rows:
+        raise ValueError(f"X must have at least one row, got shape {rows.X.shape}")
+    new: NDArray[Any] = rows.given_back(_update(rows, rows.check_weights(weights, _check_samples)))
+    return new
 
 
 def assign(
@@ -656,16 +574,9 @@ def assign(
     >>> assign([[0.0], [9.0]], [[0.0], [10.0]])
     (array([0, 1], dtype=int32), array([0., 1.]))
     """
-    if not isinstance(X, np.ndarray) and is_cuda_array(X):
-        from ekmfast.rows.cuda import arrays as on_card
-
-        d = on_card.as_device(X).shape[1]
-        C = _check_centroids(on_card.weight_on_host(centroids), d, several=False)
-        _check_finite_centroids(C)
-        return on_card.assign(X, C)
-    X = _check_samples(X)
-    C = _check_centroids(centroids, X.shape[1], several=False)
-    n = check_n_threads(n_threads)
+    rows = _rows(X, None, n_threads)
+    C = _check_centroids(centroids, rows.n_features, several=False)
     if len(C) > MOST_CENTROIDS:
         raise ValueError(f"centroids must be at most {MOST_CENTROIDS}, got {len(C)}")
-    return nearest_centroids(X, C, n)
+    found: tuple[NDArray[np.int32], NDArray[Any]] = rows.nearest(C)
+    return found

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -18,12 +19,10 @@ from ekmfast import (
     FuzzyCMeans,
     HardKMeans,
     MaximumEntropyKMeans,
-    MiniBatchEKMeans,
-    alpha_path,
     blocks,
 )
-from ekmfast.rows.array import CpuBackend
-from ekmfast.rows.blockwise import BlockwiseBackend, Pass
+from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.blockwise import BlockBatches, BlockRows
 from ekmfast.rows.source import LocalSource, read_ahead
 from ekmfast.rows.tree import tree_sum
 
@@ -68,15 +67,13 @@ def test_statistics_of_blocks_are_those_of_the_whole(dtype, weighting, weighted)
     X = clusters(1000, dtype=dtype)
     s = rng.random(1000).astype(dtype) if weighted else None
     C, alpha = rng.normal(4, 4, (3, 4, 3)), np.array([0.01, 0.3, 4.0])
-    whole = CpuBackend(X, s, 1, weighting, 2.0).statistics(C, alpha)
+    whole = ArrayRows(X, s, 1, weighting, 2.0).statistics(C, alpha)
     parts = blocks.from_arrays(
         split(X, 10, 400, 401), None if s is None else split(s, 10, 400, 401)
     )
-    total = 1000.0 if s is None else float(s.sum(dtype=np.float64))
-    backend = BlockwiseBackend(
-        LocalSource(parts, 1), Pass(whole.reference, weighting, 2.0), total, X.dtype
-    )
-    sums = backend.statistics(C, alpha)
+    rows = BlockRows(LocalSource(parts, 1), 1, weighting, 2.0)
+    rows.survey()
+    sums = rows.statistics(C, alpha)
     rtol = 1e-5 if dtype == np.float32 else 1e-12
     np.testing.assert_allclose(sums.objective, whole.objective, rtol=rtol)
     np.testing.assert_allclose(sums.ratio(C), whole.ratio(C), rtol=20 * rtol, atol=20 * rtol)
@@ -85,10 +82,12 @@ def test_statistics_of_blocks_are_those_of_the_whole(dtype, weighting, weighted)
 def test_a_column_that_underflows_in_every_block_has_its_exact_ratio():
     X = np.array([[100.0], [101.0], [102.0], [110.0], [111.0]])
     C = np.array([[[105.0], [1000.0]]])
-    backend = BlockwiseBackend(
-        LocalSource(blocks.from_arrays(split(X, 2, 4)), 1), Pass(np.array([101.0])), 5, X.dtype
-    )
-    np.testing.assert_allclose(backend.statistics(C, np.array([2.0])).ratio(C)[0], [[104.8], [111]])
+    rows = BlockRows(LocalSource(blocks.from_arrays(split(X, 2, 4)), 1))
+    for survey in (False, True):  # with no survey the blocks rescue by themselves
+        if survey:
+            rows.survey()
+        step = rows.statistics(C, np.array([2.0])).ratio(C)[0]
+        np.testing.assert_allclose(step, [[104.8], [111]])
 
 
 def test_a_column_that_underflows_in_one_block_alone_needs_no_second_pass():
@@ -99,10 +98,11 @@ def test_a_column_that_underflows_in_one_block_alone_needs_no_second_pass():
         yield np.zeros((50, 2))
         yield np.full((50, 2), 100.0)
 
-    source = LocalSource(blocks.from_factory(read), 1)
-    backend = BlockwiseBackend(source, Pass(np.zeros(2)), 100, np.dtype(np.float64))
+    rows = BlockRows(LocalSource(blocks.from_factory(read), 1))
+    rows.survey()
+    passes.clear()
     C = np.array([[[0.0, 0.0], [100.0, 100.0]]])
-    np.testing.assert_allclose(backend.statistics(C, np.array([1.0])).ratio(C), C, atol=1e-12)
+    np.testing.assert_allclose(rows.statistics(C, np.array([1.0])).ratio(C), C, atol=1e-12)
     assert len(passes) == 1
 
 
@@ -185,7 +185,7 @@ def test_predict_and_fit_predict_give_the_labels_of_all_rows():
 
 def test_a_small_cluster_that_the_sample_has_no_row_of_is_found(monkeypatch):
     # 20,000 rows and 40 far away; the sample of 200 holds less than one of these on average.
-    monkeypatch.setattr("ekmfast.estimators.fullbatch.SAMPLE_ROWS", 200)
+    monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 200)
     rng = np.random.default_rng(0)
     X = np.vstack([rng.normal(0, 1, (20_000, 2)), rng.normal(30, 0.1, (40, 2))])
     X = rng.permutation(X)
@@ -266,7 +266,7 @@ def test_a_file_that_is_no_npy_is_refused(tmp_path):
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_a_large_memmap_is_read_in_blocks(tmp_path, monkeypatch, mode):
-    monkeypatch.setattr("ekmfast.rows.blocks.given.LARGE_MEMMAP", 1000)
+    monkeypatch.setattr("ekmfast.rows.given.LARGE_MEMMAP", 1000)
     X = clusters(500)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode=mode)
@@ -593,19 +593,11 @@ def test_what_blocks_cannot_be_or_do_is_said():
         blocks.from_arrays([X], [np.ones(50), np.ones(50)])
     with pytest.raises(ValueError, match="the list of arrays has no rows"):
         EKMeans(2).fit(blocks.from_arrays([]))
-    with pytest.raises(ValueError, match="checkpoint is for X in blocks"):
-        EKMeans(2, random_state=0).fit(X, checkpoint="file")
     with pytest.raises(NotFittedError):
         EKMeans(2).predict(data)
     model = EKMeans(2, random_state=0).fit(data)
     with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
         model.score(data, sample_weight=np.ones(100))
-    with pytest.raises(TypeError, match="go through the blocks"):
-        model.transform(data)
-    with pytest.raises(TypeError, match="go through the blocks"):
-        MiniBatchEKMeans(2).fit(data)
-    with pytest.raises(TypeError, match="go through the blocks"):
-        alpha_path(data, 2)
     with pytest.raises(ValueError, match="has 2 features, but EKMeans is expecting 3"):
         model.predict(blocks.from_arrays([X[:, :2]]))
     for rows in (0, -1):
@@ -630,26 +622,46 @@ def readers():
     return [t for t in threading.enumerate() if t.name == "ekmfast-reader"]
 
 
-@pytest.mark.parametrize("method", ["sum", "map"])
-def test_ctrl_c_leaves_no_reader_while_its_traceback_is_kept(method):
-    closed = []
+def batches_of(source, work):
+    """As the epochs of `fit.incremental` go through them."""
+    rows = BlockRows(source)
+    C = np.zeros((2, 3))
+    batches = BlockBatches(rows, np.ones(9))
+    with closing(batches.visit(np.random.RandomState(0))) as visits:
+        for _, batch in visits:
+            batch.statistics(C[None], np.ones(1))
+            work()
+
+
+WAYS = {
+    "sum": lambda source, work: source.sum(lambda block, index: work()),
+    "map": lambda source, work: source.map(lambda X: work(), None, None),
+    "batches": batches_of,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ctrl_c_leaves_no_reader_while_its_traceback_is_kept(way):
+    open_now, calls = [], []
 
     def read():
+        open_now.append(1)
         try:
             while True:
                 yield clusters(100)
         finally:
-            closed.append(True)
+            open_now.pop()
 
-    def work(block, index):
-        if index == 2:
+    def work():
+        calls.append(1)
+        if len(calls) == 3:
             raise KeyboardInterrupt
         return 1.0
 
     with pytest.raises(KeyboardInterrupt) as kept:
-        getattr(LocalSource(blocks.from_factory(read), 1), method)(work)
+        WAYS[way](LocalSource(blocks.from_factory(read), 1), work)
     assert not readers()
-    assert closed == [True]
+    assert not open_now
     assert kept.tb is not None
 
 
@@ -946,5 +958,5 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path):
 
 def test_a_checkpoint_needs_its_folder(tmp_path):
     data = blocks.from_arrays([np.random.default_rng(0).normal(size=(50, 2))])
-    with pytest.raises(FileNotFoundError, match=r"checkpoint=.*the folder .* does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint=.*no such folder"):
         EKMeans(2, random_state=0).fit(data, checkpoint=tmp_path / "no" / "fit")

@@ -62,7 +62,7 @@ def test_the_file_of_another_estimator_is_refused_by_what_differs(tmp_path, firs
 
 def test_the_file_of_other_data_is_refused(tmp_path, monkeypatch):
     # Fewer rows in the sample than there are: all of them count.
-    monkeypatch.setattr("ekmfast.estimators.fullbatch.SAMPLE_ROWS", 50)
+    monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 50)
     X = clusters(600).astype(np.float32).astype(np.float64)
     s = np.linspace(1, 2, 600)
     model = EKMeans(3, alpha=0.3, init=START, random_state=0)

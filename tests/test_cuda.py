@@ -25,11 +25,11 @@ else:
 from numba import cuda
 
 from ekmfast import _reference
-from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
+from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
 from ekmfast.rows.cuda.product import CupyProduct, OwnProduct, TorchProduct, choose_product
-from ekmfast.rows.cuda.rows import DEPTH, CudaBackend
 
 pytestmark = [] if SIMULATED else [pytest.mark.gpu]
 
@@ -93,8 +93,8 @@ def test_statistics_are_the_cpus(n, k, d, S, weighting, dtype):
     weighted = (n + k) % 2 == 1
     X, C, alpha, s = problem(n, k, d, S, dtype, weighted)
     m = 2.0 if weighted else 1.7
-    got = CudaBackend(on_card(X, s), weighting, m, library()).statistics(C, alpha)
-    same_sums(got, CpuBackend(X, s, 1, weighting, m).statistics(C, alpha), dtype)
+    got = CudaPasses(on_card(X, s), weighting, m, library()).statistics(C, alpha)
+    same_sums(got, ArrayRows(X, s, 1, weighting, m).statistics(C, alpha), dtype)
 
 
 def test_both_ways_are_taken():
@@ -104,7 +104,7 @@ def test_both_ways_are_taken():
 
 def test_the_oracle_agrees():
     X, C, alpha, s = problem(40, 4, 3, 1, np.float64, True, offset=0.0)
-    got = CudaBackend(on_card(X, s)).statistics(C, alpha)
+    got = CudaPasses(on_card(X, s)).statistics(C, alpha)
     sum_wx, sum_w, sum_p, objective = _reference.statistics(X, C[0], alpha[0], s)
     close(got.sum_w[0], sum_w, np.float64, 100)
     close(got.sum_p[0], sum_p, np.float64, 100)
@@ -115,8 +115,8 @@ def test_the_oracle_agrees():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_own_product_is_the_librarys(dtype):
     X, C, alpha, s = problem(50, 7, 11, 2, dtype, True)
-    got = CudaBackend(on_card(X, s), product=OwnProduct()).statistics(C, alpha)
-    same_sums(got, CpuBackend(X, s, 1).statistics(C, alpha), dtype)
+    got = CudaPasses(on_card(X, s), product=OwnProduct()).statistics(C, alpha)
+    same_sums(got, ArrayRows(X, s, 1).statistics(C, alpha), dtype)
 
 
 @pytest.mark.skipif(not SIMULATED, reason="a card multiplies through torch's own view")
@@ -168,8 +168,8 @@ def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
     X, C, alpha, s = problem(n, k, d, 1, np.float32, weighted)
     rows = StreamedRows(X, s)
     assert rows.rows < len(X)
-    got = CudaBackend(rows, product=library()).statistics(C, alpha)
-    wanted = CudaBackend(on_card(X, s), product=library()).statistics(C, alpha)
+    got = CudaPasses(rows, product=library()).statistics(C, alpha)
+    wanted = CudaPasses(on_card(X, s), product=library()).statistics(C, alpha)
     for name in SUMS:
         np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
 
@@ -177,7 +177,7 @@ def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
 @pytest.mark.parametrize(("k", "d"), [(3, 2), (12, 9)])
 def test_results_are_the_same_bits_each_time(k, d):
     X, C, alpha, _ = problem(60, k, d, 1, np.float32, False)
-    backend = CudaBackend(on_card(X))
+    backend = CudaPasses(on_card(X))
     first, second = (backend.statistics(C, alpha) for _ in range(2))
     for name in SUMS:
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
@@ -193,8 +193,8 @@ def test_underflowed_columns_keep_their_ratio(dtype, d, weighting, far):
     C = np.repeat([[[105.0], [105.0 + far]]], d, axis=2) / d**0.5
     alpha = np.array([2.0])
     m = 1.02
-    got = CudaBackend(on_card(X, s), weighting, m, library()).statistics(C, alpha)
-    wanted = CpuBackend(X, s, 1, weighting, m).statistics(C, alpha)
+    got = CudaPasses(on_card(X, s), weighting, m, library()).statistics(C, alpha)
+    wanted = ArrayRows(X, s, 1, weighting, m).statistics(C, alpha)
     np.testing.assert_allclose(got.ratio(C), wanted.ratio(C), rtol=3 * TOLERANCE[dtype])
     np.testing.assert_allclose(got.exponent, wanted.exponent, rtol=1e-12)
     assert far < 100 or weighting == "fuzzy" or got.exponent[0, 1] < -1000
@@ -206,7 +206,7 @@ def test_rows_that_are_not_finite_are_seen(k, d, value):
     X, C, alpha, _ = problem(20, k, d, 1, np.float32, False)
     X[7, 1] = value
     for weighting in WEIGHTINGS:
-        backend = CudaBackend(on_card(X), weighting, 2.0, library())
+        backend = CudaPasses(on_card(X), weighting, 2.0, library())
         assert not np.isfinite(backend.statistics(C, alpha).objective[0]), weighting
 
 
@@ -214,7 +214,7 @@ def test_rows_that_are_not_finite_are_seen(k, d, value):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_closest_is_the_cpus(dtype, weighted):
     X, C, _, s = problem(70, 3, 4, 2, dtype, weighted)
-    gpu, cpu = CudaBackend(on_card(X, s)), CpuBackend(X, s, 1)
+    gpu, cpu = CudaPasses(on_card(X, s)), ArrayRows(X, s, 1)
     mine, wanted = gpu.distances(2), cpu.distances(2)
     seeds = X[[[3], [5]]].astype(np.float64)
     gpu.closest(seeds, mine, update=True)
@@ -231,6 +231,6 @@ def test_closest_is_the_cpus(dtype, weighted):
 
 def test_box_and_dispersion_are_the_cpus():
     X, _, _, s = problem(70, 3, 4, 1, np.float64, True)
-    gpu, cpu = CudaBackend(on_card(X, s)), CpuBackend(X, s, 1)
+    gpu, cpu = CudaPasses(on_card(X, s)), ArrayRows(X, s, 1)
     np.testing.assert_array_equal(gpu.box(), cpu.box())
     assert gpu.dispersion() == pytest.approx(cpu.dispersion(), rel=1e-13)

@@ -25,7 +25,7 @@ import dask.dataframe as dd
 import pandas as pd
 from distributed import Client, LocalCluster
 
-from ekmfast.dask import DaskSource, EKMeans
+from ekmfast.dask import EKMeans
 
 # Warnings of Dask's own processes and sockets, which no code of ours can prevent.
 pytestmark = [
@@ -60,7 +60,7 @@ def engine(request, cluster):
     """With the cluster's client, and as one would be without any."""
     if request.param == "threads":
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("ekmfast.dask._client", lambda: None)
+            patch.setattr("ekmfast.rows.dask._client", lambda: None)
             with dask.config.set(scheduler="threads"):
                 yield request.param
     else:
@@ -86,7 +86,7 @@ def test_many_chunks_and_split_columns_give_the_fit_of_the_array(cluster):
 
 
 def test_a_small_cluster_that_the_sample_may_miss_is_found(cluster, monkeypatch):
-    monkeypatch.setattr("ekmfast.estimators.fullbatch.SAMPLE_ROWS", 200)
+    monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 200)
     rng = np.random.default_rng(0)
     X = np.vstack([rng.normal(0, 1, (20_000, 2)), rng.normal(30, 0.1, (40, 2))])
     X = rng.permutation(X)
@@ -330,8 +330,8 @@ def test_a_checkpoint_resumes_to_the_same_bits(cluster, tmp_path):
 
 def test_tasks_run_on_one_thread_unless_told(cluster):
     data = da.from_array(clusters(100), chunks=(50, 3))
-    assert DaskSource(data, None, EKMeans()._task_threads()).n_threads == 1
-    assert EKMeans(n_threads=2)._task_threads() == 2
+    for n_threads, used in ((None, 1), (2, 2)):
+        assert EKMeans(n_threads=n_threads)._rows(data, fit=True).source.n_threads == used
 
 
 def test_a_fitted_model_is_saved_as_the_local_one(cluster, tmp_path):

@@ -204,8 +204,12 @@ def test_narrow_clusters_far_from_each_other():
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(0, 1e-3, 300), rng.normal(1e6, 1e-3, 300)])[:, None]
     detector = EKMeansDetector(2, contamination=0.05, random_state=0).fit(X)
+    clustering = detector.clustering_
+    near = clustering.cluster_centers_.min()
+    variance = np.mean((X - clustering.cluster_centers_[clustering.labels_]) ** 2)
     middle, edge = detector.score_samples(np.array([[0.0], [0.002]]))
-    assert middle - edge == pytest.approx(2, rel=0.3)
+    exact = ((0.002 - near) ** 2 - near**2) / (2 * variance)
+    assert middle - edge == pytest.approx(exact, rel=1e-9)
 
 
 @pytest.mark.parametrize("unit", [1e-140, 1e-30, 1e140])

@@ -10,7 +10,7 @@ from ekmfast import EKMeans
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_a_large_memory_map_takes_sample_weight(tmp_path, monkeypatch, mode):
-    monkeypatch.setattr("ekmfast.rows.blocks.given.LARGE_MEMMAP", 1000)
+    monkeypatch.setattr("ekmfast.rows.given.LARGE_MEMMAP", 1000)
     monkeypatch.setattr("ekmfast.rows.blocks.block.BLOCK_BYTES", 4000)
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(size=(500, 3)), rng.normal(8, 1, size=(40, 3))])
@@ -33,7 +33,7 @@ def test_a_large_memory_map_takes_sample_weight(tmp_path, monkeypatch, mode):
 
 @pytest.mark.parametrize("mode", ["r", "c"])
 def test_what_an_array_takes_as_weight_a_large_memory_map_takes_too(tmp_path, monkeypatch, mode):
-    monkeypatch.setattr("ekmfast.rows.blocks.given.LARGE_MEMMAP", 1000)
+    monkeypatch.setattr("ekmfast.rows.given.LARGE_MEMMAP", 1000)
     monkeypatch.setattr("ekmfast.rows.blocks.block.BLOCK_BYTES", 4000)
     X = np.concatenate([np.random.default_rng(i).normal(9 * i, 1, (300, 3)) for i in range(2)])
     np.save(tmp_path / "x.npy", X)

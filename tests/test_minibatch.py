@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from ekmfast import EKMeans, MiniBatchEKMeans, ekm_step
-from ekmfast.estimators.minibatch import _Batches, _moments
+from ekmfast.rows.array import ArrayRows
 
 SETS = pytest.mark.parametrize(("data", "k"), [(set_a, 3), (set_c, 2)], ids=["A", "C"])
 
@@ -325,7 +325,7 @@ def test_rows_of_weight_zero_do_not_count():
         ({"n_init": 0}, ValueError, "n_init must be an integer >= 1"),
         ({"max_iter": 0}, ValueError, "max_iter must be an integer >= 1"),
         ({"tol": -1}, ValueError, "tol must be a finite number >= 0"),
-        ({"device": "tpu"}, ValueError, "device must be 'cpu', got 'tpu'"),
+        ({"device": "tpu"}, ValueError, "device must be one of .*, got 'tpu'"),
         ({"n_threads": 0}, ValueError, "n_threads must be None or an integer >= 1"),
     ],
 )
@@ -375,21 +375,25 @@ def test_verbose_prints_epochs(capsys):
 def test_moments_of_more_float32_ones_than_float32_counts():
     # 2^24 + 1 is no float32: a running sum of ones stops at 2^24.
     X = np.broadcast_to(np.ones((1, 1), np.float32), (17_500_000, 1))
-    assert _moments(X, None) == (17_500_000.0, np.ones(1), 0.0)
+    found = ArrayRows(X.copy()).survey()
+    assert (found.total_weight, found.mean, found.dispersion) == (17_500_000.0, np.ones(1), 0.0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_moments_are_those_of_float64_whatever_the_chunks(dtype, weighted, monkeypatch):
-    X = (1e4 + np.random.default_rng(0).normal(size=(1000, 7))).astype(dtype)
+@pytest.mark.parametrize("d", [1, 7, 100])
+def test_a_survey_is_that_of_extended_precision(dtype, weighted, d):
+    X = (1e4 + np.random.default_rng(0).normal(size=(1000, d))).astype(dtype)
     s = np.random.default_rng(1).random(1000).astype(dtype) if weighted else None
-    monkeypatch.setattr("ekmfast.estimators.minibatch.MOMENT_NUMBERS", 7 * 64)
-    total, mean, scatter = _moments(X, s)
+    found = ArrayRows(X, s, 2).survey()
     rows, w = X.astype(np.longdouble), np.ones(1000) if s is None else s.astype(np.longdouble)
     expected = (w @ rows) / w.sum()
-    assert total == pytest.approx(float(w.sum()), rel=1e-14)
-    np.testing.assert_allclose(mean, expected.astype(float), rtol=1e-14)
-    assert scatter == pytest.approx(float(w @ ((rows - expected) ** 2).sum(axis=1)), rel=1e-10)
+    scatter = float(w @ ((rows - expected) ** 2).sum(axis=1))
+    assert found.total_weight == pytest.approx(float(w.sum()), rel=1e-14)
+    np.testing.assert_allclose(found.mean, expected.astype(float), rtol=1e-14)
+    assert found.dispersion == pytest.approx(0.5 * scatter / float(w.sum()), rel=1e-10)
+    np.testing.assert_array_equal(found.low, X.min(axis=0))
+    np.testing.assert_array_equal(found.high, X.max(axis=0))
 
 
 @pytest.mark.parametrize("init", ["auto", "random"])
@@ -409,11 +413,10 @@ def test_weights_of_batches_are_summed_without_their_rows():
     weight = np.random.default_rng(0).random(len(X))
     for size in (100, 3000):
         for s in (weight, None):
-            batches = _Batches(X, s, size, 1, np.random.RandomState(0))
-            for b in range(len(batches)):
-                rows = batches[b]
+            batches = ArrayRows(X, s).batches(size, np.random.RandomState(0))
+            for b, rows in batches.visit(np.random.RandomState(1)):
                 own = len(rows.X) if s is None else rows.sample_weight.sum()
-                assert batches.mass(b) == own
+                assert batches.masses[b] == own
 
 
 def test_an_overflow_is_blamed_on_what_overflows():

@@ -149,7 +149,11 @@ def test_likelihood_does_not_depend_on_units_names_or_order():
         ({"n_clusters": 0}, ValueError, "n_clusters must be an integer >= 1"),
         ({"n_clusters": 21}, ValueError, "n_samples=20 should be >= n_clusters=21"),
         ({"n_init": 0}, ValueError, "n_init must be an integer >= 1"),
-        ({"X": np.full((20, 2), np.nan)}, ValueError, "Input X contains NaN"),
+        (
+            {"X": np.full((20, 2), np.nan)},
+            ValueError,
+            "X must be finite, got NaN or infinity in row 0",
+        ),
         ({"sample_weight": -np.ones(20)}, ValueError, "[Nn]egative"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ekmfast import _core, _reference
-from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.array import ArrayRows
 
 DTYPES = [np.float32, np.float64]
 # One row, tails of every panel, several blocks and chunks; few and many features; tiles of
@@ -188,7 +188,7 @@ def test_wrong_arguments_are_refused():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_backend_passes_on_its_data(dtype):
     X, C, s, closest = problem(1000, 5, 3, 2, dtype, offset=1000.0)
-    backend = CpuBackend(X, s, 2)
+    backend = ArrayRows(X, s, 2)
     expected = _core.closest(X, C, closest, s, None, 1)
     np.testing.assert_array_equal(backend.closest(C, closest), expected)
     backend.statistics(C, np.ones(3))  # keeps the reference

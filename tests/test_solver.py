@@ -27,10 +27,11 @@ from ekmfast.fit import merging
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import WINDOW, Run, solve
+from ekmfast.rows.array import ArrayRows
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):
-    return Problem(np.ascontiguousarray(X), None, 1, tol=tol, max_iter=max_iter)
+    return Problem(ArrayRows(np.ascontiguousarray(X)), 1, tol=tol, max_iter=max_iter)
 
 
 def runs_of(X, k, window, tol=1e-6, n_starts=6):
@@ -38,7 +39,7 @@ def runs_of(X, k, window, tol=1e-6, n_starts=6):
     seed = np.random.RandomState(0)
     starts = np.stack([kmeans_plusplus(X, k, random_state=seed)[0] for _ in range(n_starts)])
     return problem, solve(
-        problem.backend,
+        problem.rows,
         starts,
         2 / problem.dispersion,
         tol=tol,
@@ -88,11 +89,11 @@ def test_runs_do_not_depend_on_their_neighbours():
     starts = np.stack([X[[0, 2010, 2200]], X[[5, 6, 7]], X[[0, 1, 2100]]])
     alphas = np.array([0.5, 1.0, 4.0])
     together = solve(
-        problem.backend, starts, alphas, tol=1e-6, radius=1.0, resolution=1e-13, max_iter=500
+        problem.rows, starts, alphas, tol=1e-6, radius=1.0, resolution=1e-13, max_iter=500
     )
     for start, alpha, run in zip(starts, alphas, together, strict=True):
         [alone] = solve(
-            problem.backend,
+            problem.rows,
             start[None],
             alpha,
             tol=1e-6,
@@ -110,8 +111,8 @@ def test_giving_up_restarts_does_not_change_the_best():
     starts = np.stack([kmeans_plusplus(X, 9, random_state=seed)[0] for _ in range(12)])
     problem = problem_of(X, tol=1e-5)
     options = {"tol": 1e-5, "radius": 1.4, "resolution": 1e-13, "max_iter": 1000}
-    patient = solve(problem.backend, starts, 2.0, **options)
-    hasty = solve(problem.backend, starts, 2.0, compete=True, **options)
+    patient = solve(problem.rows, starts, 2.0, **options)
+    hasty = solve(problem.rows, starts, 2.0, compete=True, **options)
     assert any(run.given_up for run in hasty)
     best = min(run.objective for run in patient)
     assert min(run.objective for run in hasty) == pytest.approx(best, rel=1e-6)
@@ -176,7 +177,7 @@ def test_a_report_can_stop_the_iteration():
         return len(seen) == 3
 
     [run] = solve(
-        problem.backend,
+        problem.rows,
         X[None, :3],
         1.0,
         tol=0.0,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ekmfast import _core, _reference
-from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.array import ArrayRows
 
 DTYPES = [np.float32, np.float64]
 WEIGHTINGS = ["maximum-entropy", "hard", "fuzzy"]
@@ -86,7 +86,7 @@ class Oracle:
 
 
 def check(X, C, alpha, s, weighting, m=2.0, n_threads=2):
-    sums = CpuBackend(X, s, n_threads, weighting, m).statistics(C, alpha)
+    sums = ArrayRows(X, s, n_threads, weighting, m).statistics(C, alpha)
     for i in range(len(C)):
         oracle = Oracle(X, C[i], alpha[i], s, weighting, m, sums.reference)
         for name in NAMES:
@@ -124,7 +124,7 @@ def test_the_formulas(weighting, m, offset, dtype, isa):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bounds_notice_another_weighting(weighting, dtype):
     X, C, s = data(1000, 5, 3, dtype)
-    sums = CpuBackend(X, s, 1, weighting).statistics(C[None], np.ones(1))
+    sums = ArrayRows(X, s, 1, weighting).statistics(C[None], np.ones(1))
     for other, m in [("maximum-entropy", 2.0), ("hard", 2.0), ("fuzzy", 2.0), ("fuzzy", 2.01)]:
         if (other, m) == (weighting, 2.0):
             continue
@@ -143,7 +143,7 @@ def test_bits_do_not_depend_on_threads_or_company(weighting, dtype, isa):
     alpha = np.array([0.5, 1.0, 2.0])
 
     def run(C, alpha, n_threads):
-        sums = CpuBackend(X, s, n_threads, weighting, 1.7).statistics(C, alpha)
+        sums = ArrayRows(X, s, n_threads, weighting, 1.7).statistics(C, alpha)
         return [getattr(sums, name) for name in (*NAMES, "exponent")]
 
     one = run(C, alpha, 1)
@@ -158,7 +158,7 @@ def test_bits_do_not_depend_on_threads_or_company(weighting, dtype, isa):
 @pytest.mark.parametrize("weighting", [*WEIGHTINGS, "equilibrium"])
 def test_with_one_centroid_the_objective_is_the_dispersion(weighting, isa):
     X, C, s = data(1000, 1, 5, np.float64)
-    sums = CpuBackend(X, s, 1, weighting, 3.0).statistics(C[None], np.array([0.7]))
+    sums = ArrayRows(X, s, 1, weighting, 3.0).statistics(C[None], np.array([0.7]))
     expected = s @ ((X - C[0]) ** 2).sum(1) / 2
     np.testing.assert_allclose(sums.objective, [expected], rtol=1e-13)
     np.testing.assert_allclose(sums.sum_w, [[s.sum()]], rtol=1e-13)
@@ -169,7 +169,7 @@ def test_a_far_column_of_maximum_entropy_has_an_exact_ratio(dtype, isa):
     X = np.array([[100.0], [101.0], [102.0], [110.0], [111.0]], dtype)
     C = np.array([[[105.0], [1000.0]]])
     for alpha in (0.01, 2.0):
-        sums = CpuBackend(X, None, 1, "maximum-entropy").statistics(C, np.array([alpha]))
+        sums = ArrayRows(X, None, 1, "maximum-entropy").statistics(C, np.array([alpha]))
         d = (X.astype(np.longdouble) - C[0].T) ** 2 / 2
         log_p = -alpha * d - np.logaddexp.reduce(-alpha * d, axis=1, keepdims=True)
         p = np.exp(log_p - log_p.max(0))
@@ -186,7 +186,7 @@ def test_an_empty_cluster_of_the_hard_weighting(dtype, isa):
     C = np.stack([C, C])
     C[:, 2] = C[:, 0]  # of equals the first has all
     C[1, 1] += 1e4
-    sums = CpuBackend(X, s, 1, "hard").statistics(C, np.ones(2))
+    sums = ArrayRows(X, s, 1, "hard").statistics(C, np.ones(2))
     np.testing.assert_array_equal(sums.sum_w, sums.sum_p)
     np.testing.assert_array_equal(sums.sum_w[:, 2], 0)
     np.testing.assert_array_equal(sums.sum_wx[:, 2], 0)
@@ -205,7 +205,7 @@ def test_a_row_on_centroids_belongs_to_them_alone(m, offset, dtype, isa):
     for row, p in ((4, [0.5, 0.5, 0, 0]), (9, [0, 0, 1, 0])):
         only[:] = 0
         only[row] = 3
-        sums = CpuBackend(X, only, 1, "fuzzy", m).statistics(C[None], np.ones(1))
+        sums = ArrayRows(X, only, 1, "fuzzy", m).statistics(C[None], np.ones(1))
         p = np.array(p)
         np.testing.assert_allclose(sums.sum_p[0], 3 * p, rtol=4 * np.finfo(dtype).eps)
         rtol = 40 * m * np.finfo(dtype).eps
@@ -225,7 +225,7 @@ def test_the_fuzzy_weighting_is_never_nan(m, scale, dtype, isa):
     C[1] = C[0]
     C[2] = X[3]
     C[3] += 1e4 * scale
-    sums = CpuBackend(X, s, 1, "fuzzy", m).statistics(C[None], np.ones(1))
+    sums = ArrayRows(X, s, 1, "fuzzy", m).statistics(C[None], np.ones(1))
     for name in NAMES:
         assert np.isfinite(getattr(sums, name)).all(), name
     assert (sums.sum_w >= 0).all()
@@ -239,7 +239,7 @@ def test_a_far_column_of_the_fuzzy_weighting(dtype, isa):
     X, C, s = data(500, 3, 2, dtype)
     C[2] += 1e3
     m = 1.05
-    sums = CpuBackend(X, s, 1, "fuzzy", m).statistics(C[None], np.ones(1))
+    sums = ArrayRows(X, s, 1, "fuzzy", m).statistics(C[None], np.ones(1))
     d = _reference.squared_distances(X.astype(float), C) / 2
     v = (d.min(1, keepdims=True) / d) ** (1 / (m - 1))
     w = s[:, None] * (v / v.sum(1, keepdims=True)) ** m
@@ -254,14 +254,14 @@ def test_a_far_column_of_the_fuzzy_weighting(dtype, isa):
 def test_what_is_not_finite_shows(weighting, bad, dtype, isa):
     X, C, s = data(200, 3, 4, dtype)
     X[17, 2] = bad
-    sums = CpuBackend(X, s, 1, weighting, 2.5).statistics(C[None], np.ones(1))
+    sums = ArrayRows(X, s, 1, weighting, 2.5).statistics(C[None], np.ones(1))
     assert not np.isfinite(sums.objective).any()
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_alpha_matters_to_the_softmax_alone(weighting):
     X, C, s = data(200, 3, 4, np.float64)
-    backend = CpuBackend(X, s, 1, weighting)
+    backend = ArrayRows(X, s, 1, weighting)
     one, two = (backend.statistics(C[None], np.array([alpha])) for alpha in (1.0, 2.0))
     same = (one.sum_wx == two.sum_wx).all() and one.objective == two.objective
     assert same == (weighting != "maximum-entropy")
@@ -270,7 +270,7 @@ def test_alpha_matters_to_the_softmax_alone(weighting):
 def test_no_rows(isa):
     X = np.empty((0, 2))
     for weighting in WEIGHTINGS:
-        sums = CpuBackend(X, None, 1, weighting).statistics(np.zeros((1, 3, 2)), np.ones(1))
+        sums = ArrayRows(X, None, 1, weighting).statistics(np.zeros((1, 3, 2)), np.ones(1))
         assert not sums.sum_w.any()
         assert sums.objective == 0
 

@@ -15,16 +15,17 @@ from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress
 from ekmfast.fit.search import AlphaPath, explore
-from ekmfast.fit.seeding import check_init, initial_centroids, resolve_n_init
+from ekmfast.fit.seeding import check_init, resolve_n_init
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
-from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.device import check_device
+from ekmfast.rows.given import rows_of
 
 Float64 = NDArray[np.float64]
 
 
 def alpha_path(
-    X: ArrayLike,
+    X: ArrayLike | Blocks,
     n_clusters: int,
     alphas: ArrayLike | None = None,
     *,
@@ -34,6 +35,7 @@ def alpha_path(
     max_iter: int = 300,
     tol: float = 1e-4,
     random_state: int | np.random.RandomState | None = None,
+    device: str = "cpu",
     n_threads: int | None = None,
     verbose: int = 0,
 ) -> AlphaPath:
@@ -41,14 +43,15 @@ def alpha_path(
 
     Parameters
     ----------
-    X : array-like of shape (N, D)
-        float32 and float64 are kept; others become float64.
+    X : array-like of shape (N, D), array on a card, Blocks or dask collection
+        float32 and float64 are kept; others become float64. Of blocks ``labels`` and likelihoods
+        are those of a sample of rows.
     n_clusters : int
     alphas : array-like of shape (A,), default=None
         > 0. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, in steps of sqrt(2) to 8
         and of 2 from there.
     sample_weight : array-like of shape (N,), default=None
-    init, n_init, max_iter, tol, random_state, n_threads, verbose
+    init, n_init, max_iter, tol, random_state, device, n_threads, verbose
         As of :class:`EKMeans`. Every alpha starts from the same centroids.
 
     Returns
@@ -85,33 +88,29 @@ def alpha_path(
         check_integer("n_init", n_init, 1)
     check_integer("max_iter", max_iter, 1)
     check_number("tol", tol, positive=False)
-    if isinstance(X, Blocks):
-        raise TypeError("X must be an array here: a sample of the rows; go through the blocks")
-    check_kind(X)
-    data: NDArray[Any] = check_array(X, dtype=[np.float64, np.float32], order="C", input_name="X")
-    weight = check_weight(sample_weight, data)
-    if len(data) < n_clusters:
-        raise ValueError(f"n_samples={len(data)} should be >= n_clusters={n_clusters}")
-    threads = check_n_threads(n_threads)
-    problem = Problem(
-        data,
-        weight,
-        threads,
-        tol=tol,
-        max_iter=max_iter,
-        report=Progress(None, data, verbose),
+    check_device(device)
+    rows = rows_of(
+        X,
+        sample_weight,
+        check_array=_check_array,
+        check_weight=check_weight,
+        device=device,
+        work=2.0 * n_clusters * resolve_n_init(n_init, init),
+        n_threads=n_threads,
     )
+    report = Progress(None, X, rows.dtype, verbose)
+    problem = Problem(rows, n_clusters, tol=tol, max_iter=max_iter, report=report)
     dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
-    starts = initial_centroids(
-        data,
-        n_clusters,
-        init,
-        resolve_n_init(n_init, init),
-        weight,
-        check_seed(random_state),
-        threads,
-    )
+    starts = problem.starts(init, resolve_n_init(n_init, init), check_seed(random_state))
     return explore(problem, starts, _check_alphas(alphas, dvariance), dvariance)
+
+
+def _check_array(X: Any) -> NDArray[Any]:
+    check_kind(X)
+    data = check_array(
+        X, dtype=[np.float64, np.float32], order="C", input_name="X", ensure_all_finite=False
+    )
+    return np.require(data, requirements="A")
 
 
 def _check_alphas(alphas: ArrayLike | None, dvariance: float) -> Float64:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -18,13 +21,15 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ekmfast import kernels
+from ekmfast._parameters import check_integer
+from ekmfast.fit.checkpoint import check_writable
 from ekmfast.fit.merging import count_distinct, merge_coincident
+from ekmfast.fit.problem import Problem
+from ekmfast.fit.progress import CallbackSupportMixin, Progress
+from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import WEIGHT_OVERFLOWS
-from ekmfast.rows import limits as _limits
-from ekmfast.rows.array import CpuBackend
-from ekmfast.rows.blocks import Block, Blocks, as_blocks
+from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import (
     check_kind,
     check_names,
@@ -33,13 +38,12 @@ from ekmfast.rows.columns import (
     kind_of,
     names_unknown_to_sklearn,
 )
-from ekmfast.rows.device import is_cuda_array
 from ekmfast.rows.distances import squared_distances
-from ekmfast.rows.source import LocalSource
-from ekmfast.rows.survey import finite
-from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.given import rows_of
+from ekmfast.rows.limits import explain_not_finite
+from ekmfast.rows.protocol import Rows
 
-WEIGHT_OF_BLOCKS = "sample_weight must be given to the blocks, not with them"
+Float64 = NDArray[np.float64]
 
 
 def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
@@ -61,7 +65,11 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
 
 
 class CentroidEstimator(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClusterMixin,
+    BaseEstimator,
 ):
     """Base of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
 
@@ -72,19 +80,57 @@ class CentroidEstimator(
     _uses_alpha: ClassVar[bool] = True
 
     n_clusters: int
+    init: str | ArrayLike | Callable[..., Any]
+    n_init: int | str
     max_iter: int
+    tol: float
+    random_state: int | np.random.RandomState | None
+    device: str
     n_threads: int | None
+    verbose: int
     n_features_in_: int
     cluster_centers_: NDArray[Any]
+    labels_: NDArray[np.int32]
     alpha_: float
     objective_: float
     _merged_: NDArray[np.intp]
 
+    # ------------------------------------------------------------------------------------------
+    # Rows
+
+    def _rows(
+        self, X: Any, sample_weight: Any = None, *, fit: bool = False, device: str | None = None
+    ) -> Rows:
+        """The rows of X, wherever they are; of another call than ``fit``, as the fit knew them.
+
+        ``device`` None computes where they are.
+        """
+        if not fit:
+            check_is_fitted(self)
+        seen = False
+
+        def check_array(X: Any) -> NDArray[Any]:
+            nonlocal seen
+            seen = True
+            return self._check_data(X, reset=fit)
+
+        rows = rows_of(
+            X,
+            sample_weight,
+            check_array=check_array,
+            check_weight=check_weight,
+            device=device,
+            work=2.0 * self.n_clusters * resolve_n_init(self.n_init, self.init),
+            n_threads=self.n_threads,
+            weighting=self._weighting,
+            fuzzifier=self._weighting_fuzzifier,
+        )
+        if not seen:  # scikit-learn has not looked at these
+            self._check_columns(rows.n_features, rows.feature_names, reset=fit)
+        return rows
+
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        if isinstance(X, Blocks):
-            raise TypeError(
-                "X must be an array here; go through the blocks: for block in blocks: ... block.X"
-            )
+        """An array as kernels take it; in ``fit`` its survey looks for NaN and infinity."""
         check_kind(X)
         names = names_unknown_to_sklearn(X)
         try:
@@ -92,7 +138,12 @@ class CentroidEstimator(
                 if names:
                     warnings.filterwarnings("ignore", "X does not have valid feature names")
                 rows = validate_data(
-                    self, X, reset=reset, dtype=[np.float64, np.float32], order="C"
+                    self,
+                    X,
+                    reset=reset,
+                    dtype=[np.float64, np.float32],
+                    order="C",
+                    ensure_all_finite=not reset,
                 )
         except (TypeError, ValueError) as error:
             explain_column(X, error)
@@ -103,109 +154,112 @@ class CentroidEstimator(
             self._check_names(names)
         return np.require(rows, requirements="A")
 
-    def _check_weight(
-        self, sample_weight: ArrayLike | None, X: NDArray[Any]
-    ) -> NDArray[Any] | None:
-        return check_weight(sample_weight, X)
-
-    def _check_card(self, X: Any, sample_weight: Any) -> tuple[Any, Any, np.dtype[Any]]:
-        """X on a card as it is, the weight on the host, and the dtype; they define a fit."""
-        from ekmfast.rows.cuda.arrays import as_device, weight_on_host
-
-        rows = as_device(X)
-        self.n_features_in_ = rows.shape[1]
-        self.__dict__.pop("feature_names_in_", None)
-        like = np.broadcast_to(np.zeros(1, rows.dtype), (rows.shape[0], 1))
-        return X, self._check_weight(weight_on_host(sample_weight), like), rows.dtype
-
-    def _checked_card(self, X: Any) -> Any:
-        """X on a card, with the features of the fit."""
-        from ekmfast.rows.cuda.arrays import as_device
-
-        check_is_fitted(self)
-        if as_device(X).shape[1] != self.n_features_in_:
+    def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
+        """Remember the columns of a fit, or compare others with them, as scikit-learn does."""
+        if reset:
+            self.n_features_in_ = n_features
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+            if names is not None:
+                self.feature_names_in_ = np.array(names, object)
+            return
+        self._check_names(names)
+        if n_features != self.n_features_in_:
             raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"X has {n_features} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
-        self._check_names(None)
-        return X
 
-    def _checked(self, X: Any) -> NDArray[Any]:
-        check_is_fitted(self)
-        if is_cuda_array(X):
-            raise TypeError(
-                "X lies on a CUDA device, where predict, weights and score are computed; copy it "
-                "to the host for this method"
-            )
-        return self._check_data(X, reset=False)
+    def _check_names(self, names: Sequence[str] | None) -> None:
+        check_names(names, getattr(self, "feature_names_in_", None), type(self).__name__)
+
+    def _problem(
+        self,
+        X: Any,
+        sample_weight: Any,
+        checkpoint: str | os.PathLike[str] | None,
+        checkpoint_every: int,
+    ) -> tuple[Problem, Progress]:
+        """X, surveyed, for the parameters of this estimator."""
+        check_integer("checkpoint_every", checkpoint_every, 1)
+        path = None if checkpoint is None else Path(checkpoint)
+        if path is not None:
+            if self.random_state is None:
+                raise ValueError(
+                    "checkpoint needs a random_state other than None: a fit that goes on from the "
+                    "file must begin with the same centroids"
+                )
+            check_writable(path)
+        rows = self._rows(X, sample_weight, fit=True, device=self.device)
+        progress = Progress(self, X, rows.dtype, self.verbose)
+        problem = Problem(
+            rows,
+            self.n_clusters,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            report=progress,
+            checkpoint=path,
+            checkpoint_every=checkpoint_every,
+        )
+        return problem, progress
+
+    def _starts(self, problem: Problem, random_state: np.random.RandomState) -> Float64:
+        n_init = resolve_n_init(self.n_init, self.init)
+        return problem.starts(self.init, n_init, random_state)
 
     @property
     def _n_features_out(self) -> int:
         return int(self.cluster_centers_.shape[0])
 
-    def _check_names(self, names: Sequence[str] | None) -> None:
-        """Compare the names of columns with those of the fit, as scikit-learn does for frames."""
-        check_names(names, getattr(self, "feature_names_in_", None), type(self).__name__)
+    @property
+    def _centres(self) -> Float64:
+        return np.ascontiguousarray(self.cluster_centers_, np.float64)
 
-    def _source(self, blocks: Blocks) -> LocalSource:
-        check_is_fitted(self)
-        self._check_names(blocks.feature_names)
-        return LocalSource(blocks, check_n_threads(self.n_threads))
-
-    def _nearest(self, X: Any) -> NDArray[np.int32]:
-        labels: Any
-        labels, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
-        if not isinstance(labels, np.ndarray):
-            from ekmfast.rows.cuda.arrays import merged
-
-            return cast(NDArray[np.int32], merged(labels, self._merged_, X))
-        return cast(NDArray[np.int32], self._merged_[labels].astype(np.int32))
+    # ------------------------------------------------------------------------------------------
+    # What centroids say of rows
 
     def predict(self, X: ArrayLike | Blocks) -> NDArray[np.int32]:
         """Index of the nearest centroid; coincident centroids share the first one's.
 
         Parameters
         ----------
+        X : array-like of shape (N, D), or whatever ``fit`` takes
+
+        Returns
+        -------
+        labels : ndarray of shape (N,), int32
+            On a card where X lies there; of a dask collection a lazy dask array.
+        """
+        labels: NDArray[np.int32] = self._rows(X).label(self._centres, self._merged_)
+        return labels
+
+    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> NDArray[np.int32]:
+        """Find the centroids; return the label of each row.
+
+        Parameters
+        ----------
         X : array-like of shape (N, D), or Blocks
+        y : ignored
+        **kwargs
+            As ``fit`` takes them.
 
         Returns
         -------
         labels : ndarray of shape (N,), int32
         """
-        if is_cuda_array(X):
-            return self._nearest(self._checked_card(X))
-        blocks = as_blocks(X)
-        if blocks is None:
-            return self._nearest(self._checked(X))
-        return np.concatenate(self._source(blocks).map(self._predict_block))
-
-    def _predict_block(self, block: Block, index: int) -> NDArray[np.int32]:
-        self._check_block(block)
-        return self._nearest(block.X)
-
-    def _score_block(self, block: Block, index: int) -> float:
-        self._check_block(block)
-        return self._score(block.X, block.sample_weight)
-
-    def _check_block(self, block: Block) -> None:
-        finite(block)
-        if block.X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"{block.name}: has {block.X.shape[1]} features, but {type(self).__name__} is "
-                f"expecting {self.n_features_in_} features as input"
-            )
+        self.fit(X, y, **kwargs)
+        return self.labels_ if hasattr(self, "labels_") else self.predict(X)
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Euclidean distance of each row to each centroid.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
         distances : ndarray of shape (N, K), dtype of X
+            Where labels of ``predict`` are.
         """
         return self._of_distances(X, np.sqrt)
 
@@ -213,44 +267,41 @@ class CentroidEstimator(
         self, X: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     ) -> NDArray[Any]:
         """A function of the squared distances to all centroids, some rows at a time."""
-        return squared_distances(
-            self._checked(X), self.cluster_centers_, function, n_threads=self.n_threads
+        rows, centres = self._rows(X), self._centres
+        distances = partial(
+            squared_distances, centroids=centres, function=function, n_threads=rows.n_threads
         )
+        values: NDArray[Any] = rows.map(distances, len(centres))
+        return values
 
-    def membership(self, X: ArrayLike) -> NDArray[Any]:
+    def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``; rows sum to 1.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
         p : ndarray of shape (N, K), dtype of X
+            Where labels of ``predict`` are.
         """
+        return self._of_distances(X, partial(boltzmann, alpha=self.alpha_))
 
-        def boltzmann(d2: NDArray[np.float64]) -> NDArray[np.float64]:
-            # From the nearest on, so that no row is divided by a sum that underflowed.
-            p = np.exp(-0.5 * self.alpha_ * (d2 - d2.min(axis=1, keepdims=True)))
-            return cast(NDArray[np.float64], p / p.sum(axis=1, keepdims=True))
-
-        return self._of_distances(X, boltzmann)
-
-    def weights(self, X: ArrayLike) -> NDArray[Any]:
+    def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of Eq. 38; rows sum to 1, and negative entries repel.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
         w : ndarray of shape (N, K), dtype of X
+            Where labels of ``predict`` are.
         """
-        X = self._checked_card(X) if is_cuda_array(X) else self._checked(X)
-        return kernels.compute_weights(
-            X, self.cluster_centers_, self.alpha_, n_threads=self.n_threads
-        )
+        weights: NDArray[Any] = self._rows(X).weights(self._centres, self.alpha_)
+        return weights
 
     def score(
         self, X: ArrayLike | Blocks, y: Any = None, sample_weight: ArrayLike | None = None
@@ -273,48 +324,28 @@ class CentroidEstimator(
         -------
         score : float
         """
-        if is_cuda_array(X):
-            from ekmfast.rows.cuda.arrays import weight_on_host
-
-            return self._score(self._checked_card(X), weight_on_host(sample_weight))
-        if isinstance(X, Blocks) and sample_weight is not None:
-            raise ValueError(WEIGHT_OF_BLOCKS)
-        blocks = as_blocks(X, sample_weight)
-        if blocks is not None:
-            return self._source(blocks).sum(self._score_block)
-        X = self._checked(X)
-        return self._score(X, self._check_weight(sample_weight, X))
-
-    def _score(self, X: Any, sample_weight: NDArray[Any] | None) -> float:
-        backend: Any
-        if isinstance(X, np.ndarray):
-            backend = CpuBackend(
-                X,
-                sample_weight,
-                check_n_threads(self.n_threads),
-                self._weighting,
-                self._weighting_fuzzifier,
-            )
-        else:
-            from ekmfast.rows.cuda.arrays import backend_of
-
-            backend = backend_of(X, sample_weight, self._weighting, self._weighting_fuzzifier)
-        sums = backend.statistics(
-            self.cluster_centers_[None].astype(np.float64),
-            np.array([float(self.alpha_) if self._uses_alpha else 1.0]),
-        )
-        objective = float(sums.objective[0])
+        rows, centres = self._rows(X, sample_weight), self._centres
+        alpha = np.array([float(self.alpha_) if self._uses_alpha else 1.0])
+        objective = float(rows.statistics(centres[None], alpha).objective[0])
         if not np.isfinite(objective):
-            if sample_weight is not None:
-                self._score(X, None)  # where that is finite, the weights are to blame
+            if rows.weighted and sample_weight is not None:
+                self.score(X)  # where that is finite, the weights are to blame
                 raise ValueError(WEIGHT_OVERFLOWS)
-            if isinstance(X, np.ndarray):
-                C = self.cluster_centers_.astype(np.float64)
-                _limits.explain_not_finite([X], X.dtype, C)
-            from ekmfast.rows.cuda.arrays import explain_not_finite
-
-            explain_not_finite(X)
+            rows.survey()  # names the block that holds NaN or infinity
+            explain_not_finite(rows.parts(), rows.dtype, centres)
         return -objective
+
+    # ------------------------------------------------------------------------------------------
+    # What a fit leaves
+
+    def _end(self, problem: Problem, progress: Progress, run: Run, alpha: float) -> None:
+        """Keep the result of a fit, with labels of rows that are at hand."""
+        self._keep(run, problem.dtype, alpha)
+        self.__dict__.pop("labels_", None)  # of an earlier fit
+        if problem.rows.at_hand:
+            self.labels_ = problem.rows.label(self._centres, self._merged_)
+        progress.end()
+        self._warn_of_the_fit(5)  # past the frame of this method, of `fit` and of its decorator
 
     def _keep(self, run: Run, dtype: np.dtype[Any], alpha: float) -> None:
         if not np.isfinite(run.objective):
@@ -353,11 +384,8 @@ class CentroidEstimator(
             return f", as the next centroids would not be finite: scale X down{other}"
         return ", as a callback stopped it"
 
-    def _label(self, X: NDArray[Any]) -> None:
-        self.labels_ = self._nearest(X)
-
     def _warn_of_the_fit(self, stacklevel: int = 3) -> None:
-        """Warn of what a user should know of the fit; ``stacklevel`` 3 is the caller's caller."""
+        """Warn of what a user should know of the fit."""
         ending = self.__dict__.pop("_ending", "")  # no part of what a fit leaves
         if not self.converged_:
             warnings.warn(
@@ -374,3 +402,10 @@ class CentroidEstimator(
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
+
+
+def boltzmann(d2: Float64, alpha: float) -> Float64:
+    """Memberships of squared distances (n, K)."""
+    # From the nearest on, so that no row is divided by a sum that underflowed.
+    p = np.exp(-0.5 * alpha * (d2 - d2.min(axis=1, keepdims=True)))
+    return cast(Float64, p / p.sum(axis=1, keepdims=True))

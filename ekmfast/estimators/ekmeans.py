@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 
 from ekmfast._parameters import check_number
 from ekmfast.estimators.fullbatch import FullBatchEstimator
-from ekmfast.fit.alpha import MULTIPLES, SAMPLE_ROWS, check_alpha_parameter, resolve_alpha
-from ekmfast.fit.block_problem import BlockProblem
+from ekmfast.fit.alpha import MULTIPLES, check_alpha_parameter, resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import explore
 from ekmfast.fit.solver import Run
+from ekmfast.rows.survey import SAMPLE_ROWS
 
 
 class EKMeans(FullBatchEstimator):
@@ -141,17 +141,17 @@ callable, default='auto'
         check_alpha_parameter(self.alpha)
         check_number("scale", self.scale, positive=True)
 
-    def _alpha(self, problem: Problem | BlockProblem) -> float:
+    def _alpha(self, problem: Problem) -> float:
         return resolve_alpha(self.alpha, self.scale, problem.dispersion)
 
-    def _find(self, problem: Problem | BlockProblem, random_state: np.random.RandomState) -> Run:
+    def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
         if self.alpha != "auto" or self.n_clusters == 1 or problem.dispersion == 0:
             return super()._find(problem, random_state)
         dvariance = resolve_alpha("dvariance", self.scale, problem.dispersion)
-        sample, all_rows = problem.sample(SAMPLE_ROWS, random_state)
+        sample = problem.sample(SAMPLE_ROWS, random_state)
         path = explore(sample, self._starts(sample, random_state), dvariance * MULTIPLES, dvariance)
         run = path._runs[path.best]
-        if all_rows:
+        if sample.survey.n_rows == problem.survey.n_rows:
             return run
         starts = np.concatenate([self._starts(problem, random_state), run.centroids[None]])
         return min(problem.solve(starts, run.alpha), key=lambda run: run.objective)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ekmfast._parameters import check_number
 from ekmfast.estimators.fullbatch import FullBatchEstimator
-from ekmfast.fit.block_problem import BlockProblem
 from ekmfast.fit.problem import Problem
+from ekmfast.rows.blocks import Blocks
+
+Float64 = NDArray[np.float64]
 
 
 class FuzzyCMeans(FullBatchEstimator):
@@ -107,40 +110,44 @@ class FuzzyCMeans(FullBatchEstimator):
                 f"{self.fuzzifier!r}"
             )
 
-    def _alpha(self, problem: Problem | BlockProblem) -> float:
+    def _alpha(self, problem: Problem) -> float:
         return 1.0
 
-    def membership(self, X: ArrayLike) -> NDArray[Any]:
+    def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Fuzzy memberships; rows sum to 1.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
         u : ndarray of shape (N, K), dtype of X
             A sample on a centroid belongs to it alone.
         """
-        return self._of_distances(X, self._memberships_of)
+        return self._of_distances(X, partial(fuzzy_memberships, fuzzifier=self.fuzzifier))
 
-    def _memberships_of(self, d2: NDArray[np.float64]) -> NDArray[np.float64]:
-        nearest = d2.min(axis=1, keepdims=True)
-        # Relative to the nearest, so that nothing overflows; 0 / 0 is a sample on a centroid.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            u = (nearest / d2) ** (1 / (self.fuzzifier - 1))
-        u = np.where(d2 == nearest, 1, u)
-        return cast(NDArray[np.float64], u / u.sum(axis=1, keepdims=True))
-
-    def weights(self, X: ArrayLike) -> NDArray[Any]:
+    def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of the update, ``u^m``.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
         w : ndarray of shape (N, K), dtype of X
         """
-        return self._of_distances(X, lambda d2: self._memberships_of(d2) ** self.fuzzifier)
+        return self._of_distances(
+            X, partial(fuzzy_memberships, fuzzifier=self.fuzzifier, power=self.fuzzifier)
+        )
+
+
+def fuzzy_memberships(d2: Float64, fuzzifier: float, power: float = 1.0) -> Float64:
+    """A power of the memberships of squared distances (n, K)."""
+    nearest = d2.min(axis=1, keepdims=True)
+    # Relative to the nearest, so that nothing overflows; 0 / 0 is a sample on a centroid.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u = (nearest / d2) ** (1 / (fuzzifier - 1))
+    u = np.where(d2 == nearest, 1, u)
+    return cast(Float64, (u / u.sum(axis=1, keepdims=True)) ** power)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast import kernels
 from ekmfast.estimators.fullbatch import FullBatchEstimator
-from ekmfast.fit.block_problem import BlockProblem
 from ekmfast.fit.problem import Problem
+from ekmfast.rows.blocks import Blocks
+from ekmfast.rows.nearest import nearest_centroids
 
 
 class HardKMeans(FullBatchEstimator):
@@ -89,35 +90,41 @@ class HardKMeans(FullBatchEstimator):
         self.n_threads = n_threads
         self.verbose = verbose
 
-    def _alpha(self, problem: Problem | BlockProblem) -> float:
+    def _alpha(self, problem: Problem) -> float:
         return 1.0
 
-    def membership(self, X: ArrayLike) -> NDArray[Any]:
+    def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """1 for the nearest centroid, 0 for the others.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
         p : ndarray of shape (N, K), dtype of X
         """
-        X = self._checked(X)
-        nearest, _ = kernels.assign(X, self.cluster_centers_, n_threads=self.n_threads)
-        p = np.zeros((len(X), len(self.cluster_centers_)), X.dtype)
-        p[np.arange(len(X)), nearest] = 1
+        rows, centres = self._rows(X), self._centres
+        one_hot = partial(_one_hot, centroids=centres, n_threads=rows.n_threads)
+        p: NDArray[Any] = rows.map(one_hot, len(centres))
         return p
 
-    def weights(self, X: ArrayLike) -> NDArray[Any]:
+    def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of the update, which are the memberships.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
         w : ndarray of shape (N, K), dtype of X
         """
         return self.membership(X)
+
+
+def _one_hot(X: NDArray[Any], centroids: NDArray[np.float64], n_threads: int) -> NDArray[Any]:
+    nearest, _ = nearest_centroids(X, centroids, n_threads)
+    p = np.zeros((len(X), len(centroids)), X.dtype)
+    p[np.arange(len(X)), nearest] = 1
+    return p

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from ekmfast._parameters import check_number
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
-from ekmfast.fit.block_problem import BlockProblem
 from ekmfast.fit.problem import Problem
+from ekmfast.rows.blocks import Blocks
 
 
 class MaximumEntropyKMeans(FullBatchEstimator):
@@ -101,15 +101,15 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         check_alpha_parameter(self.alpha, ("dvariance",))
         check_number("scale", self.scale, positive=True)
 
-    def _alpha(self, problem: Problem | BlockProblem) -> float:
+    def _alpha(self, problem: Problem) -> float:
         return resolve_alpha(self.alpha, self.scale, problem.dispersion)
 
-    def weights(self, X: ArrayLike) -> NDArray[Any]:
+    def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of the update, which are the memberships.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------

@@ -1,15 +1,8 @@
 """MiniBatchEKMeans: equilibrium k-means whose centroids move after every batch of rows.
 
-Every variant averages *sums*, never centroids: the ratio A / B of Eq. 39 for the whole data is not
-the mean of the batches' ratios, least of all with weights of both signs. A, B and P of each batch
-are taken about one reference point and packed side by side in an array (K, D + 2), so that adding,
-forgetting and replacing them is plain arithmetic.
-
-`fit` sees every batch again, so it forgets exactly: a batch's new sums replace those of its last
-visit. When the centroids no longer move, all the sums were taken at the same centroids, and
-A / B = C is the fixed point of the full data, with no noise left and no schedule to choose. Once
-an epoch gains little on the one before it the solver takes over: near the end its acceleration
-needs fewer passes, and only full passes can promise that the objective falls.
+`fit` sees every batch again: see `fit.incremental`. Once an epoch gains little on the one before it
+the solver takes over: near the end its acceleration needs fewer passes, and only full passes can
+promise that the objective falls.
 
 `partial_fit` may see every batch once, so it forgets by decay: after batch t
 
@@ -21,78 +14,62 @@ at the centroids where they settle, the fixed point of the data that the stream 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from ekmfast import kernels
 from ekmfast._parameters import check_integer, check_number, check_seed
 from ekmfast.estimators.base import CentroidEstimator
-from ekmfast.estimators.ekmeans import EKMeans
 from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
+from ekmfast.fit.incremental import damped_step, epochs, pack
 from ekmfast.fit.merging import count_distinct, merge_coincident
-from ekmfast.fit.problem import bounds_of
-from ekmfast.fit.seeding import check_init, initial_centroids, resolve_n_init
-from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, THETA, Run, solve
+from ekmfast.fit.problem import Problem
+from ekmfast.fit.progress import Progress, with_callbacks
+from ekmfast.fit.seeding import check_init
+from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import check_spread
-from ekmfast.rows.array import CentredStatistics, CpuBackend
-from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.blocks import Blocks
+from ekmfast.rows.device import check_device
+from ekmfast.rows.protocol import Rows
+from ekmfast.rows.survey import Survey
 
 Float64 = NDArray[np.float64]
 
 # Rows that the restarts are solved on: this many batches, and no fewer than show small clusters.
 INIT_BATCHES = 3
 LEAST_INIT_ROWS = 4096
-# Least number of runs of consecutive rows that a batch of many rows is made of.
-RUNS = 1024
-# Numbers of X that moments are computed from at a time, in float64.
-MOMENT_NUMBERS = 1 << 20
-# Batches give way to the solver when an epoch moves more than this share of the one before it.
-STALL = 0.5
-SHARED_PARAMETERS = (
-    "n_clusters",
-    "alpha",
-    "scale",
-    "init",
-    "n_init",
-    "max_iter",
-    "tol",
-    "random_state",
-    "device",
-    "n_threads",
-    "verbose",
-)
 
 
-def _pack(sums: CentredStatistics, reference: Float64) -> Float64:
-    """The sums of one problem about ``reference``: A in D columns, then B, then P.
+class _Moments(NamedTuple):
+    """The weight of rows, their mean and their scatter about it."""
 
-    sum w (x - reference) = sum w (x - own) + (own - reference) sum w.
-    """
-    # A column that underflows in this batch adds nothing to those of the others.
-    unscale = np.exp2(np.minimum(sums.exponent[0], 0))
-    wx = sums.sum_wx[0] + (sums.reference - reference) * sums.sum_w[0][:, None]
-    packed = np.column_stack([wx, sums.sum_w[0], sums.sum_p[0]])
-    return np.asarray(packed * unscale[:, None], np.float64)
+    weight: float
+    mean: Float64  # (D,)
+    scatter: float  # sum_n s_n ||x_n - mean||^2
 
+    @classmethod
+    def of(cls, survey: Survey) -> _Moments:
+        weight = survey.total_weight
+        return cls(weight, survey.mean, 2 * survey.dispersion * weight)
 
-def _step(packed: Float64, centroids: Float64, reference: Float64, radius: float) -> Float64:
-    """The step of each column, no longer than ``radius``.
+    def joined(self, other: _Moments) -> _Moments:
+        """Those of both sets of rows, by Chan, Golub, LeVeque (1979)."""
+        total = self.weight + other.weight
+        apart = other.mean - self.mean
+        with np.errstate(over="ignore"):
+            between = float(apart @ apart) * self.weight * other.weight / total
+        mean = self.mean + apart * (other.weight / total)
+        return _Moments(total, mean, self.scatter + other.scatter + between)
 
-    (A - B C) / max(B, theta P), the solver's damped step, where B > 0. A centroid that all rows
-    repel has B < 0, but then A / B is a mean of those rows and leads back to them: that exact step
-    is taken where B <= -theta P. In between, where weights of both signs cancel, the column waits.
-    """
-    wx, w, p = packed[:, :-2], packed[:, -2:-1], packed[:, -1:]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        step = (wx - w * (centroids - reference)) / np.where(w > 0, np.maximum(w, THETA * p), w)
-        step = np.where(((w > 0) | (w <= -THETA * p)) & np.isfinite(step), step, 0.0)
-        length = np.linalg.norm(step, axis=1, keepdims=True)
-        return step * np.where(length > radius, radius / length, 1.0)
+    @property
+    def dispersion(self) -> float:
+        return 0.5 * self.scatter / self.weight if np.isfinite(self.weight) else np.inf
 
 
 @dataclass
@@ -102,55 +79,20 @@ class _Stream:
     centroids: Float64  # (K, D), not rounded to the dtype of X
     packed: Float64  # (K, D + 2), about the reference
     reference: Float64  # (D,)
-    weight: float  # of all rows
+    weight: float  # of all rows; this and what follows are their `_Moments`
     mean: Float64  # (D,)
-    scatter: float  # sum_n s_n ||x_n - mean||^2
+    scatter: float
+
+    @classmethod
+    def of(cls, problem: Problem, run: Run) -> _Stream:
+        """Where a fit ends, for `partial_fit` to go on from."""
+        sums = problem.rows.statistics(run.centroids[None], np.array([run.alpha]))
+        moments = _Moments.of(problem.survey)
+        return cls(run.centroids, pack(sums, sums.reference), sums.reference, *moments)
 
     @property
-    def dispersion(self) -> float:
-        return 0.5 * self.scatter / self.weight
-
-
-class _Batches:
-    """The data cut at random into batches that stay the same from epoch to epoch.
-
-    Rows may come sorted, so a batch is drawn from all over; in runs of a few rows where it is
-    long enough for that, which keeps the index short and the copies quick.
-    """
-
-    def __init__(
-        self,
-        X: NDArray[Any],
-        weight: NDArray[Any] | None,
-        batch_size: int,
-        n_threads: int,
-        random_state: np.random.RandomState,
-    ) -> None:
-        self.X, self.weight, self.n_threads = X, weight, n_threads
-        self.length = max(1, batch_size // RUNS)
-        runs = random_state.permutation(len(X) // self.length)
-        self.runs = np.array_split(runs, -(-len(X) // batch_size))
-
-    def __len__(self) -> int:
-        return len(self.runs)
-
-    def __getitem__(self, b: int) -> CpuBackend:
-        weight = None if self.weight is None else self._rows(self.weight[:, None], b)[:, 0]
-        return CpuBackend(self._rows(self.X, b), weight, self.n_threads)
-
-    def mass(self, b: int) -> float:
-        """The weight of a batch."""
-        if self.weight is None:
-            over = len(self.X) % self.length
-            return float(len(self.runs[b]) * self.length + (0 if b else over))
-        return float(self._rows(self.weight[:, None], b).sum(dtype=np.float64))
-
-    def _rows(self, values: NDArray[Any], b: int) -> NDArray[Any]:
-        whole = len(values) // self.length
-        cut = values[: whole * self.length].reshape(whole, -1).take(self.runs[b], axis=0)
-        rows = cut.reshape(-1, values.shape[1])
-        # The first batch takes the rows that are left over.
-        return rows if b else np.concatenate([rows, values[whole * self.length :]])
+    def moments(self) -> _Moments:
+        return _Moments(self.weight, self.mean, self.scatter)
 
 
 class MiniBatchEKMeans(CentroidEstimator):
@@ -188,11 +130,12 @@ class MiniBatchEKMeans(CentroidEstimator):
         drift, 0 remembers the last batch alone.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
-    device : {'cpu'}, default='cpu'
+    device : {'cpu', 'cuda', 'auto'}, default='cpu'
+        As in `EKMeans`.
     n_threads : int, default=None
         None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits.
     verbose : int, default=0
-        1 prints a line each epoch.
+        1 prints a line each epoch, and each pass.
 
     Attributes
     ----------
@@ -295,25 +238,33 @@ class MiniBatchEKMeans(CentroidEstimator):
         check_number("forgetting", self.forgetting, positive=False)
         if self.forgetting > 1:
             raise ValueError(f"forgetting must be a number in [0, 1], got {self.forgetting!r}")
-        if self.device != "cpu":
-            raise ValueError(f"device must be 'cpu', got {self.device!r}")
+        check_device(self.device)
 
-    def _check_length(self, X: NDArray[Any]) -> None:
-        if len(X) < self.n_clusters:
-            raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}")
-
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
-        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike | Blocks,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 10,
     ) -> MiniBatchEKMeans:
         """Find the centroids, from a new start.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), array on a card, Blocks or dask collection
             float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
+            Of Blocks and dask collections each block is a batch, whatever ``batch_size``, one after
+            another; ``labels_`` is then not kept.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice.
+            Non-negative; 2 counts a row twice. Blocks bring their own.
+        checkpoint : path, default=None
+        checkpoint_every : int, default=10
+            As in `EKMeans`. What is kept are the passes after the batches; the epochs before them
+            are done again, to the same centroids.
 
         Returns
         -------
@@ -332,89 +283,54 @@ class MiniBatchEKMeans(CentroidEstimator):
         array([0, 0, 1, 1], dtype=int32)
         """
         self._check_parameters()
-        X = self._check_data(X, reset=True)
-        weight = self._check_weight(sample_weight, X)
-        self._check_length(X)
-        backend = CpuBackend(X, weight, check_n_threads(self.n_threads))
-        if self.batch_size >= len(X):
-            whole = EKMeans(**{name: getattr(self, name) for name in SHARED_PARAMETERS})
-            whole.fit(X, sample_weight=weight)
-            for name, value in vars(whole).items():
-                if name.endswith("_"):
-                    setattr(self, name, value)
-            self.n_steps_ = self.n_iter_
-            centroids = self.cluster_centers_.astype(np.float64)
+        problem, progress = self._problem(X, sample_weight, checkpoint, checkpoint_every)
+        alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
+        random_state = check_random_state(self.random_state)
+        if self.batch_size >= problem.survey.n_rows:
+            runs = problem.solve(self._starts(problem, random_state), alpha)
+            run = min(runs, key=lambda run: run.objective)
+            self.n_steps_ = run.n_iter
         else:
-            run = self._epochs(X, weight, backend)
-            self._keep(run, X.dtype, run.alpha)
-            self._label(X)
-            self._warn_of_the_fit()
-            centroids = run.centroids
-        sums = backend.statistics(centroids[None], np.array([self.alpha_]))
-        self._stream_ = _Stream(
-            centroids, _pack(sums, sums.reference), sums.reference, *_moments(X, weight)
-        )
+            run = self._by_batches(problem, progress, alpha, random_state)
+        self._stream_ = _Stream.of(problem, run)
+        self._end(problem, progress, run, alpha)
         return self
 
-    def _epochs(self, X: NDArray[Any], weight: NDArray[Any] | None, backend: CpuBackend) -> Run:
+    def _by_batches(
+        self,
+        problem: Problem,
+        progress: Progress,
+        alpha: float,
+        random_state: np.random.RandomState,
+    ) -> Run:
         """Batch after batch while that gains, then the solver over all rows."""
-        dispersion = backend.dispersion()
-        check_spread(dispersion, *backend.box(), X.dtype, weighted=weight is not None)
-        alpha = resolve_alpha(self.alpha, self.scale, dispersion)
-        radius = float(np.sqrt(2 * dispersion))
-        threshold = float(self.tol) * float(np.sqrt(self.n_clusters) * radius)
-        random_state = check_random_state(self.random_state)
-        alphas = np.array([alpha])
-
-        rows = self._sample_rows(len(X), weight, random_state)
-        sample_weight = None if weight is None else weight[rows]
-        sample = CpuBackend(X[rows], sample_weight, backend.n_threads)
-        centroids = self._best_start(sample, alpha, dispersion, random_state)
-        sums = sample.statistics(centroids[None], alphas)
-        reference = sums.reference
-
-        batches = _Batches(X, weight, int(self.batch_size), backend.n_threads, random_state)
-        # Until its first visit the sample stands in for a batch, by weight.
-        sampled = float(len(rows) if weight is None else weight[rows].sum(dtype=np.float64))
-        mass = np.array([batches.mass(b) for b in range(len(batches))]) / sampled
-        kept = mass[:, None, None] * _pack(sums, reference)
-        objectives = np.empty(len(batches))
-        history: list[float] = []
-        moved_before = np.inf
-        for epoch in range(1, int(self.max_iter) + 1):
-            before = centroids
-            total = kept.sum(axis=0)  # anew each epoch, lest differences' rounding pile up
-            for b in random_state.permutation(len(batches)):
-                sums = batches[b].statistics(centroids[None], alphas)
-                fresh = _pack(sums, reference)
-                total += fresh - kept[b]
-                kept[b] = fresh
-                objectives[b] = sums.objective[0]
-                centroids = centroids + _step(total, centroids, reference, radius)
-            history.append(float(objectives.sum()))
-            moved = float(np.linalg.norm(centroids - before))
-            if self.verbose:
-                print(f"epoch {epoch}: objective about {history[-1]:.8g}, moved by {moved:.3g}")
-            if moved <= threshold or not moved < STALL * moved_before:
-                break
-            moved_before = moved
-        if epoch > 1 and history[-1] > history[-2]:
-            centroids = before
-
-        # The last evaluation of the epochs' centroids is the first of the solver.
-        run = solve(
-            backend,
-            centroids[None],
+        sample = problem.survey.sample
+        sample = sample.subset(self._sample_rows(sample.n_rows, sample.sample_weight, random_state))
+        centroids = self._best_start(problem.of(sample), alpha, problem.radius, random_state)
+        sums = sample.statistics(centroids[None], np.array([alpha]))
+        batches = problem.rows.batches(int(self.batch_size), random_state)
+        weight = sample.sample_weight
+        sampled = float(sample.n_rows if weight is None else weight.sum(dtype=np.float64))
+        begun = epochs(
+            batches,
+            centroids,
             alpha,
-            tol=self.tol,
-            radius=radius,
-            resolution=OBJECTIVE_RESOLUTION[X.itemsize],
-            max_iter=self.max_iter - epoch + 1,
-            bounds=bounds_of(X),
-        )[0]
-        self.n_steps_ = epoch * len(batches) + run.n_iter - 1
-        run.n_iter += epoch - 1
-        run.history[:0] = history
+            sums,
+            sampled,
+            random_state,
+            most=int(self.max_iter),
+            threshold=float(self.tol) * float(np.sqrt(self.n_clusters) * problem.radius),
+            radius=problem.radius,
+            report=partial(progress.epoch, alpha=alpha),
+        )
+        n_epochs = len(begun.history)
+        # The last evaluation of the epochs' centroids is the first of the solver.
+        (run,) = problem.solve(
+            begun.centroids[None], alpha, max_iter=int(self.max_iter) - n_epochs + 1
+        )
+        self.n_steps_ = n_epochs * len(batches.masses) + run.n_iter - 1
+        run.n_iter += n_epochs - 1
+        run.history[:0] = begun.history
         return run
 
     def _sample_rows(
@@ -433,37 +349,20 @@ class MiniBatchEKMeans(CentroidEstimator):
 
     def _best_start(
         self,
-        backend: CpuBackend,
+        problem: Problem,
         alpha: float,
-        dispersion: float,
+        radius: float,
         random_state: np.random.RandomState,
     ) -> Float64:
-        """Solve every restart on the rows of ``backend`` and return the best centroids.
+        """Solve every restart on the rows of ``problem`` and return the best centroids.
 
-        A single start is returned as it is: some rows alone could lead it astray.
+        ``radius`` is that of all rows, which tells how near to its end each start is to come. A
+        single start is returned as it is: some rows alone could lead it astray.
         """
-        starts = initial_centroids(
-            backend.X,
-            self.n_clusters,
-            self.init,  # type: ignore[arg-type]
-            resolve_n_init(self.n_init, self.init),
-            backend.sample_weight,
-            random_state,
-            backend.n_threads,
-        )
+        starts = self._starts(problem, random_state)
         if len(starts) == 1:
             return starts.reshape(starts.shape[1:])
-        runs = solve(
-            backend,
-            starts,
-            alpha,
-            tol=self.tol,
-            radius=float(np.sqrt(2 * dispersion)),
-            resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
-            max_iter=self.max_iter,
-            bounds=bounds_of(backend.X),
-            compete=True,
-        )
+        runs = problem.solve(starts, alpha, radius=radius)
         return min(runs, key=lambda run: run.objective).centroids
 
     def partial_fit(
@@ -507,89 +406,71 @@ class MiniBatchEKMeans(CentroidEstimator):
         True
         """
         self._check_parameters()
-        first = not hasattr(self, "_stream_")
-        X = self._check_data(X, reset=first)
-        weight = self._check_weight(sample_weight, X)
-        if first:
-            self._check_length(X)
-        backend = CpuBackend(X, weight, check_n_threads(self.n_threads))
+        before = dict(vars(self))
+        try:
+            self._move(X, sample_weight)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
 
-        moments = _moments(X, weight)
-        if not first:
-            moments = _join(self._stream_, *moments)
-        total, mean, scatter = moments
-        dispersion = 0.5 * scatter / total if np.isfinite(total) else np.inf
-        self._check_spread(dispersion, backend)
+    def _move(self, X: Any, sample_weight: Any) -> None:
+        """One step, by the rows of X."""
+        first = not hasattr(self, "_stream_")
+        rows = self._rows(X, sample_weight, fit=first, device=self.device)
+        survey = rows.survey()
+        batch = _Moments.of(survey)
+        if first:
+            problem = Problem(
+                rows, self.n_clusters, tol=self.tol, max_iter=self.max_iter, survey=survey
+            )
+            moments = batch
+        else:
+            moments = self._stream_.moments.joined(batch)
+            self._check_spread(moments.dispersion, rows, survey)
+        dispersion = moments.dispersion
         radius = float(np.sqrt(2 * dispersion))
         alpha = resolve_alpha(self.alpha, self.scale, dispersion)
         alphas = np.array([alpha])
         if first:
             random_state = check_random_state(self.random_state)
-            centroids = self._best_start(backend, alpha, dispersion, random_state)
-            sums = backend.statistics(centroids[None], alphas)
+            centroids = self._best_start(problem, alpha, radius, random_state)
+            sums = rows.statistics(centroids[None], alphas)
             reference = sums.reference
-            packed = _pack(sums, reference)
+            packed = pack(sums, reference)
             # A start too far for any membership comes to where its ratio, which is exact, says.
             dead = (sums.exponent[0] < 0)[:, None]
-            step = _step(packed, centroids, reference, radius)
+            step = damped_step(packed, centroids, reference, radius)
             centroids = np.where(dead, sums.ratio(centroids[None])[0], centroids + step)
             n_steps = 1
         else:
             stream = self._stream_
             reference = stream.reference
-            sums = backend.statistics(stream.centroids[None], alphas)
+            sums = rows.statistics(stream.centroids[None], alphas)
             n_steps = self.n_steps_ + 1
             eta = n_steps**-self.forgetting
-            packed = (1 - eta) * stream.packed + eta * _pack(sums, reference)
-            centroids = stream.centroids + _step(packed, stream.centroids, reference, radius)
+            packed = (1 - eta) * stream.packed + eta * pack(sums, reference)
+            centroids = stream.centroids + damped_step(packed, stream.centroids, reference, radius)
         if not np.isfinite(sums.objective[0]):
-            self._check_spread(np.inf, backend)
-        centers = centroids.astype(X.dtype)
-        labels, _ = kernels.assign(X, centers, n_threads=self.n_threads)
+            self._check_spread(np.inf, rows, survey)
+        centres = centroids.astype(rows.dtype)
+        merged = merge_coincident(centroids, alpha)
+        labels = rows.label(centres.astype(np.float64), merged)
 
-        self._stream_ = _Stream(centroids, packed, reference, total, mean, scatter)
+        self._stream_ = _Stream(centroids, packed, reference, *moments)
         self.n_steps_ = n_steps
         self.alpha_ = alpha
-        self.cluster_centers_ = centers
+        self.cluster_centers_ = centres
         self.objective_ = float(sums.objective[0])
-        self._merged_ = merge_coincident(centroids, alpha)
-        self.n_clusters_effective_ = count_distinct(self._merged_)
-        self.labels_ = self._merged_[labels].astype(np.int32)
-        return self
+        self._merged_ = merged
+        self.n_clusters_effective_ = count_distinct(merged)
+        self.labels_ = labels
 
-    def _check_spread(self, dispersion: float, batch: CpuBackend) -> None:
+    def _check_spread(self, dispersion: float, rows: Rows, batch: Survey) -> None:
         """Refuse a batch that overflows, by itself or with the stream so far, or underflows."""
-        low, high = batch.box()
+        low, high = batch.low, batch.high
         if hasattr(self, "_stream_") and not np.isfinite(dispersion):
             met = self._stream_.centroids
             low, high = np.minimum(low, met.min(axis=0)), np.maximum(high, met.max(axis=0))
-        weighted = batch.sample_weight is not None
-        check_spread(dispersion, low, high, batch.X.dtype, weighted=weighted)
-
-
-def _moments(X: NDArray[Any], weight: NDArray[Any] | None) -> tuple[float, Float64, float]:
-    """Total weight, mean and scatter of the rows, in float64, some rows at a time."""
-    step = max(1, MOMENT_NUMBERS // X.shape[1])
-    parts = [slice(start, start + step) for start in range(0, len(X), step)]
-    mean, scatter = np.zeros(X.shape[1]), 0.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(len(X) if weight is None else weight.sum(dtype=np.float64))
-        for part in parts:
-            rows = X[part].astype(np.float64, copy=False)
-            mean += (rows if weight is None else rows * weight[part, None]).sum(axis=0)
-        mean /= total
-        for part in parts:
-            squares = np.square(X[part] - mean).sum(axis=1)
-            scatter += float(squares.sum() if weight is None else squares @ weight[part])
-    return total, mean, scatter
-
-
-def _join(
-    old: _Stream, weight: float, mean: Float64, scatter: float
-) -> tuple[float, Float64, float]:
-    """Moments of two sets of rows from those of each (Chan, Golub, LeVeque 1979)."""
-    total = old.weight + weight
-    apart = mean - old.mean
-    with np.errstate(over="ignore"):
-        between = float(apart @ apart) * old.weight * weight / total
-    return total, old.mean + apart * (weight / total), old.scatter + scatter + between
+        check_spread(dispersion, low, high, rows.dtype, weighted=rows.weighted)

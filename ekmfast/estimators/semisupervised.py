@@ -1,134 +1,36 @@
-"""SemiSupervisedEKMeans: equilibrium k-means told the clusters of some rows.
-
-With f_kn the prior of row n for cluster k and b_n = sum_k f_kn (1 for a labelled row, 0 for an
-unlabelled one) the objective is
-
-    J + theta sum_n s_n (sum_k f_kn d_kn - b_n E_n)
-
-a labelled row pays, theta times over, for its distance to its own centroid beyond the distance E_n
-that it would settle for by itself. A row in its place pays nothing, so labels do not draw their
-centroid towards the rows that happen to be labelled. Its gradient in c_k is B_k c_k - A_k with
-
-    w'_kn = w_kn + theta (f_kn - b_n w_kn)
-
-so the sums of one pass are those over all rows, less theta times those over the labelled rows,
-plus theta times sums of f, which depend on nothing: the class masses and means. With m_k the mean
-of class k, n_k its mass and S_k the scatter about m_k, sum_n s_n f_kn d_kn is
-1/2 (S_k + n_k ||c_k - m_k||^2). The solver iterates on these sums as it does on EKM's own.
-"""
+"""SemiSupervisedEKMeans: equilibrium k-means that knows the clusters of some rows."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse, vstack
 from sklearn.utils import check_array, check_random_state
 
-from ekmfast import kernels
 from ekmfast._parameters import check_integer, check_number, check_seed
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
-from ekmfast.fit.problem import bounds_of
-from ekmfast.fit.seeding import LLOYD_PASSES, check_init, initial_centroids, resolve_n_init
-from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, solve
-from ekmfast.fit.spread import check_spread
-from ekmfast.rows.array import CentredStatistics, CpuBackend
-from ekmfast.rows.threads import check_n_threads
+from ekmfast.fit.problem import Problem
+from ekmfast.fit.progress import with_callbacks
+from ekmfast.fit.seeding import check_init, resolve_n_init
+from ekmfast.fit.supervision import (
+    SupervisedSums,
+    Supervision,
+    starts_with_labels,
+    supervise,
+)
+from ekmfast.rows.blocks import Blocks
+from ekmfast.rows.device import check_device
+from ekmfast.rows.given import on_host
 
 Float64 = NDArray[np.float64]
 
 # Rows of a prior may sum to 1 only but for the rounding of float32.
 ROUNDING = 1e-5
-
-
-@dataclass(frozen=True)
-class Supervision:
-    """What the labelled rows say, however they say it."""
-
-    rows: NDArray[np.intp]  # (M,), those with b > 0
-    trust: Float64  # (M,), b of those rows
-    mass: Float64  # (K,), sum_n s_n f_kn
-    means: Float64  # (K, D), of the classes; any where the mass is 0
-    scatter: Float64  # (K,), sum_n s_n f_kn ||x_n - mean_k||^2
-    seeds: Float64  # (K, D), NaN for a cluster that no row speaks for
-
-
-def supervise(X: NDArray[Any], weight: NDArray[Any] | None, prior: csr_matrix) -> Supervision:
-    """Sums over the rows of X for which ``prior`` (N, K) says something."""
-    trust = np.asarray(prior.sum(axis=1), np.float64).ravel()
-    rows = np.flatnonzero(trust)
-    trust, prior = trust[rows], prior[rows]
-    data = X[rows].astype(np.float64)
-    origin = data.mean(axis=0) if len(rows) else np.zeros(X.shape[1])
-    data -= origin
-    counts = np.repeat(np.arange(len(rows)), np.diff(prior.indptr))
-    scale = np.ones(len(rows)) if weight is None else weight[rows].astype(np.float64)
-
-    weighted = prior.copy()
-    weighted.data = prior.data * scale[counts]
-    mass, means = _class_means(weighted, data)
-    means = np.where(np.isnan(means), 0.0, means)
-    scatter = weighted.T @ np.square(data).sum(axis=1) - mass * np.square(means).sum(axis=1)
-
-    # A prior that leans to no cluster says nothing of where to start: what counts is the excess.
-    excess = prior.copy()
-    excess.data = scale[counts] * np.maximum(prior.data - trust[counts] / prior.shape[1], 0.0)
-    _, seeds = _class_means(excess, data)
-    return Supervision(rows, trust, mass, means + origin, np.maximum(scatter, 0.0), seeds + origin)
-
-
-def _class_means(prior: csr_matrix, data: Float64) -> tuple[Float64, Float64]:
-    mass = np.asarray(prior.sum(axis=0), np.float64).ravel()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        means = (prior.T @ data) / mass[:, None]
-    return mass, np.where(mass[:, None] > 0, means, np.nan)
-
-
-class SupervisedBackend:
-    """The sums of Eq. 39 with the labels' share, for the solver."""
-
-    def __init__(
-        self, all_rows: CpuBackend, labelled: CpuBackend, supervision: Supervision, theta: float
-    ) -> None:
-        self.all_rows = all_rows
-        self.labelled = labelled  # weighted by s b
-        self.supervision = supervision
-        self.theta = theta
-
-    def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
-        """One pass over all rows, and one over the labelled ones."""
-        everything = self.all_rows.statistics(centroids, alpha)
-        labelled = self.labelled.statistics(centroids, alpha)
-        theta, given, reference = self.theta, self.supervision, everything.reference
-        # A class's own mass does not underflow, whatever the memberships do.
-        exponent = np.where(given.mass > 0, 0.0, np.maximum(everything.exponent, labelled.exponent))
-        own = np.exp2(np.minimum(everything.exponent - exponent, 0.0))
-        less = np.exp2(np.minimum(labelled.exponent - exponent, 0.0))
-        p, p_labelled = own * everything.sum_p, less * labelled.sum_p
-        w_labelled = less * labelled.sum_w
-        # sum w (x - reference) = sum w (x - other) + (other - reference) sum w
-        wx_labelled = (
-            less[..., None] * labelled.sum_wx
-            + (labelled.reference - reference) * w_labelled[..., None]
-        )
-        distance = given.scatter + given.mass * np.square(centroids - given.means).sum(axis=-1)
-        return CentredStatistics(
-            sum_wx=own[..., None] * everything.sum_wx
-            - theta * wx_labelled
-            + theta * given.mass[:, None] * (given.means - reference),
-            sum_w=own * everything.sum_w - theta * w_labelled + theta * given.mass,
-            # The yardstick of weak columns: every membership, by the size of its factor.
-            sum_p=p - p_labelled + abs(1 - theta) * p_labelled + theta * given.mass,
-            exponent=exponent,
-            objective=everything.objective
-            - theta * labelled.objective
-            + 0.5 * theta * distance.sum(axis=-1),
-            reference=reference,
-        )
 
 
 class SemiSupervisedEKMeans(CentroidEstimator):
@@ -168,11 +70,12 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         root mean square distance of the samples from their mean.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
-    device : {'cpu'}, default='cpu'
+    device : {'cpu', 'cuda', 'auto'}, default='cpu'
+        As in `EKMeans`.
     n_threads : int, default=None
         None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits.
     verbose : int, default=0
-        1 prints a line for each restart.
+        1 prints a line each pass.
 
     Attributes
     ----------
@@ -265,33 +168,40 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             check_integer("n_init", self.n_init, 1)
         check_integer("max_iter", self.max_iter, 1)
         check_number("tol", self.tol, positive=False)
-        if self.device != "cpu":
-            raise ValueError(f"device must be 'cpu', got {self.device!r}")
+        check_device(self.device)
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
         self,
-        X: ArrayLike,
+        X: ArrayLike | Blocks,
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         prior: ArrayLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 10,
     ) -> SemiSupervisedEKMeans:
         """Find the centroids.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), array on a card, Blocks or dask collection
             float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
+            The labelled rows are held in memory. Of Blocks and dask collections ``labels_`` is not
+            kept.
         y : array-like of shape (N,), default=None
             Cluster of each row, an integer in [0, n_clusters), or -1 where it is not known. A
             column of pandas, polars or Arrow will do; a missing value is refused, as it may stand
-            for either.
+            for either. A list of arrays, one a block, is taken as one after another.
         sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice, and its label.
-        prior : array-like of shape (N, K), default=None
+            Non-negative; 2 counts a row twice, and its label. Blocks bring their own.
+        prior : array-like or sparse matrix of shape (N, K), default=None
             In place of ``y``, the probability of each cluster for each row: non-negative, summing
             to 1 for a row whose label is trusted, to 0 for an unlabelled one, or to anything in
-            between.
+            between. It may come as a list of arrays, one a block, too.
+        checkpoint : path, default=None
+        checkpoint_every : int, default=10
+            As in `EKMeans`.
 
         Returns
         -------
@@ -314,53 +224,38 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         self._check_parameters()
         if y is not None and prior is not None:
             raise ValueError("give y or prior, not both")
-        X = self._check_data(X, reset=True)
-        weight = self._check_weight(sample_weight, X)
-        if len(X) < self.n_clusters:
-            raise ValueError(f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}")
-        n_threads = check_n_threads(self.n_threads)
-        if prior is not None:
-            known = self._check_prior(prior, len(X))
-        else:
-            known = self._check_labels(y, len(X))
-
-        everything = CpuBackend(X, weight, n_threads)
-        dispersion = everything.dispersion()
-        check_spread(dispersion, *everything.box(), X.dtype, weighted=weight is not None)
-        alpha = resolve_alpha(self.alpha, self.scale, dispersion)
-        given = supervise(X, weight, known)
-        backend: CpuBackend | SupervisedBackend = everything
-        self.theta_ = self._resolve_theta(given, weight, len(X))
+        problem, progress = self._problem(X, sample_weight, checkpoint, checkpoint_every)
+        n_rows = problem.survey.n_rows
+        known = self._check_labels(y, n_rows) if prior is None else self._check_prior(prior, n_rows)
+        given = supervise(problem.rows, known)
+        self.theta_ = self._resolve_theta(given, problem.survey.total_weight)
         if self.theta_ > 0:
-            trust = given.trust if weight is None else given.trust * weight[given.rows]
-            labelled = CpuBackend(X[given.rows], trust.astype(X.dtype), n_threads)
-            backend = SupervisedBackend(everything, labelled, given, self.theta_)
-        runs = solve(
-            backend,
-            self._starts(X, weight, given),
-            alpha,
-            tol=self.tol,
-            radius=float(np.sqrt(2 * dispersion)),
-            resolution=OBJECTIVE_RESOLUTION[X.itemsize],
-            max_iter=self.max_iter,
-            bounds=bounds_of(X),
-            compete=True,
-        )
-        if self.verbose:
-            for i, run in enumerate(runs):
-                print(f"start {i + 1}: objective {run.objective:.8g} after {run.n_iter} passes")
-        self._keep(min(runs, key=lambda run: run.objective), X.dtype, alpha)
-        self._label(X)
-        self._warn_of_the_fit()
+            problem.sums = SupervisedSums(problem.rows, given, self.theta_)
+            problem.knows = {
+                "theta": self.theta_,
+                "the labels (y or prior)": np.stack([*known.nonzero(), known.data]),
+            }
+        alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
+        runs = problem.solve(self._starts_with(problem, given), alpha)
+        self._end(problem, progress, min(runs, key=lambda run: run.objective), alpha)
         return self
+
+    def _starts_with(self, problem: Problem, given: Supervision) -> Float64:
+        """First centroids (S, K, D): labelled clusters at their means, the others by ``init``."""
+        random_state = check_random_state(self.random_state)
+        if np.isnan(given.seeds[:, 0]).all() or not isinstance(self.init, str):
+            return self._starts(problem, random_state)
+        n_init = resolve_n_init(self.n_init, self.init)
+        return starts_with_labels(problem, given, self.init, n_init, random_state)
 
     def fit_predict(
         self,
-        X: ArrayLike,
+        X: ArrayLike | Blocks,
         y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         prior: ArrayLike | None = None,
+        **kwargs: Any,
     ) -> NDArray[np.int32]:
         """``fit`` and return ``labels_``.
 
@@ -370,6 +265,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         y : array-like of shape (N,), default=None
         sample_weight : array-like of shape (N,), default=None
         prior : array-like of shape (N, K), default=None
+        **kwargs
             All as in ``fit``.
 
         Returns
@@ -382,11 +278,13 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         >>> SemiSupervisedEKMeans(2).fit_predict([[0.0], [1.0], [9.0], [8.0]], [1, -1, 0, -1])
         array([1, 1, 0, 0], dtype=int32)
         """
-        labels: NDArray[np.int32] = self.fit(X, y, sample_weight, prior=prior).labels_
+        labels: NDArray[np.int32] = super().fit_predict(
+            X, y, sample_weight=sample_weight, prior=prior, **kwargs
+        )
         return labels
 
     def _check_labels(self, y: ArrayLike | None, n: int) -> csr_matrix:
-        labels = np.full(n, -1) if y is None else np.ma.asanyarray(y)
+        labels = np.full(n, -1) if y is None else np.ma.asanyarray(_joined(on_host(y), 1))
         if labels.shape != (n,):
             raise ValueError(f"y must have shape (n_samples,) = ({n},), got {labels.shape}")
         if labels.dtype.kind == "O" or np.ma.is_masked(labels):
@@ -428,7 +326,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     def _check_prior(self, prior: ArrayLike, n: int) -> csr_matrix:
         if np.ma.is_masked(prior):  # the mask would be dropped
             raise ValueError("prior must not hold masked values; 0 says that nothing is known")
-        values = check_array(prior, dtype=np.float64, input_name="prior")
+        prior = _joined(on_host(prior), 2)
+        values = check_array(prior, accept_sparse="csr", dtype=np.float64, input_name="prior")
         if values.shape != (n, self.n_clusters):
             raise ValueError(
                 f"prior must have shape (n_samples, n_clusters) = ({n}, {self.n_clusters}), "
@@ -439,85 +338,25 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         most = values.sum(axis=1).max()
         if most > 1 + ROUNDING:
             raise ValueError(f"rows of prior must sum to at most 1, got a sum of {most}")
-        return csr_matrix(values)
+        known = csr_matrix(values)
+        known.eliminate_zeros()
+        return known
 
-    def _resolve_theta(self, given: Supervision, weight: NDArray[Any] | None, n: int) -> float:
+    def _resolve_theta(self, given: Supervision, total: float) -> float:
         labelled = float(given.mass.sum())
         if labelled <= 0:
             return 0.0
         if isinstance(self.theta, str):
-            total = float(n) if weight is None else float(weight.sum(dtype=np.float64))
             return min(total / labelled, labelled)
         return float(self.theta)
 
-    def _starts(self, X: NDArray[Any], weight: NDArray[Any] | None, given: Supervision) -> Float64:
-        """First centroids (S, K, D): labelled clusters at their means, the others by ``init``."""
-        n_init = resolve_n_init(self.n_init, self.init)
-        random_state = check_random_state(self.random_state)
-        free = np.isnan(given.seeds[:, 0])
-        if free.all() or not isinstance(self.init, str):
-            return initial_centroids(
-                X,
-                self.n_clusters,
-                self.init,  # type: ignore[arg-type]
-                n_init,
-                weight,
-                random_state,
-                check_n_threads(self.n_threads),
-            )
-        if not free.any():
-            return given.seeds[None]
-        mass = np.ones(len(X)) if weight is None else weight.astype(np.float64)
-        unknown = mass.copy()
-        unknown[given.rows] *= np.maximum(1 - given.trust, 0.0)
-        if unknown.sum() > 0:
-            mass = unknown
-        rules = ["farthest"] if self.init in ("auto", "farthest") else []
-        if self.init != "farthest":
-            rules += [self.init] * (n_init - len(rules))
-        starts = np.repeat(given.seeds[None], len(rules), axis=0)
-        for start, rule in zip(starts, rules, strict=True):
-            self._fill(start, free, X, mass, rule, random_state)
-            if rule == "k-means":
-                self._lloyd(start, free, X, mass)
-        return starts
 
-    def _lloyd(
-        self, start: Float64, free: NDArray[np.bool_], X: NDArray[Any], mass: Float64
-    ) -> None:
-        """Move the free centroids of ``start`` as hard k-means does, in place."""
-        n_threads = check_n_threads(self.n_threads)
-        hard = CpuBackend(X, mass.astype(X.dtype), n_threads, weighting="hard")
-        for _ in range(LLOYD_PASSES):
-            moved = hard.statistics(start[None], np.ones(1)).ratio(start[None])[0][free]
-            if np.array_equal(moved, start[free]):
-                break
-            start[free] = moved
-
-    def _fill(
-        self,
-        start: Float64,
-        free: NDArray[np.bool_],
-        X: NDArray[Any],
-        mass: Float64,
-        rule: str,
-        random_state: np.random.RandomState,
-    ) -> None:
-        """Rows of X, of those with ``mass``, for the free centroids of ``start``, in place."""
-        closest = self._squared_distances(X, start[~free])
-        for k in np.flatnonzero(free):
-            chances = mass * (closest > 0) if rule == "random" else mass * closest
-            if not chances.sum() > 0:  # every row is a seed already
-                chances = mass
-            if rule == "farthest":
-                row = int(np.where(mass > 0, closest, -1.0).argmax())
-            else:
-                total = np.cumsum(chances)
-                drawn = random_state.uniform() * total[-1]
-                row = min(int(np.searchsorted(total, drawn, side="right")), len(X) - 1)
-            start[k] = X[row]
-            closest = np.minimum(closest, self._squared_distances(X, start[k : k + 1]))
-
-    def _squared_distances(self, X: NDArray[Any], centroids: Float64) -> Float64:
-        _, squared = kernels.assign(X, centroids, n_threads=self.n_threads)
-        return np.asarray(squared, np.float64)
+def _joined(given: Any, n_dimensions: int) -> Any:
+    """One array of a list of arrays, one a block; all else as it is."""
+    if not isinstance(given, list | tuple) or not given or any(map(np.ma.is_masked, given)):
+        return given
+    if all(issparse(part) for part in given):
+        return vstack(given, "csr")
+    if all(hasattr(part, "shape") and len(part.shape) == n_dimensions for part in given):
+        return np.concatenate([np.asarray(part) for part in given])
+    return given

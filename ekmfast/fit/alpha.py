@@ -19,8 +19,6 @@ ALPHA_RULES = ("auto", "dvariance")
 # tails need the large multiples: a few far rows make the mean squared distance large, and so the
 # dvariance alpha small.
 MULTIPLES = 2.0 ** np.array([-1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5])
-# Rows that the likelihood and the path of 'auto' are computed from, at most.
-SAMPLE_ROWS = 50_000
 
 
 def check_alpha_parameter(alpha: Any, rules: tuple[str, ...] = ALPHA_RULES) -> None:

@@ -1,133 +1,200 @@
-"""One data set to be fitted: its backend, its units, and the tolerances that follow from them."""
+"""Rows to be fitted: their units, the tolerances that follow from them, starts and runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
 from ekmfast.fit.spread import check_spread
-from ekmfast.rows.array import CpuBackend
+from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
+from ekmfast.rows.survey import Survey
 
 Float64 = NDArray[np.float64]
 
-
-def bounds_of(X: NDArray[Any]) -> tuple[Float64, Float64]:
-    """Where centroids may be: the box of the rows and its width again on every side.
-
-    Equilibrium centroids do lie outside the data now and then, pushed there by other clusters.
-    """
-    low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
-    width = high - low
-    return low - width, high + width
+# Passes that look for rows far from the seeds so far, and the rows that each keeps per cluster.
+FAR_PASSES = 2
+FAR_ROWS = 16
 
 
 class Problem:
-    """Rows, their weights, and how a fit iterates over them."""
+    """Rows, surveyed, and how a fit iterates over them.
+
+    Parameters
+    ----------
+    rows : Rows
+    n_clusters : int
+    tol, max_iter
+        As of `EKMeans`.
+    report : callable, default=None
+        Called by the solver after each pass; True stops it.
+    checkpoint : Path, default=None
+        The file that `solve` keeps its runs in, every ``checkpoint_every`` passes.
+    survey : Survey, default=None
+        Of the rows, where there was one.
+
+    Raises
+    ------
+    ValueError
+        For fewer rows than clusters, rows that are not finite, and squared distances or weights
+        that their dtype cannot hold.
+    """
 
     def __init__(
         self,
-        X: Any,  # an array, on the host or on a card
-        sample_weight: NDArray[Any] | None,
-        n_threads: int,
+        rows: Rows,
+        n_clusters: int,
         *,
         tol: float,
         max_iter: int,
-        weighting: str = "equilibrium",
-        fuzzifier: float = 2.0,
         report: Callable[[list[Run]], bool] | None = None,
-        device: str = "cpu",
+        checkpoint: Path | None = None,
+        checkpoint_every: int = 10,
+        survey: Survey | None = None,
     ) -> None:
-        self.X = X
-        self.sample_weight = sample_weight
-        self.n_threads = n_threads
+        self.rows = rows
+        self.n_clusters = int(n_clusters)
         self.tol = tol
         self.max_iter = max_iter
         self.report = report
-        self.device, self.weighting, self.fuzzifier = device, weighting, fuzzifier
-        self.backend: Any
-        if device == "cuda":
-            from ekmfast.rows.cuda.arrays import backend_of
-
-            self.backend = backend_of(X, sample_weight, weighting, fuzzifier)
-            self.dtype = np.dtype(self.backend.rows.dtype)
-        else:
-            self.backend = CpuBackend(X, sample_weight, n_threads, weighting, fuzzifier)
-            self.dtype = X.dtype
-        # The weighted mean of 1/2 ||x - mean||^2.
-        self.dispersion = self.backend.dispersion()
-        low, high = self.backend.box()
-        if not isinstance(X, np.ndarray) and not np.isfinite([low, high]).all():
-            from ekmfast.rows.cuda.arrays import explain_not_finite
-
-            explain_not_finite(X)  # nobody has looked at what is in there
-        weighted = sample_weight is not None
-        check_spread(self.dispersion, low, high, self.dtype, weighted=weighted)
+        self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
+        if survey is None:
+            survey = rows.survey(checksum=checkpoint is not None)
+        self.survey = survey
+        self.dtype = rows.dtype
+        if survey.n_rows < n_clusters:
+            raise ValueError(f"n_samples={survey.n_rows} should be >= n_clusters={n_clusters}")
+        low, high = survey.low, survey.high
+        check_spread(survey.dispersion, low, high, self.dtype, weighted=rows.weighted)
+        # Where centroids may be: the box of the rows and its width again on every side.
+        # Equilibrium centroids do lie outside the rows now and then, pushed there by others.
         self.bounds = low - (high - low), high + (high - low)
-        # Lloyd's iteration and its kin are monotone and stop by themselves: nothing to speed up.
-        self.window = 0 if weighting == "hard" else WINDOW
+        # What the solver iterates on, and what makes it so by name. A fit that knows more than the
+        # rows puts its own here.
+        self.sums: Sums = rows
+        self.knows: dict[str, str | float | NDArray[Any]] = {}
 
-    def sample(self, n_rows: int, random_state: np.random.RandomState) -> tuple[Problem, bool]:
-        """A problem of ``n_rows`` of the rows at most, and whether they are all there are."""
-        if self.X.shape[0] <= n_rows and isinstance(self.X, np.ndarray):
-            return self, True
-        if self.X.shape[0] <= n_rows:  # labels and likelihoods are found on the host
-            return self._of(self.backend.take(np.arange(self.X.shape[0])), self.sample_weight), True
-        weight = self.sample_weight
-        rows = np.arange(self.X.shape[0]) if weight is None else np.flatnonzero(weight)
-        rows = np.sort(random_state.permutation(rows)[:n_rows])
-        weight = None if weight is None else weight[rows]
-        return self._of(self.backend.take(rows), weight), False
+    @property
+    def dispersion(self) -> float:
+        """The weighted mean of 1/2 ||x - mean||^2, the unit of distances."""
+        return self.survey.dispersion
 
-    def _of(self, X: Float64, sample_weight: NDArray[Any] | None) -> Problem:
-        """A problem of some rows, like this one in all else."""
+    @property
+    def radius(self) -> float:
+        """The root mean square distance of a row from the mean."""
+        return float(np.sqrt(2 * self.survey.dispersion))
+
+    def sample(self, n_rows: int, random_state: np.random.RandomState) -> Problem:
+        """The problem of ``n_rows`` of the rows at most; these are at hand."""
+        rows: RowsAtHand = self.survey.sample
+        if rows.n_rows > n_rows:
+            s = rows.sample_weight
+            numbers = np.arange(rows.n_rows) if s is None else np.flatnonzero(s)
+            rows = rows.subset(np.sort(random_state.permutation(numbers)[:n_rows]))
+        return self if rows is self.rows else self.of(rows)
+
+    def of(self, rows: Rows) -> Problem:
+        """The same problem of other rows."""
         return Problem(
-            X.astype(self.dtype),
-            sample_weight,
-            self.n_threads,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            weighting=self.weighting,
-            fuzzifier=self.fuzzifier,
-            report=self.report,
-            device=self.device,
+            rows, self.n_clusters, tol=self.tol, max_iter=self.max_iter, report=self.report
         )
 
-    def starts(
+    def starts(self, init: Any, n_init: int, random_state: np.random.RandomState) -> Float64:
+        """First centroids (S, K, D) of every run.
+
+        Where not all rows are at hand, seeds are drawn from a sample, and from rows that passes
+        over all rows find far from what the sample offers: clusters that are too small for it.
+        """
+        sample = self.survey.sample
+        draw = partial(
+            initial_centroids,
+            n_clusters=self.n_clusters,
+            init=init,
+            n_init=n_init,
+            random_state=random_state,
+        )
+        far_rows = self.survey.far_rows
+        given = not isinstance(init, str) or init == "random"
+        if self.survey.whole or far_rows is None or given:
+            return draw(sample)
+        X, s = sample.X, sample.sample_weight
+        mass = np.ones(len(X)) if s is None else s.astype(np.float64)
+        mass *= self.survey.total_weight / mass.sum()
+        for _ in range(FAR_PASSES):
+            seeds = draw(ArrayRows(X, mass.astype(self.dtype), self.rows.n_threads))
+            far = far_rows(
+                np.unique(seeds.reshape(-1, X.shape[1]), axis=0),
+                int(random_state.randint(2**31 - 1)),
+                FAR_ROWS * self.n_clusters,
+            )
+            own = np.ones(far.n_rows) if far.sample_weight is None else far.sample_weight
+            X, mass = np.concatenate([X, far.X]), np.concatenate([mass, own])
+        return draw(ArrayRows(X, mass.astype(self.dtype), self.rows.n_threads))
+
+    def solve(
         self,
-        n_clusters: int,
-        init: Any,
-        n_init: int,
-        random_state: np.random.RandomState,
-    ) -> Float64:
-        """First centroids (S, K, D) of every run."""
-        return initial_centroids(
-            self.X,
-            n_clusters,
-            init,
-            n_init,
-            self.sample_weight,
-            random_state,
-            backend=self.backend,
-            itemsize=self.dtype.itemsize,
-        )
+        starts: Float64,
+        alpha: ArrayLike,
+        *,
+        max_iter: int | None = None,
+        radius: float | None = None,
+    ) -> list[Run]:
+        """Run every start (S, K, D) to its end; alpha is a number or (S,).
 
-    def solve(self, starts: Float64, alpha: ArrayLike) -> list[Run]:
-        """Run every start (S, K, D) to its end; alpha is a number or (S,)."""
+        ``max_iter`` and ``radius`` stand in for the problem's own.
+        """
+        max_iter = self.max_iter if max_iter is None else max_iter
+        runs, report = None, self.report
+        if self.checkpoint is not None:
+            checkpoint = Checkpoint(
+                self.checkpoint,
+                self.checkpoint_every,
+                fit=self._identity(starts, alpha),
+                report=report,
+            )
+            runs, report = checkpoint.read(max_iter), checkpoint
         return solve(
-            self.backend,
+            self.sums,
             starts,
             alpha,
             tol=self.tol,
-            radius=float(np.sqrt(2 * self.dispersion)),
+            radius=self.radius if radius is None else radius,
             resolution=OBJECTIVE_RESOLUTION[self.dtype.itemsize],
-            max_iter=self.max_iter,
+            max_iter=max_iter,
             compete=True,
             bounds=self.bounds,
-            report=self.report,
-            window=self.window,
+            report=report,
+            # Lloyd's iteration is monotone and stops by itself: there is nothing to speed up.
+            window=0 if self.rows.weighting == "hard" else WINDOW,
+            runs=runs,
         )
+
+    def _identity(self, starts: Float64, alpha: ArrayLike) -> dict[str, str | float | NDArray[Any]]:
+        """All that shapes the result of `solve`, as errors call it.
+
+        Not ``max_iter``, which says only how far to go: a fit that it has stopped may go on.
+        """
+        alphas = np.unique(np.asarray(alpha, np.float64))
+        shape: dict[str, str | float | NDArray[Any]] = {
+            "the estimator's weighting": self.rows.weighting,
+            "the dtype of X": self.dtype.name,
+            "the number of rows": self.survey.n_rows,
+            "the number of features": self.rows.n_features,
+            "the checksum of X and sample_weight, block by block": self.survey.checksum,
+            "n_clusters": starts.shape[1],
+            "the number of starts (n_init)": starts.shape[0],
+            "alpha": float(alphas[0]) if len(alphas) == 1 else np.asarray(alpha, np.float64),
+            "tol": float(self.tol),
+            "the first centroids (init, random_state)": starts,
+        }
+        if self.rows.weighting == "fuzzy":
+            shape["fuzzifier"] = float(self.rows.fuzzifier)
+        return shape | self.knows

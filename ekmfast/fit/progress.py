@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ekmfast.fit.solver import Run
 
@@ -27,6 +28,8 @@ except ImportError:  # scikit-learn < 1.9
         return call
 
 
+Float64 = NDArray[np.float64]
+
 __all__ = ["CallbackSupportMixin", "Progress", "with_callbacks"]
 
 
@@ -37,9 +40,8 @@ class Progress:
     the best centroids so far; one that returns True stops the fit.
     """
 
-    def __init__(self, estimator: Any, X: Any, verbose: int) -> None:
-        self.estimator, self.X, self.verbose = estimator, X, verbose
-        self.dtype: Any = getattr(X, "dtype", np.float64)
+    def __init__(self, estimator: Any, X: Any, dtype: Any, verbose: int) -> None:
+        self.estimator, self.X, self.dtype, self.verbose = estimator, X, dtype, verbose
         self.n_passes = 0
         self.stopped = False
         self.context: Any = None
@@ -57,17 +59,28 @@ class Progress:
                 f"pass {self.n_passes}: best objective {best.objective:.8g}, "
                 f"{going} of {len(runs)} runs going"
             )
+        return self._task("pass", best.objective, best.centroids, best.alpha)
+
+    def epoch(
+        self, number: int, objective: float, moved: float, centroids: Float64, alpha: float
+    ) -> bool:
+        """Report one epoch of batches; True where the fit is to stop."""
+        if self.verbose:
+            print(f"epoch {number}: objective about {objective:.8g}, moved by {moved:.3g}")
+        return self._task("epoch", objective, centroids, alpha)
+
+    def _task(self, name: str, objective: float, centroids: Float64, alpha: float) -> bool:
         if self.context is not None:
-            task = self.context.subcontext(task_name="pass")
+            task = self.context.subcontext(task_name=name)
             task.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
             self.stopped |= task.call_on_fit_task_end(
                 estimator=self.estimator,
                 X=self.X,
-                metadata={"objective": best.objective},
+                metadata={"objective": objective},
                 reconstruction_attributes=lambda: {
-                    "cluster_centers_": best.centroids.astype(self.dtype),
-                    "alpha_": best.alpha,
-                    "_merged_": np.arange(len(best.centroids)),
+                    "cluster_centers_": centroids.astype(self.dtype),
+                    "alpha_": alpha,
+                    "_merged_": np.arange(len(centroids)),
                 },
             )
         return self.stopped

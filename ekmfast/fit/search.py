@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.fit.alpha import SAMPLE_ROWS
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.likelihood import classification_likelihood
 from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import Run
-from ekmfast.rows.nearest import nearest_centroids
+from ekmfast.rows.survey import SAMPLE_ROWS
 
 Float64 = NDArray[np.float64]
 
@@ -36,8 +35,11 @@ class AlphaPath:
         The alpha of the rule ``'dvariance'``, the unit in which alphas of data sets compare.
     centroids : ndarray of shape (A, K, D), dtype of X
         Of the restart with the lowest objective.
-    labels : ndarray of shape (A, N), int32
-        Nearest centroid; coincident centroids share the first one's label.
+    labels : ndarray of shape (A, N) or (A, M), int32
+        Nearest centroid; coincident centroids share the first one's label. Of data that is read in
+        blocks only M sampled rows have labels here, at most 50,000.
+    rows : ndarray of shape (M,) or None
+        The numbers of the rows that ``labels`` are of; None: of all, in order.
     sizes : ndarray of shape (A, K)
         Rows with each label (their weights, with ``sample_weight``); 0 for a merged centroid.
     n_clusters_effective : ndarray of shape (A,)
@@ -72,18 +74,23 @@ class AlphaPath:
     converged: NDArray[np.bool_]
     best: int
     n_components: int | None = None
+    rows: NDArray[np.intp] | None = None
     _runs: list[Run] = field(repr=False, default_factory=list)
 
 
 def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float) -> AlphaPath:
-    """Run every start (S, K, D) at every alpha (A,) and keep the best of each alpha."""
-    X, weight = problem.X, problem.sample_weight
+    """Run every start (S, K, D) at every alpha (A,) and keep the best of each alpha.
+
+    Labels are those of all rows, or of the survey's sample where that does not hold all.
+    """
     n_starts, n_clusters = starts.shape[:2]
     everything = problem.solve(np.concatenate([starts] * len(alphas)), np.repeat(alphas, n_starts))
     runs = [
         min(everything[i : i + n_starts], key=lambda run: run.objective)
         for i in range(0, len(everything), n_starts)
     ]
+    rows = problem.survey.sample.on_host()
+    X, weight = rows.X, rows.sample_weight
     sample: slice | NDArray[np.intp] = slice(None)
     if len(X) > SAMPLE_ROWS:
         sample = np.random.default_rng(0).choice(len(X), SAMPLE_ROWS, replace=False)
@@ -92,13 +99,11 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
     evidence = evidence_features(X[sample], sampled_weight)
 
     labels = np.empty((len(runs), len(X)), np.int32)
-    effective = np.empty(len(runs), np.intp)
+    merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
+    effective = np.array([count_distinct(names) for names in merged])
     likelihood = np.empty(len(runs))
     for a, run in enumerate(runs):
-        merged = merge_coincident(run.centroids, run.alpha)
-        nearest, _ = nearest_centroids(X, run.centroids, problem.n_threads)
-        labels[a] = merged[nearest]
-        effective[a] = count_distinct(merged)
+        labels[a] = rows.label(run.centroids, merged[a])
         likelihood[a] = classification_likelihood(evidence, labels[a][sample], sampled_weight)
     alike = [adjusted_rand(a, b) for a, b in pairwise(labels)]
     allowed = np.ones(len(runs), bool)
@@ -111,7 +116,8 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         dvariance=dvariance,
         centroids=np.stack([run.centroids for run in runs]).astype(X.dtype),
         labels=labels,
-        sizes=np.stack([np.bincount(row, weight, n_clusters) for row in labels]).astype(float),
+        rows=problem.survey.numbers,
+        sizes=_sizes(problem, runs, merged, labels, weight),
         n_clusters_effective=effective,
         objective=np.array([run.objective for run in runs]),
         likelihood=likelihood,
@@ -121,6 +127,24 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
         n_components=None if evidence.shape[1] == X.shape[1] else evidence.shape[1],
         _runs=runs,
     )
+
+
+def _sizes(
+    problem: Problem,
+    runs: list[Run],
+    merged: list[NDArray[np.intp]],
+    labels: NDArray[np.int32],
+    weight: NDArray[Any] | None,
+) -> Float64:
+    """The weight of the rows with each label, (A, K)."""
+    n_clusters = len(merged[0])
+    if problem.survey.whole:
+        return np.stack([np.bincount(row, weight, n_clusters) for row in labels]).astype(float)
+    # One more pass, by hard k-means: its sums of weights are the sizes.
+    centroids = np.stack([run.centroids for run in runs])
+    hard = problem.rows.with_weighting("hard").statistics(centroids, np.ones(len(runs)))
+    pairs = zip(merged, hard.sum_w, strict=True)
+    return np.stack([np.bincount(names, own, n_clusters) for names, own in pairs])
 
 
 def _most_likely(likelihood: Float64) -> int:

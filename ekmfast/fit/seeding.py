@@ -9,16 +9,15 @@ centroids of hard k-means, which lie amid the mass of the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._arguments import shown
-from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, Backend, solve
-from ekmfast.rows.array import CpuBackend
+from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, solve
 from ekmfast.rows.columns import check_unmasked
+from ekmfast.rows.protocol import RowsAtHand
 
 Float64 = NDArray[np.float64]
 INITS = ("auto", "k-means++", "farthest", "k-means", "random")
@@ -66,80 +65,60 @@ def resolve_n_init(n_init: int | str, init: Any) -> int:
     return int(n_init)
 
 
-class SeedingBackend(Backend, Protocol):
-    """What seeding asks of whoever holds the data, on top of the statistics."""
-
-    def with_weighting(self, weighting: str) -> Backend: ...
-    def distances(self, n_seedings: int) -> Any: ...
-    def closest(self, candidates: Float64, closest: Any, update: bool = False) -> Float64: ...
-    def farthest(self, closest: Any) -> NDArray[np.intp]: ...
-    def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]: ...
-    def take(self, rows: NDArray[np.intp]) -> Float64: ...
-
-
 def initial_centroids(
-    X: Any,
+    rows: RowsAtHand,
     n_clusters: int,
-    init: str | NDArray[Any] | Callable[..., Any],
+    init: Any,
     n_init: int,
-    sample_weight: NDArray[Any] | None,
     random_state: np.random.RandomState,
-    n_threads: int = 1,
-    backend: SeedingBackend | None = None,
-    itemsize: int | None = None,
 ) -> Float64:
-    """Starting centroids (n_init, K, D) in float64; ``backend`` holds X, by default on the CPU."""
+    """Starting centroids (n_init, K, D) in float64: ``init`` is a rule, an array or a callable."""
     if not isinstance(init, str):
-        starts = [_given(X, n_clusters, init, random_state) for _ in range(n_init)]
-        return np.stack(starts)
-    if backend is None:
-        backend = CpuBackend(X, sample_weight, n_threads)
+        return np.stack([_given(rows.X, n_clusters, init, random_state) for _ in range(n_init)])
     if init == "random":
-        rows = [_random(X.shape[0], n_clusters, sample_weight, random_state) for _ in range(n_init)]
-        return backend.take(np.stack(rows))
+        return rows.take(np.stack([_random(rows, n_clusters, random_state) for _ in range(n_init)]))
     rules = [MIXTURE[i % len(MIXTURE)] if init == "auto" else init for i in range(n_init)]
-    seeds = np.empty((n_init, n_clusters, X.shape[1]))
-    resolution = OBJECTIVE_RESOLUTION[itemsize or X.dtype.itemsize]
+    seeds = np.empty((n_init, n_clusters, rows.n_features))
     for rule in dict.fromkeys(rules):
         chosen = [i for i, r in enumerate(rules) if r == rule]
-        seeds[chosen] = _seeds(
-            backend, X.shape[1], n_clusters, rule, len(chosen), random_state, resolution
-        )
+        seeds[chosen] = _seeds(rows, n_clusters, rule, len(chosen), random_state)
     return seeds
 
 
 def _seeds(
-    backend: SeedingBackend,
-    together: int,
+    rows: RowsAtHand,
     n_clusters: int,
     rule: str,
     n_init: int,
     random_state: np.random.RandomState,
-    resolution: float,
 ) -> Float64:
     # A distance a row and restart is kept: no more of them at a time than X has numbers.
-    rows = [
-        _grow(backend, n_clusters, rule == "farthest", min(together, n_init - i), random_state)
+    together = rows.n_features
+    numbers = [
+        _grow(rows, n_clusters, rule == "farthest", min(together, n_init - i), random_state)
         for i in range(0, n_init, together)
     ]
-    seeds = backend.take(np.concatenate(rows))
-    if rule == "k-means":
-        runs = solve(
-            backend.with_weighting("hard"),
-            seeds,
-            1.0,
-            tol=0.0,
-            radius=0.0,
-            resolution=resolution,
-            max_iter=LLOYD_PASSES,
-            window=0,
-        )
-        seeds = np.stack([run.centroids for run in runs])
-    return seeds
+    seeds = rows.take(np.concatenate(numbers))
+    return lloyd(rows, seeds) if rule == "k-means" else seeds
+
+
+def lloyd(rows: RowsAtHand, seeds: Float64) -> Float64:
+    """Where some iterations of hard k-means take seeds (S, K, D)."""
+    runs = solve(
+        rows.with_weighting("hard"),
+        seeds,
+        1.0,
+        tol=0.0,
+        radius=0.0,
+        resolution=OBJECTIVE_RESOLUTION[rows.dtype.itemsize],
+        max_iter=LLOYD_PASSES,
+        window=0,
+    )
+    return np.stack([run.centroids for run in runs])
 
 
 def _grow(
-    backend: SeedingBackend,
+    rows: RowsAtHand,
     n_clusters: int,
     farthest: bool,
     n_init: int,
@@ -147,31 +126,29 @@ def _grow(
 ) -> NDArray[np.intp]:
     """Rows (n_init, K) that farthest-first or greedy k-means++ picks as seeds."""
     n_candidates = 1 if farthest else 2 + int(np.log(n_clusters))
-    rows = np.empty((n_init, n_clusters), np.intp)
-    rows[:, 0] = backend.draw(None, random_state.uniform(size=n_init))[0]
-    closest = backend.distances(n_init)
+    seeds = np.empty((n_init, n_clusters), np.intp)
+    seeds[:, 0] = rows.draw(None, random_state.uniform(size=n_init))[0]
+    closest = rows.distances(n_init)
     for k in range(1, n_clusters):
-        backend.closest(backend.take(rows[:, k - 1 : k]), closest, update=True)
+        rows.closest(rows.take(seeds[:, k - 1 : k]), closest, update=True)
         uniform = random_state.uniform(size=(n_init, n_candidates))
         if farthest:
-            rows[:, k] = backend.farthest(closest)
+            seeds[:, k] = rows.farthest(closest)
             continue
-        candidates = backend.draw(closest, uniform)
-        potentials = backend.closest(backend.take(candidates), closest)
-        rows[:, k] = candidates[np.arange(n_init), potentials.argmin(axis=1)]
-    return rows
+        candidates = rows.draw(closest, uniform)
+        potentials = rows.closest(rows.take(candidates), closest)
+        seeds[:, k] = candidates[np.arange(n_init), potentials.argmin(axis=1)]
+    return seeds
 
 
 def _random(
-    n_rows: int,
-    n_clusters: int,
-    sample_weight: NDArray[Any] | None,
-    random_state: np.random.RandomState,
+    rows: RowsAtHand, n_clusters: int, random_state: np.random.RandomState
 ) -> NDArray[np.intp]:
-    p = None if sample_weight is None else sample_weight / sample_weight.sum()
+    s = rows.sample_weight
+    p = None if s is None else s / s.sum()
     if p is not None and np.count_nonzero(p) < n_clusters:
         p = None
-    return random_state.choice(n_rows, n_clusters, replace=False, p=p)
+    return random_state.choice(rows.n_rows, n_clusters, replace=False, p=p)
 
 
 def _given(

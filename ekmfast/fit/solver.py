@@ -25,12 +25,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast.rows.array import CentredStatistics
+from ekmfast.rows.protocol import Sums
+from ekmfast.rows.statistics import CentredStatistics
 
 Float64 = NDArray[np.float64]
 
@@ -46,12 +46,6 @@ NOISE = 4.0
 STILL_PASSES = 16
 # A run is given up when its last fall of J, repeated this often, would not reach the best run.
 FALLS_TO_REACH_BEST = 50
-
-
-class Backend(Protocol):
-    """All that the solver asks of whoever holds the data."""
-
-    def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics: ...
 
 
 @dataclass
@@ -102,7 +96,7 @@ class Rules:
 
 
 def solve(
-    backend: Backend,
+    rows: Sums,
     starts: Float64,
     alpha: ArrayLike,
     *,
@@ -139,7 +133,7 @@ def solve(
         if not going:
             break
         candidates = np.stack([run.candidate() for run in going])
-        sums = backend.statistics(candidates, np.array([run.alpha for run in going]))
+        sums = rows.statistics(candidates, np.array([run.alpha for run in going]))
         ratios = sums.ratio(candidates)
         for i, run in enumerate(going):
             run.n_iter += 1

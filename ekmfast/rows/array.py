@@ -1,74 +1,36 @@
-"""The backend of this machine's processors: an adapter to the compiled kernels."""
+"""Rows in an array: an adapter to the compiled kernels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast import _core
+from ekmfast.rows.batches import ShuffledBatches
+from ekmfast.rows.limits import check_told_apart, explain_not_finite, refuse_not_finite
+from ekmfast.rows.nearest import nearest_centroids
+from ekmfast.rows.statistics import CentredStatistics
+from ekmfast.rows.survey import Moments, Survey
 
 Float64 = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class CentredStatistics:
-    """Sums of one pass for S problems, taken about ``reference`` and scaled by column.
-
-    ``sum_wx[s, k] * 2**exponent[s, k]`` is ``sum_n s_n w_kn (x_n - reference)``; ``sum_w`` and
-    ``sum_p`` likewise. The exponent is 0 but for a column whose memberships underflow, and
-    cancels in every ratio. An empty column of ``'hard'`` or ``'fuzzy'`` sums to 0.
-    """
-
-    sum_wx: Float64  # (S, K, D)
-    sum_w: Float64  # (S, K)
-    sum_p: Float64  # (S, K)
-    exponent: Float64  # (S, K)
-    objective: Float64  # (S,)
-    reference: Float64  # (D,)
-
-    def ratio(self, centroids: Float64) -> Float64:
-        """Eq. 39, (S, K, D); a column that sums to exactly zero keeps its centroid."""
-        if self.sum_w.all():
-            return self.reference + self.sum_wx / self.sum_w[..., None]
-        empty = self.sum_w[..., None] == 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(empty, centroids, self.reference + self.sum_wx / self.sum_w[..., None])
-
-    def __add__(self, other: CentredStatistics) -> CentredStatistics:
-        """The sums over both sets of rows; both are about the same reference."""
-        if not np.array_equal(self.reference, other.reference):
-            raise ValueError("sums about different references do not add")
-        # A column of nothing has no scale to speak of. Both come to the larger exponent; what is
-        # beyond a double's range below it is beyond its digits too.
-        here = np.where(self.sum_p == 0, -np.inf, self.exponent)
-        there = np.where(other.sum_p == 0, -np.inf, other.exponent)
-        exponent = np.maximum(here, there)
-        exponent = np.where(np.isfinite(exponent), exponent, 0.0)
-
-        def scaled(sums: CentredStatistics) -> tuple[Float64, Float64, Float64]:
-            shift = np.clip(sums.exponent - exponent, -3000, 0).astype(np.int32)
-            if not shift.any():
-                return sums.sum_wx, sums.sum_w, sums.sum_p
-            wx = np.ldexp(sums.sum_wx, shift[..., None])
-            return wx, np.ldexp(sums.sum_w, shift), np.ldexp(sums.sum_p, shift)
-
-        (wx, w, p), (more_wx, more_w, more_p) = scaled(self), scaled(other)
-        objective = self.objective + other.objective
-        return CentredStatistics(
-            wx + more_wx, w + more_w, p + more_p, exponent, objective, self.reference
-        )
+SLICE = 1 << 17  # numbers
+EPS = {char: float(np.finfo(char).eps) for char in "fd"}
 
 
-class CpuBackend:
-    """Statistics of one data set on the processor.
+class ArrayRows:
+    """Rows in memory, and their statistics by the processor.
 
     Parameters
     ----------
     X : ndarray of shape (N, D), float32 or float64, rows contiguous
-        Not copied; must outlive the backend.
+        Not copied; must outlive this object.
     sample_weight : ndarray of shape (N,) and the dtype of X, or None
     n_threads : int
     weighting : {'equilibrium', 'maximum-entropy', 'fuzzy', 'hard'}
@@ -77,11 +39,13 @@ class CpuBackend:
         The exponent m of ``'fuzzy'``.
     """
 
+    at_hand = True
+
     def __init__(
         self,
         X: NDArray[Any],
-        sample_weight: NDArray[Any] | None,
-        n_threads: int,
+        sample_weight: NDArray[Any] | None = None,
+        n_threads: int = 1,
         weighting: str = "equilibrium",
         fuzzifier: float = 2.0,
     ) -> None:
@@ -91,6 +55,44 @@ class CpuBackend:
         self.weighting = weighting
         self.fuzzifier = fuzzifier
         self._reference: Float64 | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.X)
+
+    @property
+    def n_features(self) -> int:
+        return int(self.X.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.X.dtype
+
+    @property
+    def weighted(self) -> bool:
+        return self.sample_weight is not None
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """None: scikit-learn knows the names of an array's columns."""
+        return None
+
+    def survey(self, *, checksum: bool = False) -> Survey:
+        """One pass over X."""
+        found = Moments.of(self.X, self.sample_weight, None, self.n_threads)
+        self._reference = found.reference
+        if not found.finite:
+            refuse_not_finite([self.X])
+        return Survey(
+            found.n_rows,
+            found.weight,
+            found.mean if found.weight > 0 else found.reference,
+            found.dispersion(self, self.dtype),
+            found.low,
+            found.high,
+            self,
+            checksum=checksum_of(self.X, self.sample_weight) if checksum else 0,
+        )
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over X for centroids (S, K, D) and alpha (S,)."""
@@ -109,13 +111,117 @@ class CpuBackend:
         self._reference = sums.reference
         return sums
 
-    def closest(self, candidates: Float64, closest: NDArray[Any], update: bool = False) -> Float64:
-        """One pass over X for S seedings at once: potentials (S, L) of candidates (S, L, D).
+    def with_weighting(self, weighting: str) -> ArrayRows:
+        other = copy(self)
+        other.weighting = weighting
+        return other
 
-        ``closest`` (S, N), dtype of X, holds squared distances to the nearest seed so far, ``inf``
-        at first. A potential is ``sum_n s_n min(closest[s, n], ||x_n - candidates[s, l]||^2)``.
-        With ``update`` (L = 1) the minima replace ``closest``.
-        """
+    def nearest(self, centroids: Float64) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """Labels (N,) and squared distances (N,), dtype of X; of equals the first."""
+        return nearest_centroids(self.X, centroids, self.n_threads)
+
+    def label(self, centroids: Float64, merged: NDArray[np.intp]) -> NDArray[np.int32]:
+        labels, _ = self.nearest(centroids)
+        return merged.astype(np.int32)[labels]
+
+    def weights(
+        self, centroids: Float64, alpha: float, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """The weights (N, K) of Eq. 38, written to ``out`` where it is given."""
+        if out is None:
+            out = np.empty((len(self.X), len(centroids)), self.dtype)
+        if not math.isfinite(_core.weights(self.X, centroids, alpha, out, self.n_threads)):
+            explain_not_finite([self.X], self.dtype, centroids, alpha)
+        if len(self.X):
+            self._check_told_apart(centroids, alpha, out)
+        return out
+
+    def _check_told_apart(self, centroids: Float64, alpha: float, weights: NDArray[Any]) -> None:
+        """As for sums, with a row's distances for the mean."""
+        with np.errstate(over="ignore"):
+            away = centroids - self.X[0]
+            about = float(np.einsum("kd,kd->k", away, away).max())
+        if alpha * about * EPS[self.dtype.char] <= 0.01:
+            return
+        mass = np.zeros(len(centroids))  # summed in slices: no second array of N x K
+        step = max(1, SLICE // len(centroids))
+        for first in range(0, len(self.X), step):
+            mass += np.abs(weights[first : first + step]).sum(axis=0, dtype=np.float64)
+        # The point amid the rows about which kernels take numbers: the median of some rows.
+        some = self.X[np.arange(min(15, len(self.X))) * len(self.X) // min(15, len(self.X))]
+        median = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
+        check_told_apart(self.dtype, centroids, mass, alpha, about, median)
+
+    def check_weights(
+        self, weights: Any, check_array: Callable[[Any, str], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Weights (N, K) as `accumulate` takes them."""
+        w = check_array(weights, "weights")
+        if w.dtype != self.dtype:
+            raise TypeError(f"weights must have the dtype of X, {self.dtype}, got {w.dtype}")
+        if len(w) != len(self.X):
+            raise ValueError(
+                f"weights must have one row a sample: {len(w)} rows, X has {len(self.X)}"
+            )
+        if not w.flags.c_contiguous:
+            raise ValueError("weights must be C-contiguous; use np.ascontiguousarray(weights)")
+        return w
+
+    def accumulate(self, weights: NDArray[Any]) -> tuple[Float64, Float64, Float64]:
+        """sum_wx (K, D) about the reference, sum_w (K,), and the reference, of weights (N, K)."""
+        return _core.accumulate(self.X, weights, self.n_threads)
+
+    def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> NDArray[Any]:
+        return function(self.X)
+
+    def parts(self) -> Iterator[NDArray[Any]]:
+        yield self.X
+
+    def given_back(self, array: NDArray[Any]) -> NDArray[Any]:
+        """A result as an array of X's kind, which it is."""
+        return array
+
+    # ------------------------------------------------------------------------------------------
+    # Some of the rows
+
+    def take(self, numbers: NDArray[np.intp]) -> Float64:
+        """Rows, in float64."""
+        return self.X[numbers].astype(np.float64)
+
+    def subset(self, numbers: NDArray[np.intp]) -> ArrayRows:
+        s = self.sample_weight
+        return self._of(self.X[numbers], None if s is None else s[numbers])
+
+    fetch = subset
+
+    def on_host(self) -> ArrayRows:
+        return self
+
+    def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> ArrayRows:
+        def cut(values: NDArray[Any]) -> NDArray[Any]:
+            whole = len(values) // length
+            some = values[: whole * length].reshape(whole, -1).take(numbers, axis=0)
+            some = some.reshape(-1, values.shape[1])
+            return np.concatenate([some, values[whole * length :]]) if rest else some
+
+        s = self.sample_weight
+        return self._of(cut(self.X), None if s is None else cut(s[:, None])[:, 0])
+
+    def _of(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> ArrayRows:
+        return ArrayRows(X, sample_weight, self.n_threads, self.weighting, self.fuzzifier)
+
+    def batches(self, batch_size: int, random_state: np.random.RandomState) -> ShuffledBatches:
+        return ShuffledBatches(self, batch_size, random_state)
+
+    # ------------------------------------------------------------------------------------------
+    # Seeding
+
+    def distances(self, n_seedings: int) -> NDArray[Any]:
+        """Squared distances (S, N) to no seed yet, for `closest`."""
+        return np.full((n_seedings, len(self.X)), np.inf, self.X.dtype)
+
+    def closest(self, candidates: Float64, closest: NDArray[Any], update: bool = False) -> Float64:
+        """One pass over X for S seedings at once: see `RowsAtHand`."""
         return _core.closest(
             self.X,
             candidates,
@@ -125,17 +231,6 @@ class CpuBackend:
             self.n_threads,
             update,
         )
-
-    def with_weighting(self, weighting: str) -> CpuBackend:
-        return CpuBackend(self.X, self.sample_weight, self.n_threads, weighting, self.fuzzifier)
-
-    def distances(self, n_seedings: int) -> NDArray[Any]:
-        """Squared distances (S, N) to no seed yet, for `closest`."""
-        return np.full((n_seedings, len(self.X)), np.inf, self.X.dtype)
-
-    def take(self, rows: NDArray[np.intp]) -> Float64:
-        """Rows, in float64."""
-        return self.X[rows].astype(np.float64)
 
     def farthest(self, closest: NDArray[Any]) -> NDArray[np.intp]:
         """For each seeding the first row farthest from its seeds."""
@@ -154,24 +249,6 @@ class CpuBackend:
             return _draw(mass, uniform.ravel())[None]
         return np.stack([_draw(mass * c, u) for c, u in zip(closest, uniform, strict=True)])
 
-    def box(self) -> tuple[Float64, Float64]:
-        """Least and greatest value of each feature."""
-        return self.X.min(axis=0).astype(np.float64), self.X.max(axis=0).astype(np.float64)
-
-    def dispersion(self) -> float:
-        """The weighted mean of 1/2 ||x - mean||^2, in two passes.
-
-        With one centroid the weights are 1, so J is the dispersion about that centroid whatever
-        alpha and the weighting are. The second pass, about the mean itself, does not cancel.
-        """
-        one = np.ones(1)
-        start = self._reference if self._reference is not None else np.zeros(self.X.shape[1])
-        first = self.statistics(start[None, None, :].copy(), one)
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
-            mean = first.ratio(start[None, None, :])
-        second = self.statistics(mean, one)
-        return float(second.objective[0] / first.sum_w[0, 0])
-
 
 def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:
     """Indices with chances proportional to ``mass``; any index where all of it is zero."""
@@ -180,3 +257,9 @@ def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:
         return (uniform * len(mass)).astype(np.intp)
     found = np.searchsorted(total, uniform * total[-1], side="right")
     return cast(NDArray[np.intp], np.minimum(found, len(mass) - 1))
+
+
+def checksum_of(X: NDArray[Any], sample_weight: NDArray[Any] | None, start: int = 0) -> int:
+    """CRC-32 of rows and weights, from that of what comes before them."""
+    crc = zlib.crc32(np.ascontiguousarray(X).data, start)
+    return crc if sample_weight is None else zlib.crc32(sample_weight.data, crc)

@@ -1,20 +1,25 @@
-"""The backend of blocks: the statistics of each by the CPU's kernels, added in a fixed order."""
+"""Rows in blocks: the statistics of each by the processor, added in a fixed order."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Generator
+from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast import _core
-from ekmfast.rows.array import CentredStatistics
-
-if TYPE_CHECKING:
-    from ekmfast.rows.blocks import Block
-    from ekmfast.rows.source import Source
+from ekmfast.rows.array import ArrayRows, checksum_of
+from ekmfast.rows.blocks import Block, Kind
+from ekmfast.rows.nearest import nearest_centroids
+from ekmfast.rows.source import Apply, Source, finite
+from ekmfast.rows.statistics import CentredStatistics
+from ekmfast.rows.survey import SAMPLE_BYTES, SAMPLE_ROWS, Moments, Survey
 
 Float64 = NDArray[np.float64]
 
@@ -57,15 +62,102 @@ class Pass:
         )
 
 
-class BlockwiseBackend:
-    """Statistics of one data set in blocks; ``total_weight`` is that of all its rows."""
+class BlockRows:
+    """Rows that a source reads block by block, anew in each pass.
+
+    ``n_threads`` is that of what is computed here; the source has its own for the blocks.
+    """
+
+    at_hand = False
 
     def __init__(
-        self, source: Source, settings: Pass, total_weight: float, dtype: np.dtype[Any]
+        self,
+        source: Source,
+        n_threads: int = 1,
+        weighting: str = "equilibrium",
+        fuzzifier: float = 2.0,
     ) -> None:
         self.source = source
-        self.settings = settings
-        self.least_mass = _core.least_mass(dtype == np.float32) * total_weight
+        self.n_threads = n_threads
+        self.weighting = weighting
+        self.fuzzifier = fuzzifier
+        self._first: tuple[Kind, Float64] | None = None
+        self._total_weight: float | None = None
+        # Of each block that has rows: its index, its rows and their weight; known by the survey.
+        self._blocks = np.empty((0, 3))
+
+    @property
+    def n_features(self) -> int:
+        return self.source.n_features or self._begun[0].n_features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._begun[0].dtype
+
+    @property
+    def weighted(self) -> bool:
+        return self._begun[0].weighted
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        return self.source.feature_names
+
+    @property
+    def _begun(self) -> tuple[Kind, Float64]:
+        """What kind of blocks these are, and a point amid the first one's rows."""
+        if self._first is None:
+            self._first = self.source.first(begin)
+        return self._first
+
+    @property
+    def _pass(self) -> Pass:
+        return Pass(self._begun[1], self.weighting, self.fuzzifier, self.source.n_threads)
+
+    def survey(self, *, checksum: bool = False) -> Survey:
+        """One pass over the blocks, and a look at the first one."""
+        kind, reference = self._begun
+        row_bytes = kind.n_features * kind.dtype.itemsize
+        found = self.source.sum(
+            partial(
+                survey,
+                kind=kind,
+                reference=reference,
+                n_threads=self.source.n_threads,
+                n_sample=min(SAMPLE_ROWS, max(1, SAMPLE_BYTES // row_bytes)),
+                n_rows=self.source.n_rows,
+                checksum=checksum,
+            )
+        )
+        moments, drawn = found.moments, found.sample
+        self._blocks = found.blocks
+        if not moments.weight > 0:
+            raise ValueError(f"sample_weight must have a positive sum, got {moments.weight}")
+        self._total_weight = moments.weight
+        order = np.lexsort(drawn.place.T[::-1])
+        s = drawn.sample_weight
+        sample = ArrayRows(
+            drawn.X[order],
+            None if s is None else s[order],
+            self.n_threads,
+            self.weighting,
+            self.fuzzifier,
+        )
+        numbers = None
+        if sample.n_rows < moments.n_rows:
+            block = np.searchsorted(self._blocks[:, 0], drawn.place[order, 0])
+            numbers = self._first_rows()[block] + drawn.place[order, 1]
+        return Survey(
+            moments.n_rows,
+            moments.weight,
+            moments.mean,
+            moments.dispersion(self, kind.dtype),
+            moments.low,
+            moments.high,
+            sample,
+            numbers,
+            found.checksum,
+            self._far_rows,
+        )
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over the blocks for centroids (S, K, D) and alpha (S,).
@@ -74,11 +166,14 @@ class BlockwiseBackend:
         some cluster all of that cluster's memberships may. So the blocks leave such columns be, and
         only problems with a column that underflows in the sum are done again, with the rescue.
         """
+        if self._total_weight is None:  # nothing says yet what is little
+            return self._sum(centroids, alpha, rescue=True)
         sums = self._sum(centroids, alpha, rescue=False)
-        if self.settings.weighting == "hard":
+        if self.weighting == "hard":
             return sums
-        mass = sums.sum_w if self.settings.weighting == "fuzzy" else sums.sum_p
-        again = ~(mass > self.least_mass).all(axis=1) & np.isfinite(sums.objective)
+        least = _core.least_mass(self.dtype == np.float32) * self._total_weight
+        mass = sums.sum_w if self.weighting == "fuzzy" else sums.sum_p
+        again = ~(mass > least).all(axis=1) & np.isfinite(sums.objective)
         if not again.any():
             return sums
         rescued = self._sum(centroids[again], alpha[again], rescue=True)
@@ -89,6 +184,265 @@ class BlockwiseBackend:
         return CentredStatistics(**both)
 
     def _sum(self, centroids: Float64, alpha: Float64, *, rescue: bool) -> CentredStatistics:
-        return self.source.sum(
-            partial(self.settings, centroids=centroids, alpha=alpha, rescue=rescue)
+        return self.source.sum(partial(self._pass, centroids=centroids, alpha=alpha, rescue=rescue))
+
+    def with_weighting(self, weighting: str) -> BlockRows:
+        other = copy(self)
+        other.weighting = weighting
+        return other
+
+    def label(self, centroids: Float64, merged: NDArray[np.intp]) -> Any:
+        names = merged.astype(np.int32)
+        n_threads = self.source.n_threads
+        return self.source.map(partial(_label, centroids, names, n_threads), None, np.int32)
+
+    def weights(self, centroids: Float64, alpha: float) -> Any:
+        n_threads = self.source.n_threads
+        return self.map(partial(_weights, centroids, alpha, n_threads), len(centroids))
+
+    def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> Any:
+        return self.source.map(function, n_columns, None)
+
+    def parts(self) -> Generator[NDArray[Any], None, None]:
+        with closing(self.source.each()) as blocks:
+            for apply in blocks:
+                part = apply(_rows_of)
+                if part is not None:  # a block of dask's may have no rows
+                    yield part
+
+    def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
+        """One pass; the survey has to come first."""
+        if not len(numbers):
+            return ArrayRows(np.empty((0, self.n_features), self.dtype), None, self.n_threads)
+        numbers = np.asarray(numbers, np.int64)
+        first = self._first_rows()
+        indices = self._blocks[:, 0].astype(np.int64)
+        picked: Picked = self.source.sum(
+            partial(pick, numbers=numbers, indices=indices, first=first)
         )
+        return ArrayRows(
+            picked.X, picked.sample_weight, self.n_threads, self.weighting, self.fuzzifier
+        )
+
+    def batches(self, batch_size: int, random_state: np.random.RandomState) -> BlockBatches:
+        return BlockBatches(self, self._blocks[:, 2])
+
+    def _far_rows(self, centroids: Float64, seed: int, limit: int) -> ArrayRows:
+        """Rows far from all centroids (K, D), drawn by one pass: see `far_rows`."""
+        far: Lottery = self.source.sum(
+            partial(
+                far_rows,
+                centroids=centroids,
+                seed=seed,
+                limit=limit,
+                n_threads=self.source.n_threads,
+            )
+        )
+        return ArrayRows(far.X, far.sample_weight, self.n_threads, self.weighting, self.fuzzifier)
+
+    def _first_rows(self) -> NDArray[np.int64]:
+        """The number of the first row of each block."""
+        sizes = self._blocks[:, 1].astype(np.int64)
+        return np.cumsum(sizes) - sizes
+
+
+def _rows_of(block: Block, index: int) -> NDArray[Any]:
+    return block.X
+
+
+def _label(
+    centroids: Float64, names: NDArray[np.int32], n_threads: int, X: NDArray[Any]
+) -> NDArray[np.int32]:
+    labels, _ = nearest_centroids(X, aligned(centroids), n_threads)
+    return names[labels]
+
+
+def _weights(centroids: Float64, alpha: float, n_threads: int, X: NDArray[Any]) -> NDArray[Any]:
+    return ArrayRows(X, None, n_threads).weights(aligned(centroids), alpha)
+
+
+class BlockBatches:
+    """A batch for each block, in their order: they are read one after another."""
+
+    def __init__(self, rows: BlockRows, masses: Float64) -> None:
+        self.rows = rows
+        self.masses = masses
+
+    def __len__(self) -> int:
+        return len(self.masses)
+
+    def visit(
+        self, random_state: np.random.RandomState
+    ) -> Generator[tuple[int, OneBlock], None, None]:
+        """Yield the number of each block and its rows."""
+        indices = self.rows._blocks[:, 0].astype(int).tolist()
+        with closing(self.rows.source.each(indices)) as blocks:
+            for b, apply in enumerate(blocks):
+                yield b, OneBlock(apply, self.rows._pass)
+
+
+class OneBlock:
+    """The sums of one block, wherever it is."""
+
+    def __init__(self, apply: Apply, settings: Pass) -> None:
+        self.apply, self.settings = apply, settings
+
+    def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
+        """The sums of the block's rows for centroids (S, K, D) and alpha (S,)."""
+        sums: CentredStatistics = self.apply(
+            partial(self.settings, centroids=centroids, alpha=alpha)
+        )
+        return sums
+
+
+# --------------------------------------------------------------------------------------------------
+# What is done with one block, here or where it is
+
+
+@dataclass(frozen=True)
+class Lottery:
+    """Rows that drew the smallest tickets, at most ``limit``: of any number of blocks together."""
+
+    limit: int
+    ticket: Float64  # (n,)
+    place: NDArray[np.int64]  # (n, 2): block, and row of it
+    X: NDArray[Any]  # (n, D)
+    sample_weight: NDArray[Any] | None
+
+    @classmethod
+    def held(
+        cls, limit: int, ticket: Float64, block: Block, index: int, most: float = np.inf
+    ) -> Lottery:
+        """Draw from one block; tickets of ``most`` or more never win."""
+        rows = np.flatnonzero(ticket < most)
+        if len(rows) > limit:
+            rows = np.sort(rows[np.argpartition(ticket[rows], limit)[:limit]])
+        place = np.column_stack([np.full(len(rows), index, np.int64), rows])
+        s = block.sample_weight
+        return cls(limit, ticket[rows], place, block.X[rows], None if s is None else s[rows])
+
+    def __add__(self, other: Lottery) -> Lottery:
+        """The winners of both."""
+        ticket = np.concatenate([self.ticket, other.ticket])
+        rows = np.arange(len(ticket))
+        if len(rows) > self.limit:
+            rows = np.sort(np.argpartition(ticket, self.limit)[: self.limit])
+        s = None
+        if self.sample_weight is not None and other.sample_weight is not None:
+            s = np.concatenate([self.sample_weight, other.sample_weight])[rows]
+        return Lottery(
+            self.limit,
+            ticket[rows],
+            np.concatenate([self.place, other.place])[rows],
+            np.concatenate([self.X, other.X])[rows],
+            s,
+        )
+
+
+@dataclass(frozen=True)
+class BlockSurvey:
+    """What the survey finds of some blocks."""
+
+    moments: Moments
+    sample: Lottery
+    blocks: Float64  # (B, 3): index, rows and weight of each
+    checksum: int
+
+    def __add__(self, other: BlockSurvey) -> BlockSurvey:
+        return BlockSurvey(
+            self.moments + other.moments,
+            self.sample + other.sample,
+            np.concatenate([self.blocks, other.blocks]),
+            self.checksum + other.checksum,
+        )
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Rows that were asked for, in order."""
+
+    X: NDArray[Any]
+    sample_weight: NDArray[Any] | None
+
+    def __add__(self, other: Picked) -> Picked:
+        s = None
+        if self.sample_weight is not None and other.sample_weight is not None:
+            s = np.concatenate([self.sample_weight, other.sample_weight])
+        return Picked(np.concatenate([self.X, other.X]), s)
+
+
+def begin(block: Block, index: int) -> tuple[Kind, Float64]:
+    """What kind of blocks these are, and a point amid the first one's rows."""
+    moments = Moments.of(block.X, None, None, 1)
+    if not moments.finite:
+        finite(block)
+    return Kind.of(block), moments.reference
+
+
+def survey(
+    block: Block,
+    index: int,
+    *,
+    kind: Kind,
+    reference: Float64,
+    n_threads: int,
+    n_sample: int,
+    n_rows: int | None = None,
+    checksum: bool = False,
+) -> BlockSurvey:
+    """The survey of one block.
+
+    Where the number of all rows is known, tickets that will not be among the ``n_sample`` smallest
+    are dropped here, not sent: of n uniform ones the m-th smallest is m / n, give or take
+    sqrt(m) / n.
+    """
+    most = np.inf
+    if n_rows is not None and block.sample_weight is None:
+        most = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
+    kind.check(block)
+    moments = Moments.of(block.X, block.sample_weight, aligned(reference), n_threads)
+    if not moments.finite:
+        finite(block)
+    ticket = np.random.default_rng([0, index]).random(len(block.X))
+    if block.sample_weight is not None:
+        ticket[block.sample_weight == 0] += 1  # only where there are no others
+    return BlockSurvey(
+        moments,
+        Lottery.held(n_sample, ticket, block, index, most),
+        np.array([[index, len(block.X), moments.weight]]),
+        checksum_of(block.X, block.sample_weight, index) if checksum else 0,
+    )
+
+
+def far_rows(
+    block: Block, index: int, *, centroids: Float64, seed: int, limit: int, n_threads: int
+) -> Lottery:
+    """Rows drawn without replacement, with chances proportional to weighted squared distance.
+
+    The k-means|| rule of Bahmani et al. (2012), with a fixed number of rows. A ticket is an
+    exponential time divided by the chance; the earliest win.
+    """
+    _, d2 = nearest_centroids(block.X, aligned(centroids), n_threads)
+    chance = d2.astype(np.float64)
+    if block.sample_weight is not None:
+        chance *= block.sample_weight
+    times = np.random.default_rng([seed, index]).standard_exponential(len(chance))
+    with np.errstate(divide="ignore"):
+        ticket = np.where(chance > 0, times / chance, np.inf)
+    return Lottery.held(limit, ticket, block, index)
+
+
+def pick(
+    block: Block,
+    index: int,
+    *,
+    numbers: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    first: NDArray[np.int64],
+) -> Picked:
+    """Those of the rows ``numbers``, counted through all blocks, that this block holds."""
+    begin = first[np.searchsorted(indices, index)]
+    a, b = np.searchsorted(numbers, [begin, begin + len(block.X)])
+    rows = numbers[a:b] - begin
+    s = block.sample_weight
+    return Picked(block.X[rows], None if s is None else s[rows])

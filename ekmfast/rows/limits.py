@@ -22,6 +22,11 @@ def smallest_mean(dtype: Any) -> float:
     return 2.0**-100 if dtype == np.float32 else 2.0**-960
 
 
+def largest_number(dtype: Any) -> float:
+    """The largest finite number of a dtype."""
+    return float(np.finfo(dtype).max)
+
+
 def least_square(dtype: Any) -> float:
     """Squared distances below it are lost, and with them which of two centroids is nearer.
 
@@ -45,6 +50,11 @@ def _range(blocks: Iterable[NDArray[Any]]) -> tuple[Float64, Float64]:
             high = np.maximum(high, block.max(axis=0).astype(np.float64))
         first += len(block)
     return low, high
+
+
+def refuse_not_finite(parts: Iterable[NDArray[Any]]) -> None:
+    """Raise for the first of the rows, which come in order, that holds NaN or infinity."""
+    _range(parts)
 
 
 def _squares_fit(width: float, d: int, dtype: Any) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,12 +18,17 @@ S = TypeVar("S", bound=Summable)
 R = TypeVar("R")
 
 
+# Applies a function of a block and its index to one block, wherever that is.
+Apply = Callable[[Callable[[Block, int], Any]], Any]
+
+
 class Source(Protocol):
     """Blocks that functions are applied to, wherever they are."""
 
     name: str
     n_threads: int  # of one call of a function
     n_rows: int | None  # where it is known before the first pass
+    n_features: int | None
 
     @property
     def feature_names(self) -> list[str] | None:
@@ -37,17 +43,34 @@ class Source(Protocol):
         """The sum, as `tree_sum` forms it, of ``function(block, index)`` over all blocks."""
         ...
 
+    def map(
+        self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
+    ) -> Any:
+        """``function(X)`` of the rows of every block, joined.
+
+        It returns (n, n_columns), or (n,) with None; ``dtype`` None is that of the rows.
+        """
+        ...
+
+    def each(self, indices: Sequence[int] | None = None) -> Generator[Apply, None, None]:
+        """Block after block, what applies a function to it.
+
+        ``indices`` are those of the blocks that have rows, where that is known.
+        """
+        ...
+
 
 class LocalSource:
     """Blocks that this process reads: a thread reads the next one while this one is computed."""
 
     n_rows: int | None
+    n_features: int | None
 
     def __init__(self, blocks: Blocks, n_threads: int) -> None:
         self.blocks = blocks
         self.name = blocks.name
         self.n_threads = n_threads
-        self.n_rows = None
+        self.n_rows = self.n_features = None  # until the blocks are read
 
     @property
     def feature_names(self) -> list[str] | None:
@@ -60,10 +83,31 @@ class LocalSource:
         with closing(read_ahead(self.blocks)) as blocks:
             return tree_sum(function(block, i) for i, block in enumerate(blocks))
 
-    def map(self, function: Callable[[Block, int], R]) -> list[R]:
-        """``function(block, index)`` of every block."""
+    def map(
+        self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
+    ) -> NDArray[Any]:
         with closing(read_ahead(self.blocks)) as blocks:
-            return [function(block, i) for i, block in enumerate(blocks)]
+            return np.concatenate([function(finite(block).X) for block in blocks])
+
+    def each(self, indices: Sequence[int] | None = None) -> Generator[Apply, None, None]:
+        with closing(read_ahead(self.blocks)) as blocks:
+            for i, block in enumerate(blocks):
+                yield partial(_apply, block, i)
+
+
+def _apply(block: Block, index: int, function: Callable[[Block, int], R]) -> R:
+    return function(block, index)
+
+
+def finite(block: Block) -> Block:
+    """The block; NaN and infinity are refused, naming the first row that has one."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(block.X.sum()):
+            return block
+    bad = np.flatnonzero(~np.isfinite(block.X).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{block.name}: row {bad[0]} of it holds NaN or infinity")
+    return block
 
 
 def read_ahead(blocks: Blocks) -> Generator[Block, None, None]:

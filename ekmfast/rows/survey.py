@@ -1,175 +1,127 @@
-"""What a fit must know of data in blocks before it iterates, found in one pass over them."""
+"""What a fit must know of its rows before it begins: found in one pass over them."""
 
 from __future__ import annotations
 
 import math
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.rows.array import CentredStatistics, CpuBackend
-from ekmfast.rows.blocks import Block, Kind
-from ekmfast.rows.blockwise import Pass, aligned
-from ekmfast.rows.nearest import nearest_centroids
+from ekmfast import _core
+from ekmfast.rows.limits import largest_number
+from ekmfast.rows.protocol import RowsAtHand, Sums
+
+if TYPE_CHECKING:
+    from ekmfast.rows.array import ArrayRows
 
 Float64 = NDArray[np.float64]
 
+# Rows that are held of those that do not stay in memory, at most; wide rows are fewer.
+SAMPLE_ROWS = 50_000
+SAMPLE_BYTES = 128 << 20
+# Below this share of the mean square about the reference the dispersion has lost digits.
+CANCELLED = 2.0**-10
+
 
 @dataclass(frozen=True)
-class Lottery:
-    """Rows that drew the smallest tickets, at most ``limit``: of any number of blocks together."""
+class Moments:
+    """Sums of some rows about ``reference``, and their box; those about one reference add."""
 
-    limit: int
-    ticket: Float64  # (n,)
-    place: NDArray[np.int64]  # (n, 2): block, and row of it
-    X: NDArray[Any]  # (n, D)
-    sample_weight: NDArray[Any] | None
+    n_rows: int
+    weight: float  # sum_n s_n
+    squares: float  # sum_n s_n ||x_n - reference||^2
+    sum: Float64  # (D,), sum_n s_n (x_n - reference)
+    reference: Float64  # (D,)
+    low: Float64  # (D,), of all rows, those without weight too
+    high: Float64
 
     @classmethod
-    def held(
-        cls, limit: int, ticket: Float64, block: Block, index: int, most: float = np.inf
-    ) -> Lottery:
-        """Draw from one block; tickets of ``most`` or more never win."""
-        rows = np.flatnonzero(ticket < most)
-        if len(rows) > limit:
-            rows = np.sort(rows[np.argpartition(ticket[rows], limit)[:limit]])
-        place = np.column_stack([np.full(len(rows), index, np.int64), rows])
-        s = block.sample_weight
-        return cls(limit, ticket[rows], place, block.X[rows], None if s is None else s[rows])
+    def of(
+        cls,
+        X: NDArray[Any],
+        sample_weight: NDArray[Any] | None,
+        reference: Float64 | None,
+        n_threads: int,
+    ) -> Moments:
+        """One pass over an array."""
+        return cls(len(X), *_core.survey(X, sample_weight, reference, n_threads))
 
-    def __add__(self, other: Lottery) -> Lottery:
-        """The winners of both."""
-        ticket = np.concatenate([self.ticket, other.ticket])
-        rows = np.arange(len(ticket))
-        if len(rows) > self.limit:
-            rows = np.sort(np.argpartition(ticket, self.limit)[: self.limit])
-        s = None
-        if self.sample_weight is not None and other.sample_weight is not None:
-            s = np.concatenate([self.sample_weight, other.sample_weight])[rows]
-        return Lottery(
-            self.limit,
-            ticket[rows],
-            np.concatenate([self.place, other.place])[rows],
-            np.concatenate([self.X, other.X])[rows],
-            s,
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.n_rows + other.n_rows,
+            self.weight + other.weight,
+            self.squares + other.squares,
+            self.sum + other.sum,
+            self.reference,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
         )
+
+    @property
+    def finite(self) -> bool:
+        """Whether it is sure that all rows are; else one must look."""
+        return math.isfinite(self.squares)
+
+    @property
+    def mean(self) -> Float64:
+        with np.errstate(over="ignore", invalid="ignore"):  # weights may overflow: see below
+            return self.reference + self.sum / self.weight
+
+    def dispersion(self, rows: Sums, dtype: np.dtype[Any]) -> float:
+        """The weighted mean of 1/2 ||x - mean||^2 of ``rows``, whose moments these are.
+
+        Of any point c the mean of 1/2 ||x - c||^2 is the dispersion and 1/2 ||mean - c||^2. Where
+        the reference is so far from the mean that this difference has lost digits, or where sums
+        in ``dtype`` may overflow, two passes by the kernels of the fit say what it will find.
+        """
+        if not self.weight > 0:
+            return math.nan
+        with np.errstate(over="ignore", invalid="ignore"):
+            offset = self.sum / self.weight
+            beside = float(offset @ offset)
+            dispersion = 0.5 * (self.squares / self.weight - beside)
+            widest = float(np.square(self.high - self.low).sum())
+        sure = dispersion > CANCELLED * beside or self.squares == 0
+        if sure and 4 * max(self.weight, 1.0) * widest < largest_number(dtype):
+            return dispersion
+        return dispersion_by_passes(rows, self.reference)[1]
+
+
+def dispersion_by_passes(rows: Sums, reference: Float64) -> tuple[Float64, float]:
+    """The weighted mean (D,) of the rows, and the dispersion about it, in two passes.
+
+    With one centroid the weights are 1, so J is the dispersion about that centroid whatever alpha
+    and the weighting are. The second pass, about the mean itself, does not cancel.
+    """
+    one = np.ones(1)
+    first = rows.statistics(reference[None, None].copy(), one)
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
+        mean = first.ratio(reference[None, None])
+    second = rows.statistics(mean, one)
+    return mean[0, 0], float(second.objective[0] / first.sum_w[0, 0])
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Sums, bounds and a uniform sample of the rows; of a small data set, all of them in order."""
+    """What a fit must know of its rows before it begins."""
 
     n_rows: int
-    about_reference: CentredStatistics  # of one centroid there
-    low: NDArray[Any]  # (D,)
-    high: NDArray[Any]
-    sample: Lottery
+    total_weight: float
+    mean: Float64  # (D,), weighted
+    dispersion: float  # the weighted mean of 1/2 ||x - mean||^2
+    low: Float64  # (D,), the least and the greatest value of each feature
+    high: Float64
+    sample: RowsAtHand  # all rows, or a uniform sample of them
+    numbers: NDArray[np.intp] | None = None  # of the sample's rows; None where it is all, in order
     checksum: int = 0  # of all rows and weights, where asked for
-
-    def __add__(self, other: Survey) -> Survey:
-        return Survey(
-            self.n_rows + other.n_rows,
-            self.about_reference + other.about_reference,
-            np.minimum(self.low, other.low),
-            np.maximum(self.high, other.high),
-            self.sample + other.sample,
-            self.checksum + other.checksum,
-        )
+    # Where the sample is not all: one pass that finds rows far from centroids (K, D), of which it
+    # draws some; called with the centroids, the seed of the drawing and how many rows.
+    far_rows: Callable[[Float64, int, int], ArrayRows] | None = None
 
     @property
-    def total_weight(self) -> float:
-        return float(self.about_reference.sum_w[0, 0])
-
-    @property
-    def dispersion(self) -> float:
-        """The weighted mean of 1/2 ||x - mean||^2.
-
-        Of one centroid c, J / sum_w is the mean of 1/2 ||x - c||^2, and that is the dispersion and
-        1/2 ||mean - c||^2; c lies amid the rows of the first block.
-        """
-        sums = self.about_reference
-        offset = sums.sum_wx[0, 0] / self.total_weight
-        about_c = float(sums.objective[0]) / self.total_weight
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks
-            dispersion = about_c - 0.5 * float(offset @ offset)
-        return 0.0 if dispersion < 0 else dispersion
-
-
-def begin(block: Block, index: int) -> tuple[Kind, Float64]:
-    """What kind of blocks these are, and a point amid the first one's rows."""
-    finite(block)
-    backend = CpuBackend(block.X, block.sample_weight, 1)
-    zeros = np.zeros((1, 1, block.X.shape[1]))
-    return Kind.of(block), backend.statistics(zeros, np.ones(1)).reference
-
-
-def survey(
-    block: Block,
-    index: int,
-    *,
-    kind: Kind,
-    settings: Pass,
-    n_sample: int,
-    n_rows: int | None = None,
-    checksum: bool = False,
-) -> Survey:
-    """The survey of one block.
-
-    Where the number of all rows is known, tickets that will not be among the ``n_sample`` smallest
-    are dropped here, not sent: of n uniform ones the m-th smallest is m / n, give or take
-    sqrt(m) / n.
-    """
-    most = np.inf
-    if n_rows is not None and block.sample_weight is None:
-        most = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
-    kind.check(block)
-    finite(block)
-    ticket = np.random.default_rng([0, index]).random(len(block.X))
-    if block.sample_weight is not None:
-        ticket[block.sample_weight == 0] += 1  # only where there are no others
-    one = settings.reference[None, None]
-    return Survey(
-        len(block.X),
-        settings(block, index, centroids=one, alpha=np.ones(1)),
-        block.X.min(axis=0),
-        block.X.max(axis=0),
-        Lottery.held(n_sample, ticket, block, index, most),
-        _checksum(block, index) if checksum else 0,
-    )
-
-
-def _checksum(block: Block, index: int) -> int:
-    """Of what the block holds and where it comes: their sum is that of the whole data set."""
-    crc = zlib.crc32(block.X.data, index)
-    return crc if block.sample_weight is None else zlib.crc32(block.sample_weight.data, crc)
-
-
-def far_rows(
-    block: Block, index: int, *, centroids: Float64, seed: int, limit: int, n_threads: int
-) -> Lottery:
-    """Rows drawn without replacement, with chances proportional to weighted squared distance.
-
-    The k-means|| rule of Bahmani et al. (2012), with a fixed number of rows. A ticket is an
-    exponential time divided by the chance; the earliest win.
-    """
-    _, d2 = nearest_centroids(block.X, aligned(centroids), n_threads)
-    chance = d2.astype(np.float64)
-    if block.sample_weight is not None:
-        chance *= block.sample_weight
-    times = np.random.default_rng([seed, index]).standard_exponential(len(chance))
-    with np.errstate(divide="ignore"):
-        ticket = np.where(chance > 0, times / chance, np.inf)
-    return Lottery.held(limit, ticket, block, index)
-
-
-def finite(block: Block) -> None:
-    """Refuse NaN and infinity, naming the first row that has one."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        if np.isfinite(block.X.sum()):
-            return
-    bad = np.flatnonzero(~np.isfinite(block.X).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{block.name}: row {bad[0]} of it holds NaN or infinity")
+    def whole(self) -> bool:
+        """Whether the sample is all rows, in order."""
+        return self.numbers is None

@@ -1,7 +1,6 @@
 """Rows that are read in blocks: what blocks are, and the sources that they come from."""
 
 from ekmfast.rows.blocks.block import Block, Blocks, Kind, checked
-from ekmfast.rows.blocks.given import as_blocks
 from ekmfast.rows.blocks.memory import from_arrays, from_factory
 from ekmfast.rows.blocks.npy import from_memmap, from_npy
 from ekmfast.rows.blocks.parquet import from_parquet
@@ -11,7 +10,6 @@ __all__ = [
     "Block",
     "Blocks",
     "Kind",
-    "as_blocks",
     "checked",
     "from_arrays",
     "from_factory",

@@ -20,7 +20,7 @@ SEGMENT_UNIT = 64 if SIMULATED else 1 << 19
 SEGMENT_BYTES = 1 << 10 if SIMULATED else 128 << 20
 
 
-class Rows(Protocol):
+class Held(Protocol):
     """N rows of D features and their weights."""
 
     n: int
@@ -34,6 +34,9 @@ class Rows(Protocol):
 
     def take(self, index: NDArray[np.intp]) -> Float64:
         """Rows on the host."""
+
+    def subset(self, index: NDArray[np.intp]) -> ResidentRows:
+        """Some of the rows, in one piece on the card."""
 
     def weights(self, begin: int, end: int) -> Float64:
         """Weights of some rows on the host; there are some."""
@@ -60,6 +63,18 @@ class ResidentRows:
         blocks = -(-index.size * self.d // THREADS)
         launch(kernels.gather(self.dtype), blocks, self.X, upload(index.ravel()), out)
         return host(out).reshape(*index.shape, self.d)
+
+    def subset(self, index: NDArray[np.intp]) -> ResidentRows:
+        out = empty((index.size, self.d), self.dtype)
+        blocks = -(-index.size * self.d // THREADS)
+        launch(kernels.gather(self.dtype), blocks, self.X, upload(index), out)
+        s = None
+        if self.weighted:
+            column = self.s.reshape(self.s.shape[0], 1)
+            s = empty((index.size, 1), self.dtype)
+            launch(kernels.gather(self.dtype), -(-index.size // THREADS), column, upload(index), s)
+            s = s.reshape(index.size)
+        return ResidentRows(out, s)
 
     def weights(self, begin: int, end: int) -> Float64:
         return host(self.s[begin:end]).astype(np.float64)
@@ -147,6 +162,10 @@ class StreamedRows:
 
     def take(self, index: NDArray[np.intp]) -> Float64:
         return self.X[index].astype(np.float64)
+
+    def subset(self, index: NDArray[np.intp]) -> ResidentRows:
+        s = self.sample_weight
+        return ResidentRows(upload(self.X[index]), None if s is None else upload(s[index]))
 
     def weights(self, begin: int, end: int) -> Float64:
         assert self.sample_weight is not None

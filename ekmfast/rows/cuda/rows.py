@@ -1,587 +1,264 @@
-"""The backend of a CUDA card: an adapter to the kernels of `kernels`.
-
-It has the methods of `cpu.CpuBackend`, so solver, seeding and estimators run unchanged.
-"""
+"""Rows on a CUDA card, or that are sent to one; results are of the kind of array that X is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast import _core
-from ekmfast.rows.array import CentredStatistics
-from ekmfast.rows.cuda import kernels
-from ekmfast.rows.cuda.kernels import EQUILIBRIUM, FUZZY, HARD, MAXIMUM_ENTROPY, TILE
-from ekmfast.rows.cuda.layer import (
-    LANES,
-    SIMULATED,
-    THREADS,
-    empty,
-    host,
-    lanes_for,
-    launch,
-    upload,
+from ekmfast.rows.array import ArrayRows, checksum_of
+from ekmfast.rows.batches import ShuffledBatches
+from ekmfast.rows.cuda.arrays import alike, as_device
+from ekmfast.rows.cuda.layer import empty, free_memory, host, upload, view
+from ekmfast.rows.cuda.memory import Held, ResidentRows, StreamedRows
+from ekmfast.rows.cuda.passes import CudaPasses
+from ekmfast.rows.device import is_cuda_array
+from ekmfast.rows.limits import (
+    check_nearest,
+    explain_not_finite,
+    refuse_not_finite,
+    smallest_mean,
 )
-from ekmfast.rows.cuda.memory import Rows
-from ekmfast.rows.cuda.product import Product, choose_product
+from ekmfast.rows.statistics import CentredStatistics
+from ekmfast.rows.survey import Survey, dispersion_by_passes
 
 Float64 = NDArray[np.float64]
 
-WEIGHTINGS = {
-    "equilibrium": EQUILIBRIUM,
-    "maximum-entropy": MAXIMUM_ENTROPY,
-    "hard": HARD,
-    "fuzzy": FUZZY,
-}
-LOG2E = 1 / np.log(2)
-# Rows whose products are summed in one go, in the dtype of the rows: a chunk holds several.
-DEPTH = 16 if SIMULATED else 1024
-# Numbers of a chunk's largest matrix, which should stay in the card's cache: 32 MB of float32.
-CHUNK_NUMBERS = 256 if SIMULATED else 1 << 23
-CHUNK_ROWS = 32 if SIMULATED else 1 << 16
-# Blocks whose sums are added first, and the numbers that a launch may leave to be added.
-GROUP = 4 if SIMULATED else 64
-PARTIAL_NUMBERS = 1 << 23
-# Blocks that fill a large card some ten times over: more rows than that make longer blocks.
-ENOUGH_BLOCKS = 2 if SIMULATED else 2048
-# Rows of which the host finds one by its share of the mass.
-STRETCH = 16 if SIMULATED else 4096
-REFERENCE_ROWS = 15
+# Rows that are copied to the host at a time.
+PART_ROWS = 1 << 20
 
 
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
+def held_by_card(X: Any, sample_weight: NDArray[Any] | None) -> Held:
+    """X where it lies on a card; of the host it is sent there once, or anew in each pass."""
+    s = None
+    if is_cuda_array(X):
+        return ResidentRows(as_device(X), s if sample_weight is None else upload(sample_weight))
+    # Half of what is free, since seeding and chunks take some.
+    if X.nbytes <= free_memory() // 2:
+        return ResidentRows(upload(X), s if sample_weight is None else upload(sample_weight))
+    return StreamedRows(X, sample_weight)
 
 
-def _power_of_two(x: float, least: int, most: int) -> int:
-    """The largest power of two up to x, within bounds that are powers of two."""
-    return int(min(max(1 << (max(int(x), 1).bit_length() - 1), least), most))
-
-
-@dataclass
-class Centroids:
-    """Centroids of S problems as the kernels take them."""
-
-    scaled: Any  # (S, K, D) times q, about the reference
-    plain: Any  # (S, K, D) about the reference
-    bias: Any  # (S, K) = -q/2 ||c||^2
-    q: Float64  # (S,)
-    finite: NDArray[np.bool_]  # (S,) whether the dtype can hold them
-
-
-class Buffers:
-    """Where a chunk of rows is worked on."""
-
-    def __init__(self, dtype: Any, d: int, k: int, n_problems: int, n: int) -> None:
-        width = k * n_problems
-        fit = _power_of_two(CHUNK_NUMBERS / max(width, d), DEPTH, CHUNK_ROWS)
-        self.rows = min(fit, _ceil(n, DEPTH) * DEPTH)
-        tiles = self.rows // TILE
-        self.Y = empty((self.rows, d), dtype)
-        self.half_norm = empty(self.rows, dtype)
-        self.scores = empty((self.rows, width), dtype)
-        self.shared = empty((self.rows, n_problems, 4), dtype)
-        self.sums = empty((tiles, 2 * width), np.float64)
-        self.costs = empty((tiles, 2 * n_problems), np.float64)
-        self.products = empty((self.rows // DEPTH, width, d), dtype)
-        self._cuts: dict[int, tuple[Any, Any, Any]] = {}
-
-    def cut(self, rows: int) -> tuple[Any, Any, Any]:
-        """The first rows of Y and scores, and their products; made once, for it takes time."""
-        if rows not in self._cuts:
-            parts = self.Y[:rows], self.scores[:rows], self.products[: rows // DEPTH]
-            self._cuts[rows] = parts
-        return self._cuts[rows]
-
-
-class CudaBackend:
-    """Statistics of one data set on a card.
+class CudaRows:
+    """Rows whose statistics a card computes.
 
     Parameters
     ----------
-    rows : Rows
-        Where the samples and their weights are.
-    weighting : {'equilibrium', 'maximum-entropy', 'fuzzy', 'hard'}
-        What the weights w_kn of the sums are: see ``csrc/weighting.h``.
-    fuzzifier : float > 1
-        The exponent m of ``'fuzzy'``.
-    product : Product, default=None
-        Who multiplies matrices; None chooses.
+    X : array of shape (N, D) on a card or ndarray, float32 or float64
+    sample_weight : ndarray of shape (N,) and the dtype of X, or None
+    n_threads : int
+        Of what is computed on the host.
+    weighting, fuzzifier
+        As of `ArrayRows`.
+    held : Held, default=None
+        Where the card finds X; None decides.
     """
+
+    at_hand = True
 
     def __init__(
         self,
-        rows: Rows,
+        X: Any,
+        sample_weight: NDArray[Any] | None = None,
+        n_threads: int = 1,
         weighting: str = "equilibrium",
         fuzzifier: float = 2.0,
-        product: Product | None = None,
+        held: Held | None = None,
     ) -> None:
-        self.rows = rows
-        self.weighting = weighting
-        self.fuzzifier = fuzzifier
-        self.product = product or choose_product()
-        self.reference = self._find_reference()
-        self._total_weight: float | None = None
-        self._buffers: dict[tuple[Any, ...], Buffers] = {}
-
-    def with_weighting(self, weighting: str) -> CudaBackend:
-        return CudaBackend(self.rows, weighting, self.fuzzifier, self.product)
-
-    def _find_reference(self) -> NDArray[Any]:
-        """The median of a few rows, feature by feature, as the CPU's kernels find it."""
-        m = min(REFERENCE_ROWS, self.rows.n)
-        reference = np.zeros(self.rows.d, self.rows.dtype)
-        if m:
-            some = self.rows.take(np.arange(m) * self.rows.n // m)
-            for j in range(self.rows.d):
-                values = np.sort(some[np.isfinite(some[:, j]), j])
-                if len(values):
-                    reference[j] = values[len(values) // 2]
-        return reference
+        self.X = X
+        self.sample_weight = sample_weight
+        self.n_threads = n_threads
+        self.passes = CudaPasses(held or held_by_card(X, sample_weight), weighting, fuzzifier)
 
     @property
-    def total_weight(self) -> float:
-        if self._total_weight is None:
-            self._total_weight = self.rows.total_weight()
-        return self._total_weight
+    def n_rows(self) -> int:
+        return int(self.passes.held.n)
 
-    # ------------------------------------------------------------------------------------------
-    # The sums of Eq. 39
+    @property
+    def n_features(self) -> int:
+        return int(self.passes.held.d)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = np.dtype(self.passes.held.dtype)
+        return dtype
+
+    @property
+    def weighting(self) -> str:
+        return self.passes.weighting
+
+    @property
+    def fuzzifier(self) -> float:
+        return self.passes.fuzzifier
+
+    @property
+    def weighted(self) -> bool:
+        return self.sample_weight is not None
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        return None
+
+    def survey(self, *, checksum: bool = False) -> Survey:
+        """Three passes: the mean, the dispersion about it, the box."""
+        mean, dispersion = dispersion_by_passes(self, self.passes.reference.astype(np.float64))
+        low, high = self.passes.box()
+        if not (np.isfinite([low, high]).all() and np.isfinite(dispersion)):
+            refuse_not_finite(self.parts())
+        found = 0
+        if checksum:
+            for part in self.parts():
+                found = checksum_of(part, None, found)
+            found = checksum_of(np.empty(0), self.sample_weight, found)
+        total = self.passes.total_weight
+        return Survey(self.n_rows, total, mean, dispersion, low, high, self, checksum=found)
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over the rows for centroids (S, K, D) and alpha (S,)."""
-        S, k, _ = centroids.shape
-        T = self.rows.dtype
-        wx, w, p, objective = self._sum(T, centroids, alpha)
-        exponent = np.zeros((S, k))
-        if self.rows.n and self.weighting != "hard":
-            fuzzy = self.weighting == "fuzzy"
-            for i in range(S):
-                weak = np.flatnonzero(self._underflowed(w[i] if fuzzy else p[i], T))
-                if len(weak) == 0 or not np.isfinite(objective[i]):
-                    continue
-                if T is np.float32:  # float64 reaches 2^800 times deeper
-                    deep = self._sum(np.float64, centroids[i : i + 1], alpha[i : i + 1])
-                    wx[i, weak], w[i, weak], p[i, weak] = (sums[0][weak] for sums in deep[:3])
-                    if fuzzy:
-                        objective[i] = deep[3][0]
-                    weak = weak[self._underflowed(deep[2][0][weak], np.float64)]
-                if len(weak) and not fuzzy:
-                    self._rescue(
-                        centroids[i], float(alpha[i]), weak, wx[i], w[i], p[i], exponent[i]
-                    )
-        return CentredStatistics(wx, w, p, exponent, objective, self.reference.astype(np.float64))
+        return self.passes.statistics(centroids, alpha)
 
-    def _underflowed(self, mass: Float64, dtype: Any) -> NDArray[np.bool_]:
-        return ~(mass > self.total_weight * _core.least_mass(dtype is np.float32))
+    def with_weighting(self, weighting: str) -> CudaRows:
+        other = copy(self)
+        other.passes = self.passes.with_weighting(weighting)
+        return other
 
-    def _prepared(self, dtype: Any, centroids: Float64, alpha: Float64, q: Float64) -> Centroids:
-        y = centroids - self.reference.astype(np.float64)
-        with np.errstate(over="ignore"):
-            scaled = (q[:, None, None] * y).astype(dtype)
-            bias = (-0.5 * q[:, None] * (y * y).sum(axis=2)).astype(dtype)
-            plain = y.astype(dtype)
-        finite = np.isfinite(scaled).all(axis=(1, 2))
-        return Centroids(upload(scaled), upload(plain), upload(bias), q, finite)
+    def nearest(self, centroids: Float64) -> tuple[Any, Any]:
+        """Labels (N,) and squared distances (N,), of the kind of X; of equals the first."""
+        most = 1 << (np.finfo(self.dtype).nmant + 1)  # a label is found as a number of the dtype
+        if len(centroids) > most:
+            raise ValueError(
+                f"centroids must be at most {most} for {self.dtype} on a card, got {len(centroids)}"
+            )
+        make = np.empty if isinstance(self.X, np.ndarray) else empty
+        labels, distances = make(self.n_rows, np.int32), make(self.n_rows, self.dtype)
+        total = self.passes.assign(centroids, labels, distances)
+        if not np.isfinite(total):
+            explain_not_finite(self.parts(), self.dtype, centroids)
+        if self.n_rows and not total > self.n_rows * smallest_mean(self.dtype):
+            check_nearest(self.parts(), self.dtype, centroids)
+        return alike(labels, self.X), alike(distances, self.X)
 
-    def _scale(self, centroids: Float64, alpha: Float64, dtype: Any) -> Float64:
-        """The q by which scores are exponents, base 2; held above denormal numbers."""
-        if self.weighting in ("hard", "fuzzy"):
-            return np.full(len(centroids), 1.0 if self.weighting == "hard" else 2.0)
-        largest = np.abs(centroids - self.reference.astype(np.float64)).max(axis=(1, 2))
-        smallest, far = (1e-30, 1e19) if dtype is np.float32 else (1e-290, 1e154)
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            floor = np.where(largest > 0, smallest / largest * np.minimum(1, far / largest), 0.0)
-        return cast(Float64, np.maximum(alpha * LOG2E, floor))
+    def label(self, centroids: Float64, merged: NDArray[np.intp]) -> Any:
+        labels, _ = self.nearest(centroids)
+        if np.array_equal(merged, np.arange(len(merged))):
+            return labels
+        names = merged.astype(np.int32)
+        if isinstance(labels, np.ndarray):
+            return names[labels]
+        return alike(upload(names[host(view(labels))]), self.X)
 
-    def _sum(
-        self, dtype: Any, centroids: Float64, alpha: Float64
-    ) -> tuple[Float64, Float64, Float64, Float64]:
-        """sum_wx (S, K, D), sum_w, sum_p (S, K) and J (S,), computed in ``dtype``."""
-        S, k, d = centroids.shape
-        if self.rows.n == 0:
-            return np.zeros((S, k, d)), np.zeros((S, k)), np.zeros((S, k)), np.zeros(S)
-        c = self._prepared(dtype, centroids, alpha, self._scale(centroids, alpha, dtype))
-        if self.rows.dense and dtype is self.rows.dtype and kernels.fits_fused(dtype, k, d):
-            sums = self._sum_fused(dtype, c, k)
-            wx, w = sums[:, : k * d], sums[:, k * d : k * d + k]
-            p, norm, cost = sums[:, k * d + k : -2], sums[:, -2], sums[:, -1]
-            norm = norm / 2
+    def weights(self, centroids: Float64, alpha: float, out: Any = None) -> Any:
+        """The weights (N, K) of Eq. 38, written to ``out`` where it is given."""
+        shape = (self.n_rows, len(centroids))
+        if out is None:
+            found = empty(shape, self.dtype)
+            out = alike(found, self.X)
         else:
-            totals = self._sum_chunks(dtype, c, k)
-            wx, w, p = (totals[a : a + m] for a, m in ((0, S * k * d), (S * k * d, S * k),
-                                                       (S * k * d + S * k, S * k)))  # fmt: skip
-            norm, cost = totals[-2 * S :].reshape(S, 2).T
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever asked looks at it
-            objective = cost / c.q if self.weighting == "fuzzy" else norm - cost / c.q
-        objective[~c.finite] = np.nan
-        return (
-            wx.reshape(S, k, d).copy(),
-            w.reshape(S, k).copy(),
-            p.reshape(S, k).copy(),
-            objective,
-        )
+            if not is_cuda_array(out):
+                raise TypeError(f"out must lie on the card as X does, got {type(out).__name__}")
+            found = as_device(out, "out")
+            if found.shape != shape or found.dtype != self.dtype or not found.is_c_contiguous():
+                raise ValueError(
+                    f"out must be a C-contiguous {self.dtype} array of shape {shape}, "
+                    f"got {found.dtype} of shape {tuple(found.shape)}"
+                )
+        if not np.isfinite(self.passes.weights(centroids, alpha, found)):
+            explain_not_finite(self.parts(), self.dtype, centroids, alpha)
+        return out
 
-    def _sum_fused(self, dtype: Any, c: Centroids, k: int) -> Float64:
-        rows, d = self.rows, self.rows.d
-        S = len(c.q)
-        weighting = WEIGHTINGS[self.weighting]
-        compiled = kernels.fused(dtype, k, d, weighting, rows.weighted)
-        width = S * kernels.fused_width(k, d)
-        each = _power_of_two(rows.n / (THREADS * ENOUGH_BLOCKS), 1, kernels.ROWS_A_THREAD)
-        block_rows = THREADS * each
-        most = max(PARTIAL_NUMBERS // width // GROUP, 1) * GROUP
-        totals = upload(np.zeros(width))
-        reference = upload(self.reference)
-        centroids = c.plain if self.weighting == "fuzzy" else c.scaled
-        power = dtype(1 / (self.fuzzifier - 1))
-        partial: Any = None
-        groups: Any = None
-        for _, X, s in rows.segments():
-            m = X.shape[0]
-            if partial is None:
-                blocks = min(_ceil(m, block_rows), most)
-                partial = empty((blocks, S, width // S), np.float64)
-                groups = empty((_ceil(blocks, GROUP), width), np.float64)
-            for first in range(0, m, most * block_rows):
-                part = X[first : first + most * block_rows]
-                here = _ceil(part.shape[0], block_rows)
-                launch(compiled, here * S, part.reshape(part.shape[0] * d),
-                       s[first:] if rows.weighted else s, np.int64(part.shape[0]), np.int64(S),
-                       np.int64(each), reference, centroids, c.bias, power, partial)  # fmt: skip
-                n_groups = _ceil(here, GROUP)
-                launch(kernels.add_groups(), _ceil(n_groups * width, THREADS),
-                       partial.reshape(partial.shape[0], width), here, GROUP,
-                       groups[:n_groups])  # fmt: skip
-                launch(kernels.add_onto(), _ceil(width, THREADS), groups, n_groups, totals)
-        return host(totals).reshape(S, -1)
+    def check_weights(self, weights: Any, check_array: Callable[[Any, str], NDArray[Any]]) -> Any:
+        """Weights (N, K) on the card as `accumulate` takes them."""
+        if not is_cuda_array(weights):
+            raise TypeError(f"weights must lie on the card as X does, got {type(weights).__name__}")
+        w = as_device(weights, "weights")
+        if w.dtype != self.dtype:
+            raise TypeError(f"weights must have the dtype of X, {self.dtype}, got {w.dtype}")
+        if w.shape[0] != self.n_rows:
+            raise ValueError(
+                f"weights must have one row a sample: {w.shape[0]} rows, X has {self.n_rows}"
+            )
+        return w
 
-    def _sum_chunks(self, dtype: Any, c: Centroids, k: int) -> Float64:
-        S, d = len(c.q), self.rows.d
-        width = S * k
-        totals = upload(np.zeros(width * d + 2 * width + 2 * S))
-        for at in self._weighed(dtype, c, k):
-            b, m = at.buffers, at.rows
-            Y, scores, products = b.cut(m)
-            self.product.sums(scores, Y, DEPTH, products)
-            launch(kernels.add_chunk(), _ceil(totals.shape[0], THREADS),
-                   b.products.reshape(b.products.shape[0], width * d), m // DEPTH, b.sums, b.costs,
-                   m // TILE, totals)  # fmt: skip
-        return host(totals)
+    def accumulate(self, weights: Any) -> tuple[Float64, Float64, Float64]:
+        """sum_wx (K, D) about the reference, sum_w (K,), and the reference, of weights (N, K)."""
+        sum_wx, sum_w = self.passes.accumulate(weights)
+        return sum_wx, sum_w, self.passes.reference.astype(np.float64)
 
-    def _scored(self, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]:
-        """Every chunk of rows with its scores, but for the bias."""
-        S, d = len(c.q), self.rows.d
-        key = (dtype, k, S)
-        if key not in self._buffers:
-            self._buffers = {key: Buffers(dtype, d, k, S, self.rows.n)}
-        b = self._buffers[key]
-        reference = upload(self.reference.astype(dtype))
-        centroids = c.scaled.reshape(S * k, d)
-        per_block = THREADS // LANES
-        for start, X, s in self.rows.segments():
-            n = X.shape[0]
-            for at in range(0, n, b.rows):
-                m = _ceil(min(b.rows, n - at), DEPTH) * DEPTH
-                launch(kernels.prepare(dtype), m // per_block, X, np.int64(at), np.int64(n),
-                       reference, b.Y, b.half_norm)  # fmt: skip
-                Y, scores, _ = b.cut(m)
-                self.product.scores(Y, centroids, scores)
-                yield Chunk(b, m, start, at, X, s)
+    def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> Any:
+        """Computed on the host, some rows at a time."""
+        parts = [function(part) for part in self.parts()]
+        whole = np.concatenate([np.empty((0, n_columns), self.dtype), *parts])
+        return self.given_back(whole)
 
-    def _weighed(self, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]:
-        """Every chunk of rows with scores turned into weights, and their sums."""
-        S, d = len(c.q), self.rows.d
-        weighting = WEIGHTINGS[self.weighting]
-        lanes, columns = lanes_for(k), kernels.columns_for(S * k)
-        rows = kernels.weigh_rows(dtype, weighting, lanes, self.rows.weighted)
-        power = dtype(1 / (self.fuzzifier - 1))
-        plain = c.plain.reshape(S * k, d)
-        for at in self._scored(dtype, c, k):
-            b, tiles = at.buffers, at.rows // TILE
-            launch(rows, tiles * S, b.scores, c.bias, b.half_norm, b.Y, plain, at.s,
-                   np.int64(at.first), np.int64(at.X.shape[0]), power, b.shared,
-                   b.costs)  # fmt: skip
-            launch(kernels.weigh_columns(dtype, weighting, columns),
-                   tiles * _ceil(S * k, columns), b.scores, c.bias, b.shared, power,
-                   b.sums)  # fmt: skip
-            yield at
+    def parts(self) -> Iterator[NDArray[Any]]:
+        if isinstance(self.X, np.ndarray):
+            yield self.X
+            return
+        array = as_device(self.X)
+        for first in range(0, array.shape[0], PART_ROWS):
+            yield array[first : first + PART_ROWS].copy_to_host()
+
+    def given_back(self, array: NDArray[Any]) -> Any:
+        """A result as an array of X's kind: where X lies, and of its library."""
+        return array if isinstance(self.X, np.ndarray) else alike(upload(array), self.X)
 
     # ------------------------------------------------------------------------------------------
-    # Columns whose memberships underflow in float64 too
+    # Some of the rows
 
-    def _rescue(
-        self,
-        centroids: Float64,
-        alpha: float,
-        columns: NDArray[np.intp],
-        wx: Float64,
-        w: Float64,
-        p: Float64,
-        exponent: Float64,
-    ) -> None:
-        """Redo some columns at the scale of their largest membership, in place."""
-        m = len(columns)
-        largest = np.full(m, -np.inf)
-        for _, found in self._depths(centroids, alpha, columns, None):
-            largest = np.maximum(largest, found)
-        scale = np.where(np.isfinite(largest), largest, 0.0)
-        sums = np.zeros((m, self.rows.d + 2))
-        for part, _ in self._depths(centroids, alpha, columns, scale):
-            sums += part
-        wx[columns], w[columns], p[columns] = sums[:, :-2], sums[:, -2], sums[:, -1]
-        exponent[columns] = scale
+    def take(self, numbers: NDArray[np.intp]) -> Float64:
+        """Rows, in float64, on the host."""
+        return self.passes.take(numbers)
 
-    def _depths(
-        self, centroids: Float64, alpha: float, columns: NDArray[np.intp], scale: Float64 | None
-    ) -> Iterator[tuple[Float64, Float64]]:
-        """For each chunk: its sums (m, D + 2) at ``scale``, or its largest log2 p (m,)."""
-        d, m = self.rows.d, len(columns)
-        fit = _power_of_two(CHUNK_NUMBERS / max(d, m), DEPTH, CHUNK_ROWS)
-        chunk = min(fit, _ceil(self.rows.n, DEPTH) * DEPTH)
-        log_p, tilt = (empty((chunk, m), np.float64) for _ in range(2))
-        largest = empty((chunk // TILE, m), np.float64)
-        Y, half_norm = empty((chunk, d), np.float64), empty(chunk, np.float64)
-        products = empty((chunk // DEPTH, m, d), np.float64)
-        tall = kernels.columns_for(m)
-        parts = empty((chunk // TILE, m), np.float64)
-        measure = kernels.exact_memberships(self.weighting == "equilibrium", self.rows.weighted)
-        on_card = upload(centroids), upload(columns.astype(np.int64))
-        exponent = upload(np.zeros(m) if scale is None else scale)
-        reference = upload(self.reference.astype(np.float64))
-        for _, X, s in self.rows.segments():
-            n = X.shape[0]
-            for at in range(0, n, chunk):
-                first, last = np.int64(at), np.int64(n)
-                launch(measure, _ceil(chunk, THREADS), X, s, first, last, on_card[0],
-                       alpha * LOG2E, on_card[1], log_p, tilt)  # fmt: skip
-                if scale is None:
-                    launch(
-                        kernels.largest_exponents(), _ceil(largest.size, THREADS), log_p, largest
-                    )
-                    yield np.empty(0), host(largest).max(axis=0)
-                    continue
-                launch(kernels.raise_exponents(), _ceil(chunk * m, THREADS), log_p, tilt, s, first,
-                       last, exponent)  # fmt: skip
-                launch(kernels.prepare(np.float64), chunk // (THREADS // LANES), X, first,
-                       last, reference, Y, half_norm)  # fmt: skip
-                self.product.sums(log_p, Y, DEPTH, products)
-                sums = [host(products).sum(axis=0)]
-                for values in (log_p, tilt):
-                    launch(kernels.column_sums(np.float64, tall),
-                           chunk // TILE * _ceil(m, tall), values, parts)  # fmt: skip
-                    sums.append(host(parts).sum(axis=0)[:, None])
-                yield np.hstack(sums), np.empty(0)
+    def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
+        s = self.sample_weight
+        return ArrayRows(
+            self.take(numbers).astype(self.dtype),
+            None if s is None else s[numbers],
+            self.n_threads,
+            self.weighting,
+            self.fuzzifier,
+        )
+
+    def on_host(self) -> ArrayRows:
+        return self.fetch(np.arange(self.n_rows))
+
+    def subset(self, numbers: NDArray[np.intp]) -> CudaRows:
+        held, s = self.passes.held.subset(numbers), self.sample_weight
+        return CudaRows(
+            held.X,
+            None if s is None else s[numbers],
+            self.n_threads,
+            self.weighting,
+            self.fuzzifier,
+            held,
+        )
+
+    def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> CudaRows:
+        some = (numbers[:, None] * length + np.arange(length)).ravel()
+        left_over = np.arange(self.n_rows // length * length, self.n_rows) if rest else some[:0]
+        return self.subset(np.concatenate([some, left_over]))
+
+    def batches(self, batch_size: int, random_state: np.random.RandomState) -> ShuffledBatches:
+        return ShuffledBatches(self, batch_size, random_state)
 
     # ------------------------------------------------------------------------------------------
     # Seeding
 
     def distances(self, n_seedings: int) -> Any:
         """Squared distances (S, N) to no seed yet, for `closest`."""
-        return upload(np.full((n_seedings, self.rows.n), np.inf, self.rows.dtype))
+        return self.passes.distances(n_seedings)
 
     def closest(self, candidates: Float64, closest: Any, update: bool = False) -> Float64:
-        """As `cpu.CpuBackend.closest`; the distances stay on the card."""
-        S, each, d = candidates.shape
-        dtype, width = self.rows.dtype, S * each
-        c = self._prepared(dtype, candidates, np.ones(S), np.full(S, 2.0))
-        columns = kernels.columns_for(width)
-        measure = kernels.closest(dtype, columns, self.rows.weighted, update)
-        totals = upload(np.zeros(width))
-        plain = c.plain.reshape(width, d)
-        parts = None
-        for at in self._scored(dtype, c, each):
-            b, tiles = at.buffers, at.rows // TILE
-            if parts is None:
-                parts = empty((b.rows // TILE, width), np.float64)
-            n = at.X.shape[0]
-            launch(measure, tiles * _ceil(width, columns), b.scores, c.bias, b.half_norm, b.Y,
-                   plain, at.s, np.int64(at.first), np.int64(n),
-                   closest[:, at.start : at.start + n], parts)  # fmt: skip
-            launch(kernels.add_onto(), _ceil(width, THREADS), parts, tiles, totals)
-        potentials = host(totals).reshape(S, each)
-        potentials[~c.finite] = np.nan
-        return potentials
-
-    def take(self, rows: NDArray[np.intp]) -> Float64:
-        """Rows, in float64."""
-        return self.rows.take(rows)
+        """As `RowsAtHand.closest`; the distances stay on the card."""
+        return self.passes.closest(candidates, closest, update)
 
     def farthest(self, closest: Any) -> NDArray[np.intp]:
         """For each seeding the first row farthest from its seeds."""
-        masses, rows = self._masses(closest, closest.shape[0], farthest=True)
-        best = masses.argmax(axis=1)
-        return cast(NDArray[np.intp], rows[np.arange(len(best)), best].astype(np.intp))
+        return self.passes.farthest(closest)
 
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
-        """Rows with chances by weight and distance; ``uniform`` (S, L), or (S,) without distances.
-
-        The card adds up stretches of rows, the host finds the row within one.
-        """
-        S = 1 if closest is None else closest.shape[0]
-        masses, _ = self._masses(closest, S, farthest=False)
-        uniform = np.asarray(uniform).reshape(S, -1)
-        found = np.empty(uniform.shape, np.intp)
-        for i in range(S):
-            total = np.concatenate([[0.0], np.cumsum(masses[i])])
-            if not total[-1] > 0:
-                found[i] = (uniform[i] * self.rows.n).astype(np.intp)
-                continue
-            for j, share in enumerate(uniform[i]):
-                target = share * total[-1]
-                stretch = int(np.searchsorted(total, target, side="right")) - 1
-                stretch = min(stretch, int(np.flatnonzero(masses[i])[-1]))
-                begin = stretch * STRETCH
-                end = min(begin + STRETCH, self.rows.n)
-                within = np.cumsum(self._mass_of(closest, i, begin, end))
-                row = np.searchsorted(within, target - total[stretch], side="right")
-                last = np.flatnonzero(np.diff(within, prepend=0.0))[-1]
-                found[i, j] = begin + min(int(row), int(last))
-        return found
-
-    def _mass_of(self, closest: Any, seeding: int, begin: int, end: int) -> Float64:
-        mass = np.ones(end - begin)
-        if closest is not None:
-            mass = host(closest[seeding, begin:end]).astype(np.float64)
-        if self.rows.weighted:
-            mass *= self.rows.weights(begin, end)
-        return mass
-
-    def _masses(self, closest: Any, S: int, farthest: bool) -> tuple[Float64, NDArray[np.int64]]:
-        stretches = _ceil(self.rows.n, STRETCH)
-        masses, rows = np.empty((S, stretches)), np.empty((S, stretches), np.int64)
-        find = kernels.row_masses(self.rows.weighted, closest is not None, farthest)
-        none = upload(np.zeros((1, 1), self.rows.dtype)) if closest is None else None
-        for start, X, s in self.rows.segments() if self.rows.weighted else self._whole():
-            n = X.shape[0]
-            here = _ceil(n, STRETCH)
-            found = empty((S, here), np.float64), empty((S, here), np.int64)
-            distances = none if closest is None else closest[:, start : start + n]
-            launch(find, here * S, distances, s, np.int64(n), np.int64(STRETCH), *found)
-            at = start // STRETCH
-            masses[:, at : at + here] = host(found[0])
-            rows[:, at : at + here] = host(found[1]) + start
-        return masses, rows
-
-    def _whole(self) -> Iterator[tuple[int, Any, Any]]:
-        """As the segments where the rows themselves are not asked for."""
-        yield 0, np.broadcast_to(np.float32(0), (self.rows.n, 1)), upload(np.ones(1))
-
-    # ------------------------------------------------------------------------------------------
-
-    def dispersion(self) -> float:
-        """The weighted mean of 1/2 ||x - mean||^2, as `cpu.CpuBackend.dispersion`."""
-        one = np.ones(1)
-        start = self.reference.astype(np.float64)[None, None, :]
-        first = self.statistics(start, one)
-        mean = first.ratio(start)
-        second = self.statistics(mean, one)
-        return float(second.objective[0] / first.sum_w[0, 0])
-
-    def box(self) -> tuple[Float64, Float64]:
-        """Least and greatest value of each feature."""
-        d, T = self.rows.d, self.rows.dtype
-        lows, highs = [], []
-        for _, X, _s in self.rows.segments():
-            n = X.shape[0]
-            size = max(STRETCH // 8, _ceil(n, 1024))
-            stretches = _ceil(n, size)
-            low, high = (empty((stretches, d), T) for _ in range(2))
-            launch(kernels.box(T), stretches * _ceil(d, THREADS), X, np.int64(n), np.int64(size),
-                   low, high)  # fmt: skip
-            lows.append(host(low).min(axis=0))
-            highs.append(host(high).max(axis=0))
-        return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
-
-    def assign(self, centroids: Float64, labels: Any, squared_distances: Any) -> float:
-        """Write the nearest centroid (K, D) of each row and the squared distance; return its sum.
-
-        ``labels`` and ``squared_distances`` may be arrays of the host or of the card.
-        """
-        k, d = centroids.shape
-        T = self.rows.dtype
-        c = self._prepared(T, centroids[None], np.ones(1), np.ones(1))
-        exact = upload(centroids)
-        lanes = lanes_for(max(k, d))
-        find, per_block = kernels.nearest(T, lanes), THREADS // lanes
-        on_host = isinstance(labels, np.ndarray)
-        total = 0.0 if c.finite[0] else np.nan
-        for at in self._scored(T, c, k):
-            n = min(at.rows, at.X.shape[0] - at.first)
-            begin = at.start + at.first
-            if on_host:
-                here = empty(n, np.int32), empty(n, T)
-            else:
-                here = labels[begin : begin + n], squared_distances[begin : begin + n]
-            sums = empty((at.rows // per_block, 1), np.float64)
-            launch(find, at.rows // per_block, at.buffers.scores, c.bias,
-                   at.X[at.first : at.first + n], np.int64(0), np.int64(n), exact, *here,
-                   sums)  # fmt: skip
-            total += float(host(sums).sum())
-            if on_host:
-                labels[begin : begin + n] = host(here[0])
-                squared_distances[begin : begin + n] = host(here[1])
-        return total
-
-    def weights(self, centroids: Float64, alpha: float, out: Any) -> float:
-        """Write the weights (N, K) of Eq. 38; return a number that tells whether all is finite."""
-        k = centroids.shape[0]
-        one = np.array([alpha])
-        T = self.rows.dtype
-        c = self._prepared(T, centroids[None], one, self._scale(centroids[None], one, T))
-        total = 0.0 if c.finite[0] else np.nan
-        for at in self._weighed(T, c, k):
-            n = min(at.rows, at.X.shape[0] - at.first)
-            begin = at.start + at.first
-            if isinstance(out, np.ndarray):
-                out[begin : begin + n] = host(at.buffers.scores[:n])
-            else:
-                out[begin : begin + n].copy_to_device(at.buffers.scores[:n])
-            total += float(host(at.buffers.costs)[: at.rows // TILE].sum())
-        return total
-
-    def accumulate(self, weights: Any) -> tuple[Float64, Float64]:
-        """sum_wx (K, D) about the reference and sum_w (K,) for weights (N, K) on the card."""
-        k, d, T = weights.shape[1], self.rows.d, self.rows.dtype
-        b = Buffers(T, d, k, 1, self.rows.n)
-        totals = upload(np.zeros(k * d + 2 * k + 2))
-        columns = kernels.columns_for(k)
-        reference, nothing = upload(self.reference), upload(np.zeros(k, T))
-        per_block = THREADS // LANES
-        sums = empty((b.rows // TILE, k), np.float64)
-        costs = upload(np.zeros((b.rows // TILE, 2)))
-        w_total = upload(np.zeros(k))
-        b.sums.copy_to_device(np.zeros(b.sums.shape))
-        for start, X, _s in self.rows.segments():
-            n = X.shape[0]
-            for at in range(0, n, b.rows):
-                m = _ceil(min(b.rows, n - at), DEPTH) * DEPTH
-                launch(kernels.prepare(T), m // per_block, X, np.int64(at), np.int64(n), reference,
-                       b.Y, b.half_norm)  # fmt: skip
-                mine = weights[start : start + n]
-                launch(kernels.prepare(T), m // per_block, mine, np.int64(at), np.int64(n),
-                       nothing, b.scores, b.half_norm)  # fmt: skip
-                self.product.sums(b.scores[:m], b.Y[:m], DEPTH, b.products[: m // DEPTH])
-                launch(kernels.column_sums(T, columns), m // TILE * _ceil(k, columns), b.scores,
-                       sums)  # fmt: skip
-                launch(kernels.add_onto(), _ceil(k, THREADS), sums, m // TILE, w_total)
-                launch(kernels.add_chunk(), _ceil(totals.shape[0], THREADS),
-                       b.products.reshape(b.products.shape[0], k * d), m // DEPTH, b.sums, costs,
-                       m // TILE, totals)  # fmt: skip
-        return host(totals)[: k * d].reshape(k, d), host(w_total)
-
-
-@dataclass
-class Chunk:
-    """Some rows in `Buffers`; the first ``rows`` rows of those hold them, and zeros."""
-
-    buffers: Buffers
-    rows: int
-    start: int  # the segment's first row
-    first: int  # the chunk's first row in the segment
-    X: Any
-    s: Any
+        """Rows with chances by weight and distance: see `RowsAtHand`."""
+        return self.passes.draw(closest, uniform)

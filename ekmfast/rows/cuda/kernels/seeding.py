@@ -148,12 +148,12 @@ def box(dtype: Real) -> Kernel:
 
 @lru_cache(None)
 def gather(dtype: Real) -> Kernel:
-    """IN X (n, d), rows (m,); OUT out (m, d) float64 = X[rows]; grid: all m d."""
+    """IN X (n, d), rows (m,); OUT out (m, d), of any dtype, = X[rows]; grid: all m d."""
 
     def copy(X: Any, rows: Any, out: Any) -> None:
         at = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
         row, j = at // X.shape[1], at % X.shape[1]
         if row < rows.shape[0]:
-            out[row, j] = np.float64(X[rows[row], j])
+            out[row, j] = X[rows[row], j]
 
     return kernel(copy)

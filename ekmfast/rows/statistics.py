@@ -1,0 +1,59 @@
+"""The sums of one pass over some rows, which add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class CentredStatistics:
+    """Sums of one pass for S problems, taken about ``reference`` and scaled by column.
+
+    ``sum_wx[s, k] * 2**exponent[s, k]`` is ``sum_n s_n w_kn (x_n - reference)``; ``sum_w`` and
+    ``sum_p`` likewise. The exponent is 0 but for a column whose memberships underflow, and
+    cancels in every ratio. An empty column of ``'hard'`` or ``'fuzzy'`` sums to 0.
+    """
+
+    sum_wx: Float64  # (S, K, D)
+    sum_w: Float64  # (S, K)
+    sum_p: Float64  # (S, K)
+    exponent: Float64  # (S, K)
+    objective: Float64  # (S,)
+    reference: Float64  # (D,)
+
+    def ratio(self, centroids: Float64) -> Float64:
+        """Eq. 39, (S, K, D); a column that sums to exactly zero keeps its centroid."""
+        if self.sum_w.all():
+            return self.reference + self.sum_wx / self.sum_w[..., None]
+        empty = self.sum_w[..., None] == 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(empty, centroids, self.reference + self.sum_wx / self.sum_w[..., None])
+
+    def __add__(self, other: CentredStatistics) -> CentredStatistics:
+        """The sums over both sets of rows; both are about the same reference."""
+        if not np.array_equal(self.reference, other.reference):
+            raise ValueError("sums about different references do not add")
+        # A column of nothing has no scale to speak of. Both come to the larger exponent; what is
+        # beyond a double's range below it is beyond its digits too.
+        here = np.where(self.sum_p == 0, -np.inf, self.exponent)
+        there = np.where(other.sum_p == 0, -np.inf, other.exponent)
+        exponent = np.maximum(here, there)
+        exponent = np.where(np.isfinite(exponent), exponent, 0.0)
+
+        def scaled(sums: CentredStatistics) -> tuple[Float64, Float64, Float64]:
+            shift = np.clip(sums.exponent - exponent, -3000, 0).astype(np.int32)
+            if not shift.any():
+                return sums.sum_wx, sums.sum_w, sums.sum_p
+            wx = np.ldexp(sums.sum_wx, shift[..., None])
+            return wx, np.ldexp(sums.sum_w, shift), np.ldexp(sums.sum_p, shift)
+
+        (wx, w, p), (more_wx, more_w, more_p) = scaled(self), scaled(other)
+        objective = self.objective + other.objective
+        return CentredStatistics(
+            wx + more_wx, w + more_w, p + more_p, exponent, objective, self.reference
+        )
