@@ -19,7 +19,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ekmfast import kernels
+from ekmfast._parameters import COUNT, N_THREADS, SEED, VERBOSE, Constraint, Number, Parameters
 from ekmfast.fit.merging import count_distinct, merge_coincident
+from ekmfast.fit.seeding import INIT, N_INIT
 from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import WEIGHT_OVERFLOWS
 from ekmfast.rows import limits as _limits
@@ -61,10 +63,20 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
 
 
 class CentroidEstimator(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+    Parameters, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
 ):
     """Base of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
 
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        "n_clusters": COUNT,
+        "init": INIT,
+        "n_init": N_INIT,
+        "max_iter": COUNT,
+        "tol": Number(0),
+        "random_state": SEED,
+        "n_threads": N_THREADS,
+        "verbose": VERBOSE,
+    }
     # The weight function of the kernels, and its exponent where that is 'fuzzy'.
     _weighting: ClassVar[str] = "equilibrium"
     _weighting_fuzzifier: float = 2.0

@@ -10,16 +10,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast._parameters import COUNT, PATH, check_seed
 from ekmfast.estimators.base import WEIGHT_OF_BLOCKS, CentroidEstimator
 from ekmfast.fit.alpha import SAMPLE_ROWS
 from ekmfast.fit.block_problem import BlockProblem
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import CallbackSupportMixin, Progress, with_callbacks
-from ekmfast.fit.seeding import check_init, resolve_n_init
+from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.fit.solver import Run
 from ekmfast.rows.blocks import Blocks, as_blocks
-from ekmfast.rows.device import check_device, choose, is_cuda_array
+from ekmfast.rows.device import DEVICE, choose, is_cuda_array
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.threads import check_n_threads
 
@@ -28,6 +28,8 @@ Float64 = NDArray[np.float64]
 
 class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
     """Restarts that share passes over the data, of which the lowest objective is kept."""
+
+    _constraints = CentroidEstimator._constraints | {"device": DEVICE}
 
     n_clusters: int
     init: str | ArrayLike | Callable[..., Any]
@@ -38,16 +40,6 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
     device: str
     n_threads: int | None
     verbose: int
-
-    def _check_parameters(self) -> None:
-        check_integer("n_clusters", self.n_clusters, 1)
-        check_init(self.init)
-        check_seed(self.random_state)
-        if self.n_init != "auto":
-            check_integer("n_init", self.n_init, 1)
-        check_integer("max_iter", self.max_iter, 1)
-        check_number("tol", self.tol, positive=False)
-        check_device(self.device)
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
@@ -90,8 +82,8 @@ class FullBatchEstimator(CallbackSupportMixin, CentroidEstimator):
             )
         source = self._source_of(X, sample_weight)
         if source is not None:
-            check_integer("checkpoint_every", checkpoint_every, 1)
-            path = None if checkpoint is None else Path(checkpoint)
+            checkpoint_every = COUNT.check("checkpoint_every", checkpoint_every)
+            path = None if checkpoint is None else PATH.check("checkpoint", checkpoint)
             if path is not None and not path.parent.is_dir():
                 raise FileNotFoundError(
                     f"checkpoint={str(path)!r}: the folder {path.parent} does not exist"
