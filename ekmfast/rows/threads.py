@@ -58,8 +58,9 @@ def get_num_threads() -> int:
 
 def check_n_threads(n_threads: int | None) -> int:
     """Return ``n_threads``, or the default for None; refuse what is not such a number."""
-    checked: int | None = N_THREADS.check("n_threads", n_threads)
-    return _core.num_threads() if checked is None else checked
+    if n_threads is None:  # asked in every call of a kernel
+        return _core.num_threads()
+    return int(N_THREADS.check("n_threads", n_threads))
 
 
 _core.set_num_threads(_initial_threads())
