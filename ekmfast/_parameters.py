@@ -1,14 +1,141 @@
-"""Parameters of estimators, checked as scikit-learn's are: wrong kinds are TypeErrors."""
+"""What parameters may be, declared as data, and the one check that reads it.
+
+A table maps the name of each parameter to a constraint:
+
+>>> table = {"n_clusters": Integer(1), "alpha": AnyOf(OneOf("auto"), Number(0, open_low=True))}
+>>> check_parameters({"n_clusters": 3, "alpha": -1.0}, table)
+Traceback (most recent call last):
+ValueError: alpha must be 'auto' or a finite number > 0, got -1.0
+
+A value of a kind that is never right, such as a list for a number, is a TypeError. A value of the
+right kind that is not allowed, such as a number out of range or an unknown name, is a ValueError.
+"""
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-from typing import Any, cast
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
+from operator import index
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from ekmfast._arguments import MOST, shown
+from ekmfast._arguments import shown
+
+# PyTorch, NumPy and the kernels count with an int of C.
+MOST = 2**31 - 1
+
+Fault = type[TypeError] | type[ValueError]
+
+
+class Constraint(ABC):
+    """What one parameter may be."""
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value in the type that the code computes with; an error that names it otherwise."""
+        fault = self.fault(value)
+        if fault is not None:
+            raise fault(f"{name} must be {self.allowed(value)}, got {self.given(value)}")
+        return self.converted(value)
+
+    def given(self, value: Any) -> str:
+        """``value`` as the message shows it."""
+        return shown(value)
+
+    def allowed(self, value: Any = None) -> str:
+        """What is allowed instead of ``value``, in words."""
+        *others, last = self.alternatives(value)
+        return f"{', '.join(others)} or {last}" if others else last
+
+    @abstractmethod
+    def fault(self, value: Any) -> Fault | None:
+        """The class of the error that ``value`` is, None where it is allowed."""
+
+    @abstractmethod
+    def alternatives(self, value: Any) -> list[str]:
+        """The words of `allowed`, one for each kind of value."""
+
+    def converted(self, value: Any) -> Any:
+        return value
+
+
+class Integer(Constraint):
+    """An integer from ``least`` to ``most`` that ``multiple_of`` divides."""
+
+    def __init__(self, least: int, most: float = MOST, *, multiple_of: int = 1) -> None:
+        self.least = least
+        self.most = most
+        self.multiple_of = multiple_of
+
+    def fault(self, value: Any) -> Fault | None:
+        number = _as_integer(value)
+        if number is None:
+            return TypeError
+        inside = self.least <= number <= self.most
+        return None if inside and number % self.multiple_of == 0 else ValueError
+
+    def alternatives(self, value: Any) -> list[str]:
+        if self.least == self.most:
+            return [str(self.least)]
+        words = f"an integer >= {self.least}"
+        if self.multiple_of > 1:
+            words = f"a multiple of {self.multiple_of} that is >= {self.least}"
+        # What numbers the machine can count to is told to those alone who went beyond.
+        number = _as_integer(value)
+        beyond = number is not None and number > self.most
+        if beyond or self.most not in (MOST, math.inf):
+            words += f" and <= {self.most}"
+        return [words]
+
+    def converted(self, value: Any) -> int:
+        return index(value)
+
+
+def _as_integer(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(value)
+    except TypeError:
+        return None
+
+
+class Number(Constraint):
+    """A finite number from ``least`` to ``most``, which are allowed unless that end is open."""
+
+    def __init__(
+        self,
+        least: float,
+        most: float = math.inf,
+        *,
+        open_low: bool = False,
+        open_high: bool = False,
+    ) -> None:
+        self.least = least
+        self.most = most
+        self.open_low = open_low
+        self.open_high = open_high
+
+    def fault(self, value: Any) -> Fault | None:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return TypeError
+        number = as_float(value)
+        low = number > self.least if self.open_low else number >= self.least
+        high = number < self.most if self.open_high else number <= self.most
+        return None if low and high and math.isfinite(number) else ValueError
+
+    def alternatives(self, value: Any) -> list[str]:
+        if self.most == math.inf:
+            return [f"a finite number {'>' if self.open_low else '>='} {self.least:g}"]
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return [f"a number in {left}{self.least:g}, {self.most:g}{right}"]
+
+    def converted(self, value: Any) -> float:
+        return as_float(value)
 
 
 def as_float(value: Real) -> float:
@@ -16,34 +143,166 @@ def as_float(value: Real) -> float:
     try:
         return float(value)
     except OverflowError:
-        return np.inf
+        return math.inf
 
 
-def check_integer(name: str, value: Any, least: int, most: int = MOST) -> None:
-    """Raise unless ``value`` is an integer from ``least`` to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer >= {least}, got {shown(value)}")
-    if not least <= int(value) <= most:
-        above = f" and <= {most}" if int(value) > most else ""
-        raise ValueError(f"{name} must be an integer >= {least}{above}, got {shown(value)}")
+class OneOf(Constraint):
+    """One of some names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def fault(self, value: Any) -> Fault | None:
+        if not isinstance(value, str):
+            return TypeError
+        return None if value in self.names else ValueError
+
+    def alternatives(self, value: Any) -> list[str]:
+        return [repr(name) for name in self.names]
 
 
-def check_number(name: str, value: Any, *, positive: bool) -> None:
-    """Raise unless ``value`` is a real number > 0 (or >= 0) that a float can hold."""
-    allowed = "a finite number " + ("> 0" if positive else ">= 0")
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {allowed}, got {shown(value)}")
-    number = as_float(value)
-    if not np.isfinite(number) or number < 0 or (positive and number == 0):
-        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
+class Kind(Constraint):
+    """Whatever ``test`` holds for, such as the instances of a class; ``words`` say what that is."""
+
+    def __init__(self, test: Callable[[Any], bool], *words: str) -> None:
+        self.test = test
+        self.words = words
+
+    def fault(self, value: Any) -> Fault | None:
+        return None if self.test(value) else TypeError
+
+    def alternatives(self, value: Any) -> list[str]:
+        return list(self.words)
+
+
+class AnyOf(Constraint):
+    """What at least one of several constraints allows."""
+
+    def __init__(self, *constraints: Constraint) -> None:
+        self.constraints = constraints
+
+    def fault(self, value: Any) -> Fault | None:
+        faults = [constraint.fault(value) for constraint in self.constraints]
+        if None in faults:
+            return None
+        # Its kind is right if it is right for one of them.
+        return ValueError if ValueError in faults else TypeError
+
+    def alternatives(self, value: Any) -> list[str]:
+        return [words for each in self.constraints for words in each.alternatives(value)]
+
+    def converted(self, value: Any) -> Any:
+        taken = next(each for each in self.constraints if each.fault(value) is None)
+        return taken.converted(value)
+
+
+class SequenceOf(Constraint):
+    """One value or more, or ``length`` of them, each of which ``each`` allows."""
+
+    def __init__(self, each: Constraint, length: int | None = None) -> None:
+        self.each = each
+        self.length = length
+
+    def check(self, name: str, value: Any) -> Any:
+        # An iterator can be gone through only once.
+        return super().check(name, list(value) if isinstance(value, Iterator) else value)
+
+    def fault(self, value: Any) -> Fault | None:
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable | Sequence):
+            return TypeError
+        try:
+            faults = [self.each.fault(item) for item in value]
+        except TypeError:  # an array without axes says that it can be gone through
+            return TypeError
+        if TypeError in faults:
+            return TypeError
+        right_length = len(faults) > 0 if self.length is None else len(faults) == self.length
+        return ValueError if ValueError in faults or not right_length else None
+
+    def alternatives(self, value: Any) -> list[str]:
+        length = "one or more" if self.length is None else str(self.length)
+        return [f"a sequence of {length}, each {self.each.allowed()}"]
+
+    def converted(self, value: Any) -> list[Any]:
+        return [self.each.converted(item) for item in value]
+
+
+class FilePath(Constraint):
+    """The path of a file; checked, it is a `pathlib.Path`."""
+
+    def check(self, name: str, value: Any) -> Path:
+        return cast(Path, super().check(name, value))
+
+    def fault(self, value: Any) -> Fault | None:
+        return None if isinstance(value, str | os.PathLike) else TypeError
+
+    def alternatives(self, value: Any) -> list[str]:
+        return ["a str", "a path"]
+
+    def converted(self, value: Any) -> Path:
+        return Path(value)
+
+
+class Later(Constraint):
+    """A constraint that is made when it is needed, as it takes an optional package to make it."""
+
+    def __init__(self, make: Callable[[], Constraint]) -> None:
+        self.make = make
+
+    def fault(self, value: Any) -> Fault | None:
+        return self.make().fault(value)
+
+    def alternatives(self, value: Any) -> list[str]:
+        return self.make().alternatives(value)
+
+    def converted(self, value: Any) -> Any:
+        return self.make().converted(value)
+
+
+def _is_random_state(value: Any) -> bool:
+    # The module stands for NumPy's global generator, as it does for scikit-learn.
+    return value is np.random or isinstance(value, np.random.RandomState)
+
+
+# Constraints that several rooms share.
+NONE = Kind(lambda value: value is None, "None")
+BOOLEAN = Kind(lambda value: isinstance(value, bool), "True", "False")
+CALLABLE = Kind(callable, "a callable")
+PATH = FilePath()
+COUNT = Integer(1)
+POSITIVE = Number(0, open_low=True)
+ALPHA = AnyOf(OneOf("auto", "dvariance"), POSITIVE)
+# The alpha of estimators that do not search for one.
+DVARIANCE_OR_NUMBER = AnyOf(OneOf("dvariance"), POSITIVE)
+# Four convolutions of the autoencoder halve the sides of an image.
+IMAGE_SIZE = Integer(16, multiple_of=16)
+N_THREADS = AnyOf(NONE, COUNT)
+VERBOSE = AnyOf(BOOLEAN, Integer(0))
+# Seeds of NumPy's old generators, which scikit-learn's estimators use, and of its new ones.
+SEED = AnyOf(NONE, Integer(0, 2**32 - 1), Kind(_is_random_state, "a numpy.random.RandomState"))
+GENERATOR_SEED = AnyOf(NONE, Integer(0, math.inf))
+
+
+def check_parameters(
+    values: Mapping[str, Any], constraints: Mapping[str, Constraint]
+) -> dict[str, Any]:
+    """The values that ``constraints`` name, checked, in the types that the code computes with."""
+    return {name: each.check(name, values[name]) for name, each in constraints.items()}
 
 
 def check_seed(random_state: Any) -> np.random.RandomState:
     """The generator that ``random_state`` stands for."""
-    try:
-        return cast(np.random.RandomState, check_random_state(random_state))
-    except (TypeError, ValueError):
-        raise ValueError(
-            "random_state must be None, an integer from 0 to 2**32 - 1 or a "
-            f"numpy.random.RandomState, got {shown(random_state)}"
-        ) from None
+    from sklearn.utils import check_random_state
+
+    SEED.check("random_state", random_state)
+    return cast(np.random.RandomState, check_random_state(random_state))
+
+
+class Parameters:
+    """Mixin of estimators: a class declares what its parameters may be, and ``fit`` checks them."""
+
+    _constraints: ClassVar[dict[str, Constraint]] = {}
+
+    def _check_parameters(self) -> None:
+        for name, constraint in self._constraints.items():
+            constraint.check(name, getattr(self, name))

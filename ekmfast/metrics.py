@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
+from ekmfast._parameters import COUNT, NONE, AnyOf
+
 __all__ = [
     "class_recall",
     "cluster_sizes",
@@ -21,6 +23,8 @@ __all__ = [
     "cv_difference",
     "imbalance_ratio",
 ]
+
+N_CLUSTERS = AnyOf(NONE, COUNT)
 
 
 def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
@@ -156,7 +160,7 @@ def cluster_sizes(labels: ArrayLike, n_clusters: int | None = None) -> NDArray[n
     Raises
     ------
     TypeError
-        If labels are not integers.
+        If labels or ``n_clusters`` are not integers.
     ValueError
         If labels are empty, negative, not one-dimensional, or not below ``n_clusters``.
 
@@ -166,6 +170,7 @@ def cluster_sizes(labels: ArrayLike, n_clusters: int | None = None) -> NDArray[n
     >>> cluster_sizes([0, 0, 2], n_clusters=4).tolist()
     [2, 0, 1, 0]
     """
+    N_CLUSTERS.check("n_clusters", n_clusters)
     checked = _checked(labels, "labels")
     if checked.dtype.kind not in "iu":
         raise TypeError(f"labels has dtype {checked.dtype}: must be integer")

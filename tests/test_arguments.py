@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ekmfast import datasets
-from ekmfast._arguments import integer, number, one_of, path, seed, shown
+from ekmfast._arguments import shown
 from ekmfast.autoencoder import (
     ConvAutoencoder,
     DeepEKM,
@@ -102,33 +102,9 @@ def deep(**given):
 )  # fmt: skip
 def test_what_is_wrong_is_named(call, name, bad):
     for value in bad:
-        with pytest.raises((TypeError, ValueError), match=name) as caught:
+        with pytest.raises((TypeError, ValueError), match=f"^{name} ") as caught:
             call(**{name: value})
         assert len(str(caught.value)) < 300
-
-
-def test_bounds():
-    assert integer("n", np.int64(3), 3) == 3
-    assert type(integer("n", np.int64(3), 3)) is int
-    with pytest.raises(
-        ValueError, match=r"^n=70: must be an integer of at least 1 and at most 64$"
-    ):
-        integer("n", 70, 1, 64)
-    assert number("x", 2, 0) == 2.0
-    assert type(number("x", np.float32(2), 0)) is float
-    assert number("x", 0, 0, 1, without_most=True) == 0
-    with pytest.raises(ValueError, match=r"^x=1: must be a number in \[0, 1\)$"):
-        number("x", 1, 0, 1, without_most=True)
-    with pytest.raises(ValueError, match=r"^x=0: must be None or a finite number above 0$"):
-        number("x", 0, 0, without_least=True, also="None or ")
-    with pytest.raises(ValueError, match=r"^x=inf: must be a finite number of at least 0$"):
-        number("x", math.inf, 0)
-    with pytest.raises(ValueError, match=r"^x='c': must be one of a, b$"):
-        one_of("x", "c", ("a", "b"))
-    assert seed(None) is None
-    assert seed(np.uint8(3)) == 3
-    with pytest.raises(TypeError, match=r"^x=3: must be a str or a path$"):
-        path("x", 3)
 
 
 def test_long_values_are_cut():
@@ -140,9 +116,11 @@ def test_long_values_are_cut():
 def test_a_missing_device_is_not_a_damaged_file(tmp_path):
     file = export(MODEL, tmp_path / "model.ts")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match=r"^device='cuda': "):
+        with pytest.raises(
+            ValueError, match=r"^device must be one that can be used here, got 'cuda': "
+        ):
             load(file, device="cuda")
-    with pytest.raises(ValueError, match=r"^device=.*99.*: "):
+    with pytest.raises(ValueError, match=r"^device must be .*, got device.*99.*: "):
         load(file, device=torch.device("cuda:99"))
     with pytest.raises(IsADirectoryError, match="is a folder"):
         load(tmp_path)

@@ -59,8 +59,8 @@ def test_far_from_the_origin_and_far_apart():
         (torch.zeros(3), torch.zeros(2, 2), 1.0, r"codes has shape \(3,\)"),
         (torch.zeros(3, 2), torch.zeros(2, 3), 1.0, r"must be \(N, D\) and \(K, D\)"),
         (torch.zeros(0, 2), torch.zeros(2, 2), 1.0, "0 codes"),
-        (torch.zeros(3, 2), torch.zeros(2, 2), 0.0, r"alpha=0\.0: must be"),
-        (torch.zeros(3, 2), torch.zeros(2, 2), float("nan"), "alpha=nan: must be"),
+        (torch.zeros(3, 2), torch.zeros(2, 2), 0.0, r"alpha must be .*, got 0\.0"),
+        (torch.zeros(3, 2), torch.zeros(2, 2), float("nan"), "alpha must be .*, got nan"),
     ],
 )
 def test_what_it_refuses(codes, centroids, alpha, message):

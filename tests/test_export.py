@@ -155,7 +155,7 @@ def test_the_suffix_or_the_format_decides(model, tmp_path):
     scripted(export(model, tmp_path / "a.pt2", format="torchscript"))
     assert load(tmp_path / "a.pt2").latent_dim == LATENT
     assert load(export(model, tmp_path / "b.bin", format="pt2")).latent_dim == LATENT
-    with pytest.raises(ValueError, match="format='onnx': must be one of torchscript, pt2"):
+    with pytest.raises(ValueError, match="format must be None, 'torchscript' or 'pt2', got 'onnx'"):
         export(model, tmp_path / "c", format="onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt2", "b.bin"]
 
@@ -220,7 +220,7 @@ def test_half_precision_is_near(model, tmp_path, suffix):
         a, b = getattr(exact, name)(x), getattr(coarse, name)(x)
         assert b.dtype == np.float32
         assert 0 < np.abs(a - b).max() < 0.05 * np.abs(a).max()
-    with pytest.raises(ValueError, match="precision='float16': must be"):
+    with pytest.raises(ValueError, match=r"precision must be .*, got 'float16'"):
         load(path, precision="float16")
 
 
@@ -237,12 +237,12 @@ def test_codes_are_written_where_they_are_wanted(model, tmp_path, exported):
     for wrong, error, message in (
         (np.empty((20, 3), np.float32), ValueError, r"out has shape \(20, 3\): must be"),
         (np.empty((20, LATENT)), TypeError, "out has dtype float64: must be float32"),
-        ([], TypeError, "out is a list"),
+        ([], TypeError, r"out must be an array or a tensor, got \[\]"),
         (np.load(tmp_path / "codes.npy", mmap_mode="r"), ValueError, "out is read-only"),
     ):
         with pytest.raises(error, match=message):
             encode(coder, x, out=wrong)
-    with pytest.raises(TypeError, match="model is a str"):
+    with pytest.raises(TypeError, match=r"model must be .*, got 'model\.ts'"):
         encode("model.ts", x)
 
 
@@ -330,11 +330,11 @@ def test_what_is_no_pipeline_is_refused(model, tmp_path):
 
     with pytest.raises(NotFittedError):
         export_pipeline(model, EKMeans(2), path)
-    with pytest.raises(TypeError, match="clustering is a HardKMeans: must be an EKMeans"):
+    with pytest.raises(TypeError, match=r"clustering must be an EKMeans, .* got HardKMeans"):
         export_pipeline(model, HardKMeans(2, random_state=0).fit(codes), path)
-    with pytest.raises(TypeError, match="clustering is a str"):
+    with pytest.raises(TypeError, match=r"clustering must be .*, got 'clusters'"):
         export_pipeline(model, "clusters", path)
-    with pytest.raises(TypeError, match="autoencoder is a str"):
+    with pytest.raises(TypeError, match="autoencoder must be a ConvAutoencoder, got 'model'"):
         export_pipeline("model", EKMeans(2), path)
     clusters = EKMeans(2, alpha=1e6, random_state=0)
     with pytest.raises(ValueError, match="was fitted to 2 features: must be fitted to the codes"):

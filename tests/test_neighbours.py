@@ -130,7 +130,7 @@ def test_float32_is_kept_and_threads_change_no_bit(cls):
         (FuzzyCMeans(fuzzifier="2"), TypeError, "fuzzifier must be a finite number"),
         (MaximumEntropyKMeans(alpha="auto"), ValueError, "must be 'dvariance' or a finite number"),
         (MaximumEntropyKMeans(alpha=0), ValueError, "alpha must be"),
-        (HardKMeans(init="best"), ValueError, "init must be one of"),
+        (HardKMeans(init="best"), ValueError, "init must be 'auto', .* got str 'best'"),
     ],
 )
 def test_bad_parameters(model, error, match):

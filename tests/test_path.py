@@ -148,7 +148,7 @@ def test_likelihood_does_not_depend_on_units_names_or_order():
         ({"alphas": ["a"]}, TypeError, "alphas must be numbers"),
         ({"n_clusters": 0}, ValueError, "n_clusters must be an integer >= 1"),
         ({"n_clusters": 21}, ValueError, "n_samples=20 should be >= n_clusters=21"),
-        ({"n_init": 0}, ValueError, "n_init must be an integer >= 1"),
+        ({"n_init": 0}, ValueError, "n_init must be 'auto' or an integer >= 1"),
         (
             {"X": np.full((20, 2), np.nan)},
             ValueError,

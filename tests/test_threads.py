@@ -106,7 +106,8 @@ def test_limits_beyond_what_c_can_count():
 
 @pytest.mark.parametrize("n_threads", [0, -1, 2**31, 10**400, 10**5000], ids=range(5))
 def test_n_threads_out_of_range(n_threads):
-    with pytest.raises(ValueError, match=r"n_threads must be .* >= 1 and <= 2147483647, got"):
+    most = " and <= 2147483647" if n_threads > 0 else ""
+    with pytest.raises(ValueError, match=f"n_threads must be None or an integer >= 1{most}, got"):
         _threads.check_n_threads(n_threads)
 
 

@@ -272,7 +272,9 @@ def test_bad_places_are_told_before_the_training(tmp_path, monkeypatch):
         train(pretrain, tiny(), checkpoint=tmp_path / "no" / "t.pt")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         train(pretrain, tiny(), checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="random_state=None: must be an integer"):
+    with pytest.raises(
+        ValueError, match="random_state must be an integer with checkpoint, got None"
+    ):
         train(pretrain, tiny(), checkpoint=tmp_path / "t.pt", random_state=None)
 
 

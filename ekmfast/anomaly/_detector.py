@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from ekmfast._parameters import SEED, Constraint, Number, Parameters
 
-class Detector(OutlierMixin, BaseEstimator):
+
+class Detector(Parameters, OutlierMixin, BaseEstimator):
     """Base of the detectors: a subclass supplies ``score_samples``, and calls ``_set_threshold``.
 
     scikit-learn's way: low scores are abnormal, +1 is an inlier, -1 an outlier. PyOD's names are
     there beside it, as attributes and with PyOD's signs: high scores are abnormal, 1 is an outlier.
     """
 
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        "contamination": Number(0, 0.5, open_low=True),
+        "random_state": SEED,
+    }
+
     contamination: float
     offset_: float
     threshold_: float
     decision_scores_: NDArray[Any]
     labels_: NDArray[np.intp]
-
-    def _check_contamination(self) -> None:
-        value: Any = self.contamination
-        is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-        # A fraction may be so small that as a float it is none.
-        if not (is_number and 0 < value <= 0.5 and float(value) > 0):
-            raise ValueError(f"contamination must be a number in (0, 0.5], got {value!r:.60}")
 
     def _set_threshold(
         self, scores: NDArray[Any], held_out: NDArray[np.bool_] | None = None

@@ -97,17 +97,14 @@ def _apply(
 ) -> Any:
     """``compare(reconstruction, image)``, or the method of an exported model that does the same."""
     require("torch", "torch")
-    from ekmfast.autoencoder import ConvAutoencoder, ExportedAutoencoder
+    from ekmfast.autoencoder import ExportedAutoencoder
     from ekmfast.autoencoder.images import as_images
     from ekmfast.autoencoder.inference import apply_in_batches
+    from ekmfast.autoencoder.loading import ANY_MODEL
 
+    ANY_MODEL.check("model", model)
     if isinstance(model, ExportedAutoencoder):
         return getattr(model, method)(images, batch_size=batch_size)
-    if not isinstance(model, ConvAutoencoder):
-        raise TypeError(
-            f"model is a {type(model).__name__}: must be a ConvAutoencoder or an "
-            "ExportedAutoencoder"
-        )
 
     def function(x: Any) -> Any:
         return compare(model.decode(model.encode(x)), x)

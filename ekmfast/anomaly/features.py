@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ekmfast._parameters import check_seed
+from ekmfast._parameters import ALPHA, COUNT, N_THREADS
 from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._normals import Normals, fit_normals
 from ekmfast.estimators.ekmeans import EKMeans
@@ -105,6 +105,11 @@ class EKMeansDetector(Detector):
     [-1, -1, -1, -1, -1, -1, -1, -1]
     """
 
+    _constraints = Detector._constraints | {
+        "n_clusters": COUNT,
+        "alpha": ALPHA,
+        "n_threads": N_THREADS,
+    }
     _saved_state = ("_normals",)
     _normals: Normals
 
@@ -136,8 +141,7 @@ class EKMeansDetector(Detector):
         -------
         self
         """
-        self._check_contamination()
-        check_seed(self.random_state)
+        self._check_parameters()
         X = self._check(X, reset=True)
         self.clustering_ = EKMeans(
             self.n_clusters,

@@ -13,7 +13,22 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._optional import require
-from ekmfast._parameters import check_seed
+from ekmfast._parameters import (
+    ALPHA,
+    CALLABLE,
+    COUNT,
+    IMAGE_SIZE,
+    NONE,
+    POSITIVE,
+    VERBOSE,
+    AnyOf,
+    Constraint,
+    Integer,
+    Later,
+    Number,
+    OneOf,
+    check_seed,
+)
 from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._reconstruction import reconstruction_loss
 from ekmfast.anomaly.features import EKMeansDetector
@@ -21,6 +36,18 @@ from ekmfast.anomaly.features import EKMeansDetector
 SCORES = ("reconstruction", "codes", "both")
 # Share of the images that the training of a new model holds out.
 HELD_OUT = 0.1
+
+
+def _model() -> Constraint:
+    from ekmfast.autoencoder.loading import ANY_MODEL
+
+    return AnyOf(NONE, ANY_MODEL)
+
+
+def _device() -> Constraint:
+    from ekmfast.autoencoder.new_model import PARAMETERS
+
+    return PARAMETERS["device"]
 
 
 class AutoencoderDetector(Detector):
@@ -132,6 +159,21 @@ class AutoencoderDetector(Detector):
     [-1, -1, -1]
     """
 
+    _constraints = Detector._constraints | {
+        "model": Later(_model),
+        "score": OneOf(*SCORES),
+        "n_clusters": COUNT,
+        "alpha": ALPHA,
+        "image_size": IMAGE_SIZE,
+        "latent_dim": COUNT,
+        "width": POSITIVE,
+        "epochs": COUNT,
+        "batch_size": Integer(2),
+        "learning_rate": POSITIVE,
+        "corruption": AnyOf(NONE, Number(0), CALLABLE),
+        "device": Later(_device),
+        "verbose": VERBOSE,
+    }
     _saved_state = ("_units",)
     _unsaved_state = ("history_",)
     # Images that are scored at once.
@@ -199,18 +241,7 @@ class AutoencoderDetector(Detector):
         self
         """
         require("torch", "torch")
-        self._check_contamination()
-        if self.score not in SCORES:
-            raise ValueError(f"score={self.score!r}: must be one of {', '.join(SCORES)}")
-        from ekmfast.autoencoder import ConvAutoencoder, ExportedAutoencoder
-
-        if self.model is not None and not isinstance(
-            self.model, ConvAutoencoder | ExportedAutoencoder
-        ):
-            raise TypeError(
-                f"model is a {type(self.model).__name__}: must be None, a ConvAutoencoder or an "
-                "ExportedAutoencoder"
-            )
+        self._check_parameters()
         generator = check_seed(self.random_state)
         seeds = generator.randint(2**31 - 1, size=3)
         images = self._resized(X)

@@ -5,15 +5,38 @@ from typing import Any
 import torch
 
 from ekmfast._arguments import shown
+from ekmfast._parameters import Constraint, Fault, Integer
+
+
+class _Device(Constraint):
+    """A device of PyTorch, whether or not this machine has it."""
+
+    def fault(self, value: Any) -> Fault | None:
+        if not isinstance(value, str):
+            return None if isinstance(value, torch.device) else Integer(0).fault(value)
+        try:
+            torch.device(value)
+        except Exception:  # PyTorch has a different one for every reason
+            return ValueError
+        return None
+
+    def alternatives(self, value: Any) -> list[str]:
+        return ["a device's name, such as 'cpu' or 'cuda:0'", "its number", "a torch.device"]
+
+
+DEVICE = _Device()
 
 
 def usable(device: Any) -> torch.device:
     """The device, tried; a ValueError if it is unknown, absent or holds no numbers."""
+    DEVICE.check("device", device)
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).cpu()
     except Exception as error:  # PyTorch has a different one for every reason
-        raise ValueError(f"device={shown(device)}: {first_line(error)}") from None
+        raise ValueError(
+            f"device must be one that can be used here, got {shown(device)}: {first_line(error)}"
+        ) from None
     return found
 
 

@@ -11,8 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from ekmfast._arguments import integer, number, one_of
 from ekmfast._optional import require
+from ekmfast._parameters import (
+    COUNT,
+    NONE,
+    POSITIVE,
+    VERBOSE,
+    AnyOf,
+    Integer,
+    Number,
+    OneOf,
+    check_parameters,
+)
 from ekmfast.autoencoder._training_file import TrainingFile
 from ekmfast.autoencoder.images import DatasetImages, Images
 from ekmfast.autoencoder.model import ConvAutoencoder
@@ -25,8 +35,19 @@ Loss = Callable[
 ]
 Change = Callable[[torch.Tensor], torch.Tensor]
 
-SCHEDULES = ("one-cycle", "cosine", "constant")
-PRECISIONS = ("float32", "bfloat16")
+SETTINGS = {
+    "epochs": COUNT,
+    # Batch normalisation needs two images where the encoder ends in a single pixel.
+    "batch_size": Integer(2),
+    "learning_rate": POSITIVE,
+    "schedule": OneOf("one-cycle", "cosine", "constant"),
+    "weight_decay": Number(0),
+    "max_grad_norm": AnyOf(NONE, POSITIVE),
+    "patience": AnyOf(NONE, COUNT),
+    "precision": OneOf("float32", "bfloat16"),
+    "checkpoint_every": COUNT,
+    "verbose": VERBOSE,
+}
 
 
 @dataclass
@@ -116,23 +137,7 @@ class Settings:
     verbose: int
 
     def __post_init__(self) -> None:
-        # Batch normalisation needs two images where the encoder ends in a single pixel.
-        checked: dict[str, Any] = {
-            name: integer(name, getattr(self, name), least)
-            for name, least in (("epochs", 1), ("batch_size", 2), ("checkpoint_every", 1))
-        }
-        rate, decay, norm = self.learning_rate, self.weight_decay, self.max_grad_norm
-        checked["learning_rate"] = number("learning_rate", rate, 0, without_least=True)
-        checked["weight_decay"] = number("weight_decay", decay, 0)
-        if self.patience is not None:
-            checked["patience"] = integer("patience", self.patience, 1, also="None or ")
-        if norm is not None:
-            checked["max_grad_norm"] = number(
-                "max_grad_norm", norm, 0, without_least=True, also="None or "
-            )
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("precision", self.precision, PRECISIONS)
-        for name, value in checked.items():
+        for name, value in check_parameters(vars(self), SETTINGS).items():
             object.__setattr__(self, name, value)
 
 

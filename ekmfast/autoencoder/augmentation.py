@@ -5,8 +5,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from ekmfast._arguments import number, shown
+from ekmfast._arguments import shown
 from ekmfast._optional import require
+from ekmfast._parameters import POSITIVE, Number, SequenceOf, check_parameters
+
+SHARE = Number(0, 1)
+PARAMETERS = {
+    "rotation": Number(0, 180),
+    "translation": SHARE,
+    "scale": SequenceOf(POSITIVE, 2),
+    "noise": Number(0),
+    "erasing": SHARE,
+    "horizontal_flip": SHARE,
+}
 
 
 class Augmentation(nn.Module):
@@ -35,8 +46,8 @@ class Augmentation(nn.Module):
     ------
     ImportError
         If kornia is not installed.
-    ValueError
-        If a parameter is out of its range.
+    TypeError, ValueError
+        If a parameter is of the wrong kind or out of its range.
 
     Examples
     --------
@@ -56,17 +67,13 @@ class Augmentation(nn.Module):
         horizontal_flip: float = 0.0,
     ) -> None:
         super().__init__()
-        rotation = number("rotation", rotation, 0, 180)
-        translation = number("translation", translation, 0, 1)
-        noise = number("noise", noise, 0)
-        erasing = number("erasing", erasing, 0, 1)
-        horizontal_flip = number("horizontal_flip", horizontal_flip, 0, 1)
-        try:
-            low, high = (number("scale", end, 0, without_least=True) for end in scale)
-        except (TypeError, ValueError):
-            low, high = 1.0, 0.0
+        checked = check_parameters(locals(), PARAMETERS)
+        rotation, translation = checked["rotation"], checked["translation"]
+        noise, erasing = checked["noise"], checked["erasing"]
+        horizontal_flip = checked["horizontal_flip"]
+        low, high = checked["scale"]
         if low > high:
-            raise ValueError(f"scale={shown(scale)}: must be (low, high) with 0 < low <= high")
+            raise ValueError(f"scale must be (low, high) with low <= high, got {shown(scale)}")
         kornia: Any = require("kornia.augmentation", "torch")
         steps = [
             kornia.RandomAffine(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,29 +19,45 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from ekmfast._arguments import integer, one_of, shown
-from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast._parameters import (
+    ALPHA,
+    CALLABLE,
+    COUNT,
+    NONE,
+    POSITIVE,
+    SEED,
+    VERBOSE,
+    AnyOf,
+    Constraint,
+    Integer,
+    Kind,
+    Number,
+    OneOf,
+    Parameters,
+    check_seed,
+)
 from ekmfast.autoencoder._deep_training import (
     DeepHistory,
     Weights,
     calibrated_codes,
     train_clusters,
 )
-from ekmfast.autoencoder._training_loop import Settings
+from ekmfast.autoencoder._training_loop import SETTINGS, Settings
 from ekmfast.autoencoder.encoding import encode
 from ekmfast.autoencoder.equilibrium import equilibrium_loss
 from ekmfast.autoencoder.images import as_images
-from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
+from ekmfast.autoencoder.new_model import PARAMETERS as OF_A_NEW_MODEL
 from ekmfast.autoencoder.new_model import new_model
 from ekmfast.autoencoder.resize import resized
 from ekmfast.autoencoder.training import _augmentation
 from ekmfast.estimators.ekmeans import EKMeans
 from ekmfast.estimators.hard import HardKMeans
 
-CLUSTERINGS = ("equilibrium", "hard")
 
-
-class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class DeepEKM(
+    Parameters, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+):
     """Cluster images by the codes of an autoencoder that is trained to cluster them.
 
     After a warm-up without clusters, every epoch begins with an update of the centroids at the
@@ -148,6 +164,26 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
     >>> np.sort(np.bincount(deep.labels_)).tolist()
     [10, 50]
     """
+
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        "n_clusters": COUNT,
+        "model": AnyOf(NONE, MODEL),
+        "clustering": OneOf("equilibrium", "hard"),
+        "alpha": ALPHA,
+        "scale": POSITIVE,
+        **OF_A_NEW_MODEL,
+        "warmup_epochs": Integer(0),
+        "epochs": Integer(0),
+        "batch_size": SETTINGS["batch_size"],
+        "learning_rate": POSITIVE,
+        "reconstruction_weight": Number(0),
+        "contrastive_weight": Number(0),
+        "clustering_weight": Number(0),
+        "temperature": POSITIVE,
+        "augment": AnyOf(Kind(lambda value: value is True, "True"), CALLABLE),
+        "random_state": SEED,
+        "verbose": VERBOSE,
+    }
 
     def __init__(
         self,
@@ -354,36 +390,14 @@ class DeepEKM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, B
         return self.clusterer_.score(codes)
 
     def _check_parameters(self) -> None:
-        check_integer("n_clusters", self.n_clusters, 1)
-        check_integer("warmup_epochs", self.warmup_epochs, 0)
-        check_integer("epochs", self.epochs, 0)
-        one_of("clustering", self.clustering, CLUSTERINGS)
-        integer("image_size", self.image_size, 16)
-        if not isinstance(self.alpha, str):
-            check_number("alpha", self.alpha, positive=True)
-        elif self.alpha not in ("auto", "dvariance"):
-            raise ValueError(
-                f"alpha={self.alpha!r}: must be 'auto', 'dvariance' or a number above 0"
-            )
-        check_number("scale", self.scale, positive=True)
-        check_number("temperature", self.temperature, positive=True)
-        for part in ("reconstruction_weight", "contrastive_weight", "clustering_weight"):
-            check_number(part, getattr(self, part), positive=False)
+        super()._check_parameters()
         learns = self.reconstruction_weight or self.contrastive_weight
         if not learns and (self.warmup_epochs or not self.clustering_weight):
             raise ValueError(
                 "reconstruction_weight and contrastive_weight are 0: one must be above 0, or there "
                 "must be a clustering_weight and warmup_epochs=0"
             )
-        if self.augment is not True and not callable(self.augment):
-            raise TypeError(f"augment={shown(self.augment)}: must be True or a callable")
-        if self.model is None:
-            return
-        if not isinstance(self.model, ConvAutoencoder):
-            raise TypeError(
-                f"model is a {type(self.model).__name__}: must be None or a ConvAutoencoder"
-            )
-        if not self.model.normalize_codes:
+        if self.model is not None and not self.model.normalize_codes:
             raise ValueError("model has normalize_codes=False: must be made with True")
 
     def _resized(self, X: Any) -> Any:

@@ -4,8 +4,7 @@ from typing import Any
 
 from ekmfast.autoencoder.images import as_images
 from ekmfast.autoencoder.inference import apply_in_batches
-from ekmfast.autoencoder.loading import ExportedAutoencoder
-from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.loading import ANY_MODEL, ExportedAutoencoder
 
 
 def encode(model: Any, images: Any, *, batch_size: int = 256, out: Any = None) -> Any:
@@ -45,13 +44,9 @@ def encode(model: Any, images: Any, *, batch_size: int = 256, out: Any = None) -
     >>> encode(model, np.zeros((3, 16, 16), np.uint8)).shape
     (3, 4)
     """
+    ANY_MODEL.check("model", model)
     if isinstance(model, ExportedAutoencoder):
         return model.encode(images, batch_size=batch_size, out=out)
-    if not isinstance(model, ConvAutoencoder):
-        raise TypeError(
-            f"model is a {type(model).__name__}: must be a ConvAutoencoder or an "
-            "ExportedAutoencoder"
-        )
     checked = as_images(images, model.in_channels, model.image_size)
     device = next(model.parameters()).device
     was_training = model.training

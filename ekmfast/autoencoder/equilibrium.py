@@ -2,7 +2,9 @@
 
 import torch
 
-from ekmfast._arguments import number
+from ekmfast._parameters import POSITIVE, Kind
+
+TENSOR = Kind(lambda value: isinstance(value, torch.Tensor), "a tensor")
 
 
 def equilibrium_loss(
@@ -32,7 +34,7 @@ def equilibrium_loss(
     Raises
     ------
     TypeError
-        If ``codes`` or ``centroids`` is no tensor.
+        If ``codes`` or ``centroids`` is no tensor, or ``alpha`` no number.
     ValueError
         If the shapes do not agree, there are no codes, or ``alpha`` is not positive and finite.
 
@@ -51,8 +53,7 @@ def equilibrium_loss(
     tensor([True])
     """
     for name, value in (("codes", codes), ("centroids", centroids)):
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name} is a {type(value).__name__}: must be a tensor")
+        TENSOR.check(name, value)
     if codes.dim() != 2 or centroids.dim() != 2 or codes.shape[1] != centroids.shape[1]:
         raise ValueError(
             f"codes has shape {tuple(codes.shape)}, centroids {tuple(centroids.shape)}: must be "
@@ -62,7 +63,7 @@ def equilibrium_loss(
         raise ValueError(f"{len(codes)} codes, {len(centroids)} centroids: must be at least one")
     if isinstance(alpha, torch.Tensor) and alpha.numel() == 1:
         alpha = alpha.item()
-    sharpness = number("alpha", alpha, 0, without_least=True)
+    sharpness: float = POSITIVE.check("alpha", alpha)
     # Centred, so that codes far from the origin lose no digits in the expanded form; the loss does
     # not depend on the point.
     point = centroids.detach().mean(dim=0)

@@ -10,18 +10,19 @@ from typing import IO, Literal
 import torch
 from torch import nn
 
-from ekmfast import _arguments as arguments
 from ekmfast._files import check_output, replace_file
+from ekmfast._parameters import NONE, PATH, AnyOf, OneOf
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._folding import folded
-from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
 from ekmfast.autoencoder.seen import as_text, trained_on
 
 FORMAT = "ekmfast-autoencoder"
 FORMAT_VERSION = 1
 # Name of the metadata in a file of torch.export.
 METADATA = "ekmfast.json"
+KIND_OF_FILE = AnyOf(NONE, OneOf("torchscript", "pt2"))
 NORMALISATION = "bytes / 255, or floats in [0, 1]"
 
 
@@ -131,7 +132,7 @@ def export(
     Raises
     ------
     TypeError
-        If ``model`` is not a ConvAutoencoder.
+        If ``model`` is not a ConvAutoencoder, or ``path`` no path.
     ValueError
         If there is no such format.
     FileNotFoundError
@@ -154,12 +155,11 @@ def export(
     >>> loaded.latent_dim
     4
     """
-    if not isinstance(model, ConvAutoencoder):
-        raise TypeError(f"model is a {type(model).__name__}: must be a ConvAutoencoder")
-    path = arguments.path("path", path)
+    MODEL.check("model", model)
+    path = PATH.check("path", path)
+    KIND_OF_FILE.check("format", format)
     if format is None:
         format = "pt2" if path.suffix == ".pt2" else "torchscript"
-    arguments.one_of("format", format, ("torchscript", "pt2"))
     exported = Exported(model).cpu().eval()
     if format == "torchscript":
         write_script(exported, path)

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ekmfast._arguments import integer
+from ekmfast._parameters import COUNT, Kind
 from ekmfast.autoencoder.images import DatasetImages, Images
+
+OUT = Kind(lambda value: isinstance(value, np.ndarray | torch.Tensor), "an array", "a tensor")
 
 
 def apply_in_batches(
@@ -44,7 +46,7 @@ def apply_in_batches(
     ndarray or Tensor of shape (N, *row_shape), ``dtype``, C-contiguous
         An array for an array, a tensor on the images' device for a tensor.
     """
-    batch_size = integer("batch_size", batch_size, 1)
+    batch_size = COUNT.check("batch_size", batch_size)
     shape = (len(images), *row_shape)
     result: Any = out
     if out is not None:
@@ -64,8 +66,7 @@ def apply_in_batches(
 
 
 def _check_out(out: Any, shape: tuple[int, ...]) -> None:
-    if not isinstance(out, np.ndarray | torch.Tensor):
-        raise TypeError(f"out is a {type(out).__name__}: must be an array or a tensor")
+    OUT.check("out", out)
     if out.dtype not in (np.dtype(np.float32), torch.float32):
         raise TypeError(f"out has dtype {out.dtype}: must be float32")
     if tuple(out.shape) != shape:

@@ -10,13 +10,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ekmfast import _arguments as arguments
+from ekmfast._parameters import PATH, AnyOf, Kind, OneOf
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._device import first_line, usable
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
 from ekmfast.autoencoder.images import as_images
 from ekmfast.autoencoder.inference import apply_in_batches
+from ekmfast.autoencoder.model import MODEL
 from ekmfast.autoencoder.seen import from_text
+
+PRECISION = OneOf("float32", "bfloat16")
 
 
 class ExportedAutoencoder:
@@ -181,6 +184,11 @@ class ExportedAutoencoder:
         )
 
 
+ANY_MODEL = AnyOf(
+    MODEL, Kind(lambda value: isinstance(value, ExportedAutoencoder), "an ExportedAutoencoder")
+)
+
+
 class ExportedPipeline(ExportedAutoencoder):
     """An autoencoder with the clusters of its codes, read from a file of `export_pipeline`.
 
@@ -309,6 +317,8 @@ def load(
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If a parameter is of the wrong kind.
     ValueError
         If the file is neither TorchScript nor of torch.export, is not an autoencoder of ekmfast,
         or was written in a newer format than this version reads; or there is no such precision, or
@@ -331,9 +341,9 @@ def load(
     >>> loaded.encode(np.zeros((3, 1, 16, 16), np.float32)).shape
     (3, 4)
     """
-    path = arguments.path("path", path)
+    path = PATH.check("path", path)
     device = usable(device)
-    arguments.one_of("precision", precision, ("float32", "bfloat16"))
+    PRECISION.check("precision", precision)
     if path.is_dir():
         raise IsADirectoryError(f"path={str(path)!r}: is a folder, not a file")
     if not path.is_file():

@@ -5,9 +5,19 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from ekmfast._arguments import integer, number, shown
+from ekmfast._parameters import BOOLEAN, COUNT, IMAGE_SIZE, POSITIVE, Kind, Number, check_parameters
 
 _MIN_UNITS = 8
+
+PARAMETERS = {
+    "image_size": IMAGE_SIZE,
+    "in_channels": COUNT,
+    "latent_dim": COUNT,
+    "n_classes": COUNT,
+    "width": POSITIVE,
+    "dropout": Number(0, 1, open_high=True),
+    "normalize_codes": BOOLEAN,
+}
 
 
 class ConvAutoencoder(nn.Module):
@@ -46,8 +56,8 @@ class ConvAutoencoder(nn.Module):
 
     Raises
     ------
-    ValueError
-        If a parameter is out of its range.
+    TypeError, ValueError
+        If a parameter is of the wrong kind or out of its range.
 
     Examples
     --------
@@ -70,17 +80,14 @@ class ConvAutoencoder(nn.Module):
         normalize_codes: bool = False,
     ) -> None:
         super().__init__()
-        self.image_size = integer("image_size", image_size, 1)
-        if self.image_size % 16:
-            raise ValueError(f"image_size={image_size!r}: must be a multiple of 16")
-        self.in_channels = integer("in_channels", in_channels, 1)
-        self.latent_dim = integer("latent_dim", latent_dim, 1)
-        self.n_classes = integer("n_classes", n_classes, 1)
-        if not isinstance(normalize_codes, bool):
-            raise TypeError(f"normalize_codes={shown(normalize_codes)}: must be True or False")
-        self.width = number("width", width, 0, without_least=True)
-        self.dropout = number("dropout", dropout, 0, 1, without_most=True)
-        self.normalize_codes = normalize_codes
+        checked = check_parameters(locals(), PARAMETERS)
+        self.image_size: int = checked["image_size"]
+        self.in_channels: int = checked["in_channels"]
+        self.latent_dim: int = checked["latent_dim"]
+        self.n_classes: int = checked["n_classes"]
+        self.width: float = checked["width"]
+        self.dropout: float = checked["dropout"]
+        self.normalize_codes: bool = normalize_codes
 
         def scaled(units: int) -> int:
             return max(_MIN_UNITS, round(units * self.width))
@@ -188,3 +195,6 @@ class ConvAutoencoder(nn.Module):
         """
         z = self.encode(x)
         return self.decode(z), self.predictor(z), z
+
+
+MODEL = Kind(lambda value: isinstance(value, ConvAutoencoder), "a ConvAutoencoder")

@@ -4,9 +4,18 @@ from typing import Any
 
 import torch
 
-from ekmfast.autoencoder._device import usable
+from ekmfast._parameters import COUNT, IMAGE_SIZE, POSITIVE
+from ekmfast.autoencoder._device import DEVICE, usable
 from ekmfast.autoencoder.images import channels_of
 from ekmfast.autoencoder.model import ConvAutoencoder
+
+# What an estimator that makes a new model asks its users for.
+PARAMETERS = {
+    "image_size": IMAGE_SIZE,
+    "latent_dim": COUNT,
+    "width": POSITIVE,
+    "device": DEVICE,
+}
 
 
 def new_model(images: Any, seed: int, device: str, **parameters: Any) -> ConvAutoencoder:

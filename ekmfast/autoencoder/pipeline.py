@@ -8,13 +8,20 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from ekmfast import _arguments as arguments
+from ekmfast._parameters import PATH, Kind
 from ekmfast.autoencoder.export import Exported, write_script
-from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
 from ekmfast.estimators.base import CentroidEstimator
 
 # Weightings whose memberships are softmax(-alpha d).
 SOFT = ("equilibrium", "maximum-entropy")
+CLUSTERING = Kind(
+    lambda value: isinstance(value, CentroidEstimator) and value._weighting in SOFT,
+    "an EKMeans",
+    "a MiniBatchEKMeans",
+    "a SemiSupervisedEKMeans",
+    "a MaximumEntropyKMeans",
+)
 
 
 class _Pipeline(Exported):
@@ -122,19 +129,14 @@ def export_pipeline(
     >>> bool((loaded.predict(images) == clusters.labels_).all())
     True
     """
-    if not isinstance(autoencoder, ConvAutoencoder):
-        raise TypeError(f"autoencoder is a {type(autoencoder).__name__}: must be a ConvAutoencoder")
-    if not isinstance(clustering, CentroidEstimator) or clustering._weighting not in SOFT:
-        raise TypeError(
-            f"clustering is a {type(clustering).__name__}: must be an EKMeans, MiniBatchEKMeans, "
-            "SemiSupervisedEKMeans or MaximumEntropyKMeans"
-        )
+    MODEL.check("autoencoder", autoencoder)
+    CLUSTERING.check("clustering", clustering)
     check_is_fitted(clustering)
     if clustering.n_features_in_ != autoencoder.latent_dim:
         raise ValueError(
             f"clustering was fitted to {clustering.n_features_in_} features: must be fitted to the "
             f"codes, latent_dim={autoencoder.latent_dim}"
         )
-    path = arguments.path("path", path)
+    path = PATH.check("path", path)
     write_script(_Pipeline(autoencoder, clustering).cpu().eval(), path)
     return path

@@ -3,21 +3,46 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 
-from ekmfast._arguments import number, path, seed, shown
+from ekmfast._parameters import (
+    BOOLEAN,
+    CALLABLE,
+    GENERATOR_SEED,
+    NONE,
+    PATH,
+    AnyOf,
+    Kind,
+    Number,
+    check_parameters,
+)
 from ekmfast.autoencoder._fingerprint import of_change, of_images, of_labels
 from ekmfast.autoencoder._training_file import TrainingFile
 from ekmfast.autoencoder._training_loop import Change, History, Part, Settings, train
 from ekmfast.autoencoder.augmentation import Augmentation
 from ekmfast.autoencoder.images import as_images, labels_in
-from ekmfast.autoencoder.model import ConvAutoencoder
+from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
 
 __all__ = ["History", "finetune", "pretrain"]
+
+# Of both trainings, beside what `Settings` checks.
+COMMON = {
+    "model": MODEL,
+    "augment": AnyOf(NONE, BOOLEAN, CALLABLE),
+    "validation_split": Number(0, 1, open_high=True),
+    "checkpoint": AnyOf(NONE, PATH),
+    "random_state": GENERATOR_SEED,
+}
+PRETRAIN = COMMON | {"corruption": AnyOf(NONE, Number(0), CALLABLE)}
+LABELLED = Kind(
+    lambda value: isinstance(value, tuple) and len(value) == 2, "a tuple (images, labels)"
+)
+FINETUNE = COMMON | {"reconstruction_weight": Number(0), "validation_data": AnyOf(NONE, LABELLED)}
 
 
 def pretrain(
@@ -111,7 +136,7 @@ def pretrain(
     Raises
     ------
     TypeError
-        If ``model`` or the dtype of the images is of the wrong kind.
+        If a parameter or the dtype of the images is of the wrong kind.
     ValueError
         If a parameter is out of its range, or the images have the wrong shape or values; or if
         ``checkpoint`` is damaged, or of another training: the message says what differs.
@@ -136,10 +161,8 @@ def pretrain(
     >>> len(history.val_loss)
     2
     """
-    _check_model(model)
-    settings = _settings(locals())
-    if corruption is not None and not callable(corruption):
-        corruption = number("corruption", corruption, 0, also="None, a callable or ")
+    checked, settings = check_parameters(locals(), PRETRAIN), _settings(locals())
+    corruption = checked["corruption"]
     source = as_images(images, model.in_channels, model.image_size)
     rng = _generator(random_state, checkpoint)
     if validation_data is None:
@@ -261,7 +284,7 @@ def finetune(
     ImportError
         If ``augment`` is True and kornia is not installed.
     TypeError
-        If ``model``, ``augment``, the labels or the dtype of the images is of the wrong kind.
+        If a parameter, the labels or the dtype of the images is of the wrong kind.
     ValueError
         If a parameter is out of its range, or the images or labels have the wrong shape or
         values; or if ``checkpoint`` is damaged, or of another training.
@@ -289,9 +312,8 @@ def finetune(
     >>> len(history.val_accuracy)
     2
     """
-    _check_model(model)
-    settings = _settings(locals())
-    reconstruction_weight = number("reconstruction_weight", reconstruction_weight, 0)
+    checked, settings = check_parameters(locals(), FINETUNE), _settings(locals())
+    reconstruction_weight = checked["reconstruction_weight"]
     source = as_images(images, model.in_channels, model.image_size)
     classes = _check_labels(_given_labels(labels, images), len(source), model.n_classes, "labels")
     rng = _generator(random_state, checkpoint)
@@ -299,8 +321,6 @@ def finetune(
         rows, val_rows = _split(len(source), classes.numpy(), validation_split, rng)
         valid = Part(source, classes, val_rows)
     else:
-        if not isinstance(validation_data, tuple) or len(validation_data) != 2:
-            raise TypeError("validation_data must be a tuple (images, labels)")
         name = "validation_data"
         given = as_images(validation_data[0], model.in_channels, model.image_size, f"{name}[0]")
         val_classes = _check_labels(validation_data[1], len(given), model.n_classes, f"{name}[1]")
@@ -369,12 +389,12 @@ def _file(
         texts["validation_data"] = of_images(valid.images)
         if valid.labels is not None:
             texts["validation_data"] += of_labels(valid.labels)
-    return TrainingFile(path("checkpoint", checkpoint), texts, model)
+    return TrainingFile(Path(checkpoint), texts, model)
 
 
 def _given_labels(labels: Any, images: Any) -> Any:
     if labels is None and (labels := labels_in(images)) is None:
-        raise ValueError("labels=None: must be given, as the images bring none along")
+        raise ValueError("labels must be given, as the images bring none along, got None")
     return labels
 
 
@@ -390,22 +410,15 @@ def _augmentation(
     if augment is True:
         made: Callable[[torch.Tensor], torch.Tensor] = Augmentation()
         return made
-    if not callable(augment):
-        raise TypeError(f"augment={shown(augment)}: must be None, a bool or a callable")
     return augment
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, ConvAutoencoder):
-        raise TypeError(f"model is a {type(model).__name__}: must be a ConvAutoencoder")
 
 
 def _generator(
     random_state: int | None, checkpoint: str | os.PathLike[str] | None
 ) -> np.random.Generator:
     if random_state is None and checkpoint is not None:
-        raise ValueError("random_state=None: must be an integer with checkpoint")
-    return np.random.default_rng(seed(random_state))
+        raise ValueError("random_state must be an integer with checkpoint, got None")
+    return np.random.default_rng(random_state)
 
 
 def _check_labels(labels: Any, n_images: int, n_classes: int, name: str) -> torch.Tensor:
@@ -428,7 +441,6 @@ def _split(
     n_rows: int, labels: np.ndarray | None, share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows to validate on, each class in its share."""
-    share = number("validation_split", share, 0, 1, without_most=True)
     held = np.zeros(n_rows, bool)
     if share > 0:
         # One order for all classes: the same seed sets mostly the same rows aside with labels as

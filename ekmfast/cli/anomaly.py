@@ -10,7 +10,7 @@ import numpy as np
 
 from ekmfast._files import write_csv
 from ekmfast.cli import images
-from ekmfast.cli.arguments import count, positive
+from ekmfast.cli.arguments import count, positive, share
 from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import (
     check_names,
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--normal", type=Path, metavar="DIR", help="folder of normal images")
     parser.add_argument(
         "--contamination",
-        type=_share,
+        type=share,
         default=0.1,
         metavar="C",
         help="a share in (0, 0.5]; default: %(default)s",
@@ -69,13 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=count, default=64, metavar="N", help="default: %(default)s"
     )
-
-
-def _share(text: str) -> float:
-    value = positive(text)
-    if value > 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 0.5]")
-    return value
 
 
 @errors_in_one_line(FloatingPointError)

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
+
+from ekmfast._arguments import shown
+from ekmfast._parameters import ALPHA, COUNT, POSITIVE, Constraint, Integer, Number
 
 
-def seed(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else -1
-    if not 0 <= value < 2**32 - 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 4294966295")
-    return value
+def reader(read: Callable[[str], Any], constraint: Constraint) -> Callable[[str], Any]:
+    """What argparse calls for an argument: reads its text as a number and checks it."""
+
+    def argument(text: str) -> Any:
+        try:
+            value = read(text)
+        except ValueError:  # the constraint says what would be a number
+            value = text
+        if constraint.fault(value) is not None:
+            raise argparse.ArgumentTypeError(
+                f"must be {constraint.allowed(value)}, got {shown(text)}"
+            )
+        return value
+
+    return argument
 
 
-def count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer >= 1")
+def _integer(text: str) -> int:
+    # int() takes more than digits: spaces, underscores and the digits of other scripts.
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
     return int(text)
 
 
-def positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number > 0")
-    return value
+def _name_or_number(text: str) -> str | float:
+    return text if ALPHA.fault(text) is None else float(text)
+
+
+count = reader(_integer, COUNT)
+positive = reader(float, POSITIVE)
+share = reader(float, Number(0, 0.5, open_low=True))
+alpha = reader(_name_or_number, ALPHA)
+# Some commands draw from the seeds that follow the one given.
+seed = reader(_integer, Integer(0, 2**32 - 1001))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ekmfast._files import write_csv
 from ekmfast.cli import tables
-from ekmfast.cli.arguments import positive
+from ekmfast.cli.arguments import alpha
 from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import check_outputs, text_path, write_figure
 from ekmfast.cli.printing import say, say_clusters
@@ -17,7 +17,7 @@ from ekmfast.cli.printing import say, say_clusters
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Cluster the rows of a file with equilibrium k-means."
     tables.add_arguments(parser)
-    parser.add_argument("--alpha", type=_alpha, metavar="A", help="a number > 0, dvariance or auto")
+    parser.add_argument("--alpha", type=alpha, metavar="A", help="a number > 0, dvariance or auto")
     parser.add_argument(
         "--out", type=text_path, metavar="CSV", help="write the labels; - for stdout"
     )
@@ -28,10 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the model, with its scaling if --standardize: ekmfast.load",
     )
     parser.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the clusters")
-
-
-def _alpha(text: str) -> str | float:
-    return text if text in ("auto", "dvariance") else positive(text)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -9,16 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_array
 
 from ekmfast._arguments import shown
-from ekmfast._parameters import check_integer, check_number, check_seed
-from ekmfast.estimators.base import check_weight
+from ekmfast._parameters import check_parameters, check_seed
+from ekmfast.estimators.base import CentroidEstimator, check_weight
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress
 from ekmfast.fit.search import AlphaPath, explore
-from ekmfast.fit.seeding import check_init, resolve_n_init
+from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
-from ekmfast.rows.device import check_device
 from ekmfast.rows.given import rows_of
 
 Float64 = NDArray[np.float64]
@@ -82,13 +81,7 @@ def alpha_path(
     >>> sorted(path.sizes[path.best].tolist())
     [30.0, 900.0]
     """
-    check_integer("n_clusters", n_clusters, 1)
-    check_init(init)
-    if n_init != "auto":
-        check_integer("n_init", n_init, 1)
-    check_integer("max_iter", max_iter, 1)
-    check_number("tol", tol, positive=False)
-    check_device(device)
+    check_parameters(locals(), CentroidEstimator._constraints)
     rows = rows_of(
         X,
         sample_weight,

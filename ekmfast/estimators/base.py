@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -21,12 +20,21 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ekmfast._parameters import check_integer
+from ekmfast._parameters import (
+    COUNT,
+    N_THREADS,
+    PATH,
+    SEED,
+    VERBOSE,
+    Constraint,
+    Number,
+    Parameters,
+)
 from ekmfast.fit.checkpoint import check_writable
 from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import CallbackSupportMixin, Progress
-from ekmfast.fit.seeding import resolve_n_init
+from ekmfast.fit.seeding import INIT, N_INIT, resolve_n_init
 from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import WEIGHT_OVERFLOWS
 from ekmfast.rows.blocks import Blocks
@@ -38,6 +46,7 @@ from ekmfast.rows.columns import (
     kind_of,
     names_unknown_to_sklearn,
 )
+from ekmfast.rows.device import DEVICE
 from ekmfast.rows.distances import squared_distances
 from ekmfast.rows.given import rows_of
 from ekmfast.rows.limits import explain_not_finite
@@ -66,6 +75,7 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
 
 class CentroidEstimator(
     CallbackSupportMixin,
+    Parameters,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     ClusterMixin,
@@ -73,6 +83,17 @@ class CentroidEstimator(
 ):
     """Base of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
 
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        "n_clusters": COUNT,
+        "init": INIT,
+        "n_init": N_INIT,
+        "max_iter": COUNT,
+        "tol": Number(0),
+        "random_state": SEED,
+        "device": DEVICE,
+        "n_threads": N_THREADS,
+        "verbose": VERBOSE,
+    }
     # The weight function of the kernels, and its exponent where that is 'fuzzy'.
     _weighting: ClassVar[str] = "equilibrium"
     _weighting_fuzzifier: float = 2.0
@@ -180,8 +201,8 @@ class CentroidEstimator(
         checkpoint_every: int,
     ) -> tuple[Problem, Progress]:
         """X, surveyed, for the parameters of this estimator."""
-        check_integer("checkpoint_every", checkpoint_every, 1)
-        path = None if checkpoint is None else Path(checkpoint)
+        checkpoint_every = COUNT.check("checkpoint_every", checkpoint_every)
+        path = None if checkpoint is None else PATH.check("checkpoint", checkpoint)
         if path is not None:
             if self.random_state is None:
                 raise ValueError(

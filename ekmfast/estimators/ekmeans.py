@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ekmfast._parameters import check_number
+from ekmfast._parameters import ALPHA, POSITIVE
 from ekmfast.estimators.fullbatch import FullBatchEstimator
-from ekmfast.fit.alpha import MULTIPLES, check_alpha_parameter, resolve_alpha
+from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import explore
 from ekmfast.fit.solver import Run
@@ -109,6 +109,8 @@ callable, default='auto'
     [40, 2000]
     """
 
+    _constraints = FullBatchEstimator._constraints | {"alpha": ALPHA, "scale": POSITIVE}
+
     def __init__(
         self,
         n_clusters: int = 8,
@@ -135,11 +137,6 @@ callable, default='auto'
         self.device = device
         self.n_threads = n_threads
         self.verbose = verbose
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_alpha_parameter(self.alpha)
-        check_number("scale", self.scale, positive=True)
 
     def _alpha(self, problem: Problem) -> float:
         return resolve_alpha(self.alpha, self.scale, problem.dispersion)

@@ -8,30 +8,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast._parameters import check_seed
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import with_callbacks
-from ekmfast.fit.seeding import check_init
 from ekmfast.fit.solver import Run
 from ekmfast.rows.blocks import Blocks
-from ekmfast.rows.device import check_device
 
 Float64 = NDArray[np.float64]
 
 
 class FullBatchEstimator(CentroidEstimator):
     """Restarts that share passes over the data, of which the lowest objective is kept."""
-
-    def _check_parameters(self) -> None:
-        check_integer("n_clusters", self.n_clusters, 1)
-        check_init(self.init)
-        check_seed(self.random_state)
-        if self.n_init != "auto":
-            check_integer("n_init", self.n_init, 1)
-        check_integer("max_iter", self.max_iter, 1)
-        check_number("tol", self.tol, positive=False)
-        check_device(self.device)
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast._parameters import check_number
+from ekmfast._parameters import Number
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.problem import Problem
 from ekmfast.rows.blocks import Blocks
@@ -65,6 +65,7 @@ class FuzzyCMeans(FullBatchEstimator):
     [1.0, 1.0, 1.0, 1.0]
     """
 
+    _constraints = FullBatchEstimator._constraints | {"fuzzifier": Number(1, open_low=True)}
     _weighting = "fuzzy"
     _uses_alpha = False
 
@@ -99,9 +100,6 @@ class FuzzyCMeans(FullBatchEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_number("fuzzifier", self.fuzzifier, positive=True)
-        if self.fuzzifier <= 1:
-            raise ValueError(f"fuzzifier must be a finite number > 1, got {self.fuzzifier!r}")
         # The kernels' limit, beyond which u^m of equal memberships leaves the range of a double.
         most = 1 + 800 / np.log2(max(self.n_clusters, 2))
         if self.fuzzifier > most:

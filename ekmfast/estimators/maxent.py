@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast._parameters import check_number
+from ekmfast._parameters import DVARIANCE_OR_NUMBER, POSITIVE
 from ekmfast.estimators.fullbatch import FullBatchEstimator
-from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
+from ekmfast.fit.alpha import resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.rows.blocks import Blocks
 
@@ -67,6 +67,10 @@ class MaximumEntropyKMeans(FullBatchEstimator):
     np.float64(1.0)
     """
 
+    _constraints = FullBatchEstimator._constraints | {
+        "alpha": DVARIANCE_OR_NUMBER,
+        "scale": POSITIVE,
+    }
     _weighting = "maximum-entropy"
 
     def __init__(
@@ -95,11 +99,6 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         self.device = device
         self.n_threads = n_threads
         self.verbose = verbose
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        check_alpha_parameter(self.alpha, ("dvariance",))
-        check_number("scale", self.scale, positive=True)
 
     def _alpha(self, problem: Problem) -> float:
         return resolve_alpha(self.alpha, self.scale, problem.dispersion)

@@ -24,18 +24,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast._parameters import COUNT, DVARIANCE_OR_NUMBER, POSITIVE, Number
 from ekmfast.estimators.base import CentroidEstimator
-from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
+from ekmfast.fit.alpha import resolve_alpha
 from ekmfast.fit.incremental import damped_step, epochs, pack
 from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress, with_callbacks
-from ekmfast.fit.seeding import check_init
 from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import check_spread
 from ekmfast.rows.blocks import Blocks
-from ekmfast.rows.device import check_device
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.survey import Survey
 
@@ -188,6 +186,12 @@ class MiniBatchEKMeans(CentroidEstimator):
     [500, 9500]
     """
 
+    _constraints = CentroidEstimator._constraints | {
+        "alpha": DVARIANCE_OR_NUMBER,
+        "scale": POSITIVE,
+        "batch_size": COUNT,
+        "forgetting": Number(0, 1),
+    }
     n_steps_: int
     _stream_: _Stream
 
@@ -221,24 +225,6 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.device = device
         self.n_threads = n_threads
         self.verbose = verbose
-
-    def _check_parameters(self) -> None:
-        check_integer("n_clusters", self.n_clusters, 1)
-        if isinstance(self.alpha, str) and self.alpha != "dvariance":
-            raise ValueError(f"alpha must be 'dvariance' or a number > 0, got {self.alpha!r}")
-        check_alpha_parameter(self.alpha, ("dvariance",))
-        check_number("scale", self.scale, positive=True)
-        check_init(self.init)
-        check_seed(self.random_state)
-        if self.n_init != "auto":
-            check_integer("n_init", self.n_init, 1)
-        check_integer("batch_size", self.batch_size, 1)
-        check_integer("max_iter", self.max_iter, 1)
-        check_number("tol", self.tol, positive=False)
-        check_number("forgetting", self.forgetting, positive=False)
-        if self.forgetting > 1:
-            raise ValueError(f"forgetting must be a number in [0, 1], got {self.forgetting!r}")
-        check_device(self.device)
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix, issparse, vstack
 from sklearn.utils import check_array, check_random_state
 
-from ekmfast._parameters import check_integer, check_number, check_seed
+from ekmfast._parameters import DVARIANCE_OR_NUMBER, POSITIVE, AnyOf, Number, OneOf
 from ekmfast.estimators.base import CentroidEstimator
-from ekmfast.fit.alpha import check_alpha_parameter, resolve_alpha
+from ekmfast.fit.alpha import resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import with_callbacks
-from ekmfast.fit.seeding import check_init, resolve_n_init
+from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.fit.supervision import (
     SupervisedSums,
     Supervision,
@@ -24,7 +24,6 @@ from ekmfast.fit.supervision import (
     supervise,
 )
 from ekmfast.rows.blocks import Blocks
-from ekmfast.rows.device import check_device
 from ekmfast.rows.given import on_host
 
 Float64 = NDArray[np.float64]
@@ -121,6 +120,11 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     2.0
     """
 
+    _constraints = CentroidEstimator._constraints | {
+        "alpha": DVARIANCE_OR_NUMBER,
+        "scale": POSITIVE,
+        "theta": AnyOf(OneOf("auto"), Number(0)),
+    }
     theta_: float
 
     def __init__(
@@ -151,24 +155,6 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         self.device = device
         self.n_threads = n_threads
         self.verbose = verbose
-
-    def _check_parameters(self) -> None:
-        check_integer("n_clusters", self.n_clusters, 1)
-        if isinstance(self.alpha, str) and self.alpha != "dvariance":
-            raise ValueError(f"alpha must be 'dvariance' or a number > 0, got {self.alpha!r}")
-        check_alpha_parameter(self.alpha, ("dvariance",))
-        check_number("scale", self.scale, positive=True)
-        if not isinstance(self.theta, str):
-            check_number("theta", self.theta, positive=False)
-        elif self.theta != "auto":
-            raise ValueError(f"theta must be 'auto' or a number >= 0, got {self.theta!r}")
-        check_init(self.init)
-        check_seed(self.random_state)
-        if self.n_init != "auto":
-            check_integer("n_init", self.n_init, 1)
-        check_integer("max_iter", self.max_iter, 1)
-        check_number("tol", self.tol, positive=False)
-        check_device(self.device)
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from numbers import Real
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast._arguments import shown
-from ekmfast._parameters import as_float
-
 Float64 = NDArray[np.float64]
 
-ALPHA_RULES = ("auto", "dvariance")
 # Multiples of the dvariance alpha that 'auto' tries. Below half of that alpha all centroids
 # collapse to the mean; at 32 times it the result is nearly that of hard k-means. Data with heavy
 # tails need the large multiples: a few far rows make the mean squared distance large, and so the
 # dvariance alpha small.
 MULTIPLES = 2.0 ** np.array([-1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5])
-
-
-def check_alpha_parameter(alpha: Any, rules: tuple[str, ...] = ALPHA_RULES) -> None:
-    """Refuse what ``EKMeans(alpha=...)`` does not understand."""
-    allowed = f"{', '.join(map(repr, rules))} or a finite number > 0"
-    if isinstance(alpha, str):
-        if alpha not in rules:
-            raise ValueError(f"alpha must be {allowed}, got {alpha!r}")
-    elif isinstance(alpha, bool) or not isinstance(alpha, Real):
-        raise TypeError(f"alpha must be {allowed}, got {shown(alpha)}")
-    elif not 0 < as_float(alpha) < np.inf:
-        raise ValueError(f"alpha must be {allowed}, got {shown(alpha)}")
 
 
 def resolve_alpha(alpha: str | float, scale: float, dispersion: float) -> float:

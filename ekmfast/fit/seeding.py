@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._arguments import shown
+from ekmfast._parameters import COUNT, AnyOf, Constraint, Fault, OneOf
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, solve
 from ekmfast.rows.columns import check_unmasked
 from ekmfast.rows.protocol import RowsAtHand
@@ -28,33 +29,51 @@ AUTO_RESTARTS = 16
 LLOYD_PASSES = 20
 
 
-def check_init(init: Any) -> None:
-    """Refuse what ``EKMeans(init=...)`` does not understand."""
-    if isinstance(init, str):
-        if init not in INITS:
-            raise ValueError(f"init must be one of {INITS}, an array or a callable, got {init!r}")
-    elif not callable(init):
-        _numbers(init)
+class _Init(Constraint):
+    """The name of a rule, a matrix of centroids, or a callable that returns one."""
+
+    def fault(self, value: Any) -> Fault | None:
+        if isinstance(value, str):
+            return None if value in INITS else ValueError
+        return None if callable(value) else _fault_of_matrix(value)
+
+    def alternatives(self, value: Any) -> list[str]:
+        matrix = "an array of real numbers of shape (n_clusters, n_features)"
+        return [*map(repr, INITS), matrix, "a callable that returns one"]
+
+    def given(self, value: Any) -> str:
+        matrix = None if isinstance(value, str) else _matrix(value)
+        shape = "" if matrix is None else f"shape {matrix.shape}: "
+        return f"{shape}{type(value).__name__} {shown(value)}"
 
 
-def _numbers(init: Any) -> Float64:
-    """A matrix from whatever holds one, in float64 and in the order of C."""
-    allowed = (
-        f"init must be one of {INITS}, an array of real numbers of shape (n_clusters, n_features) "
-        "or a callable that returns one"
-    )
-    check_unmasked(init, "init")
+INIT = _Init()
+N_INIT = AnyOf(OneOf("auto"), COUNT)
+
+
+def _matrix(init: Any) -> Float64 | None:
+    """What holds numbers as an array in float64 and in the order of C; None for what holds none."""
     try:
         given = np.asarray(init)
         # Objects may be numbers; complex ones and dates would lose what makes them so.
-        matrix = np.array(given, np.float64, order="C") if given.dtype.kind in "biufO" else None
+        return np.array(given, np.float64, order="C") if given.dtype.kind in "biufO" else None
     except (TypeError, ValueError, OverflowError):
-        matrix = None
-    if matrix is None:
-        raise TypeError(f"{allowed}, got {type(init).__name__} {shown(init)}")
-    if matrix.ndim != 2:
-        got = f"shape {matrix.shape}: {type(init).__name__} {shown(init)}"
-        raise ValueError(f"{allowed}, got {got}")
+        return None
+
+
+def _fault_of_matrix(init: Any) -> Fault | None:
+    check_unmasked(init, "init")
+    matrix = _matrix(init)
+    if matrix is None or matrix.ndim == 0:
+        return TypeError
+    return None if matrix.ndim == 2 else ValueError
+
+
+def _numbers(init: Any) -> Float64:
+    """The matrix that ``init`` holds, or that its callable has returned."""
+    fault, matrix = _fault_of_matrix(init), _matrix(init)
+    if fault is not None or matrix is None:
+        raise (fault or TypeError)(f"init must be {INIT.allowed()}, got {INIT.given(init)}")
     return matrix
 
 

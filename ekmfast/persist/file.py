@@ -151,8 +151,8 @@ def _describe(estimator: Any, prefix: str, arrays: Arrays) -> dict[str, Any]:
             hint = "; save what its to_local() returns"
             name = "ekmfast.dask." + name
         raise TypeError(
-            f"estimator is a {name}: must be one of {', '.join(c for c in KINDS if _class(c))}, or "
-            f"a Pipeline of them{hint}"
+            f"estimator must be one of {', '.join(c for c in KINDS if _class(c))}, or a Pipeline "
+            f"of them, got {name}{hint}"
         )
     return {
         "class": name,

@@ -60,8 +60,8 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
     missing = [name for name in [*wanted.split(), "best"] if not hasattr(path, name)]
     if missing:
         raise TypeError(
-            f"path is a {type(path).__name__} without {', '.join(missing)}: must be the result of "
-            "ekmfast.alpha_path"
+            f"path must be the result of ekmfast.alpha_path, got a {type(path).__name__} without "
+            f"{', '.join(missing)}"
         )
     if axes is None:
         heights = {"height_ratios": [3, 2.2, 1.6]}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from copy import copy
-from operator import index
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ekmfast._optional import require
+from ekmfast._parameters import Integer, Kind
 from ekmfast.plotting.axes import ATTRACT, REPEL, _draw_centroids, _plane, new_figure
 
 # Weights of a smaller size are drawn as none.
 VISIBLE = 1e-3
+ESTIMATOR = Kind(
+    lambda value: hasattr(value, "cluster_centers_") and hasattr(value, "weights"),
+    "a fitted estimator with cluster_centers_ and weights",
+)
 
 
 def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax: Any = None) -> Any:
@@ -67,10 +71,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
     points = _plane(X, "X")
     if not len(points):
         raise ValueError("X has no rows")
-    if not (hasattr(estimator, "cluster_centers_") and hasattr(estimator, "weights")):
-        raise TypeError(
-            f"estimator is {estimator!r:.80}: must be fitted and have cluster_centers_ and weights"
-        )
+    ESTIMATOR.check("estimator", estimator)
     centroids = _plane(estimator.cluster_centers_, "cluster_centers_")
     # The grid has no column names, and scikit-learn warns where the fit had them.
     nameless = copy(estimator)
@@ -93,9 +94,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
             if len(axes) != n_clusters:
                 raise ValueError(f"ax has {len(axes)} Axes: must be {n_clusters}, one a centroid")
     else:
-        chosen = [index(cluster)]
-        if not 0 <= chosen[0] < n_clusters:
-            raise ValueError(f"cluster is {cluster}: must be from 0 to {n_clusters - 1}")
+        chosen = [Integer(0, n_clusters - 1).check("cluster", cluster)]
         axes = np.array([new_figure(4.8, 4)[1][0, 0] if ax is None else ax], object)
 
     weights = nameless.weights(points)

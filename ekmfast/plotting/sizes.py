@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ekmfast._parameters import Kind
 from ekmfast.plotting.axes import PALETTE, new_figure
+
+SIZES = Kind(lambda value: hasattr(value, "items"), "a dict of names to sizes")
 
 
 def plot_sizes(
@@ -44,12 +47,8 @@ def plot_sizes(
     >>> len(axes.patches)
     4
     """
-    try:
-        rows = list(sizes.items())
-    except AttributeError:
-        raise TypeError(
-            f"sizes is a {type(sizes).__name__}: must be a dict of names to sizes"
-        ) from None
+    SIZES.check("sizes", sizes)
+    rows = list(sizes.items())
     lengths = {len(row) for _, row in rows}
     if len(lengths) != 1:
         raise ValueError(f"sizes has rows of lengths {sorted(lengths)}: must be one length")

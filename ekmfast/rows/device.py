@@ -7,7 +7,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-DEVICES = ("cpu", "cuda", "auto")
+from ekmfast._parameters import OneOf
+
+DEVICE = OneOf("cpu", "cuda", "auto")
 # Multiply-adds of a pass below which starting kernels costs more than a processor's work.
 WORTH_A_CARD = 1 << 28
 
@@ -68,19 +70,13 @@ def describe_card() -> str:
     return "{} (compute capability {}.{})".format(name, *device.compute_capability)
 
 
-def check_device(device: Any) -> None:
-    """Refuse what ``device=`` does not understand."""
-    if device not in DEVICES:
-        raise ValueError(f"device must be one of {DEVICES}, got {device!r}")
-
-
 def choose(device: str, X: Any = None, work: float = 0.0) -> tuple[str, str]:
     """``'cpu'`` or ``'cuda'``, and why.
 
     ``work`` is the multiply-adds of a pass over X. ``'auto'`` takes the card for arrays that lie
     there, and for others where there is a card and a pass is worth it.
     """
-    check_device(device)
+    DEVICE.check("device", device)
     there = is_cuda_array(X)
     if device == "cpu":
         if there:

@@ -14,14 +14,10 @@ import os
 from typing import Any
 
 import joblib
-import numpy as np
 import threadpoolctl
 
 from ekmfast import _core
-from ekmfast._arguments import shown
-
-# The kernels count threads in an int of C.
-MOST_THREADS = 2**31 - 1
+from ekmfast._parameters import MOST, N_THREADS
 
 
 def _initial_threads() -> int:
@@ -30,7 +26,7 @@ def _initial_threads() -> int:
     # A number allowed has ten digits at most, and of a larger one eleven tell that it is larger;
     # int() itself refuses some thousands of them.
     digits = first.lstrip("0")[:11] if first.isascii() and first.isdigit() else ""
-    if digits and int(digits) <= MOST_THREADS:
+    if digits and int(digits) <= MOST:
         return int(digits)
     return int(joblib.cpu_count())
 
@@ -46,7 +42,7 @@ class _EkmfastController(threadpoolctl.LibController):
         return int(self.dynlib.ekmfast_get_num_threads())
 
     def set_num_threads(self, num_threads: int) -> Any:
-        return self.dynlib.ekmfast_set_num_threads(min(num_threads, MOST_THREADS))
+        return self.dynlib.ekmfast_set_num_threads(min(num_threads, MOST))
 
     def get_version(self) -> None:
         return None
@@ -62,16 +58,9 @@ def get_num_threads() -> int:
 
 def check_n_threads(n_threads: int | None) -> int:
     """Return ``n_threads``, or the default for None; refuse what is not such a number."""
-    if n_threads is None:
+    if n_threads is None:  # asked in every call of a kernel
         return _core.num_threads()
-    if isinstance(n_threads, bool) or not isinstance(n_threads, (int, np.integer)):
-        raise TypeError(f"n_threads must be None or an integer >= 1, got {n_threads!r}")
-    if not 1 <= n_threads <= MOST_THREADS:
-        raise ValueError(
-            f"n_threads must be None or an integer >= 1 and <= {MOST_THREADS}, "
-            f"got {shown(n_threads)}"
-        )
-    return int(n_threads)
+    return int(N_THREADS.check("n_threads", n_threads))
 
 
 _core.set_num_threads(_initial_threads())
