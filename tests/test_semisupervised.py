@@ -524,7 +524,7 @@ def test_labels_and_prior_exclude_each_other():
         ({"n_init": 0}, ValueError, "n_init must be 'auto' or an integer >= 1"),
         ({"max_iter": 0}, ValueError, "max_iter must be an integer >= 1"),
         ({"tol": -1}, ValueError, "tol must be a finite number >= 0"),
-        ({"device": "tpu"}, ValueError, "device must be one of .*, got 'tpu'"),
+        ({"device": "tpu"}, ValueError, "device must be 'cpu', 'cuda' or 'auto', got 'tpu'"),
         ({"n_threads": 0}, ValueError, "n_threads must be None or an integer >= 1"),
     ],
 )

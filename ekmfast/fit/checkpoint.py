@@ -77,6 +77,11 @@ class Checkpoint:
             self.write(runs)
         return stop
 
+    def end(self, runs: list[Run]) -> None:
+        """Keep also the last passes of a fit that its ``max_iter`` has stopped."""
+        if self.n_passes % self.interval and not all(run.done for run in runs):
+            self.write(runs)
+
     def write(self, runs: list[Run]) -> None:
         """Put the runs into the file."""
         arrays: dict[str, NDArray[Any]] = {}

@@ -152,7 +152,7 @@ class Problem:
         ``max_iter`` and ``radius`` stand in for the problem's own.
         """
         max_iter = self.max_iter if max_iter is None else max_iter
-        runs, report = None, self.report
+        runs, report, checkpoint = None, self.report, None
         if self.checkpoint is not None:
             checkpoint = Checkpoint(
                 self.checkpoint,
@@ -161,7 +161,7 @@ class Problem:
                 report=report,
             )
             runs, report = checkpoint.read(max_iter), checkpoint
-        return solve(
+        runs = solve(
             self.sums,
             starts,
             alpha,
@@ -176,6 +176,9 @@ class Problem:
             window=0 if self.rows.weighting == "hard" else WINDOW,
             runs=runs,
         )
+        if checkpoint is not None:
+            checkpoint.end(runs)
+        return runs
 
     def _identity(self, starts: Float64, alpha: ArrayLike) -> dict[str, str | float | NDArray[Any]]:
         """All that shapes the result of `solve`, as errors call it.
