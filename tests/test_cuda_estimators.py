@@ -22,7 +22,14 @@ from numba import cuda
 from sklearn.exceptions import ConvergenceWarning
 
 import ekmfast
-from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans
+from ekmfast import (
+    EKMeans,
+    FuzzyCMeans,
+    HardKMeans,
+    MaximumEntropyKMeans,
+    MiniBatchEKMeans,
+    SemiSupervisedEKMeans,
+)
 
 pytestmark = [] if SIMULATED else [pytest.mark.gpu]
 
@@ -178,6 +185,69 @@ def test_estimators_find_what_they_find_on_the_cpu(data, estimator, settings):
     assert isinstance(got.cluster_centers_, np.ndarray)
 
 
+START = np.array([[0.0, 0], [9, 9], [-9, -9]])
+LABELS = np.where(np.arange(60) % 5, -1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "weighted"),
+    [
+        ("mini-batches", OnCard, True),
+        ("mini-batches", np.asarray, False),
+        ("labels", OnCard, True),
+        ("labels", np.asarray, False),
+        ("labels alone", OnCard, True),
+    ],
+)
+def test_so_do_batches_and_labels(data, name, where, weighted, tmp_path):
+    known = np.where(LABELS == 0, (data[:, 0] > 4) + 2 * (data[:, 0] < -4), -1)
+    if name == "labels alone":
+        known[known == 2] = -1  # whose cluster is sought among the rest
+    s = np.linspace(0.5, 2, len(data)) if weighted else None
+
+    def fit(X, device):
+        if name == "mini-batches":
+            model = MiniBatchEKMeans(3, batch_size=25, init=START, tol=1e-3, device=device)
+            return model.set_params(random_state=0).fit(X, sample_weight=s)
+        model = SemiSupervisedEKMeans(3, random_state=0, tol=1e-3, device=device)
+        return model.fit(X, known, sample_weight=s)
+
+    wanted, got = fit(data, "cpu"), fit(where(data), "cuda")
+    assert got.n_iter_ == wanted.n_iter_
+    np.testing.assert_allclose(got.cluster_centers_, wanted.cluster_centers_, rtol=1e-8)
+    labels = got.labels_ if where is np.asarray else got.labels_.copy_to_host()
+    np.testing.assert_array_equal(labels, wanted.labels_)
+
+
+def test_so_does_a_stream_of_batches(data):
+    card, host = (MiniBatchEKMeans(3, init=START, device=d) for d in ("cuda", "cpu"))
+    for part in np.split(data, 3):
+        card.partial_fit(OnCard(part))
+        host.partial_fit(part)
+    np.testing.assert_allclose(card.cluster_centers_, host.cluster_centers_, rtol=1e-8)
+
+
+def test_so_does_a_path(data):
+    settings = {"alphas": [0.1, 1.0], "init": START, "tol": 1e-2}
+    got = ekmfast.alpha_path(OnCard(data), 3, device="cuda", **settings)
+    wanted = ekmfast.alpha_path(data, 3, **settings)
+    np.testing.assert_allclose(got.centroids, wanted.centroids, rtol=1e-8)
+    np.testing.assert_array_equal(got.labels, wanted.labels)
+    assert got.best == wanted.best
+
+
+def test_a_fit_on_a_card_goes_on_from_its_checkpoint(data, tmp_path):
+    def fit(**more):
+        settings = {"alpha": 1.0, "init": START, "random_state": 0, "device": "cuda"} | more
+        return EKMeans(3, tol=1e-4, **settings).fit(OnCard(data), checkpoint=tmp_path / "fit")
+
+    with pytest.warns(ConvergenceWarning):
+        fit(max_iter=1)
+    rest = fit()
+    (tmp_path / "fit").unlink()
+    np.testing.assert_array_equal(rest.cluster_centers_, fit().cluster_centers_)
+
+
 def test_numpy_rows_streamed_and_resident_give_the_same_bits(data, monkeypatch):
     def fit():
         model = EKMeans(3, alpha=1.0, n_init=1, max_iter=5, random_state=0, device="cuda", tol=1e-2)
@@ -204,8 +274,9 @@ def test_other_methods_and_features(data):
     model.fit(OnCard(data))
     w = model.weights(OnCard(data))
     np.testing.assert_allclose(w.copy_to_host(), model.weights(data), atol=1e-12)
-    with pytest.raises(TypeError, match="copy it to the host"):
-        model.transform(OnCard(data))
+    for method in ("transform", "membership"):
+        values = getattr(model, method)(OnCard(data))
+        np.testing.assert_array_equal(values.copy_to_host(), getattr(model, method)(data))
     with pytest.raises(ValueError, match="X has 3 features, but EKMeans is expecting 2"):
         model.predict(OnCard(np.zeros((4, 3))))
 
