@@ -203,7 +203,8 @@ def test_more_epochs_may_follow_at_a_constant_learning_rate(tmp_path):
     assert train(pretrain, whole, **options, epochs=6) == history
     assert same_weights(more, whole)
     options["checkpoint"] = tmp_path / "training.pt"
-    with pytest.raises(ValueError, match=r"epochs=5: checkpoint=.*training\.pt' has 6 behind it"):
+    message = r"epochs=5: checkpoint=.*training\.pt' has already trained 6"
+    with pytest.raises(ValueError, match=message):
         train(pretrain, more, **options, epochs=5)
     assert same_weights(more, whole)
 
