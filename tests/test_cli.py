@@ -462,7 +462,7 @@ def test_codes_of_another_command_are_clustered(tmp_path, capsys):
 def test_a_link_that_leads_nowhere_is_told(tmp_path, capsys):
     (tmp_path / "l.csv").symlink_to("gone")
     assert cli.main(["cluster", str(tmp_path / "l.csv"), "--clusters", "2"]) == 1
-    assert "l.csv: No such file or directory: the link leads to 'gone'" in capsys.readouterr().err
+    assert "l.csv: No such file or directory: the link points to 'gone'" in capsys.readouterr().err
 
 
 def test_names_of_columns_may_hold_commas(tmp_path, capsys):
