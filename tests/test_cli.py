@@ -604,7 +604,7 @@ def test_bad_archives_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("ekm", "kmeans", "said"),
-    [(0.98, 0.25, "well ahead"), (0.25, 0.98, "well behind"), (0.97, 0.98, "about equal")],
+    [(0.98, 0.25, "clearly better"), (0.25, 0.98, "clearly worse"), (0.97, 0.98, "about equal")],
 )
 def test_reading_of_a_draw(ekm, kmeans, said):
     rows = {
@@ -630,8 +630,8 @@ def test_verdicts_follow_the_figures(ari, said):
     [
         ([0, 0, 0], True, "every centroid to the origin"),
         ([0, 1, 1], True, "1 of 3 centroids"),
-        ([1, 1, 1], False, "without settling"),
-        ([1, 1, 1], True, "settles too"),
+        ([1, 1, 1], False, "does not converge"),
+        ([1, 1, 1], True, "converges too"),
     ],
 )
 def test_reading_of_the_naive_formula(to_origin, converged, said):
@@ -639,12 +639,12 @@ def test_reading_of_the_naive_formula(to_origin, converged, said):
     row = {"ari": 0.5, "centroids": place, "converged": converged}
     text = readings.collapse_reading(dict.fromkeys(METHODS, row))
     assert text.count(said) == 2
-    assert "do not all meet" in text
+    assert "do not all coincide" in text
 
 
 @pytest.mark.parametrize(
     ("plain", "augmented", "said"),
-    [(0.98, 0.98, "as many"), (0.98, 0.99, "chance"), (0.9, 0.99, "45 more of 500")],
+    [(0.98, 0.98, "Equally many"), (0.98, 0.99, "chance"), (0.9, 0.99, "45 more of 500")],
 )
 def test_reading_of_the_augmentation(plain, augmented, said):
     scores = {"accuracy": plain, "accuracy_augmented": augmented, "n_validation": 500}

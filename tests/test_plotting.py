@@ -222,7 +222,7 @@ def test_a_path_without_clusters_says_so():
     path = alpha_path(likelihood=np.full(9, -np.inf), best=8)
     axes = plot_alpha_path(path)
     axes[0].figure.draw_without_rendering()
-    assert axes[0].get_title() == "no alpha tells clusters apart"
+    assert axes[0].get_title() == "at no alpha are there two distinct clusters"
 
 
 def test_bad_paths_are_refused():

@@ -1,4 +1,4 @@
-"""Detectors of anomalies, tried on images that they have not seen."""
+"""Fit detectors of anomalies, and test them on images that were not used to fit them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ekmfast.demo.data import DemoData
 from ekmfast.demo.draws import Rows
 from ekmfast.demo.quiet import without_convergence_warnings
 
-FALSE_ALARMS = 0.02  # of normal images, at the detectors' threshold
+FALSE_ALARMS = 0.02  # intended share of normal images beyond the detectors' threshold
 
 Images = NDArray[np.float32]
 Losses = NDArray[Any]
@@ -23,9 +23,9 @@ def detect_anomalies(
 ) -> tuple[dict[str, Any], dict[str, tuple[Images, Images, Losses]], tuple[Losses, Losses]]:
     """Scores of the detectors, some images with reconstructions and losses, and all losses.
 
-    The detectors are fitted to the training images and half of those held out, from which the
-    thresholds come, as the model reconstructs better what it was trained on. They are tried on the
-    other half and on the anomalous images.
+    The detectors are fitted to the training images and to half of the held-out images. Only the
+    latter determine the thresholds, since the model reconstructs its training images better than
+    others. The detectors are tested on the other half and on the anomalous images.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -45,7 +45,7 @@ def detect_anomalies(
             random_state=seed,
         )
         with without_convergence_warnings():
-            # Of a quick run's few images.
+            # With the option --quick there are too few images.
             warnings.filterwarnings("ignore", r"contamination=\S+ is less than one in")
             detector.fit(data.images[known])
         scored = [-detector.score_samples(part) for part in (normal, strange)]
