@@ -1,8 +1,9 @@
-"""On a card (`make bench BENCH_ARGS="-m gpu bench/test_cuda.py"`): passes beside what bounds them.
+"""Time of passes on a GPU, compared with their bounds.
 
-Each benchmark checks its answer against the CPU's kernels. ``extra_info`` holds the share of the
-bound: of the bandwidth of a copy for few small centroids, of the matrix product's own rate for
-many. Without a card they are skipped; no figure of one has been published so far.
+Run them by `make bench BENCH_ARGS="-m gpu bench/test_cuda.py"`. Each benchmark compares its result
+with that of the CPU's kernels. ``extra_info`` holds the share of a bound: of the bandwidth of a
+copy for few small centroids, of the rate of the matrix products for many. Without a GPU the
+benchmarks are skipped; no results have been published so far.
 """
 
 import numpy as np
@@ -27,7 +28,7 @@ def rows(n, d):
 
 
 def seconds(work, repeat=20):
-    """Seconds of one run on the card, the best of some."""
+    """Seconds of one call on the GPU, the least of some."""
     begin, end = cuda.event(), cuda.event()
     work()
     best = np.inf
@@ -41,13 +42,13 @@ def seconds(work, repeat=20):
 
 
 def copy_bandwidth(X):
-    """Bytes read and written a second by a copy of X on the card."""
+    """Bytes that a copy of X on the GPU reads and writes in a second."""
     to = cuda.device_array_like(X)
     return 2 * X.nbytes / seconds(lambda: to.copy_to_device(X))
 
 
 def product_rate(backend, k, d):
-    """Multiply-adds a second of the products alone, on chunks as the backend cuts them."""
+    """Multiply-adds in a second of the matrix products alone, on chunks of the backend's size."""
     T = backend.rows.dtype
     from ekmfast.rows.cuda.rows import DEPTH, Buffers
 
@@ -112,8 +113,8 @@ def test_assign(benchmark):
 
 
 @pytest.mark.parametrize("n", [4_000_000])
-def test_torch_hard_k_means_beside(benchmark, n):
-    """One assignment and update by torch, of hard k-means, for comparison."""
+def test_torch_hard_k_means_for_comparison(benchmark, n):
+    """One assignment and update of hard k-means by torch."""
     torch = pytest.importorskip("torch")
     X = torch.as_tensor(rows(n, 8), device="cuda")
     C = X[:8].clone()
