@@ -184,10 +184,10 @@ def feature_problems() -> Iterator[tuple[str, str, NDArray[np.float64], NDArray[
         for kind, c, ratio in kinds:
             is_normal = (y == c) if kind == "one class" else (y != c)
             normal = rng.permutation(np.flatnonzero(is_normal))[:MOST_NORMAL]
-            strange = rng.permutation(np.flatnonzero(~is_normal))
-            strange = strange[: max(10, len(normal) // ratio)]
-            rows = np.concatenate([normal, strange])
-            truth = np.repeat([0, 1], [len(normal), len(strange)])
+            anomalous = rng.permutation(np.flatnonzero(~is_normal))
+            anomalous = anomalous[: max(10, len(normal) // ratio)]
+            rows = np.concatenate([normal, anomalous])
+            truth = np.repeat([0, 1], [len(normal), len(anomalous)])
             scaled = StandardScaler().fit_transform(X[rows])
             yield group, f"{name}, {kind} {c}", scaled, truth
 

@@ -259,17 +259,17 @@ def draw_roofline(rows: list[Row]) -> Any:
     marks = {"base": "v", "avx2": "s", "avx512": "o", "neon": "d"}
     best = list(dict.fromkeys(row["isa"] for row in steps))[-1:]
     for dtype, colour in colours.items():
-        mine = [row for row in steps if row["dtype"] == dtype]
-        for isa in dict.fromkeys(row["isa"] for row in mine):
-            found = [row for row in mine if row["isa"] == isa]
+        of_dtype = [row for row in steps if row["dtype"] == dtype]
+        for isa in dict.fromkeys(row["isa"] for row in of_dtype):
+            points = [row for row in of_dtype if row["isa"] == isa]
             axes.plot(
-                [row["gflops"] / row["gb_s"] for row in found],
-                [row["gflops"] for row in found],
+                [row["gflops"] / row["gb_s"] for row in points],
+                [row["gflops"] for row in points],
                 marks[isa],
                 color=colour,
                 label=f"{dtype}, {isa}",
             )
-        top = [row for row in mine if row["isa"] in best]
+        top = [row for row in of_dtype if row["isa"] in best]
         if not top:
             continue
         # Other virtual machines use the same processor at times, so the lines are medians.

@@ -171,8 +171,9 @@ def load_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped, and classes left without; if other kinds of images, links that lead
-        nowhere or, beside classes, folders without images were passed over. It names them.
+        If images were skipped, or classes lost all their images; or if other kinds of images,
+        broken links, or folders without images (where other folders are classes) were ignored. The
+        warning names them.
 
     Examples
     --------
@@ -247,8 +248,9 @@ def open_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped, and classes left without; if other kinds of images, links that lead
-        nowhere or, beside classes, folders without images were passed over. It names them.
+        If images were skipped, or classes lost all their images; or if other kinds of images,
+        broken links, or folders without images (where other folders are classes) were ignored. The
+        warning names them.
 
     Examples
     --------

@@ -100,10 +100,10 @@ class EKMeansDetector(Detector):
     >>> from ekmfast.anomaly import EKMeansDetector
     >>> rng = np.random.default_rng(0)
     >>> normal = np.vstack([rng.normal(0, 1, (500, 2)), rng.normal(9, 1, (300, 2))])
-    >>> strange = rng.normal((0, 9), 0.3, (8, 2))
-    >>> X = np.vstack([normal, strange])
+    >>> anomalies = rng.normal((0, 9), 0.3, (8, 2))
+    >>> X = np.vstack([normal, anomalies])
     >>> detector = EKMeansDetector(n_clusters=3, contamination=0.02, random_state=0).fit(X)
-    >>> detector.predict(strange).tolist()
+    >>> detector.predict(anomalies).tolist()
     [-1, -1, -1, -1, -1, -1, -1, -1]
     """
 

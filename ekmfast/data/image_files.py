@@ -214,7 +214,7 @@ def image_files(folder: Path, stacklevel: int) -> tuple[list[Path], list[int], l
     for what, ignored in (
         ("images of a kind that is not read", others),
         ("folders without images, which are no classes", empty),
-        ("links that lead nowhere", broken),
+        ("broken links", broken),
     ):
         if ignored:
             names = ", ".join(str(p.relative_to(folder)) for p in ignored)

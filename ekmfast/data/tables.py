@@ -104,14 +104,14 @@ def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any]
     # The file stays open, since an array of an .npz file is read only when it is accessed.
     with open(path, "rb") as file:
         unclear: list[str] | None = None  # names of arrays, if it is unclear which one to read
-        beside: list[str] = []
+        left_out: list[str] = []
         try:
             content: Any = np.load(file, allow_pickle=False)
             if isinstance(content, np.lib.npyio.NpzFile):
                 arrays = content.files
                 name = arrays[0] if len(arrays) == 1 else "X" if "X" in arrays else "codes"
                 if name in arrays:
-                    content, beside = content[name], sorted({*arrays} - {name})
+                    content, left_out = content[name], sorted({*arrays} - {name})
                 else:
                     unclear = arrays
         # numpy and zipfile raise errors of many types for damaged files.
@@ -119,8 +119,10 @@ def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any]
             raise ValueError(f"not a whole NumPy file of numbers: {error}") from None
     if unclear is not None:
         raise ValueError(f"holds the arrays {_listed(unclear)}: must be one, or X, or codes")
-    if beside and name == "codes":
-        warnings.warn(f"{path}: the array {name} is read, {_listed(beside)} left out", stacklevel=4)
+    if left_out and name == "codes":
+        warnings.warn(
+            f"{path}: the array {name} is read, {_listed(left_out)} left out", stacklevel=4
+        )
     array = np.asarray(content)
     if array.ndim == 1:
         array = array[:, None]
@@ -182,8 +184,8 @@ def _read_lines(
     names = [name if header and name else str(i) for i, name in enumerate(names)]
     chosen = None if columns is None else _choose(names, columns)
     if columns is None and header and (codes := _codes(names)):
-        beside = [name for name in names if name in BESIDE_CODES]
-        warnings.warn(f"{path}: the columns {_listed(beside)} are left out", stacklevel=5)
+        left_out = [name for name in names if name in BESIDE_CODES]
+        warnings.warn(f"{path}: the columns {_listed(left_out)} are left out", stacklevel=5)
         chosen, unnamed = codes, False
 
     rows = chain([] if header else [first], [] if second is None else [second], records)

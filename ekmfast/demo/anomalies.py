@@ -32,9 +32,9 @@ def detect_anomalies(
     from ekmfast.anomaly import AutoencoderDetector, reconstruction_loss
 
     known = np.concatenate([train, held[::2]])
-    normal, strange = data.images[held[1::2]], data.anomalies
-    losses = reconstruction_loss(model, normal), reconstruction_loss(model, strange)
-    truth = np.repeat([0, 1], [len(normal), len(strange)])
+    normal, anomalous = data.images[held[1::2]], data.anomalies
+    losses = reconstruction_loss(model, normal), reconstruction_loss(model, anomalous)
+    truth = np.repeat([0, 1], [len(normal), len(anomalous)])
     detectors = {}
     for score in ("reconstruction", "codes", "both"):
         detector = AutoencoderDetector(
@@ -48,7 +48,7 @@ def detect_anomalies(
             # With the option --quick there are too few images.
             warnings.filterwarnings("ignore", r"contamination=\S+ is less than one in")
             detector.fit(data.images[known])
-        scored = [-detector.score_samples(part) for part in (normal, strange)]
+        scored = [-detector.score_samples(part) for part in (normal, anomalous)]
         detectors[score] = {
             "auc": float(roc_auc_score(truth, np.concatenate(scored))),
             "false_alarms": float((scored[0] > detector.threshold_).mean()),
@@ -59,13 +59,13 @@ def detect_anomalies(
         "anomaly_loss": float(losses[1].mean()),
         "auc": float(roc_auc_score(truth, np.concatenate(losses))),
         "n_normal": len(normal),
-        "n_anomalies": len(strange),
+        "n_anomalies": len(anomalous),
         "contamination": FALSE_ALARMS,
         "detectors": detectors,
     }
     rng = np.random.default_rng([seed, 2])
     shown = {}
-    for name, part, loss in zip(("normal", "anomalous"), (normal, strange), losses, strict=True):
+    for name, part, loss in zip(("normal", "anomalous"), (normal, anomalous), losses, strict=True):
         rows = rng.permutation(len(part))[:8]
         shown[name] = (part[rows], model.reconstruct(part[rows]), loss[rows])
     return scores, shown, losses

@@ -97,7 +97,7 @@ def load_data(
         )
     else:
         folder = load_image_folder(images, IMAGE_SIZE)
-        strange = load_image_folder(anomalies, IMAGE_SIZE)
+        anomalous = load_image_folder(anomalies, IMAGE_SIZE)
         if folder.labels is None or len(folder.class_names) < 3:
             raise ValueError(
                 f"{images}: must have images in at least three sub-folders, one for each class"
@@ -111,11 +111,11 @@ def load_data(
             folder.images,
             folder.labels,
             folder.class_names,
-            strange.images,
+            anomalous.images,
             (first, second, third),
             (),
             f"{len(folder.images):,} images in {len(folder.class_names)} classes of "
-            f"{Path(images).name}, {len(strange.images):,} anomalies of {Path(anomalies).name}",
+            f"{Path(images).name}, {len(anomalous.images):,} anomalies of {Path(anomalies).name}",
         )
     return _smaller(data) if quick else data
 
