@@ -20,7 +20,7 @@ if not SIMULATED:
 else:
     import simulator
 
-    simulator.mend()
+    simulator.patch()
 
 from numba import cuda
 
