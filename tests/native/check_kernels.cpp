@@ -90,9 +90,9 @@ struct Errors {
   Worst sums, objective, weights, distances, labels, potentials, accumulated;
 };
 
-// Rows with gaps between them in memory, where nothing follows the last feature of the last row, and
-// two problems at once, of which the first must give the same sums as alone. The other weightings
-// only run, so that a sanitizer can find errors.
+// Rows with gaps between them in memory, where nothing follows the last feature of the last row,
+// and two problems at once, of which the first must give the same sums as alone. The other
+// weightings only run, so that a sanitizer can find errors.
 template <class T>
 void check_apart(const Problem<T>& problem, const Vector& wx, const Vector& sum_w, double objective,
                  const Vector& scale_wx, const Vector& scale_w, const std::vector<T>& reference,
