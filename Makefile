@@ -15,7 +15,7 @@ export PIP_CONSTRAINT := $(CONSTRAINTS)
 export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# What an editable install must be made anew for; Python files are read where they lie.
+# Files whose changes need a new editable install. Changes of Python files need none.
 BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 

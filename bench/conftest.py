@@ -1,4 +1,4 @@
-"""Shapes, data, limits and the record of the machine that all benchmarks share."""
+"""Shapes, data, measured limits and facts of the machine, which all benchmarks share."""
 
 import os
 import statistics
@@ -12,7 +12,8 @@ from ekmfast import _core, show_config
 
 N_THREADS = int(os.environ.get("EKMFAST_BENCH_THREADS", "2"))
 
-# (N, K, D): from bound by memory to bound by arithmetic, many samples to many features.
+# (N, K, D): some are limited by memory, some by arithmetic; some have many samples, some many
+# features.
 SHAPES = [
     (1_000_000, 3, 2),
     (1_000_000, 8, 8),
@@ -30,14 +31,14 @@ def shape_id(shape):
 
 
 class Problem:
-    """Imbalanced overlapping Gaussians, rows of them as centroids, and the answer of one step."""
+    """Imbalanced overlapping Gaussians, random rows as centroids, and the exact next centroids."""
 
     def __init__(self, shape, dtype, sharpness=1.0):
         n, k, d = shape
         rng = np.random.default_rng(0)
         sizes = 1.0 / np.arange(1, k + 1)
-        # Centres three standard deviations apart in any dimension: hard k-means, which is timed
-        # over some iterations, would be done in two of them if the clusters were well apart.
+        # Centres are three standard deviations apart in any dimension. If clusters were well
+        # separated, hard k-means would converge in two iterations and could not be timed.
         means = 1.5 * rng.standard_normal((k, d), dtype=np.float32) * np.sqrt(np.float32(2 / d))
         labels = rng.choice(k, size=n, p=sizes / sizes.sum())
         X = rng.standard_normal((n, d), dtype=np.float32)
@@ -48,8 +49,8 @@ class Problem:
         self.alpha = float(sharpness * 2.0 / (0.5 * X.var(axis=0, dtype=np.float64).sum()))
         self.shape = shape
 
-    def blocks(self):
-        """Yield rows, halved squared distances and Eq. 38 in float64, straight from the formula."""
+    def parts(self):
+        """Yield slices, rows, 1/2 ||x - c||^2 and Eq. 38, computed in float64 from the formula."""
         C = self.centroids.astype(np.float64)
         rows = max(1, 4_000_000 // (len(C) + C.shape[1]))
         for start in range(0, len(self.X), rows):
@@ -61,9 +62,9 @@ class Problem:
             yield slice(start, start + rows), X, d, w
 
     def solve(self):
-        """Compute the centroids of Eq. 39, and by how much each column's sum cancels."""
+        """Compute the centroids of Eq. 39, and how much the weights of each centroid cancel."""
         numerator = denominator = magnitude = 0.0
-        for _, X, _, w in self.blocks():
+        for _, X, _, w in self.parts():
             numerator = numerator + w.T @ X
             denominator = denominator + w.sum(axis=0)
             magnitude = magnitude + np.abs(w).sum(axis=0)
@@ -72,7 +73,7 @@ class Problem:
         return self
 
     def check_centroids(self, centroids, tolerance=None):
-        """Compare with Eq. 39 in units of the data, allowing for weights of both signs."""
+        """Compare with Eq. 39, in units of the data; cancelling weights allow larger errors."""
         if tolerance is None:
             tolerance = 1e-4 if self.X.dtype == np.float32 else 1e-9
         error = np.abs(centroids - self.answer).max(axis=1) / self.cancellation
@@ -84,7 +85,7 @@ _last: list = [None, None]
 
 @pytest.fixture
 def problem(request):
-    """Give the problem of a ``(shape, dtype, sharpness)``; only the last one is kept."""
+    """The problem for a ``(shape, dtype, sharpness)``; only the last one stays in memory."""
     if _last[0] != request.param:
         _last[:] = [None, None]
         _last[:] = [request.param, Problem(*request.param).solve()]
@@ -93,14 +94,14 @@ def problem(request):
 
 @pytest.fixture(autouse=True)
 def same_threads():
-    """Give BLAS and OpenMP, which the peers use, as many threads as our kernels."""
+    """Let BLAS and OpenMP, which the peers use, have as many threads as our kernels."""
     with threadpool_limits(N_THREADS):
         yield
 
 
 @pytest.fixture
 def isa(request):
-    """Run with the kernels of the instruction set that the test asks for."""
+    """Use the kernels of the instruction set in the test's parameter."""
     before = _core.isa()
     _core.set_isa(request.param)
     yield request.param
@@ -109,7 +110,7 @@ def isa(request):
 
 @pytest.fixture
 def record_share():
-    """Note what share of the machine's limits a time is: both limits measured then and there."""
+    """Record a time as a share of the machine's limits, which are measured right after it."""
 
     def record(benchmark, problem, operations, numbers):
         if benchmark.stats is None:  # under --benchmark-disable
@@ -135,7 +136,7 @@ def record_share():
 
 @pytest.fixture
 def record_ratio(request):
-    """Note ``peer time / our time`` of paired rounds, for the JSON and the closing summary."""
+    """Record ``peer time / our time`` of paired rounds, for the JSON and the final summary."""
 
     def record(benchmark, peer, problem, peer_times, our_times):
         ratios = sorted(p / o for p, o in zip(peer_times, our_times, strict=True))
@@ -183,13 +184,13 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    """Keep what explains a time; leave out the host's name and the list of CPU flags."""
+    """Record facts that may explain a time, without the host's name and the list of CPU flags."""
     machine_info.pop("node", None)
     machine_info.get("cpu", {}).pop("flags", None)
     machine_info["cpu_count"] = os.cpu_count()
     machine_info["load_average"] = os.getloadavg()
     machine_info["ekmfast"] = show_config("dict") | {"bench_threads": N_THREADS}
-    # Which kernels BLAS chose for this processor decides what scikit-learn's Lloyd takes.
+    # The time of scikit-learn's Lloyd depends on which kernels BLAS chose for this processor.
     machine_info["blas"] = sorted(
         {
             f"{b['internal_api']} {b['version']} {b['architecture']}"

@@ -1,14 +1,14 @@
-"""Passes over the data to a tolerance: plain iteration, safeguarded, with Anderson acceleration.
+"""Passes until convergence of the plain, safeguarded and Anderson-accelerated iterations.
 
     python bench/convergence.py [--starts 10] [--multiples 1 2] [--out FILE]
 
-All three go from the same starts by the same rule: done when the step, root mean square over the
+All three use the same starts and the same stopping rule: the step, root mean square over the
 centroids, is at most tol times the root mean square distance of a sample from the mean. The plain
-iteration is C <- A / B, each pass the exact Eq. 38 and 39. A pass is one evaluation of the
-statistics A, B, P, J, whatever comes of it; one that Anderson's method tries in vain counts.
+iteration is C <- A / B, exactly Eq. 38 and 39. A pass is one evaluation of the statistics A, B, P,
+J; evaluations of rejected steps of Anderson's method count too.
 
-Means of passes are over the starts from which all three converge to that tolerance, and each set
-counts the same; how often a method converges at all stands beside them.
+Means of passes are taken over the starts from which all three converge to that tolerance, and then
+over the sets. The tables also show how often each method converges.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from records import RESULTS, markdown, objective, write
 from sklearn.cluster import kmeans_plusplus
 from threadpoolctl import threadpool_limits
 
-from ekmfast.fit.problem import bounds_of
+from ekmfast.fit.problem import Problem as FitProblem
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, solve
 from ekmfast.rows.array import ArrayRows
 
@@ -33,8 +33,8 @@ Float64 = NDArray[np.float64]
 
 TOLERANCES = (1e-4, 1e-6, 1e-8)
 MAX_PASSES = 1000
-SEEDS = range(3)  # of each family of random problems
-# Relative to the lowest J that one of the methods reaches from the same start.
+SEEDS = range(3)  # random problems of each family
+# Tolerance relative to the lowest J that any method reaches from the same start.
 SAME_OBJECTIVE = 1e-6
 
 
@@ -44,14 +44,14 @@ class Result(NamedTuple):
     converged: bool
 
 
-Method = Callable[[ArrayRows, Float64, float, float, float], Result]
+Method = Callable[[FitProblem, Float64, float, float], Result]
 
 
-def plain(backend: ArrayRows, start: Float64, alpha: float, tol: float, radius: float) -> Result:
+def plain(problem: FitProblem, start: Float64, alpha: float, tol: float) -> Result:
     centroids = start
-    threshold = tol * np.sqrt(len(start)) * radius
+    rows, threshold = problem.rows, tol * np.sqrt(len(start)) * problem.radius
     for n_passes in range(1, MAX_PASSES + 1):
-        following = backend.statistics(centroids[None], np.array([alpha])).ratio(centroids[None])[0]
+        following = rows.statistics(centroids[None], np.array([alpha])).ratio(centroids[None])[0]
         length = np.linalg.norm(following - centroids)
         if not np.isfinite(length):
             return Result(centroids, n_passes, False)
@@ -62,19 +62,17 @@ def plain(backend: ArrayRows, start: Float64, alpha: float, tol: float, radius: 
 
 
 def solver(window: int) -> Method:
-    def method(
-        backend: ArrayRows, start: Float64, alpha: float, tol: float, radius: float
-    ) -> Result:
+    def method(problem: FitProblem, start: Float64, alpha: float, tol: float) -> Result:
         (run,) = solve(
-            backend,
+            problem.rows,
             start[None],
             alpha,
             tol=tol,
-            radius=radius,
-            resolution=OBJECTIVE_RESOLUTION[backend.X.itemsize],
+            radius=problem.radius,
+            resolution=OBJECTIVE_RESOLUTION[problem.dtype.itemsize],
             max_iter=MAX_PASSES,
             window=window,
-            bounds=bounds_of(backend.X),
+            bounds=problem.bounds,
         )
         return Result(run.centroids, run.n_iter, run.converged)
 
@@ -109,18 +107,18 @@ def sets() -> list[Problem]:
 
 
 def compare(problem: Problem, multiple: float, n_starts: int, n_threads: int) -> list[Any]:
-    """One row a start and tolerance: of each method the passes, whether it converged, and J."""
-    backend = ArrayRows(problem.X, None, n_threads)
-    dispersion = backend.dispersion()
-    alpha, radius = multiple * 2 / dispersion, float(np.sqrt(2 * dispersion))
+    """One row for each start and tolerance, with the passes, convergence and J of each method."""
+    rows_of_problem = ArrayRows(problem.X, None, n_threads)
+    fitted = FitProblem(rows_of_problem, 1, tol=0.0, max_iter=MAX_PASSES)
+    alpha, radius = multiple * 2 / fitted.dispersion, fitted.radius
     rows = []
     for i in range(n_starts):
-        start = seeds(problem, i)
+        start = make_start(problem, i)
         for tol in TOLERANCES:
             row: dict[str, Any] = {"set": problem.name, "multiple": multiple, "start": i}
             row |= {"tol": tol, "results": {}}
             for name, method in METHODS.items():
-                result = method(backend, start, alpha, tol, radius)
+                result = method(fitted, start, alpha, tol)
                 J = objective(problem.X, result.centroids, alpha)
                 if result.converged:
                     check(problem.X, result.centroids, alpha, 1.01 * tol * radius)
@@ -133,8 +131,8 @@ def compare(problem: Problem, multiple: float, n_starts: int, n_threads: int) ->
     return rows
 
 
-def seeds(problem: Problem, i: int) -> Float64:
-    """Start i: k-means++ where i is even, otherwise random rows."""
+def make_start(problem: Problem, i: int) -> Float64:
+    """Start number i: by k-means++ if i is even, otherwise random rows."""
     if i % 2 == 0:
         return np.asarray(kmeans_plusplus(problem.X, problem.k, random_state=i)[0], np.float64)
     rows = np.random.default_rng(i).choice(len(problem.X), problem.k, replace=False)
@@ -142,9 +140,9 @@ def seeds(problem: Problem, i: int) -> Float64:
 
 
 def check(X: Float64, centroids: Float64, alpha: float, tolerance: float) -> None:
-    """Raise unless the exact step from ``centroids``, straight from the formula, is as short.
+    """Raise if the exact step from ``centroids``, by the formula, is longer than the tolerance.
 
-    A column that the solver damps (B < theta P) may step by up to 1 / theta more.
+    Centroids with B < theta P, whose steps the solver damps, are not checked.
     """
     d = 0.5 * ((X[:, None, :] - centroids[None]) ** 2).sum(axis=2)
     p = np.exp(-alpha * (d - d.min(axis=1, keepdims=True)))
@@ -158,7 +156,7 @@ def check(X: Float64, centroids: Float64, alpha: float, tolerance: float) -> Non
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """Tables: one line a tolerance and method, over all sets; then one line a set, at 1e-6."""
+    """A table over all sets, by tolerance and method; and a table by set, at tol = 1e-6."""
     names = list(dict.fromkeys(row["set"] for row in rows))
     table = []
     for tol in TOLERANCES:
@@ -188,9 +186,9 @@ def report(rows: list[dict[str, Any]]) -> str:
     text = (
         f"{len(names)} sets, {len(rows) // len(TOLERANCES)} starts. *passes*: mean over the sets "
         "of the mean over the starts from which all three converge; *fewer by*: plain / this; "
-        "*mean of ratios*: the same a set, geometric mean; *all runs*: mean passes with those "
-        f"that did not converge counted as they stopped (at most {MAX_PASSES}); *best J*: within "
-        f"{SAME_OBJECTIVE:.0e} of the lowest of the three from the same start.\n\n"
+        "*mean of ratios*: geometric mean over the sets of this ratio; *all runs*: mean passes, "
+        f"also of runs that did not converge (at most {MAX_PASSES}); *best J*: share of starts "
+        f"whose J is within {SAME_OBJECTIVE:.0e} of the lowest of the three.\n\n"
     )
     text += markdown(header, table)
 
@@ -206,11 +204,11 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def paired_passes(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean passes of each method over the starts from which all converge; {} for none."""
-    both = [row for row in rows if all(r["converged"] for r in row["results"].values())]
-    if not both:
+    """Mean passes of each method over the starts from which all converge; {} if there is none."""
+    common = [row for row in rows if all(r["converged"] for r in row["results"].values())]
+    if not common:
         return {}
-    return {m: float(np.mean([row["results"][m]["passes"] for row in both])) for m in METHODS}
+    return {m: float(np.mean([row["results"][m]["passes"] for row in common])) for m in METHODS}
 
 
 def reaches_best(row: dict[str, Any], method: str) -> bool:

@@ -1,16 +1,17 @@
-"""What a pass on a Dask cluster costs beyond its arithmetic, and how that grows with the blocks.
+"""Overhead of a pass on a Dask cluster, and its growth with the number of blocks.
 
     python bench/dask_overhead.py [--rounds 15] [--out FILE]
 
-A LocalCluster of one process and of two, one thread each. Blocks of float32 rows are persisted.
-In turns: one pass of the statistics on the cluster, and the same blocks in this process with as
-many threads. A pass on the cluster is modelled as
+The cluster is a LocalCluster of one or two processes with one thread each, and blocks of float32
+rows are persisted. Two things take turns: one pass of the statistics on the cluster, and the same
+blocks in this process with the same number of threads. The time of a pass on the cluster is
+modelled as
 
     fixed + blocks * per_block + rows * per_row,
 
-fitted by least squares (relative) to some sizes and compared with others that it has not seen.
-Where dask-ml is installed, its KMeans' time per iteration, by the difference of two fits, stands
-beside ours on the same cluster and blocks.
+whose constants are fitted by least squares of relative errors to some sizes; then the model is
+compared with other sizes. If dask-ml is installed, an iteration of its KMeans on the same cluster
+and blocks is timed too, by the difference of two fits.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from ekmfast.rows.dask import DaskSource
 from ekmfast.rows.source import LocalSource
 
 D, K = 16, 8
-# Rows of a block, blocks; the model is fitted to the first list and predicts the second.
+# (rows in a block, number of blocks); the model is fitted to the first list and predicts the
+# second.
 FITTED = [(1000, 2), (1000, 16), (1000, 64), (100_000, 2), (100_000, 16), (400_000, 4)]
 PREDICTED = [(1000, 128), (1000, 256), (200_000, 8), (100_000, 32), (400_000, 16)]
 
@@ -112,20 +114,20 @@ def measure(
 
 
 def dask_ml(X: Any) -> float | None:
-    """Seconds of one iteration of dask-ml's KMeans; None where it is not installed."""
+    """Seconds of one iteration of dask-ml's KMeans; None if it is not installed."""
     try:
         from dask_ml.cluster import KMeans
     except ImportError:
         return None
     init: NDArray[Any] = np.asarray(X[:K].compute())
     seconds = {}
-    for passes in (2, 2, 12):  # the first warms up
+    for n_iter in (2, 2, 12):  # the first fit is a warm-up
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fitted = KMeans(K, init=init, max_iter=passes, tol=0).fit(X)
-        seconds[passes] = time.perf_counter() - start
-        assert fitted.n_iter_ >= passes - 1
+            fitted = KMeans(K, init=init, max_iter=n_iter, tol=0).fit(X)
+        seconds[n_iter] = time.perf_counter() - start
+        assert fitted.n_iter_ >= n_iter - 1
     return (seconds[12] - seconds[2]) / 10
 
 
@@ -134,7 +136,7 @@ def terms(row: dict[str, Any]) -> NDArray[np.float64]:
 
 
 def fit_model(rows: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """Seconds of a pass: fixed, per block, per row."""
+    """Constants of the model in seconds: fixed, per block, per row."""
     measured = np.array([median(row["cluster"]) for row in rows])
     A = np.array([terms(row) for row in rows])
     return np.linalg.lstsq(A / measured[:, None], np.ones(len(rows)), rcond=None)[0]

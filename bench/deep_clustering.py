@@ -1,17 +1,18 @@
-"""DeepEKM against deep hard k-means, and both against clusters of codes that were not trained.
+"""Compare DeepEKM, deep hard k-means, and clusters of codes trained without a clustering loss.
 
     python bench/deep_clustering.py [--seeds 5] [--jobs 2]
 
-Draws of the 5,000 handwritten digits, which digits are which size left to the seed: one class of
-500 and nine of 50; one of 500 and two of 25; ten from 500 down to 25 by a constant factor; ten of
-100. The encoder sees the images of the draw and no others, at 16 x 16 pixels, and no labels.
+The images are draws of the 5,000 handwritten digits: one class of 500 and nine of 50; one of 500
+and two of 25; ten classes from 500 down to 25 by a constant factor; ten of 100. The seed determines
+which digit has which size. The encoder is trained only on the images of the draw, at 16 x 16
+pixels, and without labels.
 
-All methods of a draw share one warm-up (reconstruction and contrast). Then come the same number of
-epochs with the same seed: with the loss of DeepEKM, of deep hard k-means, or without clusters, for
-clusters of codes that are merely better trained. Every method is told K.
+All methods continue from the same warm-up (reconstruction and contrast) of a draw, with the same
+number of epochs and the same seed. These epochs use the loss of DeepEKM, that of deep hard k-means,
+or no clustering loss, whose codes are then clustered. Every method is given K.
 
-Scores are means over seeds, and of the differences between two methods on the same draw the mean
-and the spread over the seeds.
+The tables show means of scores over seeds, and the mean and standard deviation over seeds of the
+differences between two methods on the same draw.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def run(draw: str, seed: int) -> list[dict[str, Any]]:
-    """Every method on one draw."""
+    """Evaluate every method on one draw."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     with threadpool_limits(1):
@@ -75,10 +76,10 @@ def run(draw: str, seed: int) -> list[dict[str, Any]]:
         deep: dict[str, Any] = {"image_size": 16, "random_state": seed}
         warm = DeepEKM(k, warmup_epochs=WARMUP, epochs=0, **deep).fit(images)
         deep |= {"model": warm.autoencoder_, "learning_rate": 1e-3}
-        goes_on = DeepEKM(k, warmup_epochs=EPOCHS, epochs=0, **deep).fit(images)
+        continued = DeepEKM(k, warmup_epochs=EPOCHS, epochs=0, **deep).fit(images)
         deep |= {"warmup_epochs": 0, "epochs": EPOCHS}
         pixels = images.reshape(len(images), -1)
-        codes = goes_on.encode(images)
+        codes = continued.encode(images)
         fitted: dict[str, Any] = {
             "pixels, hard": ekmfast.HardKMeans(k, random_state=seed).fit(pixels),
             "pixels, EKMeans": ekmfast.EKMeans(k, random_state=seed).fit(pixels),
@@ -101,7 +102,7 @@ def run(draw: str, seed: int) -> list[dict[str, Any]]:
 
 
 def digits(sizes: list[int], seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images (N, 1, 16, 16) of as many classes as there are sizes, and their classes."""
+    """Images (N, 1, 16, 16) with one class for each of ``sizes``, and their classes."""
     data = load_digits_and_faces()
     rng = np.random.default_rng(seed)
     rows = [
@@ -126,7 +127,7 @@ def scores(classes: NDArray[np.int64], labels: NDArray[Any]) -> dict[str, float]
 
 
 def multiple(fit: Any, images: NDArray[np.float32]) -> float | None:
-    """alpha times the dispersion of a DeepEKM's codes: 2 is "dvariance" at its customary scale."""
+    """alpha times the dispersion of a DeepEKM's codes, which is ``scale`` for "dvariance"."""
     if not isinstance(fit, DeepEKM) or not np.isfinite(fit.alpha_):
         return None
     return round(fit.alpha_ * 0.5 * float(fit.encode(images).var(axis=0).sum()), 2)

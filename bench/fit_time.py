@@ -2,13 +2,13 @@
 
     python bench/fit_time.py [--samples 100000] [--rounds 3] [--threads 2] [--out FILE]
 
-Ours is EKMeans(K, alpha=a) with its other defaults; sklekmeans, the package of the method's
-author, runs with n_init=20 and the same alpha (a / 2 there, where distances have no half);
-scikit-learn's KMeans(n_init=10) solves another problem and is there for context, as is our
-default, which chooses alpha itself. In each round all
-take turns in one process, with the same threads and rows; ratios are taken within the round. After
-its first round a peer sits out what would go beyond --budget seconds. J is computed afterwards from
-everyone's centroids with our formula in float64.
+Our fit is EKMeans(K, alpha=a). sklekmeans, the package of the method's author, is fitted with
+n_init=20 and the same alpha (which is a / 2 there, since its distances have no factor 1/2).
+scikit-learn's KMeans(n_init=10), and EKMeans with its default alpha="auto", solve other problems
+and are shown for context. In each round all take turns in one process, with the same number of
+threads and the same rows, and ratios are taken within the round. After its first round, a peer
+skips rounds that would exceed --budget seconds. J is computed from all centroids by our formula in
+float64.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from threadpoolctl import threadpool_limits
 
 import ekmfast
 
-# K, D, and which of the random problems with a ratio of 20 between largest and smallest cluster.
+# K, D, and the family of the random problem.
 SHAPES = [(5, 2, "gaussian"), (8, 8, "correlated"), (10, 20, "heavy-tailed")]
-IMBALANCE = 20.0
-# Of the dvariance alpha, as its `scale`: 2 is the rule's own.
+IMBALANCE = 20.0  # size of the largest cluster divided by that of the smallest
+# `scale` of the dvariance alpha, whose default is 2.
 SCALE = 4.0
-# An objective this much above another is still equal: what the tolerances of the fits leave open.
+# Objectives with a smaller relative difference count as equal, because of the fits' tolerances.
 EQUAL = 1e-4
 
 OURS, AUTO = "ekmfast", "ekmfast, alpha='auto'"
@@ -82,11 +82,11 @@ def main() -> int:
 
 
 def compare(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of every round and the lowest and highest J of each package."""
+    """Seconds and J of every round, for each package."""
     X: NDArray[Any] = problem.X.astype(args.dtype)
     alpha = SCALE / float((0.5 * ((X - X.mean(axis=0)) ** 2).sum(axis=1)).mean())
     fits = estimators(problem.k, alpha, args.threads)
-    for make in fits.values():  # imports, compilers, pools of threads
+    for make in fits.values():  # so that imports, compilation and thread pools are not timed
         make(0).fit(X[:1000])
     seconds: dict[str, list[float]] = {name: [] for name in fits}
     ratios: dict[str, list[float]] = {name: [] for name in fits}
@@ -94,12 +94,12 @@ def compare(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
     notes: dict[str, list[dict[str, Any]]] = {name: [] for name in fits}
     for seed in range(args.rounds):
         ours = np.nan
-        for name, make in fits.items():  # ours goes first
+        for name, make in fits.items():  # ours is first
             spent = seconds[name]
             if spent and sum(spent) + spent[-1] > args.budget:
                 continue
             estimator = make(seed)
-            time.sleep(0.2)  # let the threads of the one before go to sleep
+            time.sleep(0.2)  # until the threads of the previous fit sleep
             start = time.perf_counter()
             estimator.fit(X)
             spent.append(time.perf_counter() - start)
@@ -125,7 +125,7 @@ def compare(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
         "alpha": alpha,
         "seconds": seconds,
         "ratios": ratios,
-        # The seed that does worst here is held against the one that does best there.
+        # Our worst J is compared with the best J of each peer.
         "J": {n: max(J) if n == OURS else min(J) for n, J in objectives.items()},
         "objectives": objectives,
         "fits": notes,
@@ -176,8 +176,9 @@ def report(rows: list[dict[str, Any]]) -> str:
     header = ["N x K x D", "fit", "seconds", "theirs / ours", "least .. most", "rounds"]
     header += ["J", "ARI"]
     return (
-        f"alpha is {SCALE / 2:g} times dvariance. *J*: our worst round; of the others their best, "
-        "and how much that is above ours. KMeans and the chosen alpha do not minimise this J.\n\n"
+        f"alpha is {SCALE / 2:g} times dvariance. *J*: the worst of our rounds, and the best of "
+        "the others' with its relative difference from ours. KMeans and alpha='auto' do not "
+        "minimise this J.\n\n"
     ) + markdown(header, table)
 
 

@@ -1,8 +1,8 @@
 """Tables and pictures of ``make bench``: ``python bench/kernel_report.py NAME [JSON ...]``.
 
-From pytest-benchmark's JSON (default results/latest.json) to results/kernels-NAME.{json,md} and
-the pictures results/kernels-NAME-{peers,roofline}.png. Of several runs on one machine the last that
-holds a benchmark counts; each row names its commit.
+The script reads pytest-benchmark's JSON (default results/latest.json), and writes
+results/kernels-NAME.{json,md} and the pictures results/kernels-NAME-{peers,roofline}.png. If
+several JSON files contain a benchmark, the last one counts; each row names its commit.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Row = dict[str, Any]
 
 
 def main(name: str, sources: list[Path]) -> None:
-    """Read the runs and write what is kept of them."""
-    found: dict[str, Row] = {}
+    """Read the files of pytest-benchmark, and write the tables and pictures."""
+    latest: dict[str, Row] = {}
     for source in sources:
         run = json.loads(source.read_text())
         commit = run["commit_info"]["id"][:7]
-        found |= {b["fullname"]: condensed(b) | {"commit": commit} for b in run["benchmarks"]}
-    rows = list(found.values())
+        latest |= {b["fullname"]: condensed(b) | {"commit": commit} for b in run["benchmarks"]}
+    rows = list(latest.values())
     machine = machine_facts() | {
         "commit": run["commit_info"]["id"][:7],
         "uncommitted": run["commit_info"]["dirty"],
@@ -48,7 +48,7 @@ def main(name: str, sources: list[Path]) -> None:
 
 
 def condensed(benchmark: Row) -> Row:
-    """What explains a benchmark and its times, in milliseconds; not every round."""
+    """Times in milliseconds and other facts of a benchmark, without the single rounds."""
     stats = benchmark["stats"]
     kept = {f"{key}_ms": round(1e3 * stats[key], 6) for key in ("min", "median", "iqr")}
     return {
@@ -76,7 +76,7 @@ def ratios(rows: Iterable[Row], group: str) -> list[Row]:
 
 
 def report(machine: Row, rows: list[Row]) -> str:
-    """Everything that is claimed, as tables."""
+    """All tables, as Markdown."""
     facts = machine["ekmfast"]
     parts = [
         f"# Kernels: one run\n\n{machine['cpu']}, {machine['cpu_count']} processors, "
@@ -123,7 +123,7 @@ def report(machine: Row, rows: list[Row]) -> str:
                 for row in shares
             ],
         )
-        parts.append("## Shares of the machine's limits, measured beside\n\n" + table)
+        parts.append("## Shares of the machine's limits, measured together\n\n" + table)
     for title, group in (
         ("Several problems in one pass", "several problems"),
         ("Threads", "threads"),
@@ -190,7 +190,7 @@ def report(machine: Row, rows: list[Row]) -> str:
         )
         parts.append(
             "## Accuracy of a step, in standard deviations of the data\n\n"
-            "But for cancelling: each column divided by sum |w| / |sum w|.\n\n" + table
+            "But for cancelling: each centroid's error divided by sum |w| / |sum w|.\n\n" + table
         )
     turns = of_group(rows, "in turns")
     if turns:
@@ -218,7 +218,7 @@ def product(shape: Iterable[int]) -> float:
 
 
 def draw_peers(rows: list[Row]) -> Any:
-    """Bars of peer time / our time, float32 above float64, on a logarithmic axis about 1."""
+    """Draw peer time / our time as bars from 1 on a logarithmic axis, for float32 and float64."""
     entries = [
         e
         for e in ratios(rows, "peers")
@@ -247,7 +247,7 @@ def draw_peers(rows: list[Row]) -> Any:
 
 
 def draw_roofline(rows: list[Row]) -> Any:
-    """Attained arithmetic against arithmetic a byte of X, under the two measured limits."""
+    """Draw the attained GF/s over the operations per byte of X, and the two measured limits."""
     figure, grid = new_figure(8, 5.5)
     axes = grid[0, 0]
     steps = [
@@ -259,20 +259,20 @@ def draw_roofline(rows: list[Row]) -> Any:
     marks = {"base": "v", "avx2": "s", "avx512": "o", "neon": "d"}
     best = list(dict.fromkeys(row["isa"] for row in steps))[-1:]
     for dtype, colour in colours.items():
-        mine = [row for row in steps if row["dtype"] == dtype]
-        for isa in dict.fromkeys(row["isa"] for row in mine):
-            found = [row for row in mine if row["isa"] == isa]
+        of_dtype = [row for row in steps if row["dtype"] == dtype]
+        for isa in dict.fromkeys(row["isa"] for row in of_dtype):
+            points = [row for row in of_dtype if row["isa"] == isa]
             axes.plot(
-                [row["gflops"] / row["gb_s"] for row in found],
-                [row["gflops"] for row in found],
+                [row["gflops"] / row["gb_s"] for row in points],
+                [row["gflops"] for row in points],
                 marks[isa],
                 color=colour,
                 label=f"{dtype}, {isa}",
             )
-        top = [row for row in mine if row["isa"] in best]
+        top = [row for row in of_dtype if row["isa"] in best]
         if not top:
             continue
-        # Other machines on the same processor come and go: medians of what was measured beside.
+        # Other virtual machines use the same processor at times, so the lines are medians.
         peak = median(row["gflops_limit"] for row in top)
         memory = median(row["gb_s_limit"] for row in steps)
         line = [0.5, peak / memory, 1e4]

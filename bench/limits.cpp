@@ -1,5 +1,5 @@
-// What the processor can do at best, for one vector width and number type: compiled by limits.py
-// once for each instruction set, with -DTYPE, -DBYTES and its flags.
+// Kernels that measure the limits of the processor, for one vector width and number type. limits.py
+// compiles them once for each instruction set, with -DTYPE, -DBYTES and its flags.
 #include <cstdint>
 
 typedef TYPE Vector __attribute__((vector_size(BYTES)));
@@ -11,7 +11,8 @@ constexpr int kChains = 24;  // of 32 registers
 constexpr int kChains = 12;  // of 16
 #endif
 
-// `rounds` multiply-adds on each of independent chains. Returns how many operations that was.
+// Performs `rounds` multiply-adds on each of kChains independent vectors. Returns the number of
+// operations.
 extern "C" double multiply_add(std::int64_t rounds, TYPE* sink) {
   Vector chain[kChains], factor, term;
   for (int l = 0; l < kLanes; ++l) {
@@ -29,7 +30,7 @@ extern "C" double multiply_add(std::int64_t rounds, TYPE* sink) {
   return 2.0 * static_cast<double>(rounds) * kChains * kLanes;
 }
 
-// Reads n numbers, aligned to 64 bytes, n a multiple of 16 vectors.
+// Reads n numbers, which must be aligned to 64 bytes; n must be a multiple of 16 vectors.
 extern "C" void read_all(const TYPE* x, std::int64_t n, TYPE* sink) {
   constexpr int kStreams = 16;
   Vector sums[kStreams] = {};

@@ -1,7 +1,7 @@
-"""What this machine allows, measured: multiply-adds a second, bytes read a second.
+"""Measure the limits of this machine: multiply-adds and bytes read in a second.
 
-Two small kernels of our own (limits.cpp), compiled for each instruction set and run on as many
-threads as the benchmarks, so that each time can be given as a share of the limit that holds for it.
+Two small kernels (limits.cpp) are compiled for each instruction set, and run on as many threads as
+the benchmarks, so that a time can be given as a share of these limits.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def _library(isa: str, dtype: str) -> ctypes.CDLL:
 
 
 def _best(task: Callable[[int], float], n_threads: int) -> float:
-    """Sum of what the threads report over the time until the last is done; the best of some."""
+    """Work of all threads divided by the time until the last has finished; best of some rounds."""
     rates = []
     with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(task, range(n_threads)))  # starts the threads, too
+        list(pool.map(task, range(n_threads)))  # also starts the threads
         for _ in range(REPEATS):
             start = time.perf_counter()
             done = sum(pool.map(task, range(n_threads)))
@@ -69,7 +69,7 @@ def _best(task: Callable[[int], float], n_threads: int) -> float:
 
 
 def multiply_adds(isa: str, dtype: str, n_threads: int) -> float:
-    """Floating point operations a second, two to a multiply-add, all in registers."""
+    """Floating point operations in a second, in registers; a multiply-add counts as two."""
     library = _library(isa, dtype)
     rounds = 2_000_000
 
@@ -81,20 +81,20 @@ def multiply_adds(isa: str, dtype: str, n_threads: int) -> float:
 
 
 @cache
-def _ground() -> np.ndarray[Any, np.dtype[np.float64]]:
+def _numbers_to_read() -> np.ndarray[Any, np.dtype[np.float64]]:
     raw = np.ones(READ_BYTES // 8 + 8)
     skip = (-raw.ctypes.data % 64) // 8
     return raw[skip : skip + READ_BYTES // 8]
 
 
 def reads(isa: str, n_threads: int) -> float:
-    """Bytes a second that the threads read together from memory, each its part, in order."""
-    library, ground = _library(isa, "float64"), _ground()
-    part = len(ground) // n_threads // 128 * 128
+    """Bytes in a second that all threads together read from memory; each reads its own part."""
+    library, numbers = _library(isa, "float64"), _numbers_to_read()
+    part = len(numbers) // n_threads // 128 * 128
 
     def task(thread: int) -> float:
         sink = ctypes.c_double()
-        library.read_all(ground.ctypes.data + 8 * part * thread, part, ctypes.byref(sink))
+        library.read_all(numbers.ctypes.data + 8 * part * thread, part, ctypes.byref(sink))
         return 8.0 * part
 
     return _best(task, n_threads)

@@ -1,11 +1,12 @@
-"""Passes over a file larger than a block: how near to the speed of reading, in how much memory.
+"""Time and memory of a pass over a large file, compared with reading alone and arithmetic alone.
 
     python bench/out_of_core.py [--gigabytes 4] [--rounds 3] [--threads 2] [--folder DIR]
 
-For each shape a .npy of float32 rows is written, and then timed, in turns: reading it in blocks and
-nothing else; one pass of the statistics over it (EKMeans' own code); the statistics of one block
-that is in memory, times the blocks. A pass can be no faster than the slower of the first and the
-last. Cold: the file is dropped from the page cache before each; warm: it is read from there.
+For each shape, a .npy file of float32 rows is written. Then three things are timed in turns: only
+reading the file in blocks; one pass of the statistics over it, by the code of EKMeans; and the
+statistics of one block in memory, multiplied by the number of blocks. A pass cannot be faster than
+the slower of reading and arithmetic. A cold file is dropped from the page cache before each
+measurement; a warm file is read from there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from records import RESULTS, markdown, write
 from ekmfast import blocks
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.blocks.block import BLOCK_BYTES
-from ekmfast.rows.blockwise import BlockRows, Pass
+from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.source import LocalSource
 
-# D, K.
+# Pairs (D, K).
 SHAPES = [(8, 3), (32, 16), (128, 64)]
 
 
@@ -75,18 +76,13 @@ def measure(path: Path, k: int, args: argparse.Namespace, *, cold: bool) -> dict
     alpha = np.array([4 / float((0.5 * (first - first.mean(axis=0)) ** 2).sum(axis=1).mean())])
     centroids = first[None, :: len(first) // k][:, :k].astype(np.float64)
     in_memory = ArrayRows(first, None, args.threads)
-    reference = in_memory.statistics(centroids, alpha).reference
-    backend = BlockRows(
-        LocalSource(data, args.threads),
-        Pass(reference, n_threads=args.threads),
-        float(shape[0]),
-        first.dtype,
-    )
+    rows = BlockRows(LocalSource(data, args.threads), args.threads)
+    rows.survey()
     before = peak_memory(reset=True)
     read, passes, arithmetic = [], [], []
     for _ in range(args.rounds):
         read.append(timed(lambda: read_alone(path), path, cold))
-        passes.append(timed(lambda: check(backend.statistics(centroids, alpha)), path, cold))
+        passes.append(timed(lambda: check(rows.statistics(centroids, alpha)), path, cold))
         start = time.perf_counter()
         for _ in range(10):
             in_memory.statistics(centroids, alpha)
@@ -100,12 +96,12 @@ def measure(path: Path, k: int, args: argparse.Namespace, *, cold: bool) -> dict
         "read": read,
         "pass": passes,
         "arithmetic": arithmetic,
-        "more_memory": peak_memory() - before,  # buffers, the statistics
+        "more_memory": peak_memory() - before,  # for buffers and statistics
     }
 
 
 def peak_memory(*, reset: bool = False) -> int:
-    """Bytes that this process has held at most; since now, with ``reset``."""
+    """Largest memory of this process in bytes, since the last call with ``reset``."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status").read_text()

@@ -1,14 +1,14 @@
-"""Random imbalanced clustering problems: the same seed gives the same problem, for every method.
+"""Random imbalanced clustering problems, which are determined by their seeds.
 
-A problem is K clusters in D dimensions, the largest up to 50 times the smallest. What is drawn as
-the *separation* is the distance from a centre to its nearest other one, in standard deviations of
-the two clusters along the line between them, averaged over the centres: the overlap of neighbours
-then means the same in 2 dimensions and in 50, for round clusters and for long ones.
-`attainable_ari` tells how well the classes can be told apart at all: it labels the rows by their
-true densities.
+A problem has K clusters in D dimensions; the largest is up to 50 times as large as the smallest.
+The random *separation* is the distance between a centre and its nearest neighbour, in standard
+deviations of the two clusters along the line between them, averaged over the centres. By this
+definition the overlap of neighbours does not depend on the dimension, nor on whether clusters are
+round or long. `attainable_ari` is the ARI of the labels by the true densities, which shows how well
+the classes can be separated at all.
 
-Seeds 0 .. 199 of each family are for publication; rules and constants are chosen on seeds from
-TUNING_SEEDS on, which publication never sees.
+Seeds 0 to 199 of each family are used for published results. Rules and constants are chosen on
+seeds from TUNING_SEEDS on, which are never used for published results.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ FAMILIES = ("gaussian", "correlated", "heavy-tailed", "background")
 PUBLISHED = 200
 TUNING_SEEDS = 10_000
 
-# From clusters that make one mode together (below 2) to clusters with empty space between them.
+# Below 2 two clusters have one common mode; at 7 there is empty space between them.
 SEPARATION = (1.5, 7.0)
-LEAST_ROWS = 10  # of a cluster
+LEAST_ROWS = 10  # least number of rows in a cluster
 BACKGROUND = -1  # label of the rows of no cluster
 
 
@@ -41,20 +41,20 @@ def families() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Densities:
-    """What the clusters were drawn from, in the units of X: normal, or Student with `df` finite."""
+    """Densities of the clusters, in the units of X: normal, or Student's t if `df` is finite."""
 
     centres: Float64  # (K, D)
     scatters: Float64  # (K, D, D)
     df: float
 
     def label(self, X: Float64, sizes: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Cluster of the largest density times size, for each row."""
+        """Label each row by the cluster with the largest product of density and size."""
         n_features = X.shape[1]
         score = np.empty((len(sizes), len(X)))
         for i, (centre, scatter) in enumerate(zip(self.centres, self.scatters, strict=True)):
             half = np.linalg.cholesky(scatter)
             m = (np.linalg.solve(half, (X - centre).T) ** 2).sum(axis=0)
-            # What all clusters have in common is left out.
+            # Terms that are equal for all clusters are left out.
             score[i] = np.log(sizes[i]) - np.log(np.diag(half)).sum()
             if np.isinf(self.df):
                 score[i] -= m / 2
@@ -66,7 +66,7 @@ class Densities:
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows, the classes they belong to, and what was drawn to make them."""
+    """Rows, their classes, and the random parameters of the problem."""
 
     name: str
     X: Float64  # (N, D)
@@ -77,13 +77,13 @@ class Problem:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """Rows that belong to a class, on which alone a result is judged."""
+        """Mask of the rows that belong to a class; the ARI uses only these."""
         mask: NDArray[np.bool_] = self.y != BACKGROUND
         return mask
 
     @property
     def sizes(self) -> NDArray[np.intp]:
-        """Rows of each class."""
+        """Number of rows in each class."""
         return np.bincount(self.y[self.mask], minlength=self.k)
 
     def ari(self, labels: NDArray[Any]) -> float:
@@ -93,7 +93,7 @@ class Problem:
         return float(adjusted_rand_score(self.y[self.mask], np.asarray(labels)[self.mask]))
 
     def attainable_ari(self) -> float:
-        """ARI of the labels that the true densities and sizes give: about the best there is."""
+        """ARI of the labels by the true densities and sizes, which is nearly the best possible."""
         if self.densities is None:
             raise ValueError(f"the densities of {self.name} are not known")
         return self.ari(self.densities.label(self.X, self.sizes))
@@ -108,12 +108,15 @@ def make_problem(
     n_features: int | None = None,
     imbalance: float | None = None,
 ) -> Problem:
-    """Draw problem ``seed`` of a family; what is given takes the place of what is drawn.
+    """Draw problem ``seed`` of a family. Given parameters replace random ones.
 
-    - 'gaussian': spherical, or with their own scale along each axis; of different spread.
-    - 'correlated': each with its own rotation and eccentricity.
-    - 'heavy-tailed': multivariate Student t, 2.5 to 4 degrees of freedom, scaled along the axes.
-    - 'background': as 'gaussian', and 5 to 15 % of all rows uniform in the box of the others.
+    - 'gaussian': clusters are spherical, or have different scales along the axes; their spreads
+      differ.
+    - 'correlated': each cluster has its own rotation and eccentricity.
+    - 'heavy-tailed': clusters are multivariate Student t with 2.5 to 4 degrees of freedom, with
+      scales as in 'gaussian'.
+    - 'background': as 'gaussian', with 5 to 15 % of all rows uniform in the bounding box of the
+      others.
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {FAMILIES}, got {family!r}")
@@ -165,7 +168,7 @@ def make_problem(
 
 
 def named_sets() -> list[Problem]:
-    """Four imbalanced sets in the plane, and scikit-learn's sets, z-scored but for the pixels."""
+    """Four imbalanced sets in the plane, and scikit-learn's sets; all but pixels are z-scored."""
     corners = ((2000, (-2, 2)), (50, (2, -2)), (200, (4, 4)))
     around = ((5, 5), (-5, 5), (-5, -5), (5, -5), (10, 0), (-10, 0), (0, 10), (0, -10))
     g = np.random.default_rng(0)
@@ -219,7 +222,7 @@ def _z_scored(X: Float64) -> Float64:
 
 
 def _thinned(y: NDArray[Any], sizes: Any) -> NDArray[np.intp]:
-    """So many random rows of class 0, of class 1, ..., in their order in the set."""
+    """Draw ``sizes[i]`` random rows of each class i; rows keep their order in the set."""
     rng = np.random.default_rng(0)
     rows = np.concatenate(
         [
@@ -238,7 +241,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float, size: Any = 
 def _sizes(
     rng: np.random.Generator, k: int, n_samples: int | None, imbalance: float | None
 ) -> NDArray[np.intp]:
-    """Rows of each cluster: geometric from the smallest to the largest, or random in between."""
+    """Number of rows in each cluster: a geometric sequence, or random between both ends."""
     drawn = _log_uniform(rng, 1, 50)
     imbalance = imbalance or drawn
     between = np.linspace(0, 1, k)
@@ -247,13 +250,13 @@ def _sizes(
     share = imbalance**between
     drawn = _log_uniform(rng, 300, 3000)
     total = n_samples or drawn
-    # Many clusters of high imbalance need more rows for the smallest to be one at all.
+    # With many clusters and a high imbalance, the total grows so that the smallest has LEAST_ROWS.
     sizes: NDArray[np.intp] = np.rint(share * max(total / share.sum(), LEAST_ROWS)).astype(np.intp)
     return sizes
 
 
 def _scatter(rng: np.random.Generator, family: str, n_features: int) -> Float64:
-    """Shape of one cluster, of unit mean variance: a scale matrix (D, D)."""
+    """Random scale matrix (D, D) of a cluster, with mean variance 1."""
     if family == "correlated":
         variance = _log_uniform(rng, 1, _log_uniform(rng, 1, 6), size=n_features) ** 2
         rotation = np.linalg.qr(rng.standard_normal((n_features, n_features)))[0]
@@ -268,7 +271,7 @@ def _scatter(rng: np.random.Generator, family: str, n_features: int) -> Float64:
 
 
 def _nearest(centres: Float64, scatters: Float64) -> Float64:
-    """Distance of each centre to the nearest other, in deviations along the line between them."""
+    """Distance of each centre to the nearest other, in standard deviations along their line."""
     line = centres[:, None] - centres[None]  # (K, K, D)
     length = np.linalg.norm(line, axis=2)
     np.fill_diagonal(length, np.inf)

@@ -1,13 +1,12 @@
-"""How good the clusters are, against scikit-learn and against the neighbours of the method.
+"""Quality of the clusters, compared with scikit-learn and with related methods.
 
     python bench/quality.py                           # four families of 200 random problems
     python bench/quality.py --family gaussian --count 20
     python bench/quality.py --sets                    # named sets, with four scores
     python bench/quality.py --codes                   # 84 draws of an autoencoder's codes
 
-Every method gets the rows and K, and its defaults otherwise; what is said of a method is a mean
-over problems none of which is left out. Each writes FILE.json, with every single result, and
-FILE.md, with the tables.
+Every method gets the rows and K, and has its default parameters otherwise. Means are taken over all
+problems. Each call writes FILE.json with every single result, and FILE.md with the tables.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ SET_METHODS: dict[str, Method] = {
     "maximum entropy": lambda k, seed: ekmfast.MaximumEntropyKMeans(k, random_state=seed),
     "Gaussian mixture": FAMILY_METHODS[MIXTURE],
 }
-# By how much the default call should lead, in mean ARI on every family.
+# Differences in mean ARI that the default call should reach on every family.
 GOALS = {DVARIANCE: 0.10, KMEANS: 0.05, MIXTURE: 0.0}
 TIE = 0.01  # ARIs this close are one result
 SCORES = ("ARI", "NMI", "accuracy", "recall of the smallest")
@@ -90,7 +89,7 @@ def main() -> None:
 
 
 def run_families(names: Sequence[str], seeds: range) -> Iterable[dict[str, Any]]:
-    """Yield one row a problem: facts, the attainable ARI, and each method's result."""
+    """Yield one row for each problem: facts, the attainable ARI, and each method's result."""
     for family in names:
         for done, seed in enumerate(seeds, 1):
             problem = make_problem(family, seed)
@@ -110,7 +109,7 @@ def run_families(names: Sequence[str], seeds: range) -> Iterable[dict[str, Any]]
 
 
 def run_sets(repeats: int) -> Iterable[dict[str, Any]]:
-    """Yield one row a set: each method's scores at each random_state."""
+    """Yield one row for each set, with each method's scores for each random_state."""
     for problem in named_sets():
         results: dict[str, list[dict[str, Any]]] = {}
         for name, make in SET_METHODS.items():
@@ -123,7 +122,7 @@ def run_sets(repeats: int) -> Iterable[dict[str, Any]]:
 
 
 def run_codes() -> Iterable[dict[str, Any]]:
-    """Yield one row a draw: facts, each method's ARI, and that of the best alpha of the path."""
+    """Yield one row for each draw: facts, each method's ARI, and the best ARI of the path."""
     for problem in draws(*make_codes()):
         results = {name: fitted(make, problem, 0) for name, make in FAMILY_METHODS.items()}
         row = {
@@ -140,7 +139,7 @@ def run_codes() -> Iterable[dict[str, Any]]:
 
 
 def fitted(make: Method, problem: Problem, seed: int) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Labels of all rows, and whether the method complained."""
+    """Labels of all rows, and the method's warnings and other facts."""
     estimator = make(problem.k, seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -173,7 +172,7 @@ def scores(problem: Problem, labels: NDArray[Any]) -> dict[str, float]:
 
 
 def families_report(rows: list[dict[str, Any]]) -> str:
-    """Tables of mean ARI, of EKM against each other method problem by problem, and of warnings."""
+    """Tables of mean ARI, of paired differences between EKM and other methods, and of warnings."""
     names = list(dict.fromkeys(row["family"] for row in rows))
     of = {family: [row for row in rows if row["family"] == family] for family in names}
 
@@ -224,7 +223,7 @@ def families_report(rows: list[dict[str, Any]]) -> str:
 
 
 def codes_report(rows: list[dict[str, Any]]) -> str:
-    """Mean ARI by sizes of the classes, and EKM against each other method draw by draw."""
+    """Tables of mean ARI by sizes of the classes, and of paired differences on each draw."""
     methods = list(rows[0]["results"])
 
     def ari(method: str, sizes: Any = None) -> NDArray[np.float64]:
@@ -236,7 +235,8 @@ def codes_report(rows: list[dict[str, Any]]) -> str:
         cells = [f"{ari(method, sizes).mean():.3f}" for method in methods]
         table.append([", ".join(map(str, sizes)), len(ari(EKM, sizes)), *cells])
     table.append(["all", len(rows), *(mean_and_error(ari(method)) for method in methods)])
-    text = "Mean ARI, of all draws with its standard error; the best alpha is known to nobody:\n\n"
+    text = "Mean ARI, for all draws with its standard error. To find the best alpha, one must know "
+    text += "the classes:\n\n"
     text += markdown(["rows of each class", "draws", *methods], table)
     paired = []
     for method in methods[1:]:
@@ -249,7 +249,7 @@ def codes_report(rows: list[dict[str, Any]]) -> str:
 
 
 def sets_report(rows: list[dict[str, Any]]) -> str:
-    """One table a score, means over the random states; the best of each set in bold."""
+    """A table for each score, with means over the random states; the best of a set is bold."""
     parts = []
     for score in SCORES:
         table = []

@@ -60,7 +60,7 @@ def compare(X: Any, y: Any) -> Any:
     }
     for (name, estimator), ax in zip(estimators.items(), axes[0, 1:], strict=True):
         labels = estimator.fit_predict(X)
-        # The order of clusters means nothing: give each the colour of its corner.
+        # Clusters are renumbered by their positions, so that colours agree between panels.
         centroids = estimator.cluster_centers_
         order = [int((-centroids.sum(axis=1)).argmax())]
         rest = [k for k in range(3) if k not in order]

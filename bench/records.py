@@ -1,4 +1,4 @@
-"""What the scripts of bench/ keep of a run: tables, every result, the machine's facts."""
+"""Write the results of the scripts in bench/: tables, single results, and facts of the machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def write(out: Path, settings: dict[str, Any], rows: list[Any], report: str) -> None:
-    """Print the report; keep it as Markdown, and everything with the machine's facts as JSON."""
+    """Print the report, and write it as Markdown and all rows and facts of the machine as JSON."""
     machine = machine_facts()
     isa, threads = machine["ekmfast"]["isa"], settings.get("threads")
     report += (
@@ -36,14 +36,14 @@ def write(out: Path, settings: dict[str, Any], rows: list[Any], report: str) -> 
 
 
 def as_json(machine: dict[str, Any], settings: dict[str, Any], rows: list[Any]) -> str:
-    """One line a row: short, and a difference between two runs can be read."""
+    """JSON with one line for each row, so that the diff of two files is readable."""
     head = json.dumps({"machine": machine, "settings": settings}, indent=1)
     lines = ",\n".join(map(json.dumps, rows))
     return f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n'
 
 
 def machine_facts() -> dict[str, Any]:
-    """What explains a result and how long it took; not the host's name."""
+    """Facts of the machine that may explain a result or a time; they do not name the host."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -75,13 +75,13 @@ def markdown(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def objective(X: NDArray[Any], centroids: NDArray[Any], alpha: float) -> float:
-    """J = sum_n sum_k p_kn d_kn in float64, straight from the formula."""
+    """J = sum_n sum_k p_kn d_kn, computed in float64 directly from the formula."""
     total = 0.0
     rows = max(1, 2_000_000 // centroids.size)
     C = np.asarray(centroids, np.float64)
     for start in range(0, len(X), rows):
-        block = X[start : start + rows].astype(np.float64)
-        d = 0.5 * ((block[:, None, :] - C[None]) ** 2).sum(axis=2)
+        part = X[start : start + rows].astype(np.float64)
+        d = 0.5 * ((part[:, None, :] - C[None]) ** 2).sum(axis=2)
         p = np.exp(-alpha * (d - d.min(axis=1, keepdims=True)))
         p /= p.sum(axis=1, keepdims=True)
         total += float((p * d).sum())

@@ -1,14 +1,15 @@
-"""When full passes pay: all rows, each block once, or a sample, as one cluster gets smaller.
+"""Compare full passes, a single reading, and a sample, for a small cluster of decreasing size.
 
     python bench/sample_or_passes.py [--rows 20000000] [--rounds 3] [--threads 2]
 
-A file of float32 rows in 8 dimensions: four round clusters 8 standard deviations apart and a fifth
-that is a hundredth, a ten-thousandth or a millionth of the rows, sqrt(1 / share) standard
-deviations away: the rarer the farther, so that J is always lower with it than without. In turns:
-`EKMeans` on the file in blocks (several full passes); `MiniBatchEKMeans.partial_fit` of each block
-(one reading); `EKMeans` on a uniform sample of 50,000 rows, drawn beforehand. All at one alpha,
-each round with another random state. Judged on all rows: J over the least of the round, and F1 of
-the smallest cluster, 2 |found and true| / (|found| + |true|), for the found cluster that is best.
+A file holds float32 rows in 8 dimensions. Four round clusters are 8 standard deviations apart. A
+fifth cluster has a hundredth, a ten-thousandth or a millionth of the rows, and is sqrt(1 / share)
+standard deviations away, so that J is always lower if this cluster is found. Three fits take turns:
+`EKMeans` on the file in blocks (several full passes); `MiniBatchEKMeans.partial_fit` on each block
+(one reading); `EKMeans` on a uniform sample of 50,000 rows, which is drawn before. All use the same
+alpha, and each round has another random state. Results are evaluated on all rows: J relative to the
+least of the round, and the F1 score of the smallest cluster, 2 |found and true| / (|found| +
+|true|), for the best found cluster.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ D, K = 8, 5
 SEPARATION = 8.0
 SMALLEST = [1e-2, 1e-4, 1e-6]
 SAMPLE = 50_000
-# For clusters of variance 1 a feature.
+# Suited to clusters whose features have variance 1.
 ALPHA = 1.0
 PASSES, STREAM, ON_SAMPLE = "full passes", "each block once", "sample"
 
@@ -102,7 +103,7 @@ def one_round(
         start = time.perf_counter()
         fitted = fit()
         seconds = time.perf_counter() - start
-        # Scored by one and the same estimator, so that all are judged by the same sums.
+        # All results are scored by the same class, so that sums are computed in the same way.
         judge = EKMeans(K, init=fitted.cluster_centers_, n_init=1, max_iter=1, **common).fit(sample)
         judge.cluster_centers_ = fitted.cluster_centers_
         done.append(

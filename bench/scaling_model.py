@@ -1,17 +1,19 @@
-"""Seconds of a pass on clusters that nobody here has: the measured model, extrapolated.
+"""Predict the seconds of a pass on clusters of machines, by a model with measured constants.
 
     python bench/scaling_model.py
 
-Reads results/dask-overhead.json and results/out-of-core.json and prints the tables of
-docs/scaling.md. For S problems of K clusters on N rows of D features, float32, B blocks:
+The script reads results/dask-overhead.json and results/out-of-core.json, and prints the tables of
+docs/scaling.md. A pass for S problems with K clusters on N float32 rows of D features in B blocks
+takes
 
     max(arithmetic, reading) + latency + B * task + reduction
-    arithmetic = S * N * second_per_row / cores      (of one core, K = 8, D = 16: measured)
+    arithmetic = S * N * second_per_row / cores
     reading    = 4 * N * D / (nodes * bandwidth)     (0 where the blocks are in memory)
     reduction  = levels * 8 * S * K * D / network,   levels = log16(B)
 
-Measured here: second_per_row, latency, task, bandwidth. Assumed: 16 cores a node, each as fast as
-the one here when all are busy; a network of 1 GB/s; a scheduler that is as fast as here.
+Measured are second_per_row (on one core, for K = 8 and D = 16), latency, task and bandwidth.
+Assumed are 16 cores in a node, each as fast as the measured one when all are busy; a network of 1
+GB/s; and a scheduler as fast as the measured one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors of one step beside its time: near the origin and a thousand deviations from it."""
+"""Errors and time of one step, near the origin and a thousand standard deviations from it."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from conftest import N_THREADS, Problem, shape_id
 import ekmfast
 
 SHAPES = [(100_000, 3, 2), (100_000, 8, 8), (50_000, 16, 32), (20_000, 64, 128)]
-# In standard deviations of the data; before any rounding to float32 the data are those of offset 0.
+# Largest errors in standard deviations of the data, before the result is rounded to its dtype.
 LIMIT = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-11}
 
 
@@ -22,7 +22,7 @@ def test_error_of_a_step(benchmark, shape, dtype, offset):
     centroids, objective = benchmark(
         ekmfast.ekm_step, problem.X, problem.centroids, problem.alpha, n_threads=N_THREADS
     )
-    # Differences, not the expanded form, which would lose the offset's digits.
+    # Distances from differences, since the expanded form would lose digits at a large offset.
     C = problem.centroids.astype(np.float64)
     numerator = denominator = magnitude = J = 0.0
     for start in range(0, len(problem.X), 2000):
@@ -38,11 +38,10 @@ def test_error_of_a_step(benchmark, shape, dtype, offset):
         J += mean.sum()
     answer = numerator / denominator[:, None] + offset
     sigma = problem.X.std(dtype=np.float64)
-    # The same ratio before it is rounded to the dtype of X, which far from the origin is coarse.
+    # The same ratio before it is rounded to the dtype of X, which is coarse far from the origin.
     sums = ekmfast.ekm_statistics(problem.X, problem.centroids, problem.alpha)
     before = np.abs(sums.sum_wx / sums.sum_w[:, None] - answer).max(axis=1) / sigma
-    # A column whose weights nearly cancel has no more digits than are left: judged with the others
-    # by its size before cancelling, as the rounding of the result itself is.
+    # If the weights of a centroid nearly cancel, its error is larger by this factor.
     cancellation = magnitude / np.abs(denominator)
     error = np.abs(centroids - answer).max(axis=1) / sigma
     rounding = np.finfo(problem.X.dtype).eps * np.abs(answer).max() / sigma

@@ -1,4 +1,4 @@
-"""Several problems in one pass: restarts and paths of alpha share every read of X."""
+"""Time of several problems in one pass, where restarts or alphas share the reading of X."""
 
 import time
 

@@ -1,8 +1,9 @@
-"""On a card (`make bench BENCH_ARGS="-m gpu bench/test_cuda.py"`): passes beside what bounds them.
+"""Time of passes on a GPU, compared with their bounds.
 
-Each benchmark checks its answer against the CPU's kernels. ``extra_info`` holds the share of the
-bound: of the bandwidth of a copy for few small centroids, of the matrix product's own rate for
-many. Without a card they are skipped; no figure of one has been published so far.
+Run them by `make bench BENCH_ARGS="-m gpu bench/test_cuda.py"`. Each benchmark compares its result
+with that of the CPU's kernels. ``extra_info`` holds the share of a bound: of the bandwidth of a
+copy for few small centroids, of the rate of the matrix products for many. Without a GPU the
+benchmarks are skipped; no results have been published so far.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ if cuda_status() is not None:
 
 from numba import cuda
 
-from ekmfast.rows.cuda.arrays import backend_of
+from ekmfast.rows.cuda.rows import CudaRows
 
 pytestmark = pytest.mark.gpu
 ALPHA = 0.5
@@ -27,7 +28,7 @@ def rows(n, d):
 
 
 def seconds(work, repeat=20):
-    """Seconds of one run on the card, the best of some."""
+    """Seconds of one call on the GPU, the least of some."""
     begin, end = cuda.event(), cuda.event()
     work()
     best = np.inf
@@ -41,23 +42,23 @@ def seconds(work, repeat=20):
 
 
 def copy_bandwidth(X):
-    """Bytes read and written a second by a copy of X on the card."""
+    """Bytes that a copy of X on the GPU reads and writes in a second."""
     to = cuda.device_array_like(X)
     return 2 * X.nbytes / seconds(lambda: to.copy_to_device(X))
 
 
-def product_rate(backend, k, d):
-    """Multiply-adds a second of the products alone, on chunks as the backend cuts them."""
-    T = backend.rows.dtype
+def product_rate(passes, k, d):
+    """Multiply-adds in a second of the matrix products alone, on chunks as passes take them."""
     from ekmfast.rows.cuda.passes import DEPTH, Buffers
 
-    b = Buffers(T, d, k, 1, backend.rows.n)
+    T = passes.held.dtype
+    b = Buffers(T, d, k, 1, passes.held.n)
     Y, scores, products = b.cut(b.rows)
     centroids = cuda.to_device(np.zeros((k, d), T))
 
     def both():
-        backend.product.scores(Y, centroids, scores)
-        backend.product.sums(scores, Y, DEPTH, products)
+        passes.product.scores(Y, centroids, scores)
+        passes.product.sums(scores, Y, DEPTH, products)
 
     return 2 * b.rows * k * d / seconds(both)
 
@@ -79,8 +80,7 @@ def test_few_small_centroids(benchmark, n, k, d):
     X = rows(n, d)
     C = X[:k].astype(np.float64)
     on_card = cuda.to_device(X)
-    backend = backend_of(on_card, None)
-    sums = benchmark(backend.statistics, C[None], np.array([ALPHA]))
+    sums = benchmark(CudaRows(on_card).statistics, C[None], np.array([ALPHA]))
     check(X, C, sums)
     floor = X.nbytes / copy_bandwidth(on_card)
     benchmark.extra_info.update(
@@ -92,13 +92,13 @@ def test_few_small_centroids(benchmark, n, k, d):
 def test_many_centroids(benchmark, n, k, d):
     X = rows(n, d)
     C = X[:k].astype(np.float64)
-    backend = backend_of(cuda.to_device(X), None)
-    sums = benchmark(backend.statistics, C[None], np.array([ALPHA]))
+    passes = CudaRows(cuda.to_device(X)).passes
+    sums = benchmark(passes.statistics, C[None], np.array([ALPHA]))
     check(X, C, sums)
-    floor = 2 * n * k * d / product_rate(backend, k, d)
+    floor = 2 * n * k * d / product_rate(passes, k, d)
     benchmark.extra_info.update(
         card=describe_card(),
-        product=backend.product.name,
+        product=passes.product.name,
         share_of_product_rate=floor / benchmark.stats.stats.min,
     )
 
@@ -112,8 +112,8 @@ def test_assign(benchmark):
 
 
 @pytest.mark.parametrize("n", [4_000_000])
-def test_torch_hard_k_means_beside(benchmark, n):
-    """One assignment and update by torch, of hard k-means, for comparison."""
+def test_torch_hard_k_means_for_comparison(benchmark, n):
+    """One assignment and update of hard k-means by torch."""
     torch = pytest.importorskip("torch")
     X = torch.as_tensor(rows(n, 8), device="cuda")
     C = X[:8].clone()

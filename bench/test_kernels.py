@@ -1,4 +1,4 @@
-"""Time of each kernel, by shape and dtype; every benchmark checks its answer."""
+"""Time of each kernel, by shape and dtype; every benchmark checks its result."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def problems(*sharpnesses):
     )
 
 
-# Sharp: nearly hard weights, of which most are zero.
+# With the sharpness 30, weights are nearly hard, and most of them are zero.
 @problems(1.0, 30.0)
 @every_isa
 @pytest.mark.benchmark(group="ekm_step")
@@ -55,7 +55,7 @@ def test_compute_weights(benchmark, record_share, problem, isa):
         out=out,
         n_threads=N_THREADS,
     )
-    rows, _, _, weights = next(problem.blocks())
+    rows, _, _, weights = next(problem.parts())
     tolerance = 1e-3 if out.dtype == np.float32 else 1e-9
     np.testing.assert_allclose(out[rows], weights, rtol=0, atol=tolerance)
     n, k, d = problem.shape
@@ -67,7 +67,7 @@ def test_compute_weights(benchmark, record_share, problem, isa):
 @pytest.mark.benchmark(group="update_centroids")
 def test_update_centroids(benchmark, record_share, problem, isa):
     weights = np.empty((len(problem.X), len(problem.centroids)), problem.X.dtype)
-    for rows, _, _, w in problem.blocks():
+    for rows, _, _, w in problem.parts():
         weights[rows] = w
     centroids = benchmark(ekmfast.update_centroids, problem.X, weights, n_threads=N_THREADS)
     problem.check_centroids(centroids)
@@ -80,7 +80,7 @@ def test_update_centroids(benchmark, record_share, problem, isa):
 @pytest.mark.benchmark(group="assign")
 def test_assign(benchmark, record_share, problem, isa):
     labels, squared = benchmark(ekmfast.assign, problem.X, problem.centroids, n_threads=N_THREADS)
-    rows, _, d, _ = next(problem.blocks())
+    rows, _, d, _ = next(problem.parts())
     tolerance = 1e-4 if problem.X.dtype == np.float32 else 1e-9
     chosen = 2 * d[np.arange(len(d)), labels[rows]]
     np.testing.assert_allclose(chosen, 2 * d.min(axis=1), rtol=tolerance, atol=tolerance)

@@ -1,12 +1,12 @@
-"""One iteration of ours against one of every peer that can be installed.
+"""Compare the time of our iteration with that of every peer that is installed.
 
-An iteration of a peer is timed by the difference of two fits from the same centroids that differ
-in the number of iterations alone, so that checks, seeding and closing passes cancel out. Each round
-times the peers in turn, then us, in one process; ratios are taken within the round.
+An iteration of a peer is timed by the difference of two fits from the same centroids, which differ
+only in the number of iterations, so that checks, seeding and final passes cancel. Each round times
+the peers and then our step in one process, and ratios are taken within the round.
 
-Ours is the step from those same centroids. Chained plain steps from random rows throw single
-centroids out of the data, where memberships underflow float32 and a step is done again in float64;
-the estimators' solver keeps them from it.
+Our step always begins with the same centroids. Chained plain steps from random rows would move
+single centroids out of the data, where memberships underflow in float32 and a step is repeated in
+float64. The solver of the estimators prevents this.
 """
 
 import time
@@ -35,9 +35,9 @@ with_shapes = pytest.mark.parametrize(
 
 
 def author_fit(problem, max_iter, use_numba=False):
-    """Fit the package of the method's author: its alpha goes with ||.||^2, half of ours.
+    """Fit the package of the method's author, whose alpha is half of ours, since it uses ||.||^2.
 
-    Its tolerance may not be zero; the least one never stops it early.
+    Its tolerance must not be zero; the smallest positive number never stops it early.
     """
     model = sklekmeans.EKMeans(
         n_clusters=len(problem.centroids),
@@ -48,7 +48,7 @@ def author_fit(problem, max_iter, use_numba=False):
         use_numba=use_numba,
         numba_threads=N_THREADS if use_numba else None,
     ).fit(problem.X)
-    assert model.n_iter_ == max_iter - 1  # counted from zero
+    assert model.n_iter_ == max_iter - 1  # it counts from zero
     return model
 
 
@@ -61,7 +61,7 @@ def lloyd_fit(estimator, problem, max_iter):
         tol=0,
         algorithm="lloyd",
     ).fit(problem.X)
-    assert model.n_iter_ == max_iter  # it stops where labels stay the same
+    assert model.n_iter_ == max_iter  # it would stop if no label changed
 
 
 def faiss_fit(faiss, problem, max_iter):
@@ -71,13 +71,13 @@ def faiss_fit(faiss, problem, max_iter):
         k,
         niter=max_iter,
         min_points_per_centroid=1,
-        max_points_per_centroid=len(problem.X),  # or it takes a sample
+        max_points_per_centroid=len(problem.X),  # otherwise it uses a sample
     )
     model.train(problem.X, init_centroids=problem.centroids)
 
 
 def hard_peers(dtype):
-    """Hard k-means, that is half the arithmetic and no exponentials, by each library there is."""
+    """Hard k-means, with half the arithmetic and no exponentials, of each installed library."""
     peers = {"scikit-learn": partial(lloyd_fit, sklearn.cluster.KMeans)}
     try:
         from sklearnex.cluster import KMeans
@@ -108,14 +108,14 @@ def our_steps(problem):
 
 
 def compare(benchmark, record_ratio, problem, peers, few, many, rounds):
-    """Time the fits of `peers`, then us, in each round; return the peers' seconds an iteration."""
+    """Time the fits of `peers` and our steps in each round, and record the ratios."""
     times = {name: [] for name in peers}
 
     def time_peers():
         for name, fit in peers.items():
             short = seconds(fit, problem, few)
             times[name].append((seconds(fit, problem, many) - short) / (many - few))
-            time.sleep(0.1)  # let its threads go to sleep
+            time.sleep(0.1)  # until the peer's threads sleep
         ekmfast.ekm_step(problem.X, problem.centroids, problem.alpha, n_threads=N_THREADS)
 
     benchmark.pedantic(our_steps, args=(problem,), setup=time_peers, rounds=rounds)
@@ -129,10 +129,10 @@ def compare(benchmark, record_ratio, problem, peers, few, many, rounds):
     benchmark.extra_info["steps_per_round"] = OUR_STEPS
     for name, of_peer in times.items():
         record_ratio(benchmark, name, problem, of_peer, our_times)
-    # Where most long fits were over before their short ones, the machine was timed, not the peer.
-    sure = [name for name in times if np.median(times[name]) > 0]
-    if len(peers) > 1 and sure:
-        fastest = min(sure, key=lambda name: np.median(times[name]))
+    # If most long fits took less time than the short ones, the difference is noise.
+    measurable = [name for name in times if np.median(times[name]) > 0]
+    if len(peers) > 1 and measurable:
+        fastest = min(measurable, key=lambda name: np.median(times[name]))
         record_ratio(benchmark, f"fastest: {fastest}", problem, times[fastest], our_times)
 
 
@@ -156,11 +156,11 @@ def test_sklekmeans(benchmark, record_ratio, problem):
     }
     ours, _ = ekmfast.ekm_step(problem.X, problem.centroids, problem.alpha, n_threads=N_THREADS)
     for fit in peers.values():
-        theirs = fit(problem, 1).cluster_centers_  # compiles, too
+        theirs = fit(problem, 1).cluster_centers_  # also compiles
         problem.check_centroids(theirs)
         error = np.abs(ours - theirs).max(axis=1) / problem.cancellation
         assert error.max() < 1e-3
-    # Seconds an iteration at the largest shapes: two iterations and few rounds are enough there.
+    # At the largest shapes an iteration takes seconds, so two of them and few rounds suffice.
     size = np.prod(problem.shape)
     many, rounds = (4, 5) if size < 1e8 else (2, 3) if size < 1e9 else (2, 2)
     compare(benchmark, record_ratio, problem, peers, 1, many, rounds)

@@ -1,4 +1,4 @@
-"""How the time of a step grows with rows, centroids, features and threads."""
+"""Growth of the time of a step with rows, centroids and features, and speed-up by threads."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What a call costs beside its arithmetic: 100 rows, of which the kernels take microseconds."""
+"""Overhead of a call, measured with 100 rows, for which the kernels take microseconds."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_call_of_100_rows(benchmark, function):
 
 @pytest.mark.benchmark(group="small calls")
 def test_the_arithmetic_of_a_step_alone(benchmark):
-    """The extension's function that a step calls: its own checks, kernels, sums."""
+    """The function of the extension that a step calls, with its checks, kernels and sums."""
     alpha = np.ones(1)
     result = benchmark(_core.statistics, X, C[None], alpha, None, None, N_THREADS)
     assert all(np.isfinite(sums).all() for sums in result)

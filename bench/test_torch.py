@@ -1,4 +1,4 @@
-"""Our kernel and torch's in turns, in processes of their own: see torch_alternation.py."""
+"""Our kernel and torch's in turns, in separate processes; see torch_alternation.py."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("torch_alternation.py")
 @pytest.mark.parametrize("first", ["torch", "ekmfast"])
 @pytest.mark.benchmark(group="in turns with torch")
 def test_in_turns_with_torch(benchmark, first, arguments):
-    """The time is that of the process; the ratio that it prints is the result."""
+    """The time is that of a process; the result is the ratio that the process prints."""
 
     def run():
         done = subprocess.run(
@@ -25,4 +25,4 @@ def test_in_turns_with_torch(benchmark, first, arguments):
 
     result = benchmark.pedantic(run, rounds=1)
     benchmark.extra_info.update(result)
-    assert result["ratio_median"] > 0.5  # or the clock is wrong
+    assert result["ratio_median"] > 0.5  # a smaller ratio would mean that the clock is wrong

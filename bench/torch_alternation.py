@@ -1,10 +1,11 @@
-"""A torch operation and our kernel in turns, against both alone: do their threads disturb?
+"""Time of a torch operation and our kernel in turns, relative to both alone.
 
-Two OpenMP runtimes that spin while they wait cost each other several times the work; our own pool
-sleeps. ``python bench/torch_alternation.py torch|ekmfast small|large [OUR_THREADS]`` imports the
-named one first and prints the ratio of the turns to the sum of both alone: the median of paired
-rounds, least, most. Small data lie in the caches, out of which the two drive each other whatever
-their threads do: one thread of ours shows by how much.
+The ratio shows whether the threads of the two libraries disturb each other. Two OpenMP runtimes
+that spin while they wait would take several times as long; the threads of our pool sleep instead.
+``python bench/torch_alternation.py torch|ekmfast small|large [OUR_THREADS]`` imports the named
+library first, and prints the median, least and greatest ratio of paired rounds. Small data fit into
+the caches, from which each library evicts the other's data. A measurement with one thread of ours
+shows how much this costs.
 """
 
 import json

@@ -19,7 +19,7 @@ from ekmfast.kernels import (
 if TYPE_CHECKING:
     from ekmfast import anomaly, blocks, datasets, metrics, plotting
 
-    # Not in __all__, as `import *` takes all of that: their packages are extras.
+    # Not in __all__, since `import *` would import them, and the packages they need are optional.
     from ekmfast import autoencoder as autoencoder
     from ekmfast import dask as dask
     from ekmfast.estimators.alpha_path import alpha_path
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ekmfast.fit.search import AlphaPath
     from ekmfast.persist.file import load, save
 
-# Loaded on first use: scikit-learn's estimators for their import time, the rest for what they need.
+# These are imported on first use, because scikit-learn is slow to import, and other names need
+# optional packages.
 _LAZY_NAMES = {
     "AlphaPath": "estimators.alpha_path",
     "EKMeans": "estimators.ekmeans",

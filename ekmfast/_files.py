@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written out of sight, then put into their place."""
+"""Write files completely or not at all: a temporary file is written, and then renamed."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-# Temporaries that have a name, where the file system cannot keep them without.
+# Parts of the names of temporary files, which are needed where the file system does not support
+# files without a name.
 PREFIX, SUFFIX = ".ekmfast-", ".tmp"
-# Names of files that this process has open already; opening them again would cut them short, or
-# read them from the beginning.
+# Names of files that this process has already opened. Opening them again would truncate them, or
+# would read them from the beginning.
 STREAMS = re.compile(r"/dev/(std(?:in|out|err))|/(?:dev|proc/self)/fd/(\d+)")
 
 
 def replace_file(
     path: str | os.PathLike[str], fill: Callable[[IO[bytes]], Any], *, streams: bool = False
 ) -> None:
-    """Let ``fill`` write a file that takes the place of ``path`` only once it is on the disk.
+    """Let ``fill`` write a file that replaces ``path`` only when it is completely on the disk.
 
-    Whatever goes wrong, a full disk, Ctrl-C or a killed process included, ``path`` holds what it
-    held before and nothing is left beside it. A link is followed, and an older file's owner and
-    permissions are kept.
+    If this fails, also by a full disk, Ctrl-C or a killed process, ``path`` is unchanged and no
+    temporary file is left. A link is followed, and the owner and permissions of an older file are
+    kept.
 
     Parameters
     ----------
     path : str or os.PathLike
+        The file to write.
     fill : callable
-        Is given a binary file, open for writing, that can be sought and mapped into memory. It
-        must write through that object, whose errors name ``path``, and must not close it.
+        A function that gets a binary file, open for writing, which supports ``seek`` and memory
+        maps. It must write through that object, whose errors name ``path``, and must not close it.
     streams : bool, default=False
-        Whether ``path`` may be a pipe, a terminal or another device, such as ``/dev/stdout``. What
-        ``fill`` writes goes there at once; such a file can neither be sought nor mapped.
+        Whether ``path`` may be a pipe, a terminal or another device, such as ``/dev/stdout``. Then
+        ``fill`` writes to it directly; such a file supports neither ``seek`` nor memory maps.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def replace_file(
     'whole'
     """
     shown = os.fsdecode(path)
-    old = _look(shown, streams)
+    old = _status(shown, streams)
     if _is_stream(shown, old):
         _fill_stream(shown, fill)
         return
@@ -65,13 +67,13 @@ def replace_file(
     folder = os.path.dirname(target)
     temporary = os.path.join(folder, f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
     with _naming(shown):
-        # Who may not read the old file may not read the new one meanwhile.
+        # Nobody else may read the new file until it has the permissions of the old one.
         mode = 0o666 if old is None else 0o600
         descriptor, hidden = _open_temporary(folder, temporary, mode)
     try:
         with io.BufferedWriter(_NamedFile(descriptor, shown)) as file:
             if old is not None:
-                # Root may write over a user's file, which stays the user's.
+                # If root replaces a user's file, it still belongs to the user.
                 with suppress(PermissionError):
                     os.fchown(descriptor, old.st_uid, old.st_gid)
                 with _naming(shown):
@@ -90,24 +92,25 @@ def replace_file(
 
 
 def check_output(path: str | os.PathLike[str], *, streams: bool = False) -> os.stat_result | None:
-    """Refuse before the work what `replace_file` could not write after it.
+    """Check before the work that `replace_file` will be able to write a file.
 
     Parameters
     ----------
     path : str or os.PathLike
+        The file that will be written.
     streams : bool, default=False
         Whether ``path`` may be a pipe, a terminal or another device.
 
     Returns
     -------
     os.stat_result or None
-        What is there now; None for nothing.
+        Status of the existing file; None if there is none.
 
     Raises
     ------
     OSError
-        If ``path`` is a folder or, without ``streams``, a device; if its folder is not there; if
-        the file or its folder must not be written, or takes no new file when that is tried.
+        If ``path`` is a folder or, without ``streams``, a device; if its folder does not exist; if
+        permissions forbid writing; or if creating a file in the folder fails.
 
     Examples
     --------
@@ -118,50 +121,51 @@ def check_output(path: str | os.PathLike[str], *, streams: bool = False) -> os.s
     FileNotFoundError: [Errno 2] no such folder 'no/such/folder': 'no/such/folder/a.txt'
     """
     path = os.fsdecode(path)
-    found = _look(path, streams)
-    if _is_stream(path, found):
-        return found
+    status = _status(path, streams)
+    if _is_stream(path, status):
+        return status
     folder = os.path.dirname(os.path.realpath(path))
     trial = os.path.join(folder, f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}")
-    # Permissions say nothing of quotas, of file systems that are read alone, or of who asks.
+    # Create a file, since permissions do not show quotas and read-only file systems.
     try:
         os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        with suppress(FileNotFoundError):  # taken for abandoned by another process
+        with suppress(FileNotFoundError):  # another process may remove it as abandoned
             os.remove(trial)
     except OSError as error:
-        told = f"the folder {folder!r} takes no new files: {error.strerror}"
-        raise OSError(error.errno, told, path) from None
-    return found
+        message = f"the folder {folder!r} takes no new files: {error.strerror}"
+        raise OSError(error.errno, message, path) from None
+    return status
 
 
-def _look(path: str, streams: bool) -> os.stat_result | None:
-    """What is at ``path`` now; refuses what by its kind and permissions cannot be written."""
+def _status(path: str, streams: bool) -> os.stat_result | None:
+    """Status of the file at ``path``, or None; refuse folders and files that are not writable."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
-        found = None
-    if found is not None and stat.S_ISDIR(found.st_mode):
+        status = None
+    if status is not None and stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, "is a folder, which is not a regular file", path)
-    if _is_stream(path, found):
+    if _is_stream(path, status):
         if not streams:
             raise OSError(errno.EINVAL, "is not a regular file", path)
-        return found
-    if found is not None and not os.access(path, os.W_OK):
+        return status
+    if status is not None and not os.access(path, os.W_OK):
         raise OSError(errno.EACCES, "its permissions forbid writing", path)
     folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or "."
     if not os.path.isdir(folder):
         raise OSError(errno.ENOENT, f"no such folder {folder!r}", path)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(errno.EACCES, f"the folder {folder!r} takes no new files", path)
-    return found
+    return status
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads to a pipe, a terminal or another device, such as ``/dev/stdout``.
+    """Whether a path is a pipe, a terminal or another device, such as ``/dev/stdout``.
 
     Parameters
     ----------
     path : str or os.PathLike
+        The path, which need not exist.
 
     Returns
     -------
@@ -180,8 +184,10 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
         return _is_stream(shown, None)
 
 
-def _is_stream(path: str, found: os.stat_result | None) -> bool:
-    return bool(STREAMS.fullmatch(path)) or (found is not None and not stat.S_ISREG(found.st_mode))
+def _is_stream(path: str, status: os.stat_result | None) -> bool:
+    if STREAMS.fullmatch(path):
+        return True
+    return status is not None and not stat.S_ISREG(status.st_mode)
 
 
 def write_csv(
@@ -191,18 +197,18 @@ def write_csv(
     *,
     errors: str = "strict",
 ) -> None:
-    """Write a table of text in UTF-8, its lines ended by ``\\n``, by `replace_file`.
+    """Write a CSV file by `replace_file`, as UTF-8 with lines that end with ``\\n``.
 
     Parameters
     ----------
     path : str or os.PathLike
-        May be a pipe or a device.
+        The file to write, which may be a pipe or a device.
     header : sequence of str
         Names of the columns.
     rows : iterable of iterables
-        Cells, as `csv.writer` takes them.
+        The cells of each row, as `csv.writer` takes them.
     errors : str, default="strict"
-        As of `str.encode`, for what is no text in UTF-8.
+        As in `str.encode`, for characters that UTF-8 cannot encode.
 
     Raises
     ------
@@ -236,7 +242,7 @@ def write_csv(
 
 
 class _NamedFile(io.FileIO):
-    """An open file whose errors say which it is: the system's say it of opening alone."""
+    """An open file whose errors contain its name; the system names files only in errors of open."""
 
     def __init__(self, descriptor: int, shown: str) -> None:
         super().__init__(descriptor, "r+b")
@@ -263,24 +269,25 @@ def _fill_stream(path: str, fill: Callable[[IO[bytes]], Any]) -> None:
         else:
             if sys.stdout is not None:
                 sys.stdout.flush()
-            descriptor = _another(match)
+            descriptor = _duplicate(match)
     with io.BufferedWriter(_NamedFile(descriptor, path)) as file:
         fill(file)
 
 
-def _another(match: re.Match[str]) -> int:
-    """Another descriptor of the open file that a name of `STREAMS` stands for."""
+def _duplicate(match: re.Match[str]) -> int:
+    """A duplicate of the descriptor of the open file that a match of `STREAMS` names."""
     return os.dup(int(match[2] or {"stdin": 0, "stdout": 1, "stderr": 2}[match[1]]))
 
 
 def open_input(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """A file to read; one that this process has open already from where it stands.
+    """Open a file for reading; a file that is already open is read from its current position.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A file, or the name of what is open: ``/dev/stdin``, ``/dev/fd/3``. That may be a socket,
-        which cannot be opened by its name, and stays open when the returned file is closed.
+        A file, or the name of an open file, such as ``/dev/stdin`` or ``/dev/fd/3``. The latter may
+        be a socket, which cannot be opened by its name. It stays open when the returned file is
+        closed.
 
     Returns
     -------
@@ -301,44 +308,44 @@ def open_input(path: str | os.PathLike[str]) -> io.BufferedReader:
     shown = os.fsdecode(path)
     match = STREAMS.fullmatch(shown)
     with _naming(shown):
-        return open(shown if match is None else _another(match), "rb")
+        return open(shown if match is None else _duplicate(match), "rb")
 
 
 def _open_temporary(folder: str, named: str, mode: int) -> tuple[int, bool]:
-    """A file to write to, and whether it is hidden: gone with the process if that is killed."""
+    """A temporary file, and whether it has no name, so that the end of the process removes it."""
     _remove_abandoned(folder)
-    # As a plain open, unlike tempfile's, this gives the permissions that the user's files have.
+    # os.open gives the permissions that other files of the user have; tempfile does not.
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-        with suppress(OSError):  # not on this file system
+        with suppress(OSError):  # raised if the file system does not support this
             descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, mode)
-            _lock(descriptor)  # it has a name for a moment before it takes its place
+            _lock(descriptor)  # it will have a temporary name for a moment before it is renamed
             return descriptor, True
     while True:
         descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
         _lock(descriptor)
         if os.fstat(descriptor).st_nlink:
             return descriptor, False
-        os.close(descriptor)  # taken for abandoned by another before it was locked
+        os.close(descriptor)  # another process has removed it as abandoned before it was locked
 
 
 def _lock(descriptor: int) -> None:
-    """Tell other processes that this one is alive; the lock ends with the process."""
+    """Lock a file, to show other processes that it is in use; the lock ends with the process."""
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_abandoned(folder: str) -> None:
-    """Remove the temporaries that killed processes have left in a folder."""
-    with suppress(OSError):  # a folder that takes files but must not be listed
+    """Remove the temporary files that killed processes have left in a folder."""
+    with suppress(OSError):  # raised if the folder may be written but not listed
         for name in os.listdir(folder):
             if name.startswith(PREFIX) and name.endswith(SUFFIX):
                 _remove_unlocked(os.path.join(folder, name))
 
 
 def _remove_unlocked(path: str) -> None:
-    # One that is locked, another user's or gone meanwhile stays as it is.
+    # An OSError is raised if the file is locked, belongs to another user, or no longer exists.
     with suppress(OSError):
-        # Whoever may write to the folder may have put a pipe or a link there.
+        # Other users of the folder may have put a pipe or a link there, which must not be followed.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -349,10 +356,15 @@ def _remove_unlocked(path: str) -> None:
 
 
 def _give_name(descriptor: int, folder: str, name: str) -> None:
-    # With a folder's descriptor os.link calls linkat, which alone follows the link in /proc; the
-    # path is absolute, so the folder is not looked at.
-    at = os.open(folder, os.O_RDONLY)
+    # os.link follows the link in /proc only if it calls linkat, and it does so only if src_dir_fd
+    # is given. The path in /proc is absolute, so any folder will do.
+    folder_descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=at, follow_symlinks=True)
+        os.link(
+            f"/proc/self/fd/{descriptor}",
+            name,
+            src_dir_fd=folder_descriptor,
+            follow_symlinks=True,
+        )
     finally:
-        os.close(at)
+        os.close(folder_descriptor)

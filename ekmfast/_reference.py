@@ -1,7 +1,7 @@
-"""Equilibrium k-means in plain NumPy: the specification that the kernels are held to.
+"""Equilibrium k-means in plain NumPy: the specification with which the kernels are compared.
 
-Written for reading, not for speed. Every function works in the dtype of ``X``, `numpy.longdouble`
-included, so that a test can ask for more digits than the kernels have. With
+The code is written to be read, not to be fast. Every function works in the dtype of ``X``, also in
+`numpy.longdouble`, so that tests can compute more digits than the kernels. With
 :math:`d_{kn} = \\frac12 \\|x_n - c_k\\|^2`:
 
 .. math::
@@ -38,7 +38,7 @@ def squared_distances(X: Array, centroids: Array) -> Array:
     Returns
     -------
     ndarray of shape (n_samples, n_clusters)
-        :math:`\\|x_n - c_k\\|^2`, from differences: nothing cancels.
+        :math:`\\|x_n - c_k\\|^2`, computed from differences, so that no digits cancel.
     """
     distances = np.empty((len(X), len(centroids)), dtype=X.dtype)
     for k, centroid in enumerate(centroids.astype(X.dtype)):
@@ -47,10 +47,10 @@ def squared_distances(X: Array, centroids: Array) -> Array:
 
 
 def _exponents(X: Array, centroids: Array, alpha: float) -> Array:
-    """Return :math:`-\\alpha (d_{kn} - \\min_i d_{in})`: at most 0, and 0 once in every row.
+    """Return :math:`-\\alpha (d_{kn} - \\min_i d_{in})`, whose largest value in every row is 0.
 
-    Neither Eq. 38 nor a membership changes by the shift, and no exponential underflows in every
-    column of a row.
+    The shift changes neither Eq. 38 nor the memberships, and it prevents that all exponentials of a
+    row underflow.
     """
     d = squared_distances(X, centroids) / 2
     shifted: Array = -X.dtype.type(alpha) * (d - d.min(axis=1, keepdims=True))
@@ -65,7 +65,7 @@ def _log_memberships(exponents: Array) -> Array:
 def _tilt(exponents: Array) -> Array:
     """Return :math:`1 - \\alpha (d_{kn} - E_n)`, the factor of Eq. 38 that may be negative."""
     p = np.exp(_log_memberships(exponents))
-    # An exponent of -inf belongs to a membership of 0, whose share of the mean is 0.
+    # Where p underflows to 0 the exponent may be -inf; its product with p must be 0.
     moments = p * np.where(p > 0, exponents, 0)
     tilt: Array = 1 + exponents - moments.sum(axis=1, keepdims=True)
     return tilt
@@ -129,7 +129,7 @@ def update(X: Array, weights: Array) -> Array:
     X : ndarray of shape (n_samples, n_features)
         Samples.
     weights : ndarray of shape (n_samples, n_clusters)
-        Weights, those of the samples included.
+        Weights, already multiplied by the sample weights.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def _ones_unless(sample_weight: Array | None, X: Array) -> Array:
 def statistics(
     X: Array, centroids: Array, alpha: float, sample_weight: Array | None = None
 ) -> tuple[Array, Array, Array, np.floating[Any]]:
-    """Return the sums that Eq. 39 and the objective are made of.
+    """Return the sums from which Eq. 39 and the objective are computed.
 
     Parameters
     ----------
@@ -185,9 +185,9 @@ def step(
 ) -> tuple[Array, np.floating[Any]]:
     """Return the next centroids (Eq. 38, then Eq. 39) and the objective at the given ones.
 
-    The ratio of Eq. 39 does not change when a column is multiplied by a number. Each column is
-    divided by its own largest membership, so a centroid far from every sample has a ratio of
-    ordinary numbers, where its weights themselves would underflow to 0 / 0.
+    The ratio of Eq. 39 does not change when all weights of a centroid are multiplied by a number.
+    Therefore the weights of each centroid are divided by its largest membership. For a centroid
+    that is far from every sample, the weights themselves would underflow and give 0 / 0.
 
     Parameters
     ----------
@@ -203,13 +203,13 @@ def step(
     Returns
     -------
     centroids : ndarray of shape (n_clusters, n_features)
-        Centroids after one step; one whose weights sum to exactly zero stays.
+        Centroids after one step; a centroid whose weights sum to exactly zero is not changed.
     objective : floating
-        :math:`J` at the centroids given.
+        :math:`J` at the given centroids.
 
     Examples
     --------
-    The second centroid starts far away and still finds the small group:
+    The second centroid starts far away, and still moves to the small group:
 
     >>> import numpy as np
     >>> from ekmfast._reference import step
@@ -219,7 +219,7 @@ def step(
            [111. ]])
     """
     s = _ones_unless(sample_weight, X)
-    # A row of weight zero must not decide the scale of a column.
+    # A row of weight zero must not determine the scale of a column.
     X, s = X[s > 0], s[s > 0]
     d = squared_distances(X, centroids) / 2
     exponents = _exponents(X, centroids, alpha)
@@ -228,18 +228,18 @@ def step(
     scaled_p = np.exp(log_p - np.where(np.isfinite(largest), largest, 0))
     scaled_w = s[:, None] * scaled_p * np.where(scaled_p > 0, _tilt(exponents), 0)
     stays = scaled_w.sum(axis=0) == 0
-    scaled_w[:, stays] = 1  # any ratio will do: it is not used
+    scaled_w[:, stays] = 1  # avoids 0 / 0; the resulting ratio is not used
     new = np.where(stays[:, None], centroids.astype(X.dtype), update(X, scaled_w))
     p = np.exp(log_p)
     return new, (s[:, None] * p * np.where(p > 0, d, 0)).sum()
 
 
 def naive_weights(X: Array, centroids: Array, alpha: float) -> Array:
-    """Return Eq. 38 as public implementations write it. It is here to show what goes wrong.
+    """Return Eq. 38 as public implementations compute it, to show how this fails.
 
-    No shift before the exponential and 1e-8 in the denominators: as soon as
-    :math:`\\alpha d` is beyond about 18 for all centroids, the memberships of a row no longer sum
-    to one but to nearly nothing. Together with `naive_update` every centroid goes to the origin.
+    The exponents are not shifted, and 1e-8 is added to the denominators. If :math:`\\alpha d` is
+    larger than about 18 for all centroids, the memberships of a row sum to nearly zero instead of
+    one. Together with `naive_update`, every centroid then moves to the origin.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def naive_weights(X: Array, centroids: Array, alpha: float) -> Array:
     Returns
     -------
     ndarray of shape (n_samples, n_clusters)
-        Weights, where nothing underflows.
+        Weights, which are correct where nothing underflows.
     """
     d = squared_distances(X, centroids) / 2
     e = np.exp(-X.dtype.type(alpha) * d)
@@ -276,7 +276,7 @@ def naive_update(X: Array, weights: Array) -> Array:
     Returns
     -------
     ndarray of shape (n_clusters, n_features)
-        Centroids, at the origin where the weights are small beside 1e-8.
+        Centroids, which are near the origin where the sum of the weights is much less than 1e-8.
     """
     centroids: Array = (weights.T @ X) / (weights.sum(axis=0)[:, None] + X.dtype.type(1e-8))
     return centroids

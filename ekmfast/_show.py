@@ -1,4 +1,4 @@
-"""What this installation runs on."""
+"""Show the version, the hardware and the compiler of this installation."""
 
 from __future__ import annotations
 

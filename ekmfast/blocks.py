@@ -1,12 +1,12 @@
-"""Data sets that are read in blocks of rows, again and again: more than memory holds.
+"""Data sets that are read in blocks of rows, so that they need not fit into memory.
 
-``EKMeans.fit`` and its relatives take a :class:`Blocks` in the place of X. Each pass over the data
-reads every block once, in order, a block ahead of the arithmetic; memory holds a few blocks,
-whatever the number of rows.
+``EKMeans.fit``, and ``fit`` of most other estimators, take a :class:`Blocks` instead of X. Each
+pass over the data reads every block once, in order, and the next block is read while one is
+computed. Memory holds a few blocks, whatever the number of rows.
 
 >>> import numpy as np
 >>> from ekmfast import EKMeans, blocks
->>> def months():  # called for each pass; anything that yields arrays
+>>> def months():  # called once in each pass; it may be any function that yields arrays
 ...     for month in range(12):
 ...         yield np.random.default_rng(month).normal(size=(100, 2))
 >>> EKMeans(2, alpha="dvariance", init=np.eye(2)).fit(blocks.from_factory(months)).n_features_in_

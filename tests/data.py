@@ -1,4 +1,4 @@
-"""The imbalanced sets that several test files share, each with the K to ask for."""
+"""The imbalanced sets that several test files share, each with its number of clusters."""
 
 import numpy as np
 

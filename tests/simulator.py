@@ -1,4 +1,4 @@
-"""Make Numba's CUDA simulator fit for tests: faster, and without a race of its own."""
+"""Patch Numba's CUDA simulator for the tests: make it faster, and remove a race condition."""
 
 import sys
 import threading
@@ -9,7 +9,7 @@ from numba.cuda.simulator import kernelapi
 
 
 def _shared_array(self, shape, dtype, alignment=None):
-    # Numba's looks for the array and then makes it, so two threads may each make their own.
+    # Numba's version is not atomic: two threads may both find no shared array, and each make one.
     if not isinstance(dtype, type):
         dtype = numpy_support.as_dtype(dtype)
     caller = sys._getframe().f_back
@@ -22,7 +22,7 @@ def _shared_array(self, shape, dtype, alignment=None):
 _lock = threading.Lock()
 
 
-def mend():
+def patch():
     kernelapi.FakeCUDAShared.array = _shared_array
-    # One thread polls until all others wait at a barrier: let it give way to them at once.
+    # A thread polls until all others wait at a barrier. Let it yield to them at once.
     sys.setswitchinterval(1e-5)

@@ -1,4 +1,4 @@
-"""Reconstruction loss of models, trained here and exported."""
+"""Reconstruction loss of models in memory and of exported models."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def one_thread():
 
 
 def images(n, seed=0):
-    """Soft blobs: one bright spot each."""
+    """Images with one soft bright spot each."""
     rng = np.random.default_rng(seed)
     grid = np.arange(16)
     at = rng.uniform(4, 12, (n, 2, 1))
@@ -153,7 +153,7 @@ def test_a_map_is_the_error_of_each_pixel(tmp_path, model):
     np.testing.assert_allclose(maps.mean(axis=(1, 2)), reconstruction_loss(model, x), rtol=1e-4)
     loaded = load(export(model, tmp_path / "model.ts"))
     np.testing.assert_allclose(anomaly_map(loaded, x), maps, atol=1e-5)
-    x[0, 0, 3, 12] = 1  # a speck where there was none
+    x[0, 0, 3, 12] = 1  # one abnormal pixel
     row, column = np.unravel_index(anomaly_map(model, x)[0].argmax(), (16, 16))
     assert (row, column) == (3, 12)
     with pytest.raises(TypeError, match=r"model must be .*, got 'model\.pt'"):

@@ -1,4 +1,4 @@
-"""The recipe of the README: train on a folder, then tell what is strange in another one."""
+"""The recipe of the README: train on a folder, then find anomalies in another one."""
 
 import json
 
@@ -32,7 +32,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Digits: 300 to train on, in two sub-folders, 400 new ones."""
+    """300 digits for training in two sub-folders, and 400 new digits."""
     root = tmp_path_factory.mktemp("digits")
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.images))
@@ -66,7 +66,7 @@ def test_contamination_is_the_share_of_false_alarms_in_new_images(folders, model
     photos = load_image_folder(folders / "photos", 16, channels=1).images
     exported = load(model)
     n_held_out = unseen(exported, photos).sum()
-    # Held out of both trainings, with classes and without.
+    # Images that both trainings, with classes and without, have held out.
     assert 20 <= n_held_out <= 30
     assert share < c + 4 * np.sqrt(c * (1 - c) * (1 / (n_held_out + 2) + 1 / 400))
     on_all = np.quantile(exported.anomaly_loss(photos), 1 - c)

@@ -1,4 +1,4 @@
-"""Bad arguments of what works on images are told by their name and value, whatever they are."""
+"""Errors for bad arguments of functions on images give the name and the value of the argument."""
 
 import math
 

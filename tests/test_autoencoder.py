@@ -1,4 +1,4 @@
-"""The autoencoder: its layers, its training, its file."""
+"""The layers, the training and the exported files of the autoencoder."""
 
 import copy
 import math
@@ -56,7 +56,7 @@ def tiny(seed=0, **parameters):
 
 
 def bars(n=60, seed=0):
-    """Bright horizontal, vertical or no bars on noise: three easy classes."""
+    """Three easy classes: a bright horizontal bar, a vertical bar, or no bar, on noise."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     images = rng.random((n, 1, SIZE, SIZE), np.float32) * np.float32(0.2)
@@ -81,7 +81,7 @@ def same_weights(a, b):
 def exported(tmp_path_factory):
     model = tiny()
     images, _ = bars()
-    pretrain(model, images, epochs=1, random_state=0, verbose=0)  # so that BatchNorm has moved
+    pretrain(model, images, epochs=1, random_state=0, verbose=0)  # so that BatchNorm has averages
     path = export(model, tmp_path_factory.mktemp("export") / "model.pt")
     return model, path, load(path)
 
@@ -240,7 +240,7 @@ def test_the_best_epoch_is_kept_when_later_ones_are_worse():
     def spoil(x):
         nonlocal calls
         calls += 1
-        return x if calls <= 3 else torch.zeros_like(x)  # of no use after the first epoch
+        return x if calls <= 3 else torch.zeros_like(x)  # useless after the first epoch
 
     history = finetune(
         model,
@@ -352,7 +352,7 @@ def test_the_validation_split_is_stratified():
         random_state=0,
         verbose=0,
     )
-    # 4 of 40, 2 of 17 and, though a tenth of it rounds to none, 1 of 3 are set aside.
+    # 4 of 40, 2 of 17 and 1 of 3 images are held out, though a tenth of 3 rounds to 0.
     assert sum(seen) == 60 - 7
     assert max(seen) - min(seen) <= 1
     assert round(history.val_accuracy[0] * 7, 6).is_integer()
@@ -464,7 +464,7 @@ def test_an_interrupt_leaves_the_best_weights(at):
 
 def test_a_batch_of_a_dataset_asks_for_its_rows():
     class Items:
-        """A million images, of which a batch must not number all."""
+        """A million images; making a batch must not create an array with the index of each."""
 
         asked: ClassVar = []
 
@@ -565,7 +565,7 @@ def test_pretrain_names_bad_validation_data():
 
 
 class Items:
-    """A dataset as PyTorch knows them: tuples of an image and its label."""
+    """A dataset as PyTorch uses it: its items are tuples of an image and its label."""
 
     def __init__(self, images, labels):
         self.images, self.data_labels = images, labels
@@ -945,7 +945,8 @@ def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
 def test_what_does_not_fit_on_the_disk_leaves_the_old_file(tmp_path):
-    # In another process, which PyTorch's own writer would end; and which may then write no more.
+    # This runs in another process, since PyTorch's own writer would end it, and since the limit on
+    # the size of files cannot be removed.
     code = """
 import resource
 import sys
@@ -979,11 +980,11 @@ for name, write in writers.items():
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
     )
-    told = done.stdout.splitlines()
+    lines = done.stdout.splitlines()
     names = ["model.ts", "model.pt2", "pipeline.ts", "training.pt"]
-    assert [line.split()[0] for line in told] == names
-    assert all(f"{tmp_path}/{name}" in line for name, line in zip(names, told, strict=True))
-    assert all("File too large" in line for line in told)
+    assert [line.split()[0] for line in lines] == names
+    assert all(f"{tmp_path}/{name}" in line for name, line in zip(names, lines, strict=True))
+    assert all("File too large" in line for line in lines)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == dict.fromkeys(names[:3], b"old")
 
 

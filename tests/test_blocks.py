@@ -1,4 +1,4 @@
-"""Data in blocks: the same fit as in memory, from every kind of file, in bounded memory."""
+"""Fits to data in blocks give the same result as in memory, and use bounded memory."""
 
 import io
 import os
@@ -271,7 +271,7 @@ def test_a_large_memmap_is_read_in_blocks(tmp_path, monkeypatch, mode):
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode=mode)
     model = EKMeans(3, random_state=0).fit(mapped)
-    assert hasattr(model, "labels_") == (mode == "c")  # its pages may differ from the file's
+    assert hasattr(model, "labels_") == (mode == "c")  # changes of such a map are not in the file
     whole = EKMeans(3, random_state=0).fit(X)
     assert model.objective_ == pytest.approx(whole.objective_, rel=1e-4)
     np.testing.assert_array_equal(model.predict(mapped), model.predict(X))
@@ -368,7 +368,7 @@ def test_all_parquet_files_are_looked_at_before_a_pass(tmp_path):
     pd, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
     first = pd.DataFrame(clusters(20, dtype=np.float32), columns=list("abc"))
     first.to_parquet(tmp_path / "0.parquet")
-    # Another order of columns is read by name, another dtype makes all of them float64.
+    # Columns in another order are found by name; a column of another dtype makes all float64.
     second = first[["c", "a", "b"]].astype({"a": np.float64}) + 1e-12
     second.to_parquet(tmp_path / "1.parquet")
     read = [block.X for block in blocks.from_parquet(tmp_path)]
@@ -407,7 +407,7 @@ def test_rows_behind_the_array_of_an_npy_are_not_left_out(tmp_path):
 
 
 def frames_of(library, X, columns):
-    """X as a frame of a library's."""
+    """X as a data frame of the given library."""
     data = {name: X[:, j] for j, name in enumerate(columns)}
     if library == "pandas":
         return pytest.importorskip("pandas").DataFrame(data)
@@ -724,7 +724,7 @@ class KilledError(Exception):
 
 
 def killed_after(n_reads, X):
-    """Blocks whose n-th reading breaks off."""
+    """Blocks whose n-th reading raises an error."""
     count = [0]
 
     def read():
@@ -746,7 +746,7 @@ def test_a_killed_fit_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, eve
     model = EKMeans(3, alpha=0.1, random_state=0, tol=1e-12)
     data = killed_after(1000, X)
     whole = model.fit(data).cluster_centers_.tobytes()
-    n_passes = data.count[0] - 2  # the first block and the survey come before
+    n_passes = data.count[0] - 2  # the first two readings are the first block and the survey
     with pytest.raises(KilledError):
         model.fit(killed_after(reads, X), checkpoint=path, checkpoint_every=every)
     assert path.exists()
@@ -754,7 +754,7 @@ def test_a_killed_fit_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, eve
     model.fit(data, checkpoint=path, checkpoint_every=every)
     assert model.cluster_centers_.tobytes() == whole
     assert data.count[0] == 2 + n_passes - (reads - 2) // every * every
-    # The file of a fit that has ended gives its result with no pass at all.
+    # A checkpoint of a finished fit gives its result without a pass over the data.
     data = killed_after(2, X)
     model.fit(data, checkpoint=path)
     assert model.cluster_centers_.tobytes() == whole

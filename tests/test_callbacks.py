@@ -13,7 +13,7 @@ callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.9 brou
 
 
 class Recorder:
-    """Keeps what it is told, and stops a fit after ``last`` passes."""
+    """Records the arguments of its calls, and stops a fit after ``last`` calls."""
 
     def __init__(self, last=None):
         self.last = last

@@ -1,4 +1,4 @@
-"""Checkpoints of fits: only the same fit goes on from one, and damage is told from content."""
+"""Only the same fit continues from a checkpoint, and a damaged checkpoint is refused."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_the_file_of_another_estimator_is_refused_by_what_differs(tmp_path, firs
 
 
 def test_the_file_of_other_data_is_refused(tmp_path, monkeypatch):
-    # Fewer rows in the sample than there are: all of them count.
+    # The sample has fewer rows than the data; the checksum must cover all rows.
     monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 50)
     X = clusters(600).astype(np.float32).astype(np.float64)
     s = np.linspace(1, 2, 600)
@@ -118,7 +118,7 @@ def some_runs():
 
 
 def contents(runs):
-    """All that the runs hold, comparable."""
+    """Everything in the runs, in a form that can be compared."""
     found = []
     for run in runs:
         for name, value in sorted(vars(run).items()):
@@ -140,7 +140,7 @@ def test_no_mutation_of_a_file_is_taken_for_its_content(tmp_path):
         mutant = bytearray(good)
         mutant[rng.integers(len(good))] ^= int(rng.integers(1, 256))
         mutants.append(bytes(mutant))
-    # The directory at the end of the archive says what is in it.
+    # Without the directory at its end, an archive cannot be read.
     for at in range(good.index(b"PK\x01\x02"), len(good), 4):
         mutants.append(good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :])
     mutants += [good[:at] for at in range(0, len(good), 197)]
@@ -148,7 +148,7 @@ def test_no_mutation_of_a_file_is_taken_for_its_content(tmp_path):
     for mutant in mutants:
         path.write_bytes(mutant)
         try:
-            assert contents(checkpoint.read(300)) == expected  # a time stamp of the archive's
+            assert contents(checkpoint.read(300)) == expected  # only a time stamp has changed
         except ValueError as error:
             refused.append(str(error))
     assert len(refused) > len(mutants) / 2

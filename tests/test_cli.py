@@ -1,4 +1,4 @@
-"""The command line and the demo behind it."""
+"""The command line and the demo."""
 
 import csv
 import json
@@ -196,7 +196,7 @@ def test_info_and_version(capsys):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Samples of three sizes, with a name and a unit a row that are no numbers."""
+    """Samples of three clusters, with two columns of text that are not used."""
     rng = np.random.default_rng(0)
     X = np.vstack([rng.normal(c, 1, (n, 3)) for c, n in ((0, 300), (6, 20), (-6, 10))]).round(3)
     path = tmp_path_factory.mktemp("tables") / "data.csv"
@@ -269,8 +269,8 @@ def test_columns_too_large_to_standardize_are_named(tmp_path, capsys, value):
     path.write_text(f"x,far\n1,{value}\n2,{value}\n3,1\n4,2\n")
     arguments = ["cluster", str(path), "--clusters", "2", "--standardize"]
     assert cli.main(arguments) == 1
-    told = f"ekmfast: error: {path}, column 'far': values too large to standardize\n"
-    assert capsys.readouterr().err == told
+    message = f"ekmfast: error: {path}, column 'far': values too large to standardize\n"
+    assert capsys.readouterr().err == message
 
 
 def test_a_file_is_read_on_from_where_stdin_stands(tmp_path):
@@ -305,9 +305,9 @@ def test_lines_of_labels_end_as_text_files_do(table, tmp_path, name):
 def test_cluster_tells_warnings_in_a_line(table, capsys):
     arguments = ["cluster", str(table[0]), "--clusters", "3", "--columns", "a"]
     assert cli.main([*arguments, "--alpha", "1e-6"]) == 0
-    said = capsys.readouterr()
-    assert re.fullmatch(r"ekmfast: warning: only 1 of 3 centroids .*\n", said.err)
-    assert says(said.out, "clusters") == "1 of 3 distinct"
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"ekmfast: warning: only 1 of 3 centroids .*\n", printed.err)
+    assert says(printed.out, "clusters") == "1 of 3 distinct"
 
 
 def test_path_prints_a_line_an_alpha_and_draws(table, tmp_path, capsys):
@@ -350,10 +350,10 @@ def test_path_takes_alphas(table, capsys):
 )
 def test_what_cannot_be_done_is_one_line(table, capsys, command, options, message):
     assert cli.main([command, str(table[0]), *options]) == 1
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert re.match(f"ekmfast: error: .*{message}", said.err)
-    assert said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.match(f"ekmfast: error: .*{message}", printed.err)
+    assert printed.err.count("\n") == 1
 
 
 def test_what_would_be_written_over_is_refused(table, tmp_path, monkeypatch, capsys):
@@ -374,10 +374,10 @@ def test_what_would_be_written_over_is_refused(table, tmp_path, monkeypatch, cap
         (["--out", "a" * 300], "File name too long"),
     ):
         assert cli.main(["cluster", str(data), "--clusters", "2", "--columns", "a", *options]) == 1
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert message in said.err
-        assert said.err.count("\n") == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert message in printed.err
+        assert printed.err.count("\n") == 1
     assert data.read_bytes() == table[0].read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data.csv", "file", "link"]
 
@@ -392,12 +392,12 @@ def test_what_goes_wrong_leaves_the_old_files(table, tmp_path, monkeypatch, caps
     for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.png")):
         (tmp_path / name).write_bytes(b"old")
         code = cli.main([*arguments, option, str(tmp_path / name)])
-        told = capsys.readouterr().err
+        message = capsys.readouterr().err
         if isinstance(error, OSError):
             assert code == 1
-            assert told == f"ekmfast: error: {tmp_path / name}: No space left on device\n"
+            assert message == f"ekmfast: error: {tmp_path / name}: No space left on device\n"
         else:
-            assert (code, told) == (130, "ekmfast: interrupted\n")
+            assert (code, message) == (130, "ekmfast: interrupted\n")
         assert (tmp_path / name).read_bytes() == b"old"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["l.csv", "m", "p.png"]
 
@@ -430,7 +430,7 @@ def test_a_full_device_is_one_line(arguments, unbuffered):
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         done = command(*arguments, stdout=full, env=environment)
-    if arguments[0] == "info" or not unbuffered:  # argparse pays no heed to its own errors
+    if arguments[0] == "info" or not unbuffered:  # argparse ignores errors of its own printing
         assert done.stderr == "ekmfast: error: standard output: No space left on device\n"
         assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -451,18 +451,21 @@ def test_codes_of_another_command_are_clustered(tmp_path, capsys):
     np.savez(tmp_path / "c.npz", codes=X, path=np.full(12, "a"), label=np.arange(12))
     rows = [f"a,0,{a},{b}" for a, b in X]
     (tmp_path / "c.csv").write_text("\n".join(["path,label,z0,z1", *rows]) + "\n")
-    for name, told in (("c.npz", "the array codes is read"), ("c.csv", "the columns path, label")):
+    for name, message in (
+        ("c.npz", "the array codes is read"),
+        ("c.csv", "the columns path, label"),
+    ):
         assert cli.main(["cluster", str(tmp_path / name), "--clusters", "2"]) == 0
-        said = capsys.readouterr()
-        assert said.err.startswith(f"ekmfast: warning: {tmp_path / name}: {told}")
-        assert says(said.out, "data") == "12 rows, 2 columns"
-        assert says(said.out, "sizes") in ("9 3", "3 9")
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"ekmfast: warning: {tmp_path / name}: {message}")
+        assert says(printed.out, "data") == "12 rows, 2 columns"
+        assert says(printed.out, "sizes") in ("9 3", "3 9")
 
 
 def test_a_link_that_leads_nowhere_is_told(tmp_path, capsys):
     (tmp_path / "l.csv").symlink_to("gone")
     assert cli.main(["cluster", str(tmp_path / "l.csv"), "--clusters", "2"]) == 1
-    assert "l.csv: No such file or directory: the link leads to 'gone'" in capsys.readouterr().err
+    assert "l.csv: No such file or directory: the link points to 'gone'" in capsys.readouterr().err
 
 
 def test_names_of_columns_may_hold_commas(tmp_path, capsys):
@@ -603,49 +606,49 @@ def test_bad_archives_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ekm", "kmeans", "said"),
-    [(0.98, 0.25, "well ahead"), (0.25, 0.98, "well behind"), (0.97, 0.98, "about equal")],
+    ("ekm", "kmeans", "expected"),
+    [(0.98, 0.25, "clearly better"), (0.25, 0.98, "clearly worse"), (0.97, 0.98, "about equal")],
 )
-def test_reading_of_a_draw(ekm, kmeans, said):
+def test_reading_of_a_draw(ekm, kmeans, expected):
     rows = {
         "ekm": {"ari": ekm, "accuracy": 0.9, "alpha": 2.0},
         "dvariance": {"ari": 0.5, "accuracy": 0.9, "alpha": 1.0},
         "kmeans": {"ari": kmeans, "accuracy": 0.9},
     }
     text = readings.draw_reading("20:1:1", rows)
-    assert said in text
+    assert expected in text
     assert "2 times the paper's alpha" in text
 
 
 @pytest.mark.parametrize(
-    ("ari", "said"),
+    ("ari", "expected"),
     [(0.95, "finds the classes"), (0.88, "most of"), (0.5, "in part"), (-0.1, "does not find")],
 )
-def test_verdicts_follow_the_figures(ari, said):
-    assert said in readings.verdict({"ari": ari, "accuracy": 0.96})
+def test_verdicts_follow_the_figures(ari, expected):
+    assert expected in readings.verdict({"ari": ari, "accuracy": 0.96})
 
 
 @pytest.mark.parametrize(
-    ("to_origin", "converged", "said"),
+    ("to_origin", "converged", "expected"),
     [
         ([0, 0, 0], True, "every centroid to the origin"),
         ([0, 1, 1], True, "1 of 3 centroids"),
-        ([1, 1, 1], False, "without settling"),
-        ([1, 1, 1], True, "settles too"),
+        ([1, 1, 1], False, "does not converge"),
+        ([1, 1, 1], True, "converges too"),
     ],
 )
-def test_reading_of_the_naive_formula(to_origin, converged, said):
+def test_reading_of_the_naive_formula(to_origin, converged, expected):
     place = {"to_origin": to_origin, "to_each_other": [0.5, 0.5, 0.5]}
     row = {"ari": 0.5, "centroids": place, "converged": converged}
     text = readings.collapse_reading(dict.fromkeys(METHODS, row))
-    assert text.count(said) == 2
-    assert "do not all meet" in text
+    assert text.count(expected) == 2
+    assert "do not all coincide" in text
 
 
 @pytest.mark.parametrize(
-    ("plain", "augmented", "said"),
-    [(0.98, 0.98, "as many"), (0.98, 0.99, "chance"), (0.9, 0.99, "45 more of 500")],
+    ("plain", "augmented", "expected"),
+    [(0.98, 0.98, "Equally many"), (0.98, 0.99, "chance"), (0.9, 0.99, "45 more of 500")],
 )
-def test_reading_of_the_augmentation(plain, augmented, said):
+def test_reading_of_the_augmentation(plain, augmented, expected):
     scores = {"accuracy": plain, "accuracy_augmented": augmented, "n_validation": 500}
-    assert said in readings.finetune_reading(scores)
+    assert expected in readings.finetune_reading(scores)

@@ -1,4 +1,4 @@
-"""The commands that work on folders of images."""
+"""The commands for folders of images."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def save(path, pixels):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Upright and lying bars in two sub-folders, and noise that is neither."""
+    """Vertical and horizontal bars in two sub-folders, and noise as anomalies."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for i in range(60):
@@ -70,13 +70,13 @@ def test_train_tells_how_it_went_and_goes_on_where_it_was(folders, tmp_path, cap
     out = tmp_path / "model.pt2"
     options = [*OPTIONS, "--checkpoint", tmp_path / "state", "--augment"]
     assert run("train", folders / "bars", "-o", out, *options) == 0
-    told = capsys.readouterr()
-    rows = rows_of(told.out)
+    printed = capsys.readouterr()
+    rows = rows_of(printed.out)
     assert rows["images"] == "60, 1 x 16 x 16"
     assert rows["classes"] == "lying, upright"
     assert float(rows["finetune"].split()[1].rstrip(",")) > 0.6
     assert rows["model"] == str(out)
-    assert "pretrain" in told.err  # the progress bar
+    assert "pretrain" in printed.err  # the progress bar
     assert load(out).latent_dim == 8
     assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["finetune.pt", "pretrain.pt"]
     assert run("train", folders / "bars", "-o", out, *options, "--quiet") == 0
@@ -104,9 +104,9 @@ def test_encode_writes_codes_clusters_and_paths(folders, trained, tmp_path, caps
     npz, npy, text = (tmp_path / f"codes.{suffix}" for suffix in ("npz", "npy", "csv"))
     for out in (npz, npy, text):
         assert run("encode", folders / "bars", "-m", trained, "-o", out) == 0
-        told = capsys.readouterr()
-        assert rows_of(told.out)["codes"] == f"60 x 8 to {out}"
-        assert "60/60" in told.err
+        printed = capsys.readouterr()
+        assert rows_of(printed.out)["codes"] == f"60 x 8 to {out}"
+        assert "60/60" in printed.err
     with np.load(npz) as file:
         np.testing.assert_allclose(file["codes"], codes, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(file["label"], model.predict(data.images))
@@ -277,8 +277,10 @@ def test_a_folder_of_one_normal_image_is_refused_before_the_work(
     out = tmp_path / "s.csv"
     command = ["anomaly", folders / "strange", "-m", trained, "--normal", tmp_path / "one"]
     assert run(*command, "-o", out) == 1
-    told = f"ekmfast: error: {tmp_path / 'one'}: 1 image, at least 2 are needed for a threshold\n"
-    assert capsys.readouterr().err == told
+    printed = (
+        f"ekmfast: error: {tmp_path / 'one'}: 1 image, at least 2 are needed for a threshold\n"
+    )
+    assert capsys.readouterr().err == printed
     assert not out.exists()
 
 
@@ -295,9 +297,9 @@ def test_normal_images_are_scored_in_batches_with_progress(
     command = ["anomaly", folders / "strange", "-m", trained, "--normal", folders / "bars"]
     assert run(*command, "-o", tmp_path / "s.csv", "--batch-size", 7) == 0
     assert sizes == [(6, 7), (60, 7)]
-    told = capsys.readouterr().err
-    assert "6/6" in told
-    assert "120/120" in told  # compared with those of the training, then scored
+    printed = capsys.readouterr().err
+    assert "6/6" in printed
+    assert "120/120" in printed  # first compared with the training images, then scored
 
 
 def test_unreadable_images_stop_the_work_or_are_named(folders, trained, tmp_path, capsys):
@@ -308,9 +310,9 @@ def test_unreadable_images_stop_the_work_or_are_named(folders, trained, tmp_path
     assert run(*command, "--quiet") == 1
     assert "cannot read the image" in capsys.readouterr().err
     assert run(*command, "--quiet", "--skip-unreadable") == 0
-    told = capsys.readouterr()
-    assert "1 of 4 images cannot be read" in told.err
-    assert told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert "1 of 4 images cannot be read" in printed.err
+    assert printed.err.count("\n") == 1
     found = json.loads((tmp_path / "scores.json").read_text())
     assert found["skipped"] == [str(tmp_path / "mixed" / "bad.png")]
 
@@ -320,7 +322,7 @@ def test_unreadable_images_stop_the_work_or_are_named(folders, trained, tmp_path
     [
         (["train", "missing", "-o", "m.ts"], "there is no such folder"),
         (["train", "bars", "-o", "no/m.ts"], "no such folder 'no'"),
-        (["train", "bars", "-o", "m.pt2", "--clusters", "2"], "TorchScript files alone"),
+        (["train", "bars", "-o", "m.pt2", "--clusters", "2"], "only TorchScript files"),
         (["train", "bars", "-o", "m.ts", "--clusters", "61"], "60 images, fewer than --clusters"),
         (["train", "bars", "-o", "bars"], "bars: is a folder"),
         (["encode", "bars", "-m", "c.npz", "-o", "c.npz"], "c.npz: is an input"),

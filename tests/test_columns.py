@@ -1,4 +1,4 @@
-"""Column names: whatever kind of rows has them, they are compared with those of the fit."""
+"""Names of columns of all kinds of data are compared with those of the fit."""
 
 from __future__ import annotations
 

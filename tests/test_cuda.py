@@ -20,7 +20,7 @@ if not SIMULATED:
 else:
     import simulator
 
-    simulator.mend()
+    simulator.patch()
 
 from numba import cuda
 
@@ -40,7 +40,7 @@ TOLERANCE = {np.float32: 1e-6, np.float64: 1e-14}
 
 
 class NumpyProduct:
-    """What a library does, for the simulator."""
+    """Computes matrix products in the simulator as a library would do on a GPU."""
 
     name = "numpy"
 

@@ -16,7 +16,7 @@ if not SIMULATED:
 else:
     import simulator
 
-    simulator.mend()
+    simulator.patch()
 
 from numba import cuda
 from sklearn.exceptions import ConvergenceWarning

@@ -1,4 +1,4 @@
-"""Demo data, image folders and blobs."""
+"""Digits and faces, image folders, and random clusters."""
 
 import io
 import os
@@ -61,7 +61,7 @@ def test_digits_and_faces(demo):
         assert 0.9 < images.max() <= 1
     assert demo.labels.dtype == np.int64
     assert np.bincount(demo.labels).tolist() == [500] * 10
-    # Digits are strokes on black, faces are grey all over.
+    # Digits are strokes on a black background; faces are grey everywhere.
     assert demo.digits.mean() < 0.2 < 0.3 < demo.faces.mean()
 
 
@@ -164,7 +164,7 @@ def test_photos_are_turned_upright_in_every_format(tmp_path, suffix):
     for orientation, turn in enumerate(turns, 1):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        # Turned back: orientations 6 and 8 undo each other, the rest themselves.
+        # The inverse of orientation 6 is 8, and vice versa; all others are their own inverse.
         undo = {4: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_270}.get(turn, turn)
         image = upright if undo is None else upright.transpose(undo)
         image.save(tmp_path / f"{orientation}.{suffix}", exif=exif, **options)
@@ -242,7 +242,7 @@ def test_pgm_of_12_and_16_bits(tmp_path):
 
 
 def tiff(path, values, bits, photometric):
-    """A grey TIFF, as Pillow does not write it."""
+    """A grey TIFF of a kind that Pillow cannot write."""
     tags = [
         (256, values.shape[1]), (257, values.shape[0]), (258, bits), (259, 1), (262, photometric),
         (273, 256), (277, 1), (278, values.shape[0]), (279, 1 << 16),
@@ -385,8 +385,8 @@ def test_mutated_files_are_read_or_named(tmp_path):
         data = load_image_folder(tmp_path, 8, on_error="skip")
     assert len(data.images) + len(data.skipped) == 320
     assert 0 < len(data.skipped) < 320
-    told = str(caught[-1].message)
-    assert all(str(path) in told for path in data.skipped)
+    message = str(caught[-1].message)
+    assert all(str(path) in message for path in data.skipped)
     assert np.isfinite(data.images).all()
     assert data.images.min() >= 0
     assert data.images.max() <= 1
@@ -405,7 +405,7 @@ def test_what_is_passed_over_is_told(tmp_path):
     assert [str(w.message).partition("passed over ")[2] for w in caught] == [
         "images of a kind that is not read: cat/IMG_1.HEIC",
         "folders without images, which are no classes: dog",
-        "links that lead nowhere: fox",
+        "broken links: fox",
     ]
     assert {w.filename for w in caught} == {__file__}
     with pytest.warns(UserWarning, match="passed over") as caught:

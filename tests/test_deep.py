@@ -1,4 +1,4 @@
-"""Deep clustering: the alternation, what it returns, and what it refuses."""
+"""Deep clustering: the training loop, the results, and bad arguments."""
 
 import copy
 import math
@@ -23,7 +23,7 @@ SIZES = (60, 15, 15)
 
 
 def bars(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images of a bar at the top, at the left, or of both; most have the first."""
+    """Images with a bar at the top, at the left, or both; most have a bar at the top."""
     rng = np.random.default_rng(seed)
     images = rng.uniform(0, 0.3, (sum(SIZES), 16, 16)).astype(np.float32)
     classes = np.repeat(np.arange(3), SIZES)
@@ -158,10 +158,11 @@ def test_a_given_model_is_copied_and_shared_by_clones(fitted):
 def test_without_epochs_the_codes_of_the_model_are_clustered(fitted):
     images, _ = bars()
     deep = small(model=fitted.autoencoder_, warmup_epochs=0, epochs=0).fit(images)
-    # Restarts that find the same clusters tie but for rounding, so their numbers may be others.
+    # Restarts with the same clusters differ only by rounding, so the numbers of the clusters may
+    # differ.
     assert adjusted_rand_score(fitted.labels_, deep.labels_) == 1
     assert deep.history_.reconstruction_loss == []
-    # By EKMeans as its users have it.
+    # The same as EKMeans with default parameters.
     usual = EKMeans(deep.n_clusters, random_state=0).fit(deep.encode(images))
     assert deep.clusterer_.alpha == usual.alpha
     assert deep.alpha_ == pytest.approx(usual.alpha_, rel=1e-3)
@@ -227,7 +228,7 @@ def test_calibration_gives_codes_mean_0_and_variance_1():
     calibrated = calibrated_codes(model, checked)
     np.testing.assert_allclose(calibrated.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(calibrated.var(axis=0), 1, rtol=1e-3)
-    # The codes are the model's from now on.
+    # After the correction, the model computes the same codes.
     np.testing.assert_allclose(encode(model, images), calibrated, atol=1e-4)
 
 

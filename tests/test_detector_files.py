@@ -1,4 +1,4 @@
-"""Files and pickles of detectors: they score the same when loaded, and bad ones are refused."""
+"""Loaded and unpickled detectors score as before, and damaged files are refused."""
 
 import io
 import json
@@ -101,7 +101,7 @@ def test_a_detector_of_images_comes_back(model, tmp_path, score):
         assert again.history_ is None
         np.testing.assert_array_equal(again.held_out_, detector.held_out_)
         assert_same_detector(pickle.loads(pickle.dumps(detector)), detector, fresh)
-        # What it was trained on is not forgotten.
+        # The digests of the training images are kept.
         np.testing.assert_array_equal(
             AutoencoderDetector(again.autoencoder_, contamination=0.2).fit(X).held_out_,
             detector.held_out_,
@@ -118,7 +118,7 @@ def test_a_given_model_is_stored_once_and_comes_back_as_one(model, tmp_path):
     assert again.autoencoder_ is again.model
     save(again, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    # One that was replaced after the fit is another: both come back.
+    # If the parameter was replaced after the fit, there are two models, and both are loaded.
     other = ConvAutoencoder(16, 1, latent_dim=4, width=0.0625)
     save(detector.set_params(model=other), tmp_path / "a")
     again = load(tmp_path / "a")
@@ -186,7 +186,7 @@ def test_there_are_files_of_older_versions():
 
 
 def rewritten(path, out, change):
-    """The file with its header and arrays, by their names, changed; checksums are right again."""
+    """Change the header or arrays of a file; its checksums are correct again."""
     with zipfile.ZipFile(path) as file:
         header = json.loads(file.read("header.json"))
         arrays = {
@@ -281,7 +281,7 @@ IMAGES = [
 @pytest.mark.parametrize(("change", "message"), IMAGES)
 def test_crafted_files_of_detectors_of_images(model, tmp_path, change, message):
     detector = AutoencoderDetector(model, score="both", n_clusters=2, contamination=0.2)
-    # The model is an attribute alone, as if it had been trained by fit.
+    # The model is only an attribute, as if fit had trained it.
     save(detector.fit(images(60)).set_params(model=None), tmp_path / "a")
     out = rewritten(tmp_path / "a", tmp_path / "b", change)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Detectors: scores, thresholds, both ways of naming them, and what they refuse."""
+"""Detectors: scores, thresholds, attributes as in scikit-learn and PyOD, and bad arguments."""
 
 import warnings
 from fractions import Fraction
@@ -42,8 +42,8 @@ def two_clusters_and_strangers(seed=0, n_strangers=10):
     return np.vstack([normal, strangers]), np.repeat([0, 1], [600, n_strangers])
 
 
-# They want fit(X).predict(X) to mark exactly a share `contamination` of the rows that were fitted:
-# the threshold of that is one which more than this share of fresh rows lies below.
+# These checks want fit(X).predict(X) to mark exactly a share `contamination` of the fitted rows.
+# With such a threshold, a larger share of new rows would be called outliers.
 THRESHOLD_ON_FITTED_ROWS = {"check_outliers_train", "check_outliers_fit_predict"}
 
 
@@ -60,13 +60,13 @@ def test_check_estimator():
 def test_a_small_cluster_is_abnormal_though_it_has_a_centroid():
     X, truth = two_clusters_and_strangers()
     detector = EKMeansDetector(3, contamination=0.05, random_state=0).fit(X)
-    # A centroid of their own: by distance to the nearest one they are the most normal rows.
+    # These rows have their own centroid, so by distance to the nearest centroid they are normal.
     distance = EKMeans(3, random_state=0).fit(X).transform(X).min(axis=1)
     assert roc_auc_score(truth, distance) < 0.1
     assert len(detector.large_) == 2
     assert roc_auc_score(truth, -detector.score_samples(X)) == 1
     assert (detector.predict(X[truth == 1]) == -1).all()
-    # With less contamination than they are, they count as a normal cluster.
+    # If contamination is less than their share, they count as a normal cluster.
     tolerant = EKMeansDetector(3, contamination=0.01, random_state=0).fit(X)
     assert len(tolerant.large_) == 3
 
@@ -133,7 +133,7 @@ def test_contamination_is_the_share_of_fresh_rows(kind, n_rows, n_features):
         detector = EKMeansDetector(contamination=c, random_state=seed).fit(X)
         fresh = kinds_of_rows(kind, n_fresh, n_features, rng)
         shares.append((detector.predict(fresh) == -1).mean())
-        # The scores themselves are comparable: the medians of n and m scores differ by the rest.
+        # Scores of fitted and new rows are comparable: their medians differ only by chance.
         below = (-detector.decision_scores_ < np.median(detector.score_samples(fresh))).mean()
         assert abs(below - 0.5) < 5 * np.sqrt(0.25 / n_rows + 0.25 / n_fresh)
     deviation = np.sqrt(c * (1 - c) * (1 / (n_rows + 2) + 1 / n_fresh) / n_fits)
@@ -142,8 +142,8 @@ def test_contamination_is_the_share_of_fresh_rows(kind, n_rows, n_features):
 
 @pytest.mark.parametrize(
     ("kind", "n_features", "precision"),
-    # Of the diagonal's part the first order alone is counted: it shows where one row holds much of
-    # a feature's variance.
+    # The change of the diagonal is treated approximately, which matters where one row has a large
+    # share of a feature's variance.
     [("unequal clusters", 5, 1e-4), ("normal", 90, 1e-3), ("heavy tails", 90, 0.02)],
 )
 def test_held_out_scores_are_those_of_a_fit_without_the_row(kind, n_features, precision):
@@ -200,7 +200,7 @@ def test_timestamps_and_other_offsets():
 
 
 def test_narrow_clusters_far_from_each_other():
-    """The expanded square of such a distance, here 1e9 deviations, has no digit left."""
+    """At 1e9 standard deviations the expanded form of a distance has no correct digit left."""
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(0, 1e-3, 300), rng.normal(1e6, 1e-3, 300)])[:, None]
     detector = EKMeansDetector(2, contamination=0.05, random_state=0).fit(X)
@@ -237,12 +237,12 @@ def test_constant_features_and_more_features_than_rows():
     X = np.column_stack([rng.normal(size=(50, 2)), np.full(50, 3.0)])
     detector = EKMeansDetector(2, random_state=0).fit(X)
     scores = detector.score_samples(np.array([[0, 0, 3.0], [0, 0, 4.0]]))
-    assert scores[1] < scores[0] - 10  # what never varied is strange when it does
+    assert scores[1] < scores[0] - 10  # a change in a constant feature is abnormal
     wide = rng.normal(size=(30, 200))
     assert np.isfinite(EKMeansDetector(2, random_state=0).fit(wide).score_samples(wide)).all()
     same = np.ones((20, 3))
     assert (EKMeansDetector(1, random_state=0).fit_predict(same) == 1).all()
-    as_many = rng.normal(size=(4, 3))  # as rows: each is a cluster
+    as_many = rng.normal(size=(4, 3))  # as many clusters as rows
     few = EKMeansDetector(4, contamination=0.3, alpha=1e3, random_state=0).fit(as_many)
     assert np.isfinite(few.decision_scores_).all()
     two = EKMeansDetector(2, contamination=0.5, random_state=0).fit(as_many[:2])
@@ -322,7 +322,7 @@ def test_bad_parameters(parameters, error, message):
 
 
 def blobs(n, seed=0, size=16):
-    """One bright soft spot each."""
+    """Images with one soft bright spot each."""
     rng = np.random.default_rng(seed)
     grid = np.arange(size)
     at = rng.uniform(size / 4, 3 * size / 4, (n, 2, 1))
@@ -349,8 +349,8 @@ def detectors():
 
 @pytest.mark.parametrize(
     ("score", "strangers", "auc"),
-    # Noise may get any code (an AUC of .3 to .9 over eight models): dark and light exchanged
-    # is strange to the encoder too (.7 to 1).
+    # Codes of noise may be ordinary (an AUC of .3 to .9 over eight models). Codes of inverted
+    # images are abnormal (.7 to 1).
     [
         ("reconstruction", noise(20), 0.99),
         ("codes", 1 - blobs(20, seed=2), 0.85),
@@ -374,7 +374,7 @@ def test_strange_images_are_told(detectors, score, strangers, auc):
 
 
 def few_digits(n_rows, seed=0):
-    """Digits of 16 x 16 pixels, ragged: few enough for an autoencoder to know them by heart."""
+    """Digits of 16 x 16 pixels, so few that an autoencoder can overfit them."""
     digits = load_digits().images[np.random.default_rng(seed).permutation(1797)] / 16
     return np.repeat(np.repeat(digits, 2, 1), 2, 2)[:n_rows, None].astype(np.float32)
 
@@ -394,15 +394,15 @@ def overfitted():
 
 
 def allowed(c, n_held_out, n_fresh):
-    """Four standard deviations, as of `test_contamination_is_the_share_of_fresh_rows`."""
+    """Four standard deviations, as in `test_contamination_is_the_share_of_fresh_rows`."""
     return c + 4 * np.sqrt(c * (1 - c) * (1 / (n_held_out + 2) + 1 / n_fresh))
 
 
 @pytest.mark.parametrize("score", ["reconstruction", "codes", "both"])
 def test_contamination_is_the_share_of_fresh_images(overfitted, score):
-    """With the threshold on all images of the fit some 40 % of the fresh ones were outliers."""
+    """If all images of the fit determined the threshold, 40 % of new images would be outliers."""
     model, X, fresh = overfitted
-    # One-sided: what four deviations allow below is none at all.
+    # Only an upper bound, since four deviations below the mean is less than zero.
     detector = AutoencoderDetector(model, score=score, contamination=0.1, random_state=0).fit(X)
     assert detector.held_out_.sum() == 60
     assert detector.labels_[detector.held_out_].sum() == 6
@@ -426,12 +426,12 @@ def test_a_new_model_is_not_trained_on_what_the_threshold_comes_from():
     trained_on = np.isin(digests(torch.from_numpy(X)), np.concatenate(met))
     np.testing.assert_array_equal(trained_on, ~detector.held_out_)
     scores = -reconstruction_loss(detector.autoencoder_, X[detector.held_out_])
-    # 2.5 of 25 places: between the second and the third of the 24.
+    # The rank is 0.1 * (24 + 1) = 2.5, between the second and the third of the 24 scores.
     assert detector.offset_ == pytest.approx(np.sort(scores)[1:3].mean(), rel=1e-5)
     held_out = reconstruction_loss(detector.autoencoder_, X[detector.held_out_])
     assert held_out.mean() == pytest.approx(detector.history_.best_loss, rel=1e-4)
     assert (detector.predict(fresh) == -1).mean() < allowed(0.1, 24, len(fresh))
-    # What a small share takes, half of the images at most.
+    # A small contamination holds out more images, but at most half of them.
     options = SMALL | {"epochs": 1}
     small = AutoencoderDetector(**options, contamination=0.01, random_state=0).fit(X)
     assert small.held_out_.sum() == 100
@@ -487,7 +487,7 @@ def test_pretraining_and_finetuning_hold_out_much_the_same_images():
 def test_the_training_file_and_deep_clusters_remember_too(tmp_path):
     X = few_digits(40)
     options = {"epochs": 2, "random_state": 0, "verbose": 0, "checkpoint": tmp_path / "state.pt"}
-    for _ in range(2):  # the second goes on from the end of the first
+    for _ in range(2):  # the second call continues from the result of the first
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = ConvAutoencoder(16, 1, latent_dim=4, n_classes=1, width=0.0625)

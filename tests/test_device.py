@@ -1,4 +1,4 @@
-"""Which device is chosen, and what is said where there is none."""
+"""The choice of the device, and the error where there is no GPU."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ X = np.random.default_rng(0).normal(size=(60, 2))
 
 
 class Elsewhere:
-    """Looks like an array on a card."""
+    """Has the interface of an array on a GPU."""
 
     shape = (60, 2)
 

@@ -1,4 +1,4 @@
-"""The objective as a loss: its value, its gradient, what it refuses."""
+"""The objective as a loss: its value, its gradient, and bad arguments."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Strongly correlated features are judged in their leading components."""
+"""The likelihood of strongly correlated features is computed in their leading components."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from ekmfast.fit.likelihood import classification_likelihood
 
 
 def factors(seed, sizes=(400, 20, 20), n_features=64, dtype=np.float64):
-    """Three classes of four hidden factors, which 64 features measure over and over."""
+    """Three classes in four hidden factors; 64 features are linear functions of the factors."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(len(sizes), 4))
     centres *= 5 / np.linalg.norm(centres, axis=1, keepdims=True)
@@ -32,7 +32,7 @@ def test_small_classes_are_found_where_features_repeat_each_other(dtype):
         likelihood = [classification_likelihood(X, labels) for labels in path.labels]
         by_features.append(scores[int(np.argmax(likelihood))])
     assert np.mean(found) >= 0.95
-    # The problems are of the kind: the likelihood of all features cuts the large class.
+    # On these problems the likelihood of all features would choose a split of the large class.
     assert np.mean(by_features) < 0.7
 
 

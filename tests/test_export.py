@@ -1,4 +1,4 @@
-"""Files of autoencoders: both formats, with clusters, in half precision, run by PyTorch alone."""
+"""Exported autoencoders: both formats, with clusters, in half precision, without ekmfast."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def one_thread():
 
 
 def images(n, seed=0):
-    """Bright bars, upright or lying, of three brightnesses."""
+    """Bright bars, vertical or horizontal, of three brightnesses."""
     rng = np.random.default_rng(seed)
     pictures = rng.random((n, 1, SIZE, SIZE), np.float32) * np.float32(0.1)
     for i, picture in enumerate(pictures[:, 0]):
@@ -60,7 +60,7 @@ def scripted(path):
 
 
 def run_alone(code, *arguments):
-    """Run code in a process of its own, far from this package."""
+    """Run code in another process, in which this package cannot be imported."""
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def test_folding_keeps_what_is_computed():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ConvAutoencoder(SIZE, 3, LATENT, width=0.125)
-        model(torch.rand(20, 3, SIZE, SIZE))  # so that BatchNorm has moved
+        model(torch.rand(20, 3, SIZE, SIZE))  # so that BatchNorm has averages
         x = torch.rand(5, 3, SIZE, SIZE)
     model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}

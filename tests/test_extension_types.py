@@ -1,6 +1,6 @@
-"""Columns of pandas, polars, Arrow: taken as the numbers or labels they hold, or refused by name.
+"""Columns of pandas, polars and Arrow are taken as numbers or labels, or refused by name.
 
-What is refused would otherwise be turned into numbers without a word: dates, masked entries.
+Refused are dates and masked entries, which would otherwise be converted to numbers silently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and nothing is left beside them."""
+"""Files are written completely or not at all, and no temporary files are left."""
 
 import errno
 import os
@@ -14,19 +14,19 @@ import pytest
 from ekmfast import _files
 from ekmfast._files import check_output, open_input, replace_file, write_csv
 
-# For programs of their own, that need not wait until all of ekmfast is imported.
+# Other processes import only this module, since importing all of ekmfast takes long.
 ALONE = f"""
 import os, signal, sys
 sys.path.insert(0, {os.path.dirname(_files.__file__)!r})
 from _files import check_output, replace_file
 """
-# As on network file systems, where a file must have a name from the start.
+# On network file systems, for instance, a file must have a name from the beginning.
 NAMED = "del os.O_TMPFILE\n"
 
 
 @pytest.fixture(params=["hidden", "named"])
 def temporaries(request, monkeypatch):
-    """Both ways to keep what is not whole yet."""
+    """Both kinds of temporary files, without and with a name."""
     if request.param == "named":
         monkeypatch.delattr(os, "O_TMPFILE")
     return request.param
@@ -110,7 +110,7 @@ def test_links_are_followed(tmp_path, monkeypatch, temporaries):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there/a")
     monkeypatch.chdir(tmp_path)
-    for text in (b"one", b"two"):  # the link leads nowhere at first
+    for text in (b"one", b"two"):  # the target of the link does not exist at first
         replace_file("link", lambda file, text=text: file.write(text))
         assert (tmp_path / "link").is_symlink()
         assert content(tmp_path / "there") == {"a": text}
@@ -308,11 +308,11 @@ for name in ("file", "closed/file", "closed/new"):
     except PermissionError as error:
         print(error)
 """
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout.splitlines()
     (tmp_path / "closed").chmod(0o755)
-    assert told == [
+    assert output == [
         "[Errno 13] its permissions forbid writing: 'file'",
         "[Errno 13] the folder 'closed' takes no new files: 'closed/file'",
         "[Errno 13] the folder 'closed' takes no new files: 'closed/new'",

@@ -1,4 +1,4 @@
-"""Seeding: each rule by its definition, and the mixture on the imbalanced sets."""
+"""Starts: each rule follows its definition, and their mixture works on the imbalanced sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals in the midst of a call: Ctrl-C ends it, and handlers may do what they like."""
+"""Signals during a call: Ctrl-C ends it, and handlers may call the package."""
 
 import os
 import signal
@@ -63,13 +63,13 @@ def test_handlers_run_during_a_call(every_fifty_ms, n_threads):
     before = ekm_step(*SMALL, 1.0, n_threads=2)[0]
 
     def handler():
-        calls.append(ekm_step(*SMALL, 1.0, n_threads=2)[0])  # a kernel inside of another
+        calls.append(ekm_step(*SMALL, 1.0, n_threads=2)[0])  # a kernel called during another one
         if len(calls) == 3:
             raise EnoughError
 
     every_fifty_ms(handler)
     with pytest.raises(EnoughError):
-        # One call: were handlers run at its end only, this would return.
+        # If handlers ran only at the end of the single call, it would return.
         ekm_step(X, MANY, 1.0, n_threads=n_threads)
     assert all((found == before).all() for found in calls)
 
@@ -113,7 +113,7 @@ def run_python(code):
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize(("n_samples", "n_problems"), [(100_000, 200), (300, 1)])
 def test_daemon_threads_end_with_the_process(n_samples, n_problems, n_threads):
-    """In the midst of a long call, or coming back from short ones while the interpreter exits."""
+    """A thread is in a long call, or returns from short calls, while the interpreter exits."""
     done = run_python(f"""
         import threading, time
         import numpy as np
@@ -136,7 +136,7 @@ def test_daemon_threads_end_with_the_process(n_samples, n_problems, n_threads):
 
 
 def test_ctrl_c_ends_a_call_after_a_fork_in_another_thread():
-    """The child's main thread is the one that has forked, which was none before."""
+    """A thread forks, and becomes the main thread of the child."""
     done = run_python("""
         import os, signal, threading, warnings
         import numpy as np
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_a_call_after_a_fork_in_another_thread():
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_a_child_forked_by_a_handler_finishes_the_call(n_threads):
-    """It has none of the threads that were at work, and does the whole of it anew."""
+    """The child has none of the pool's threads, and computes the whole result again."""
     done = run_python(f"""
         import os, signal, warnings
         import numpy as np

@@ -1,4 +1,4 @@
-"""Memory maps of large files, which are read in blocks, as arrays are: with their weights."""
+"""Memory maps of large files are read in blocks, and take sample weights as arrays do."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_the_kernels_of_this_processor_keep_within_their_arrays(tmp_path):
 
 @pytest.mark.skipif(CLANG is None, reason="needs clang++")
 def test_the_extension_built_by_clang_gives_the_same_sums(tmp_path):
-    """Clang leaves undefined what GCC finds in its own library: the import tells."""
+    """A build by Clang can be imported: it must not need symbols of GCC's library."""
     from ekmfast import _core
 
     sources = [*sorted((ROOT / "csrc").glob("*.cpp")), ROOT / DISPATCH]
@@ -121,7 +121,7 @@ def test_the_kernels_of_aarch64_under_emulation(tmp_path):
 
 @pytest.mark.skipif(CXX is None, reason="needs c++")
 def test_a_wrong_kernel_is_noticed(tmp_path):
-    """A coefficient of 2^x that is off by a ten-thousandth: the checks must not pass."""
+    """The checks fail if a coefficient of 2^x is wrong by a ten-thousandth."""
     for folder in ("csrc", Path("tests") / "native"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     exp2 = tmp_path / "csrc" / "kernels" / "exp2.inl"

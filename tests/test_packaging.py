@@ -1,4 +1,4 @@
-"""What a user installs: source distribution, wheel, and what an import costs."""
+"""The source distribution, the wheel, and the time of an import."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 import ekmfast
 
 ROOT = Path(__file__).resolve().parents[1]
-# What the package reads or offers beside its modules.
+# Files of the package that are not modules.
 PACKAGE_FILES = {"ekmfast/py.typed", "ekmfast/_core.pyi", "ekmfast/demo/report/page.html"}
 BUILD_FILES = ["setup.py", "pyproject.toml", "Makefile", "MANIFEST.in"]
 

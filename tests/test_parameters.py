@@ -1,4 +1,4 @@
-"""Parameters of every estimator: what is odd is taken, what is wrong is named."""
+"""Parameters of every estimator: unusual values are accepted, wrong ones are named in errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""alpha_path and the rule alpha='auto' that chooses on it."""
+"""alpha_path, and the rule alpha='auto', which chooses from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of estimators: they say the same when loaded, and bad ones are refused."""
+"""Loaded estimators predict as before, and damaged files are refused."""
 
 import errno
 import io
@@ -327,7 +327,7 @@ def test_arrays_of_the_other_byte_order_are_read(saved):
 
 
 def test_damage_is_told_or_does_no_harm(saved):
-    """Cut anywhere, it is refused; one byte changed, it is refused or says the same."""
+    """A truncated file is refused; a file with a changed byte is refused or predicts the same."""
     model, good = load(saved), saved.read_bytes()
     rng = np.random.default_rng(0)
     for length in rng.integers(0, len(good), 150):
@@ -348,7 +348,7 @@ def test_damage_is_told_or_does_no_harm(saved):
     assert refused > 300
 
 
-# --- whole files of what cannot be ------------------------------------------------------------
+# --- complete files of impossible estimators ---------------------------------------------------
 
 K, D, N = 2, 3, 60
 

@@ -1,4 +1,4 @@
-"""The pictures that need no training."""
+"""Plots of clusterings."""
 
 from types import SimpleNamespace
 
@@ -84,7 +84,7 @@ def imbalanced():
 
 
 def samples_of(ax):
-    """The scatter of the samples, told from the crosses by its number of points."""
+    """The scatter of the samples, which has more points than those of the crosses."""
     return max(ax.collections, key=lambda c: len(c.get_offsets()))
 
 
@@ -185,7 +185,7 @@ def test_the_path_shows_sorted_shares_and_the_best_alpha():
     bars = [bar for bar in axes[0].containers for bar in bar.patches]
     heights = np.array([bar.get_height() for bar in bars]).reshape(4, 9).T
     np.testing.assert_allclose(heights, -np.sort(-path.sizes, axis=1) / 1000)
-    # Bars meet, and each holds its alpha.
+    # Bars are adjacent, and each contains its alpha.
     left = np.array([bar.get_x() for bar in bars[:9]])
     right = left + [bar.get_width() for bar in bars[:9]]
     np.testing.assert_allclose(left[1:], right[:-1])
@@ -222,7 +222,7 @@ def test_a_path_without_clusters_says_so():
     path = alpha_path(likelihood=np.full(9, -np.inf), best=8)
     axes = plot_alpha_path(path)
     axes[0].figure.draw_without_rendering()
-    assert axes[0].get_title() == "no alpha tells clusters apart"
+    assert axes[0].get_title() == "at no alpha are there two distinct clusters"
 
 
 def test_bad_paths_are_refused():

@@ -1,4 +1,4 @@
-"""What the README shows works as pasted."""
+"""The code in the README works as it is pasted, and its names exist."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def test_python_runs_as_pasted():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # It says that all three clusters are found: the small one within a few points.
+    # All three clusters are found; the size of the smallest is right within a few points.
     sizes = [int(n) for n in re.findall(r"\d+", done.stdout.splitlines()[0])]
     assert abs(min(sizes) - 50) < 25
 
@@ -52,7 +52,7 @@ def test_names_in_the_table_exist():
         name, does = row.split("|")[1:3]
         for public in re.findall(r"`(\w+)(?:\(.*?\))?`", name):
             thing = getattr(ekmfast, public)
-            # For a module the right column lists what is in it.
+            # For a module the right column lists its members.
             if type(thing).__name__ == "module":
                 for member in re.findall(r"`(\w+)`", does):
                     assert hasattr(thing, member), f"{public}.{member}"

@@ -1,4 +1,4 @@
-"""The NumPy oracle: held to plain arithmetic and to the numbers that the literature gives."""
+"""The NumPy reference agrees with plain arithmetic and with numbers from the literature."""
 
 import decimal
 import math
@@ -56,7 +56,7 @@ def test_agrees_with_decimal_arithmetic(alpha):
     np.testing.assert_allclose(sum_w, exactly(B), **same)
     np.testing.assert_allclose(sum_p, exactly(P), **same)
     centroids, step_objective = ref.step(X, C, alpha, s)
-    # Relative to the column's own size: a ratio of sums that may be tiny or cancel.
+    # Relative to the size of the column, since the sums in the ratio may be tiny or cancel.
     size = np.abs(exactly(A)).max(axis=1) / np.abs(exactly(B))
     error = np.abs(centroids - exactly(ratio)).max(axis=1) / size
     assert error.max() <= 1000 * rtol

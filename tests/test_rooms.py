@@ -1,6 +1,7 @@
-"""The house: which room may import from which, and whose names are private.
+"""Which subpackage may import from which, and which names are private.
 
-Adding a room means adding a row here; docs/architecture.md draws the same table.
+Subpackages and top-level modules are called rooms here. A new room needs a row in the table below;
+docs/architecture.md draws the same table.
 """
 
 import ast
@@ -10,9 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ekmfast"
 
-# Modules that every room may use and that use none: files, arguments, optional packages.
+# Modules that every room may import, and that import no room.
 FLOOR = {"_arguments", "_core", "_files", "_optional", "_parameters", "_reference", "_version"}
-# What each room may import, the floor and itself aside.
+# The other rooms that each room may import, in addition to the floor.
 ROOMS = {
     "rows": set(),
     "kernels": {"rows"},
@@ -41,10 +42,10 @@ ROOMS = {
         "public",
     },
 }
-# Parts of a room that use neither the rest of it nor all that the room may. The demo's report gets
-# plain numbers: it knows nothing of how they were made.
+# Parts of a room that may import less than the room. The demo's report gets plain numbers, and must
+# not depend on the code that computes them.
 PARTS = {"demo.report": {"plotting"}}
-# The public names, loaded lazily: for those who stand where users stand.
+# Rooms that use the package as a user does may import the public names of `ekmfast`.
 PUBLIC = "public"
 
 

@@ -1,4 +1,4 @@
-"""Tables are read once, whole, and every row of them counts."""
+"""Tables are read once and completely, and no row is lost."""
 
 import os
 import re
@@ -132,7 +132,7 @@ def test_a_line_of_numbers_is_data_or_names_as_told(tmp_path, text):
         assert names == (first if header else [str(i) for i in range(len(first))])
 
 
-# First rows whose cells are missing or no names, each above a row of numbers.
+# First rows with cells that are missing values or not names, each above a row of numbers.
 ROWS_NO_NAMES = [
     (",2.5\n1.5,3\n4.5,5\n", "line 1, column '0': the value is missing (''"),
     (",-2\n1,3\n", "line 1, column '0': the value is missing (''"),
@@ -179,8 +179,8 @@ def test_a_first_row_without_values_is_not_lost(tmp_path, text, message):
 )
 def test_names_that_may_be_data_are_told(tmp_path, text, columns):
     path = table(tmp_path, text)
-    told = r"t\.csv: line 1 \(.*\) is taken as names; .* say --no-header \(if not, --header\)"
-    with pytest.warns(UserWarning, match=told):
+    warning = r"t\.csv: line 1 \(.*\) is taken as names; .* say --no-header \(if not, --header\)"
+    with pytest.warns(UserWarning, match=warning):
         assert len(read_table(path, columns)[0]) == 1
     X, _ = read_table(path, columns, header=True)
     assert len(X) == 1

@@ -1,4 +1,4 @@
-"""Threads: after a fork, side by side, within limits, and without the interpreter's lock."""
+"""Threads: after a fork, in parallel calls, within limits, and without the GIL."""
 
 import multiprocessing
 import os
@@ -155,8 +155,8 @@ for n in (1, 3):
 
 
 def test_the_lock_of_the_interpreter_is_released():
-    # The watcher gets the lock only where it is given away: by its own sleep, by a call that
-    # releases it, and nowhere else, as the interpreter is told not to take turns.
+    # The watcher gets the GIL only where another thread releases it, since the interpreter is set
+    # not to switch threads by itself.
     long_X = np.repeat(X, 20, axis=0)
     state, seen = ["outside"], set()
 
@@ -205,7 +205,7 @@ one = ekm_step(X, X[:8], 1.0, n_threads=1)[0]
 assert (ekm_step(X, X[:8], 1.0, n_threads=2)[0] == one).all()
 print("done")
 """
-    # No threads but ours: those of BLAS would be told from it by nothing.
+    # Only threads of our pool may run, since threads of BLAS could not be distinguished.
     assert run(code, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1") == "done"
 
 
@@ -217,7 +217,7 @@ def test_helpers_that_come_late_change_nothing():
     def spin():
         a = np.ones(200_000)
         while not stop.is_set():
-            np.sqrt(a)  # without the interpreter's lock
+            np.sqrt(a)  # releases the GIL
 
     spinners = [threading.Thread(target=spin) for _ in range(3)]
     for thread in spinners:

@@ -1,4 +1,4 @@
-"""The checkpoint of a training: it goes on to the same result, and is refused by any other."""
+"""A training continues from its checkpoint to the same result; other trainings refuse it."""
 
 import copy
 import hashlib
@@ -52,7 +52,7 @@ def same_weights(one, other):
 
 
 def interrupted(monkeypatch, kind, model, at=9, **options):
-    """Ctrl-C at a step: of three an epoch, so that by default the third epoch is not complete."""
+    """Raise Ctrl-C at a step. An epoch has three steps, so by default the third is incomplete."""
     step, calls = torch.optim.AdamW.step, []
 
     def falling(optimizer, *arguments):
@@ -76,7 +76,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(kind, tmp_path, mon
     interrupted(monkeypatch, kind, left, **options)
     noted = options["checkpoint"].read_bytes()
     torch.rand(5)
-    for resumed in (tiny(), left):  # as at the beginning, and as the interruption left it
+    for resumed in (tiny(), left):  # a model with initial weights, and the interrupted model
         options["checkpoint"].write_bytes(noted)
         assert train(kind, resumed, **options) == straight
         assert same_weights(whole, resumed)
@@ -104,7 +104,7 @@ VALIDATION = (IMAGES[:9], LABELS[:9])
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "difference"),
     [
         ({"augment": True}, r"augment \(None in the file, Augmentation \w+ now\)"),
         ({"epochs": 5}, r"epochs \(4 in the file, 5 now\)"),
@@ -131,7 +131,7 @@ VALIDATION = (IMAGES[:9], LABELS[:9])
         ({"labels": first_changed(LABELS, 1)}, "labels"),
     ],
 )
-def test_another_training_is_refused_and_told_what_differs(changed, told, tmp_path, noted):
+def test_another_training_is_refused_with_what_differs(changed, difference, tmp_path, noted):
     for kind, content in noted.items():
         if {"corruption": finetune, "reconstruction_weight": pretrain, "labels": pretrain}.get(
             next(iter(changed))
@@ -144,7 +144,9 @@ def test_another_training_is_refused_and_told_what_differs(changed, told, tmp_pa
             given["validation_data"] = given["validation_data"][0]
         given["model"] = copy.deepcopy(given["model"])
         before = copy.deepcopy(given["model"])
-        with pytest.raises(ValueError, match=f"is of another training, with other {told}; remove"):
+        with pytest.raises(
+            ValueError, match=f"is of another training, with other {difference}; remove"
+        ):
             train(kind, **given)
         assert path.read_bytes() == content
         assert same_weights(given["model"], before)
@@ -188,8 +190,8 @@ def test_what_does_not_shape_the_result_may_change(tmp_path, noted):
 def test_pretraining_and_finetuning_are_told_apart(tmp_path, noted):
     path = tmp_path / "training.pt"
     path.write_bytes(noted[finetune])
-    told = r"training \(finetune in the file, pretrain now\)"
-    with pytest.raises(ValueError, match=told):
+    difference = r"training \(finetune in the file, pretrain now\)"
+    with pytest.raises(ValueError, match=difference):
         train(pretrain, tiny(), checkpoint=path)
 
 
@@ -203,7 +205,8 @@ def test_more_epochs_may_follow_at_a_constant_learning_rate(tmp_path):
     assert train(pretrain, whole, **options, epochs=6) == history
     assert same_weights(more, whole)
     options["checkpoint"] = tmp_path / "training.pt"
-    with pytest.raises(ValueError, match=r"epochs=5: checkpoint=.*training\.pt' has 6 behind it"):
+    message = r"epochs=5: checkpoint=.*training\.pt' has already trained 6"
+    with pytest.raises(ValueError, match=message):
         train(pretrain, more, **options, epochs=5)
     assert same_weights(more, whole)
 
@@ -224,7 +227,7 @@ def test_a_training_that_patience_ended_stays_so(tmp_path, monkeypatch):
     assert (len(history.train_loss), history.stopped_early) == (3, True)
     path.unlink()
     assert train(pretrain, copy.deepcopy(model), **options, epochs=6) == history
-    with monkeypatch.context() as patch:  # it was noted at its end
+    with monkeypatch.context() as patch:  # it was written at the end of the training
         patch.setattr(torch.optim.AdamW, "step", None)
         assert train(pretrain, copy.deepcopy(model), **options, epochs=6) == history
 
@@ -569,7 +572,7 @@ def test_another_private_value_is_refused_to_go_on(tmp_path):
 
 
 def visited(change, monkeypatch):
-    """Values that are looked at."""
+    """Values that the digest must cover."""
     seen = []
     described = _fingerprint._described
     with monkeypatch.context() as patch:
@@ -601,7 +604,7 @@ def test_each_value_is_visited_once(monkeypatch):
 
 
 def ring(*values):
-    """Lists that hold a value and the next."""
+    """Nested lists that hold a value and the next list."""
     lists = [[value] for value in values]
     for one, following in zip(lists, lists[1:] + lists[:1], strict=True):
         one.append(following)

@@ -1,6 +1,6 @@
-"""Tell anomalies: by their place among clusters, by how badly an autoencoder reconstructs them.
+"""Detect anomalies by their distance from clusters, or by an autoencoder's reconstruction error.
 
-`EKMeansDetector` takes any features. The others work on images and need PyTorch:
+`EKMeansDetector` takes any features. The other functions and classes take images and need PyTorch:
 ``pip install "ekmfast[torch]"``.
 """
 

@@ -1,4 +1,4 @@
-"""What detectors share: a score of normality, and a threshold on it."""
+"""Base class of the detectors: a score of normality, and a threshold on it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ekmfast._parameters import SEED, Constraint, Number, Parameters
 class Detector(Parameters, OutlierMixin, BaseEstimator):
     """Base of the detectors: a subclass supplies ``score_samples``, and calls ``_set_threshold``.
 
-    scikit-learn's way: low scores are abnormal, +1 is an inlier, -1 an outlier. PyOD's names are
-    there beside it, as attributes and with PyOD's signs: high scores are abnormal, 1 is an outlier.
+    Methods follow scikit-learn: low scores are abnormal, +1 is an inlier, -1 an outlier. The
+    attributes ``decision_scores_``, ``labels_`` and ``threshold_`` follow PyOD: high scores are
+    abnormal, 1 is an outlier.
     """
 
     _constraints: ClassVar[dict[str, Constraint]] = {
@@ -34,18 +35,18 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
     def _set_threshold(
         self, scores: NDArray[Any], held_out: NDArray[np.bool_] | None = None
     ) -> None:
-        """Let a fresh normal row lie below the threshold with probability ``contamination``.
+        """Choose the threshold so that a share ``contamination`` of new normal rows lies below it.
 
-        Among n scores of rows that the fit did not see a fresh one takes each of the n + 1 places
-        with the same probability: the threshold lies at the place ``contamination (n + 1)`` of
-        these, which is Weibull's quantile.
+        The score of a new row has each of the n + 1 ranks among n held-out scores with the same
+        probability. Therefore the threshold is the score of rank ``contamination (n + 1)``, which
+        is Weibull's quantile.
 
         Parameters
         ----------
         scores : ndarray of shape (N,)
-            Of the rows of ``fit``.
+            Scores of the rows of ``fit``.
         held_out : ndarray of bool of shape (N,), default=None
-            Which of them the fit did not see; None for all.
+            Mask of the rows that the score was not fitted to; None for all.
         """
         unseen = scores if held_out is None else scores[held_out]
         if float(self.contamination) * (len(unseen) + 1) < 1:
@@ -66,7 +67,7 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
         raise NotImplementedError
 
     def decision_function(self, X: Any) -> NDArray[Any]:
-        """Score less the threshold: negative for outliers.
+        """Score minus the threshold, which is negative for outliers.
 
         Parameters
         ----------
@@ -81,7 +82,7 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> NDArray[np.intp]:
-        """+1 for inliers, -1 for outliers.
+        """Classify rows: +1 for inliers, -1 for outliers.
 
         Parameters
         ----------
@@ -94,10 +95,10 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.intp]:
-        """Fit, and tell the outliers among the rows that were fitted, as ``labels_`` does.
+        """Fit to rows, and classify the same rows as ``labels_`` does.
 
-        Unlike ``fit(X).predict(X)``, which meets in X the very rows that the scores were fitted
-        to, and so finds fewer.
+        ``fit(X).predict(X)`` finds fewer outliers, since it scores the rows to which the scores
+        were fitted.
 
         Parameters
         ----------

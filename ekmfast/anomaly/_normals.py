@@ -1,4 +1,4 @@
-"""Normal densities of one shape about clusters: scores of rows, of their own and of fresh ones."""
+"""A mixture of normal densities, one for each cluster, which gives the scores of rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scipy.special import logsumexp
 
 Float64 = NDArray[np.float64]
 
-# Share of the covariance's diagonal in what it is shrunk to, as in the likelihood that chooses
-# alpha; and of the mean variance, below which no direction counts as narrow.
+# Weight of the diagonal in the shrunk covariance, as in the likelihood that chooses alpha.
 SHRINK = 0.3
+# Least variance in any direction, as a share of the mean variance of the features.
 FLOOR = 1e-4
-CHUNK = 1 << 22  # numbers at a time: rows times the larger of D and K
-# Least share of the covariance that the other rows must leave in a row's direction.
+CHUNK = 1 << 22  # rows times the larger of D and K that are processed at a time
+# Least share of the variance in a row's direction that is left when the row is removed.
 LEAST_LEFT = 1e-12
 
 
@@ -27,22 +27,23 @@ class Normals:
     """A mixture of normal densities about cluster centres, with one covariance for all.
 
     Rows are centred and divided by ``unit`` before anything is squared, so that neither a large
-    offset nor tiny or huge units cost digits. ``whitener`` W has W W' = M^-1, M the shrunk pooled
-    covariance in these units; ``means`` are the centres after both.
+    offset nor tiny or huge units cost digits. With M the shrunk pooled covariance in these units,
+    ``whitener`` is a matrix W with W W' = M^-1. ``means`` are the centres after centring, division
+    and multiplication by W.
     """
 
-    centre: Float64  # (D,), of all rows
+    centre: Float64  # (D,), the mean of all rows
     unit: float  # a power of two
     whitener: Float64  # (D, D)
     means: Float64  # (K, D)
-    sizes: Float64  # (K,), rows of each cluster
+    sizes: Float64  # (K,), number of rows in each cluster
 
     def scores(self, X: NDArray[Any]) -> NDArray[Any]:
         """``ln sum_k q_k exp(-1/2 (x - c_k)' M^-1 (x - c_k))`` of each row, in the dtype of X."""
         scores = np.empty(len(X), X.dtype)
         log_share = np.log(self.sizes / self.sizes.sum())
         for rows in _chunks(X, len(self.means)):
-            # Rows that are too far for their distance to be a number get the lowest score.
+            # Rows whose distance overflows get the lowest score.
             with np.errstate(over="ignore", invalid="ignore"):
                 z = self._centred(X[rows]) @ self.whitener
                 d = np.nan_to_num(cdist(z, self.means, "sqeuclidean"), nan=np.inf, posinf=np.inf)
@@ -52,16 +53,17 @@ class Normals:
     def held_out_scores(
         self, X: NDArray[Any], members: NDArray[np.intp], fitted: NDArray[Any]
     ) -> NDArray[Any]:
-        """Score of each row of the fit had it not been there, the other rows' clusters held.
+        """Leave-one-out score of each row of the fit, with the assignment to clusters unchanged.
 
-        Without row x of cluster k, r = x - c_k, its cluster's centre moves away from it by
-        r / (n_k - 1), and the sum of squares S loses a r r', a = n_k / (n_k - 1); so the shrunk
-        one, ``0.7 S + 0.3 diag S``, loses ``0.7 a r r' + 0.3 a diag(r^2)``. The inverse follows by
-        Sherman and Morrison's formula: exactly for the first part, feature by feature for the
-        other, which is a small part of a small change.
+        Let x be a row of cluster k and r = x - c_k. Without x, the centre of the cluster moves away
+        from x by r / (n_k - 1), and the sum of squares S becomes S - a r r' with
+        a = n_k / (n_k - 1). So ``0.7 S + 0.3 diag S`` becomes smaller by
+        ``0.7 a r r' + 0.3 a diag(r^2)``. The inverse follows by the formula of Sherman and
+        Morrison. It is exact for the first term. For the second it is applied to each feature
+        separately, which is an approximation of a small change.
 
-        ``members`` holds each row's cluster, negative for rows of none: their scores, ``fitted``,
-        owe nothing to them.
+        ``members`` holds each row's cluster; it is negative for rows in none of the clusters, whose
+        scores in ``fitted`` are already independent of them.
         """
         n = self.sizes.sum()
         scores = fitted.copy()
@@ -69,7 +71,7 @@ class Normals:
             return scores
         inverse = np.linalg.inv(self.whitener)
         diagonal = (self.whitener**2).sum(axis=1)  # of M^-1
-        shifts = self.means @ self.whitener.T  # M^-1 of the centres
+        shifts = self.means @ self.whitener.T  # M^-1 times the centres
         for rows in _chunks(X, len(self.means)):
             z = self._centred(X[rows]) @ self.whitener
             for k in range(len(self.means)):
@@ -101,7 +103,7 @@ class Normals:
 
 
 def fit_normals(X: NDArray[Any], members: NDArray[np.intp], centres: NDArray[Any]) -> Normals:
-    """The normals about ``centres``, each with the rows whose number ``members`` holds."""
+    """Fit the mixture: ``members`` holds each row's index in ``centres``, or a negative number."""
     n_features = X.shape[1]
     centre = X.mean(axis=0, dtype=np.float64)
     reach = float(np.maximum(X.max(axis=0) - centre, centre - X.min(axis=0)).max())
@@ -119,7 +121,7 @@ def fit_normals(X: NDArray[Any], members: NDArray[np.intp], centres: NDArray[Any
 
 
 def _whitener(covariance: Float64) -> Float64:
-    """W with W W' the inverse of the shrunk covariance."""
+    """Matrix W such that W W' is the inverse of the shrunk covariance."""
     variance = np.diag(covariance).copy()
     covariance = covariance * (1 - SHRINK)
     mean = variance.mean()
@@ -135,5 +137,5 @@ def _chunks(X: NDArray[Any], n_clusters: int) -> list[slice]:
 
 
 def _finite(scores: Float64, dtype: np.dtype[Any]) -> Float64:
-    """Scores below what the dtype holds are its lowest number."""
+    """Replace scores below the lowest number of the dtype by that number."""
     return np.maximum(scores, float(np.finfo(dtype).min))

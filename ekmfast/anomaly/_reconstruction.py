@@ -1,4 +1,4 @@
-"""How badly an autoencoder reconstructs images: a number each, or a map of each."""
+"""Reconstruction errors of an autoencoder: one number for each image, or one for each pixel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,13 @@ def reconstruction_loss(model: Any, images: Any, *, batch_size: int = 256) -> An
     Parameters
     ----------
     model : ConvAutoencoder or ExportedAutoencoder
-        The model. A ConvAutoencoder is run in evaluation mode, on its own device, and left in
-        the mode it was in.
+        The model. A ConvAutoencoder is run in evaluation mode on its own device; afterwards its
+        previous mode is restored.
     images : ndarray or Tensor of shape (N, in_channels, image_size, image_size), or dataset
         uint8, or floats in [0, 1]; (N, image_size, image_size) where there is one channel. A
-        dataset (`ekmfast.datasets.open_image_folder`) is read a batch ahead.
+        dataset (`ekmfast.datasets.open_image_folder`) is read one batch ahead.
     batch_size : int, default=256
-        Images that pass through the model at once.
+        Number of images in a batch.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def reconstruction_loss(model: Any, images: Any, *, batch_size: int = 256) -> An
     ImportError
         If PyTorch is not installed.
     TypeError
-        If ``model`` is neither kind, or the dtype of the images is neither uint8 nor floating.
+        If ``model`` is of another type, or the dtype of the images is neither uint8 nor floating.
     ValueError
         If the images have the wrong shape, or a value is NaN or outside [0, 1].
 
@@ -51,7 +51,7 @@ def reconstruction_loss(model: Any, images: Any, *, batch_size: int = 256) -> An
 
 
 def anomaly_map(model: Any, images: Any, *, batch_size: int = 256) -> Any:
-    """Squared error of each pixel's reconstruction: where an image is strange.
+    """Squared error of each pixel's reconstruction, which shows where an image is abnormal.
 
     Parameters
     ----------
@@ -60,12 +60,13 @@ def anomaly_map(model: Any, images: Any, *, batch_size: int = 256) -> Any:
     images : ndarray or Tensor of shape (N, in_channels, image_size, image_size), or dataset
         As in `reconstruction_loss`.
     batch_size : int, default=256
-        Images that pass through the model at once.
+        Number of images in a batch.
 
     Returns
     -------
     ndarray or Tensor of shape (N, image_size, image_size), float32
-        Mean over the channels; the mean over a map is the image's `reconstruction_loss`.
+        Errors, averaged over the channels. The mean over a map is the image's
+        `reconstruction_loss`.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def anomaly_map(model: Any, images: Any, *, batch_size: int = 256) -> Any:
 
     See Also
     --------
-    ekmfast.plotting.plot_anomaly_map : Draw it.
+    ekmfast.plotting.plot_anomaly_map : Draw the map.
 
     Examples
     --------
@@ -95,7 +96,7 @@ def anomaly_map(model: Any, images: Any, *, batch_size: int = 256) -> Any:
 def _apply(
     model: Any, images: Any, compare: Callable[[Any, Any], Any], method: str, batch_size: int
 ) -> Any:
-    """``compare(reconstruction, image)``, or the method of an exported model that does the same."""
+    """Compute ``compare(reconstruction, image)``, for an exported model by its ``method``."""
     require("torch", "torch")
     from ekmfast.autoencoder import ExportedAutoencoder
     from ekmfast.autoencoder.images import as_images

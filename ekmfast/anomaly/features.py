@@ -1,4 +1,4 @@
-"""EKMeansDetector: rows far from the large clusters are abnormal, small clusters too."""
+"""EKMeansDetector: rows far from the large clusters, and rows in small clusters, are abnormal."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from ekmfast.estimators.ekmeans import EKMeans
 
 
 class EKMeansDetector(Detector):
-    """Tell outliers by their distance from the large clusters of equilibrium k-means.
+    """Detect outliers by their distance from the large clusters of equilibrium k-means.
 
-    k-means gives its centroids to the many normal rows; equilibrium k-means also to groups of a
-    few rows, because its centroids repel each other out of the large clusters. So anomalies that
-    resemble each other come out as small clusters: the smallest clusters, together no more than
-    ``contamination`` of the rows, are taken for anomalies. The others are a mixture of normal
-    densities of one shape, with proportions q_k and the pooled covariance S of the rows about
-    their centroids, shrunk as 0.7 S + 0.3 diag S. A row's score is its log-density, but for a
-    constant:
+    k-means places its centroids among the many normal rows. The centroids of equilibrium k-means
+    repel each other out of large clusters, so some also settle on groups of few rows, and anomalies
+    that resemble each other form small clusters. The smallest clusters, with at most a share
+    ``contamination`` of the rows together, are considered anomalies. The other clusters are
+    described by a mixture of normal densities with proportions q_k and a common covariance
+    M = 0.7 S + 0.3 diag S, where S is the pooled covariance of the rows about their centroids. The
+    score of a row is its log-density up to a constant:
 
-        ln sum_k q_k exp(-1/2 (x - c_k)' S^-1 (x - c_k)).
+        ln sum_k q_k exp(-1/2 (x - c_k)' M^-1 (x - c_k)).
 
-    A row of ``fit`` pulls centroid and covariance towards itself, and would score better than a
-    fresh one: far better where features are many and rows are few. So the threshold comes from
-    held-out scores: each row's under the clusters and the covariance of the other rows
-    (leave-one-out, computed without a further fit; which rows form a cluster is held). A fresh row
-    that is like those of ``fit`` is called an outlier with probability ``contamination``: 5 % asked
-    for, 4.5 to 6 % found, on average over draws of 200 to 2,000 rows with 2 to 256 features; 8 %
-    where 20 clusters of ten rows are asked for and there are none, as their choice is held. The
-    share of one fit deviates from it by about ``sqrt(contamination / N)``, as N rows cannot say
-    where their quantile lies more precisely.
+    A row of ``fit`` pulls the centroid and the covariance towards itself, so its score would be
+    better than that of a new row, and much better with many features and few rows. Therefore the
+    threshold is computed from held-out scores: each row is scored with the centroids and the
+    covariance of the other rows (leave-one-out). This needs no further fit, and the assignment of
+    rows to clusters is kept. A new row that is distributed as those of ``fit`` is then called an
+    outlier with probability ``contamination``. With ``contamination=0.05`` the measured shares were
+    4.5 to 6 %, on average over draws of 200 to 2,000 rows with 2 to 256 features; the share was 8 %
+    when 20 clusters were requested from 200 rows without clusters, since the assignment is kept.
+    The share of a single fit deviates from ``contamination`` by about ``sqrt(contamination / N)``,
+    which is the standard error of a quantile of N rows.
 
     Features of different units should be scaled, as for any clustering (``StandardScaler`` in a
     pipeline).
@@ -44,14 +45,14 @@ class EKMeansDetector(Detector):
     Parameters
     ----------
     n_clusters : int, default=4
-        Clusters to look for, normal and abnormal: few, since what they share, the covariance, does
-        the rest. On 36 tasks of labelled data 3 or 4 were best (bench/README).
+        Number of clusters, normal and abnormal. Few suffice, since the common covariance describes
+        their shape. On 36 tasks of labelled data 3 or 4 were best (bench/README).
     alpha : {'auto', 'dvariance'} or float, default='auto'
-        As in `ekmfast.EKMeans`, whose default it is too.
+        As in `ekmfast.EKMeans`.
     contamination : float, default=0.1
-        Share of the rows of ``fit``, in (0, 0.5], to be called outliers. Where ``fit`` gets normal
-        rows alone: the share of false alarms among fresh ones. Less than one row in N + 1 cannot
-        be promised: the threshold then is the lowest score, and a warning says so.
+        Share of the rows of ``fit``, in (0, 0.5], that are called outliers. If ``fit`` gets only
+        normal rows, it is the share of false alarms among new rows. If it is less than 1 / (N + 1),
+        the threshold is the lowest score, and a warning says so.
     random_state : int, RandomState instance or None, default=None
         Seed.
     n_threads : int, default=None
@@ -60,14 +61,14 @@ class EKMeansDetector(Detector):
     Attributes
     ----------
     clustering_ : EKMeans
-        The clusters, all of them.
+        The fitted clustering, with all clusters.
     large_ : ndarray of int
-        Which of its clusters count as normal.
+        Indices of the clusters that count as normal.
     offset_ : float
-        Scores below are outliers.
+        The threshold; rows with a lower score are outliers.
     decision_scores_, labels_, threshold_
-        Of the rows of ``fit`` in the way of PyOD: the negative held-out score, comparable with
-        scores of fresh rows; 1 for outliers and 0 for others; and ``-offset_``.
+        As in PyOD, for the rows of ``fit``: the negative held-out score, which can be compared with
+        scores of new rows; 1 for outliers and 0 for others; and ``-offset_``.
     n_features_in_ : int
     feature_names_in_ : ndarray of str, only where X has column names
 
@@ -79,18 +80,19 @@ class EKMeansDetector(Detector):
     Warns
     -----
     UserWarning
-        If ``contamination`` is less than one row in N + 1.
+        If ``contamination`` is less than 1 / (N + 1).
 
     Notes
     -----
-    ``fit_predict(X)`` marks a share ``contamination`` of X by the held-out scores, as ``labels_``
-    does. ``fit(X).predict(X)`` marks fewer, and ``score_samples(X)`` is higher than
-    ``-decision_scores_``: it meets rows that it was fitted to. scikit-learn's own detectors set
-    the threshold there, and call more than ``contamination`` of fresh rows outliers.
+    ``fit_predict(X)`` and ``labels_`` mark a share ``contamination`` of X by the held-out scores.
+    ``fit(X).predict(X)`` marks fewer rows, and ``score_samples(X)`` is higher than
+    ``-decision_scores_``, since both score rows that the detector was fitted to. scikit-learn's own
+    detectors compute the threshold from such scores, and therefore call more than a share
+    ``contamination`` of new rows outliers.
 
-    There is no method ``score``, as without labels none is right: `GridSearchCV` and
-    `cross_val_score` need ``scoring``, such as ``"roc_auc"`` with y = 1 for normal rows and -1 for
-    outliers.
+    There is no method ``score``, because without labels no score can be right. `GridSearchCV` and
+    `cross_val_score` need the parameter ``scoring``, for instance ``"roc_auc"`` with y = 1 for
+    normal rows and -1 for outliers.
 
     Examples
     --------
@@ -98,10 +100,10 @@ class EKMeansDetector(Detector):
     >>> from ekmfast.anomaly import EKMeansDetector
     >>> rng = np.random.default_rng(0)
     >>> normal = np.vstack([rng.normal(0, 1, (500, 2)), rng.normal(9, 1, (300, 2))])
-    >>> strange = rng.normal((0, 9), 0.3, (8, 2))
-    >>> X = np.vstack([normal, strange])
+    >>> anomalies = rng.normal((0, 9), 0.3, (8, 2))
+    >>> X = np.vstack([normal, anomalies])
     >>> detector = EKMeansDetector(n_clusters=3, contamination=0.02, random_state=0).fit(X)
-    >>> detector.predict(strange).tolist()
+    >>> detector.predict(anomalies).tolist()
     [-1, -1, -1, -1, -1, -1, -1, -1]
     """
 
@@ -150,21 +152,21 @@ class EKMeansDetector(Detector):
             n_threads=self.n_threads,
         )
         with warnings.catch_warnings():
-            # Fewer clusters than asked for describe the rows as well.
+            # If centroids coincide, the remaining clusters still describe the rows.
             warnings.filterwarnings("ignore", r"only \d+ of \d+ centroids are distinct")
             self.clustering_.fit(X)
         labels = self.clustering_.labels_
         sizes = np.bincount(labels, minlength=self.n_clusters)
         self.large_ = _large(sizes, self.contamination)
-        place = np.full(len(sizes), -1)
-        place[self.large_] = np.arange(len(self.large_))
-        members = place[labels]
+        index_among_large = np.full(len(sizes), -1)
+        index_among_large[self.large_] = np.arange(len(self.large_))
+        members = index_among_large[labels]
         self._normals = fit_normals(X, members, self.clustering_.cluster_centers_[self.large_])
         self._set_threshold(self._normals.held_out_scores(X, members, self._normals.scores(X)))
         return self
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
-        """Log-density of each row among the large clusters, but for a constant.
+        """Log-density of each row under the mixture of the large clusters, up to a constant.
 
         Parameters
         ----------
@@ -190,7 +192,7 @@ class EKMeansDetector(Detector):
 
 
 def _large(sizes: NDArray[np.intp], contamination: float) -> NDArray[np.intp]:
-    """The clusters that are left when the smallest, a share ``contamination`` at most, are not."""
+    """Indices of all clusters but the smallest, which hold at most a share ``contamination``."""
     order = np.argsort(sizes, kind="stable")
     small = np.cumsum(sizes[order]) <= contamination * sizes.sum()
     return np.sort(order[~small])

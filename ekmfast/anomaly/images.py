@@ -51,61 +51,66 @@ def _device() -> Constraint:
 
 
 class AutoencoderDetector(Detector):
-    """Tell abnormal images by their reconstruction, by their codes, or by both.
+    """Detect abnormal images by their reconstruction error, by their codes, or by both.
 
-    An autoencoder that has seen normal images reconstructs others badly: the score of
-    ``"reconstruction"`` is the negative mean squared error. ``"codes"`` is the score of
-    `EKMeansDetector` on the codes. ``"both"`` is their mean, each in units of its spread over the
-    held-out images: less the median, over the median absolute deviation.
+    An autoencoder that was trained on normal images reconstructs abnormal ones badly, so the score
+    ``"reconstruction"`` is the negative mean squared error. The score ``"codes"`` is that of
+    `EKMeansDetector` on the codes. The score ``"both"`` is the mean of these two, after the median
+    of each over the held-out images is subtracted and the result is divided by the median absolute
+    deviation.
 
-    The threshold comes from images that were held out: a tenth of those of ``fit``, or
-    ``1 / contamination`` images if that is more (half of all at most), on which a new model is not
-    trained. A given model brings along digests of the images that it was trained on (from
-    `ekmfast.autoencoder.pretrain`, `finetune` and `DeepEKM`, in memory and in exported files, not
-    in a ``state_dict``): those are left out of the threshold, and where none remains a warning says
-    that it is too strict for fresh images. So a fresh normal image is called an outlier with
-    probability ``contamination``; the share of one fit deviates from it by about
-    ``sqrt(contamination / n)``, n the number of held-out images.
+    The threshold is computed from held-out images. A new model is not trained on a tenth of the
+    images of ``fit``, or on ``1 / contamination`` of them if that is more, but at most on half. A
+    model that was trained by `ekmfast.autoencoder.pretrain`, `finetune` or `DeepEKM` holds digests
+    of its training images, in memory and in exported files but not in a ``state_dict``. These
+    images are left out when the threshold is computed. If no image remains, all are used, and a
+    warning says that more new images will be called outliers. A new normal image is called an
+    outlier with probability ``contamination``; the share of a single fit deviates from it by about
+    ``sqrt(contamination / n)``, where n is the number of held-out images.
 
     Images are arrays of shape (N, C, H, W), or (N, H, W) where there is one channel, uint8 or
-    floats in [0, 1]; of another height or width than ``image_size`` they are resized (bilinear,
-    antialiased) into a copy. Also datasets of images of that size, such as
-    `ekmfast.datasets.open_image_folder`, which are read a batch at a time.
+    floats in [0, 1]. If their height or width is not ``image_size``, a resized copy is made
+    (bilinear, antialiased). Images can also be datasets of images of that size, for instance of
+    `ekmfast.datasets.open_image_folder`, which are read one batch at a time.
 
     Parameters
     ----------
     model : ConvAutoencoder, ExportedAutoencoder or None, default=None
-        A trained autoencoder, left as it is; ``fit`` then only finds the threshold and clusters.
-        None: a new one, trained by ``fit``.
+        A trained autoencoder, which ``fit`` does not change; ``fit`` then computes only the
+        threshold and the clusters. None trains a new model.
     score : {"reconstruction", "codes", "both"}, default="reconstruction"
+        The score, as described above.
     n_clusters : int, default=4
-        Of `EKMeansDetector`, where codes are scored.
+        Number of clusters of codes, as in `EKMeansDetector`.
     alpha : {'auto', 'dvariance'} or float, default='auto'
-        As of `ekmfast.EKMeans`, whose default it is too, where codes are scored.
+        As in `ekmfast.EKMeans`, for the clusters of codes.
     image_size : int, default=32
-        Height and width, a multiple of 16. With ``model``: the model's.
+        Height and width of the images of a new model, a multiple of 16. If ``model`` is given, its
+        size is used instead.
     latent_dim : int, default=16
-        Features of the code of a new model: few, so that only what is normal fits through.
+        Features of the code of a new model. They should be few, so that the code can describe
+        normal images only.
     width : float, default=0.25
-        As of `ekmfast.autoencoder.ConvAutoencoder`, of a new model.
+        Width of a new model, as in `ekmfast.autoencoder.ConvAutoencoder`.
     epochs : int, default=20
-        Passes over the images, for a new model.
+        Epochs of the training of a new model.
     batch_size : int, default=32
-        Images a step of the training.
+        Images in a step of the training.
     learning_rate : float, default=3e-3
-        As of `ekmfast.autoencoder.pretrain`.
+        As in `ekmfast.autoencoder.pretrain`.
     corruption : None, float or callable, default=None
-        As of `ekmfast.autoencoder.pretrain`: makes the new model a denoising one.
+        As in `ekmfast.autoencoder.pretrain`; it makes the new model a denoising autoencoder.
     contamination : float, default=0.1
-        Share of images like those of ``fit``, in (0, 0.5], to be called outliers. Where ``fit``
-        gets normal images alone: the share of false alarms among fresh ones. That holds only if
-        ``model`` knows what it was trained on, or was trained on none of the images of ``fit``: a
-        model restored by ``load_state_dict``, or from a file of an older version, knows nothing,
-        so give it images that it has not seen; otherwise the false alarms are more, and no warning
-        can say so. Less than one in n + 1 cannot be promised, n the number of held-out images: the
-        threshold then is the lowest score, and a warning says so.
+        Share of images like those of ``fit``, in (0, 0.5], that are called outliers. If ``fit``
+        gets only normal images, it is the share of false alarms among new images. If it is less
+        than 1 / (n + 1), where n is the number of held-out images, the threshold is the lowest
+        score, and a warning says so. The share is met only if ``model`` has digests of its training
+        images, or was trained on none of the images of ``fit``. A model that was restored by
+        ``load_state_dict`` or from a file of an older version has no digests: fit the detector to
+        images that this model was not trained on, otherwise there will be more false alarms,
+        without a warning.
     device : str, default="cpu"
-        Where a new model is trained and run.
+        Device on which a new model is trained and run.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the training and the clusters.
     verbose : int, default=0
@@ -114,18 +119,20 @@ class AutoencoderDetector(Detector):
     Attributes
     ----------
     autoencoder_ : ConvAutoencoder or ExportedAutoencoder
+        The given model, or the new one.
     history_ : ekmfast.autoencoder.History or None
-        Of the training, None with ``model`` and after `ekmfast.load`.
+        History of the training; None if ``model`` was given, and after `ekmfast.load`.
     clusters_ : EKMeansDetector or None
-        On the codes, None where they are not scored.
+        The detector that was fitted to the codes; None if codes are not scored.
     held_out_ : ndarray of bool of shape (N,)
-        Which images of ``fit`` the threshold comes from, as the model was not trained on them.
+        Mask of the images of ``fit`` from which the threshold is computed, since the model was not
+        trained on them.
     offset_ : float
-        Scores below are outliers.
+        The threshold; images with a lower score are outliers.
     decision_scores_, labels_, threshold_
-        Of the images of ``fit`` in the way of PyOD: the negative score, 1 for outliers and 0 for
-        others, and ``-offset_``. Only those of ``held_out_`` are comparable with scores of fresh
-        images; the others, on which the model was trained, are lower, and fewer of them outliers.
+        As in PyOD, for the images of ``fit``: the negative score, 1 for outliers and 0 for others,
+        and ``-offset_``. Only those of ``held_out_`` can be compared with scores of new images.
+        For training images ``decision_scores_`` are lower, so fewer of them are outliers.
 
     Raises
     ------
@@ -137,13 +144,14 @@ class AutoencoderDetector(Detector):
     Warns
     -----
     UserWarning
-        If the given model was trained on all of the images, or ``contamination`` is less than one
-        in n + 1 images.
+        If the given model was trained on all of the images, or if ``contamination`` is less than
+        1 / (n + 1).
 
     Notes
     -----
-    ``score`` is a parameter here, no method: `GridSearchCV` and `cross_val_score` need ``scoring``,
-    such as ``"roc_auc"`` with y = 1 for normal images and -1 for outliers.
+    ``score`` is a parameter and not a method. Therefore `GridSearchCV` and `cross_val_score` need
+    the parameter ``scoring``, for instance ``"roc_auc"`` with y = 1 for normal images and -1 for
+    outliers.
 
     Examples
     --------
@@ -176,7 +184,7 @@ class AutoencoderDetector(Detector):
     }
     _saved_state = ("_units",)
     _unsaved_state = ("history_",)
-    # Images that are scored at once.
+    # Number of images in a batch when scores are computed.
     _scored_at_once = 256
 
     def __init__(
@@ -222,18 +230,18 @@ class AutoencoderDetector(Detector):
         return tags
 
     def __sklearn_clone__(self) -> AutoencoderDetector:
-        # A trained model is shared: a copy of its weights would be as trained, and large.
+        # Clones share the given model, since fit does not change it and a copy would be large.
         parameters = self.get_params(deep=False)
         model = parameters.pop("model")
         return type(self)(model, **copy.deepcopy(parameters))
 
     def fit(self, X: Any, y: Any = None) -> AutoencoderDetector:
-        """Train an autoencoder, unless there is one, and find the threshold of fresh scores.
+        """Train an autoencoder if none was given, and compute the threshold.
 
         Parameters
         ----------
         X : array of shape (N, C, H, W) or (N, H, W), or dataset
-            Images, at least 4, or 2 where there is a model.
+            At least 4 images, or 2 if a model was given.
         y : ignored
 
         Returns
@@ -245,7 +253,7 @@ class AutoencoderDetector(Detector):
         generator = check_seed(self.random_state)
         seeds = generator.randint(2**31 - 1, size=3)
         images = self._resized(X)
-        # Training takes two at least, and half of them may be held out.
+        # Training needs at least two images, and half of the images may be held out.
         least = 4 if self.model is None else 2
         if len(images) < least:
             raise ValueError(f"X has {len(images)} images, at least {least} are needed")
@@ -265,7 +273,7 @@ class AutoencoderDetector(Detector):
             )
             codes = self._codes(images)
             with warnings.catch_warnings():
-                # Its own threshold is not used.
+                # The threshold of this detector is not used.
                 warnings.filterwarnings("ignore", r"contamination=.* is less than one in")
                 self.clusters_ = clusters.fit(codes)
         parts = self._parts(images, fitted=True)
@@ -333,17 +341,20 @@ class AutoencoderDetector(Detector):
         if held_out.any():
             return held_out
         warnings.warn(
-            f"the model was trained on all {len(images)} images of X: it reconstructs fresh ones "
+            f"the model was trained on all {len(images)} images of X: it reconstructs new images "
             f"worse, and more than contamination={self.contamination!r} of them will be called "
-            "outliers; fit the detector to normal images that the model has not seen, or train it "
-            "with a validation_split and fit the detector to the same images",
+            "outliers; fit the detector to normal images that the model was not trained on, or "
+            "train the model with a validation_split and fit the detector to the same images",
             UserWarning,
             stacklevel=3,
         )
         return ~held_out
 
     def _parts(self, images: Any, *, fitted: bool = False) -> list[NDArray[Any]]:
-        """The scores that are joined; of the images of ``fit``, the clusters' without each."""
+        """The scores that ``_joined`` combines.
+
+        For the images of ``fit``, the scores of codes are the held-out ones.
+        """
         parts = []
         if self.score != "codes":
             loss = reconstruction_loss(self.autoencoder_, images, batch_size=self._scored_at_once)
@@ -364,13 +375,13 @@ class AutoencoderDetector(Detector):
 
 
 def _share_held_out(n_images: int, contamination: float) -> float:
-    """Share of the images that a threshold at the contamination takes, half of them at most."""
-    least = 1 / max(contamination, 1 / n_images)  # not the reciprocal of a number next to 0
+    """Share of the images to hold out, so that the threshold can be computed; at most one half."""
+    least = 1 / max(contamination, 1 / n_images)  # so that 1 / contamination does not overflow
     return min(max(HELD_OUT, math.ceil(least) / n_images), 0.5)
 
 
 def _unit(scores: NDArray[Any]) -> tuple[float, float]:
-    """Median, and median absolute deviation; 1 where most scores are equal."""
+    """Median and median absolute deviation, where a deviation of 0 is replaced by 1."""
     median = float(np.median(scores))
     deviation = float(np.median(np.abs(scores - median)))
     return median, deviation if deviation > 0 else 1.0

@@ -5,7 +5,7 @@ Needs PyTorch: ``pip install "ekmfast[torch]"``.
 
 from ekmfast._optional import require
 
-# ruff: noqa: E402 - this comes before the modules below so that its absence is told plainly
+# ruff: noqa: E402 - without PyTorch, this call raises an error that says how to install it.
 require("torch", "torch")
 
 from ekmfast.autoencoder._deep_training import DeepHistory

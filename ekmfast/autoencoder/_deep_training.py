@@ -1,4 +1,4 @@
-"""Train an encoder so that its codes form clusters: the alternation of `DeepEKM`."""
+"""Train an encoder so that its codes form clusters: the training loop of `DeepEKM`."""
 
 import math
 from dataclasses import dataclass, field
@@ -26,10 +26,10 @@ from ekmfast.autoencoder.seen import digests, remember
 
 
 class Clusters(Protocol):
-    """What the loop asks of the clusters; one of these outlives all epochs."""
+    """The methods of the clusters that the loop calls; one object is used for all epochs."""
 
     def update(self, codes: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Move the centroids to the codes; labels."""
+        """Fit the centroids to the codes, and return the labels."""
 
     def loss(self, codes: torch.Tensor) -> torch.Tensor:
         """Mean objective of some codes at the centroids of the last update, differentiable."""
@@ -37,7 +37,7 @@ class Clusters(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """What each part of the loss counts, and the temperature of the contrast."""
+    """The weights of the terms of the loss, and the temperature of the contrastive loss."""
 
     reconstruction: float
     contrast: float
@@ -47,20 +47,20 @@ class Weights:
 
 @dataclass
 class DeepHistory:
-    """What happened in each epoch, the warm-up's first.
+    """Losses and labels of each epoch, beginning with the epochs of the warm-up.
 
     Attributes
     ----------
     reconstruction_loss, contrastive_loss : list of float
-        Means over the images: of the squared error, and of NT-Xent; NaN where it counts nothing.
+        Means over the images of the squared error, and of NT-Xent; NaN where its weight is 0.
     clustering_loss : list of float
         Mean objective over the codes of the augmented images, in units of their dispersion; NaN in
         the warm-up.
     labels_changed : list of float
-        Share of the images whose label the update before the epoch changed; NaN in the warm-up
-        and in the first epoch after it.
+        Share of the images whose labels changed at the update of the centroids before the epoch;
+        NaN in the warm-up and in the first epoch after it.
     n_clusters : list of int
-        Distinct labels at the update before the epoch; 0 in the warm-up.
+        Number of distinct labels after that update; 0 in the warm-up.
     """
 
     reconstruction_loss: list[float] = field(default_factory=list)
@@ -80,11 +80,12 @@ def train_clusters(
     n_warmup: int,
     rng: np.random.Generator,
 ) -> DeepHistory:
-    """Train ``model`` in place; it ends in evaluation mode, its codes of variance 1.
+    """Train ``model`` in place. It ends in evaluation mode, and its codes have variance 1.
 
-    Of ``settings.epochs`` epochs the first ``n_warmup`` have no clusters. Before each other one all
-    images are encoded and the clusters updated. Every image is seen in two random views: the first
-    is to be reconstructed, both are to have like codes, and both are drawn to the clusters.
+    The first ``n_warmup`` of the ``settings.epochs`` epochs are trained without clusters. Before
+    each later epoch all images are encoded and the clusters are updated. Every image is used in two
+    random views. The reconstruction loss uses the first view, the contrastive loss compares the
+    codes of both, and the clustering loss is the mean over both.
     """
     device = next(model.parameters()).device
     steps = n_batches(len(images), settings.batch_size)
@@ -95,7 +96,7 @@ def train_clusters(
     history = DeepHistory()
     labels: NDArray[np.int32] | None = None
     seen: list[NDArray[np.int64]] = []
-    # d is of the order of the number of features, where each has variance 1.
+    # Each feature of the codes has variance 1, so this is the mean of 1/2 ||z - mean||^2.
     unit = 0.5 * model.latent_dim
     try:
         with _seeded(device, rng), _progress("DeepEKM", settings, steps) as progress:
@@ -158,12 +159,12 @@ def train_clusters(
 
 
 def calibrated_codes(model: ConvAutoencoder, images: Images | DatasetImages) -> NDArray[np.float32]:
-    """Codes of all images, and the model's own averages of them set right.
+    """Codes of all images, after correcting the averages in the model's last batch normalisation.
 
-    Batch normalisation keeps running averages, of augmented images and over changing weights; its
-    codes in evaluation mode have variances of .5 to 2 by them. Here they become mean and variance
-    of the images as they are: if (a - m) / s has mean u and variance v, then a has mean m + s u and
-    variance s^2 v.
+    Batch normalisation keeps running averages over augmented images, computed while the weights
+    change. With these averages, features of the codes have variances of .5 to 2 in evaluation mode.
+    This function replaces them by the mean and variance over the images without augmentation: if
+    (a - m) / s has mean u and variance v, then a has mean m + s u and variance s^2 v.
     """
     given = encode(model, images)
     codes = np.asarray(given.cpu() if isinstance(given, torch.Tensor) else given, np.float32)

@@ -1,4 +1,4 @@
-"""The device that a model is to run on."""
+"""Check the device on which a model shall run."""
 
 from typing import Any
 
@@ -28,19 +28,19 @@ DEVICE = _Device()
 
 
 def usable(device: Any) -> torch.device:
-    """The device, tried; a ValueError if it is unknown, absent or holds no numbers."""
+    """The device; raise ValueError if it is unknown or absent, or cannot store a tensor."""
     DEVICE.check("device", device)
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found).cpu()
-    except Exception as error:  # PyTorch has a different one for every reason
+        checked = torch.device(device)
+        torch.zeros(1, device=checked).cpu()
+    except Exception as error:  # PyTorch raises different types for different reasons
         raise ValueError(
             f"device must be one that can be used here, got {shown(device)}: {first_line(error)}"
         ) from None
-    return found
+    return checked
 
 
 def first_line(reason: object) -> str:
-    """What PyTorch says before it lists where in its code that was."""
+    """First line of a message of PyTorch; the lines after it list places in PyTorch's code."""
     lines = str(reason).strip().splitlines()
     return lines[0] if lines else type(reason).__name__

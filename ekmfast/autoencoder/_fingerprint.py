@@ -1,4 +1,7 @@
-"""What a training is made of, as short texts by which another training is told from it."""
+"""Short texts that identify images, labels, models and functions.
+
+A checkpoint holds them, so that another training does not continue from it.
+"""
 
 import hashlib
 import sys
@@ -25,16 +28,17 @@ from torch import nn
 from ekmfast.autoencoder.images import DatasetImages, Images
 from ekmfast.data.image_files import ImageFiles
 
-# Images that are held in memory at once.
+# Number of images that are in memory at a time.
 BATCH = 256
-# Values that their texts tell whole.
+# Types whose values are determined by their repr.
 PLAIN = (int, float, complex, bool, str, bytes, type(None), type(...))
-# Their code is not looked at; neither is that of Python's own modules.
+# Functions and classes of these libraries, and of Python's own modules, are identified by name and
+# version instead of their code.
 LIBRARIES = ("kornia", "numpy", "scipy", "sklearn", "PIL", "torch", "torchvision")
 
 
 def of_images(images: Images | DatasetImages) -> str:
-    """Of every image as a model sees it; of a folder's files, as they are on the disk."""
+    """Digest of the pixels of all images, or of the bytes of all files of an image folder."""
     if isinstance(images, DatasetImages) and isinstance(images.dataset, ImageFiles):
         return images.dataset.digest()
     digest = hashlib.sha256(f"{len(images)} images".encode())
@@ -46,24 +50,28 @@ def of_images(images: Images | DatasetImages) -> str:
 
 
 def of_labels(labels: torch.Tensor) -> str:
-    """Of classes, int64."""
+    """Digest of int64 class labels."""
     return hashlib.sha256(labels.numpy()).hexdigest()
 
 
 def of_model(model: nn.Module, state: Mapping[str, torch.Tensor] | None = None) -> str:
-    """Of the layers, of what is trained of them, and of the weights: its own, or ``state``."""
+    """Digest of a model: its layers, which parameters are trained, and its weights.
+
+    The weights are those in ``state``, or the model's current ones if ``state`` is None.
+    """
     trained = [p.requires_grad for p in model.parameters()]
     return _digest((repr(model), trained, dict(model.state_dict() if state is None else state)))
 
 
 def of_change(change: Any) -> str:
-    """Of a function or object that changes images: its name, its code and the values it holds.
+    """Name and digest of a function or object that changes images.
 
-    These are attributes, also of its classes and private ones, closures, defaults, and the globals
-    that the code names. Not seen are: other modules that it calls; the code of `LIBRARIES`, which
-    are known by their names and versions; and what Python cannot look into, such as generators,
-    open files and compiled objects that cannot be pickled. An object that notes something on
-    itself when it is used is another one afterwards.
+    The digest covers the code and the values that the object holds: its attributes and those of its
+    classes, also private ones, closures, defaults, and the globals that the code names. It does not
+    cover other modules that the code calls, the code of `LIBRARIES` (only their names and
+    versions), and objects that Python cannot inspect, such as generators, open files, and compiled
+    objects that cannot be pickled. If an object changes its attributes when it is called, its
+    digest changes too.
     """
     if change is None:
         return "None"
@@ -72,27 +80,29 @@ def of_change(change: Any) -> str:
 
 
 def _digest(value: Any) -> str:
-    """Of a value and all that it is made of, which may hold itself.
+    """Digest of a value and all its parts; cycles, where a value contains itself, are allowed.
 
-    Values are told apart as the states of an automaton are (Moore): first by what they are alone,
-    then by which kinds of parts they have, until that separates no more. Each value is visited
-    once, and neither its place in memory nor what it shares parts with is of consequence.
+    Values are sorted into classes as Moore's algorithm does it with the states of an automaton:
+    first by their own descriptions, then repeatedly by the classes of their parts, until the number
+    of classes no longer grows. Each value is visited once. The digest depends neither on memory
+    addresses nor on whether two values share a part.
     """
     values, labels, parts = [value], [], []
     number = {id(value): 0}
-    for one in values:  # which grows; so all stay alive, and no id is given twice
+    # The list grows in the loop. It keeps all values alive, so that no id is used twice.
+    for one in values:
         label, held, ordered = _described(one)
-        inner, told = [], [label]
+        inner, texts = [], [label]
         for part in held:
             if type(part) in PLAIN:
-                told.append(repr(part).encode("utf-8", "surrogatepass"))
+                texts.append(repr(part).encode("utf-8", "surrogatepass"))
                 continue
-            told.append(b"part")
+            texts.append(b"part")
             if id(part) not in number:
                 number[id(part)] = len(values)
                 values.append(part)
             inner.append(number[id(part)])
-        labels.append(b",".join(told))
+        labels.append(b",".join(texts))
         parts.append((inner, ordered))
     kinds = _ranked(labels)
     n_kinds = 0
@@ -114,7 +124,7 @@ def _ranked(values: list[Any]) -> list[int]:
 
 
 def _described(value: Any) -> tuple[bytes, Iterable[Any], bool]:
-    """What a value is alone, what it is made of, and whether that has an order."""
+    """Description of a value without its parts, its parts, and whether their order matters."""
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
     parts: Iterable[Any]
@@ -138,7 +148,7 @@ def _described(value: Any) -> tuple[bytes, Iterable[Any], bool]:
         parts = (value.__qualname__, *code, *held)
     elif isinstance(value, CellType):
         parts = ()
-        with suppress(ValueError):  # where it is empty
+        with suppress(ValueError):  # raised by an empty cell
             parts = (value.cell_contents,)
     elif isinstance(value, type):
         parts = (value.__qualname__, *_of_class(value))
@@ -172,12 +182,13 @@ def _held(value: Any) -> list[Any]:
     """Attributes of an object."""
     own = dict(getattr(value, "__dict__", {}))
     classes = type(value).__mro__
-    # kornia's note the random numbers that they drew last.
+    # kornia's objects store the random numbers of their last call in private attributes, which
+    # are left out.
     of_kornia = [c for c in classes if c.__module__.split(".")[0] == "kornia"]
     methods = [m for c in of_kornia for m in vars(c).values() if isinstance(m, FunctionType)]
-    noted = {n for m in methods for n in m.__code__.co_names if n.startswith("_")}
-    kept = noted - {"_parameters", "_buffers", "_modules"}
-    held: list[Any] = [{k: v for k, v in own.items() if k not in kept}] if own else []
+    private = {n for m in methods for n in m.__code__.co_names if n.startswith("_")}
+    left_out = private - {"_parameters", "_buffers", "_modules"}
+    held: list[Any] = [{k: v for k, v in own.items() if k not in left_out}] if own else []
     for c in classes:
         slots = vars(c).get("__slots__", ())
         for slot in (slots,) if isinstance(slots, str) else slots:
@@ -195,7 +206,7 @@ def _held(value: Any) -> list[Any]:
 
 
 def _of_class(kind: type) -> Iterable[Any]:
-    """What a class and those that it comes from hold."""
+    """Attributes and methods of a class and its base classes."""
     for c in kind.__mro__:
         if version := _version(c):
             yield from (c.__module__, c.__qualname__, version)
@@ -207,23 +218,23 @@ def _of_class(kind: type) -> Iterable[Any]:
 
 
 def _pickled(value: Any) -> Any:
-    """What is built in or compiled, as it would be pickled; else its text, without its address."""
+    """Parts of a built-in or compiled object as pickle takes them, or else its repr, no address."""
     shown = getattr(value, "__qualname__", None) or repr(value).split(" at 0x")[0]
     try:
         return shown if type(value) in PLAIN else [_listed(p) for p in value.__reduce_ex__(4)]
-    except Exception:  # each kind has a different one
+    except Exception:  # different types raise different exceptions
         return shown
 
 
 def _listed(part: Any) -> Any:
-    # Such as what a deque holds.
+    # pickle gives an iterator over the items of, for instance, a deque.
     return list(part) if isinstance(part, Iterator) else part
 
 
 def _version(value: Any) -> str | None:
-    """Version of the library that a function or class is of; None for those of others."""
+    """Version of the library that defines a function or class; None if it is not in `LIBRARIES`."""
     package = (value.__module__ or "builtins").split(".")[0]
-    if package == "builtins":  # so is also what was made by `exec`
+    if package == "builtins":  # functions and classes made by `exec` name this module too
         return "Python" if isinstance(value, type) and _is_built_in(value) else None
     if package in sys.stdlib_module_names:
         return "Python"
@@ -233,21 +244,21 @@ def _version(value: Any) -> str | None:
 
 
 def _is_built_in(kind: type) -> bool:
-    """Whether no Python code made the class, by the flag of CPython's ``Py_TPFLAGS_HEAPTYPE``."""
+    """Whether C code defines the class; CPython sets ``Py_TPFLAGS_HEAPTYPE`` for other classes."""
     return not kind.__flags__ & 1 << 9
 
 
 def _globals(function: FunctionType) -> dict[str, Any]:
-    """What a function finds by names, but for modules, and functions and classes of others."""
-    found = {}
+    """Globals that a function's code names, without modules and without imported functions."""
+    used = {}
     for name in sorted(_names(function.__code__) & function.__globals__.keys()):
         value = function.__globals__[name]
         of_other = getattr(value, "__module__", None) != function.__module__
         if not isinstance(value, ModuleType) and not (
             isinstance(value, type | FunctionType) and of_other
         ):
-            found[name] = value
-    return found
+            used[name] = value
+    return used
 
 
 def _names(code: CodeType) -> set[str]:

@@ -1,4 +1,4 @@
-"""The same network with less to do, for exporting: it computes the same but for rounding."""
+"""Simplify a network for export: the copy needs less arithmetic and is equal up to rounding."""
 
 import copy
 
@@ -6,22 +6,23 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# The rows of x that make an even and an odd row of the result of a transposed convolution of
-# kernel 4, stride 2, padding 1: y[2i] = w[3] x[i-1] + w[1] x[i], y[2i+1] = w[2] x[i] + w[0] x[i+1].
-# By parity: place in a kernel of 3 -> place in the kernel of 4.
+# A transposed convolution with kernel 4, stride 2 and padding 1 computes in one dimension
+#   y[2i] = w[3] x[i-1] + w[1] x[i],   y[2i+1] = w[2] x[i] + w[0] x[i+1].
+# So even and odd outputs are plain convolutions with kernels of 3. For each parity: index in the
+# kernel of 3 -> index in w.
 TAPS = ({0: 3, 1: 1}, {1: 2, 2: 0})
 
 
 def folded(part: nn.Sequential) -> nn.Sequential:
-    """A copy of an encoder or decoder in evaluation mode, as fast as it can be.
+    """A faster copy of an encoder or decoder, in evaluation mode.
 
-    - Batch normalisations go into the convolutions before them, that of the code into the linear
-      layer. ``torch.jit.freeze`` does that too, but it turns the weights into constants of one
-      device.
-    - ReLU works in place: the memory it would take anew costs more than the arithmetic.
-    - The last transposed convolution, to one or three channels, becomes a plain one to four times
-      as many, whose pixels are then put side by side: PyTorch's own takes five times as long for
-      so few channels.
+    - Batch normalisations are folded into the convolutions before them, that of the code into the
+      linear layer. ``torch.jit.freeze`` does this too, but turns the weights into constants, which
+      cannot be moved to another device.
+    - ReLU works in place, since allocating new memory costs more than the arithmetic.
+    - The last transposed convolution, which has one or three output channels, becomes a plain
+      convolution with four times as many, followed by a pixel shuffle. PyTorch's transposed
+      convolution takes five times as long for so few channels.
     """
     layers: list[nn.Module] = []
     for layer in copy.deepcopy(part).eval():

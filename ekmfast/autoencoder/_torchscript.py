@@ -1,9 +1,9 @@
-"""TorchScript without its deprecation warnings, in one place.
+"""TorchScript without its deprecation warnings.
 
-PyTorch deprecates ``torch.jit`` in favour of ``torch.export``. TorchScript stays the file format
-here because it is what a program with PyTorch alone, in Python or C++, can run by method name
-(``encode``, ``reconstruct``, ``anomaly_loss``) on batches of any size; a caller of ekmfast can do
-nothing about the warning, so it is not shown to them.
+PyTorch deprecates ``torch.jit`` in favour of ``torch.export``. TorchScript remains the default file
+format here, because a program in Python or C++ that has only PyTorch can call its methods
+(``encode``, ``reconstruct``, ``anomaly_loss``) by name on batches of any size. Users of ekmfast can
+do nothing about the warnings, so they are not shown.
 """
 
 import warnings
@@ -21,7 +21,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", r"`?torch\.jit\.", category)
-        # Of torch.export, about its own internals.
+        # torch.export warns about its own internals.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec", FutureWarning)
         warnings.filterwarnings("ignore", r"Attempted to insert a get_attr Node", UserWarning)
         yield

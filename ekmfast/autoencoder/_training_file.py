@@ -1,9 +1,9 @@
-"""Where a training is, kept in a file, so that one that was killed goes on from there.
+"""Checkpoints of trainings: files from which an interrupted training continues.
 
-The file is PyTorch's own format, read with ``weights_only=True`` (it can run no code), and a
-digest of all that behind it, since PyTorch itself does not look at the checksums of weights. It is
-written beside its place and put there whole, so it is always a whole one: the last or the one
-before.
+The file has PyTorch's own format, read with ``weights_only=True`` so that it cannot run code,
+followed by a digest of it, since PyTorch itself does not verify the checksums of weights. A new
+checkpoint is written to a temporary file that then replaces the old one, so the file is complete at
+any time.
 """
 
 import hashlib
@@ -21,15 +21,17 @@ from ekmfast.autoencoder.model import ConvAutoencoder
 
 FORMAT = "ekmfast training 2"
 MARK = b"\nsha256 "
-# What is told by a digest alone, which says nothing to a reader.
+# Parts of a training that are compared by a digest. Error messages do not show it, since a digest
+# means nothing to a reader.
 DIGESTS = ("images", "labels", "validation_data", "model")
 
 
 class TrainingFile:
-    """The file of one training; that of another is refused.
+    """The checkpoint of one training; reading the checkpoint of another training is refused.
 
-    ``training`` is all that makes it what it is, in words; `ekmfast.autoencoder._fingerprint` has
-    those for images, models and functions. The model's own are added here.
+    ``training`` maps the name of each thing that influences the result to a text; the texts for
+    images, models and functions are those of `ekmfast.autoencoder._fingerprint`. The text of the
+    model is added here.
     """
 
     def __init__(self, path: Path, training: Mapping[str, str], model: ConvAutoencoder) -> None:
@@ -47,19 +49,20 @@ class TrainingFile:
         if hashlib.sha256(content).hexdigest().encode() == digest:
             try:
                 state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            except Exception as error:  # whatever PyTorch makes of a foreign archive
+            except Exception as error:  # PyTorch raises various types for files of other programs
                 raise self._foreign() from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise self._foreign()
         self._compare(state)
-        # It began with the weights that it began with, whichever the model has now.
+        # The model may now have the weights that the training reached. Later checkpoints shall
+        # still name the weights that it began with.
         self.training = state["training"]
         return state
 
     def write(self, state: dict[str, Any]) -> None:
         """Put the state into the file."""
         whole = {"format": FORMAT, "training": self.training, "machine": _machine(), **state}
-        # To memory first: where the disk is full, PyTorch's own writer ends the process.
+        # PyTorch writes to memory, since its own file writer ends the process on a full disk.
         buffer = io.BytesIO()
         torch.save(whole, buffer)
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
@@ -79,13 +82,14 @@ class TrainingFile:
     def _compare(self, state: dict[str, Any]) -> None:
         noted, now = state["training"], self.training
         different = [name for name in (noted | now) if noted.get(name) != now.get(name)]
-        # A training that was interrupted, or is done, has left its own weights in the model.
+        # If this training was interrupted or has finished, the model has the weights of its best or
+        # its last epoch.
         if "model" in different and now["model"] in [
             of_model(self._model, state[weights]) for weights in ("best", "model")
         ]:
             different.remove("model")
         if different:
-            told = [
+            descriptions = [
                 "model (its layers, or the weights at the beginning)"
                 if name == "model"
                 else name
@@ -95,11 +99,11 @@ class TrainingFile:
             ]
             raise ValueError(
                 f"checkpoint={str(self.path)!r}: is of another training, with other "
-                f"{', '.join(told)}; remove the file to begin anew"
+                f"{', '.join(descriptions)}; remove the file to begin anew"
             )
 
-    def tell_of_changes(self, state: dict[str, Any]) -> None:
-        """Warn of what will make the result another one than that of one run."""
+    def warn_of_other_machine(self, state: dict[str, Any]) -> None:
+        """Warn if the continued result will differ by rounding from an uninterrupted one."""
         changed = [
             f"{name} was {then}, is {_machine()[name]}"
             for name, then in state["machine"].items()
@@ -107,12 +111,13 @@ class TrainingFile:
         ]
         if changed:
             warnings.warn(
-                f"checkpoint={str(self.path)!r}: goes on elsewhere than it began "
-                f"({'; '.join(changed)}): the result differs from that of one run by rounding",
+                f"checkpoint={str(self.path)!r}: the training goes on elsewhere than it began "
+                f"({'; '.join(changed)}): the result will differ from an uninterrupted one by "
+                "rounding",
                 stacklevel=4,  # this, train, pretrain, its caller
             )
 
 
 def _machine() -> dict[str, str]:
-    """What changes the rounding alone."""
+    """Properties of the machine that change the result only by rounding."""
     return {"torch": str(torch.__version__), "number of threads": str(torch.get_num_threads())}

@@ -28,8 +28,8 @@ from ekmfast.autoencoder.images import DatasetImages, Images
 from ekmfast.autoencoder.model import ConvAutoencoder
 from ekmfast.autoencoder.seen import digests, remember
 
-# Images as they are to come out, as they go in, and their labels -> mean loss, and the number of
-# right classes where there are any.
+# (target images, input images, labels) -> (mean loss, number of correctly classified images or
+# None).
 Loss = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]
 ]
@@ -52,22 +52,23 @@ SETTINGS = {
 
 @dataclass
 class History:
-    """What a training run did, epoch by epoch.
+    """Losses and other numbers of each epoch of a training.
 
     Attributes
     ----------
     train_loss : list of float
-        Mean loss over the epoch's training batches, as they were met.
+        Mean loss over the epoch's training batches, each with the weights of its own step.
     val_loss : list of float
         Loss on the validation images after the epoch; empty without validation.
     val_accuracy : list of float
-        Share of the validation images classified rightly; empty without labels or validation.
+        Share of the validation images that are classified correctly; empty without labels or
+        validation.
     learning_rate : list of float
         Learning rate of the epoch's last step.
     best_epoch : int
-        Index of the epoch whose weights were kept: the highest validation accuracy, ties broken
-        by the validation loss; without labels the lowest validation loss; without validation the
-        lowest training loss.
+        Index of the epoch whose weights were kept. It has the highest validation accuracy, and
+        among equal ones the lowest validation loss; without labels the lowest validation loss;
+        without validation the lowest training loss.
     best_loss : float
         Validation loss of that epoch, or its training loss without validation.
     best_accuracy : float or None
@@ -86,7 +87,7 @@ class History:
     stopped_early: bool = False
 
     def is_better(self) -> bool:
-        """Whether the last epoch is the best so far; if so, note it."""
+        """Whether the last epoch is the best so far; if so, record it as the best."""
         loss = (self.val_loss or self.train_loss)[-1]
         accuracy = self.val_accuracy[-1] if self.val_accuracy else None
         better = loss < self.best_loss
@@ -104,7 +105,7 @@ class History:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of some images to train or validate on, with their labels if there are any."""
+    """Rows of images that are used for training or validation, and their labels if any."""
 
     images: Images | DatasetImages
     labels: torch.Tensor | None
@@ -123,7 +124,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user may choose of the loop."""
+    """Parameters of the loop that the user may choose."""
 
     epochs: int
     batch_size: int
@@ -169,18 +170,19 @@ def train(
     try:
         with _seeded(device, rng), _progress(name, settings, steps) as progress:
             if file is not None and (state := file.read()) is not None:
-                noted = History(**json.loads(state["history"]))
-                if len(noted.train_loss) > settings.epochs:
+                stored = History(**json.loads(state["history"]))
+                if len(stored.train_loss) > settings.epochs:
                     raise ValueError(
-                        f"epochs={settings.epochs}: checkpoint={str(file.path)!r} has "
-                        f"{len(noted.train_loss)} behind it; ask for as many, or remove the file"
+                        f"epochs={settings.epochs}: checkpoint={str(file.path)!r} has already "
+                        f"trained {len(stored.train_loss)}; ask for at least as many, or remove "
+                        "the file"
                     )
-                if len(noted.train_loss) < settings.epochs and noted.waited() < patience:
-                    file.tell_of_changes(state)
+                if len(stored.train_loss) < settings.epochs and stored.waited() < patience:
+                    file.warn_of_other_machine(state)
                 seen += [
                     digests(x) for x, _ in part.batches(part.rows, settings.batch_size, device)
                 ]
-                history, best = noted, state["best"]
+                history, best = stored, state["best"]
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])
                 schedule.load_state_dict(state["schedule"])
@@ -239,7 +241,7 @@ def train(
                 progress.set_postfix({k: f"{v[-1]:.4f}" for k, v in shown.items() if v})
     finally:
         model.load_state_dict(best)
-        if history.best_epoch >= 0:  # else the weights are those that it came with
+        if history.best_epoch >= 0:  # otherwise the weights are still those before the training
             remember(model, seen)
         model.zero_grad(set_to_none=True)
         model.eval()
@@ -247,7 +249,7 @@ def train(
 
 
 def _schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) -> Any:
-    """Learning rate of each step: a rise and a fall, a fall alone, or none."""
+    """Schedule of the learning rate over the steps."""
     schedules = torch.optim.lr_scheduler
     total = settings.epochs * steps
     if settings.schedule == "one-cycle":
@@ -258,7 +260,7 @@ def _schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) 
 
 
 def _precision(device: torch.device, precision: str) -> Any:
-    """The products in bfloat16, where asked for; weights and sums stay float32."""
+    """Context in which matrix products use ``precision``; weights and sums stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
@@ -290,14 +292,14 @@ def _snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _seeded(device: torch.device, rng: np.random.Generator) -> Iterator[None]:
-    """Seed PyTorch's generators for a while, then put their states back.
+    """Seed PyTorch's global generators within the context, and restore their states after it.
 
-    Dropout and kornia draw from the global generators and take no other.
+    The global ones are needed because dropout and kornia cannot use other generators.
     """
     seed = int(rng.integers(2**63))
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        # torch.manual_seed would reseed every device, those not forked here included.
+        # torch.manual_seed would also seed devices whose states are not restored.
         torch.default_generator.manual_seed(seed)
         if devices:
             with torch.cuda.device(device):

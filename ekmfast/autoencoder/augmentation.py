@@ -1,4 +1,4 @@
-"""Random views of images for training, on kornia."""
+"""Random views of images for training, made by kornia."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ PARAMETERS = {
 
 
 class Augmentation(nn.Module):
-    """Small random changes that keep the meaning of a digit or a photo.
+    """Small random changes that do not change the class of a digit or a photo.
 
-    Every image is rotated, shifted and scaled a little, then some get noise and some lose a
-    small rectangle. Pixels that come from outside repeat the border. The random numbers are
-    those of PyTorch's global generator; `finetune` seeds it for the length of the training.
+    Every image is rotated, shifted and scaled a little. Then noise is added to some images, and a
+    small rectangle of some images is erased. Pixels outside the image repeat its border. The random
+    numbers come from PyTorch's global generator; `finetune` seeds it during the training.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Augmentation(nn.Module):
     erasing : float, default=0.2
         Share of the images that lose a rectangle of 2 to 8 % of their area.
     horizontal_flip : float, default=0.0
-        Share of the images that are mirrored. Digits must not be; most photos may (0.5).
+        Share of the images that are mirrored. Do not mirror digits; for most photos use 0.5.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""DeepEKM: clusters of images, by codes that are trained to form them."""
+"""DeepEKM: train an autoencoder and cluster its codes together."""
 
 from __future__ import annotations
 
@@ -60,58 +60,65 @@ class DeepEKM(
 ):
     """Cluster images by the codes of an autoencoder that is trained to cluster them.
 
-    After a warm-up without clusters, every epoch begins with an update of the centroids at the
-    codes of all images, and then trains the encoder and the decoder with the sum of
+    The training begins with a warm-up without clusters. After it, every epoch begins with an update
+    of the centroids, fitted to the codes of all images. Then the encoder and the decoder are
+    trained with the weighted sum of
 
     - the squared error of the reconstruction,
-    - NT-Xent, by which two random views of an image are to have like codes, unlike those of other
-      images,
-    - `equilibrium_loss` of the codes at the centroids, whose gradient draws codes to their cluster.
+    - NT-Xent, which is small if two random views of an image have similar codes, and codes of
+      different images are dissimilar,
+    - `equilibrium_loss` of the codes and the centroids, whose gradient moves codes towards their
+      cluster.
 
-    The encoder ends in a batch normalisation that keeps the variance of each feature at 1, for the
-    last term alone would shrink all codes to a point. An update moves the centroids from where they
-    are and tries new starts as well; the lower objective is kept.
+    The encoder ends in a batch normalisation that keeps the variance of each feature at 1; without
+    it the last term would shrink all codes to a point. An update continues from the last centroids
+    and also tries new starts; the result with the lower objective is kept.
 
-    On small draws of digits this is better than deep hard k-means where one class outweighs all
-    others, as good as it elsewhere, and hardly better than `EKMeans` on the codes of the warm-up
-    (``epochs=0``): bench/README.md has the numbers.
+    On small draws of digits `DeepEKM` is better than deep hard k-means if one class is much larger
+    than all others, and equally good otherwise. It is hardly better than `EKMeans` on the codes of
+    the warm-up (``epochs=0``). bench/README.md has the numbers.
 
     Parameters
     ----------
     n_clusters : int, default=8
+        Number of clusters.
     model : ConvAutoencoder or None, default=None
-        To begin with, of ``normalize_codes=True``; it is copied. None: a new one.
+        The model whose copy is trained; it must have ``normalize_codes=True``. None makes a new
+        model.
     clustering : {"equilibrium", "hard"}, default="equilibrium"
-        "hard" is deep k-means, for comparison: `HardKMeans` and the mean of min_k d_kn instead.
+        "hard" is deep k-means, for comparison: it uses `HardKMeans` and the mean of min_k d_kn.
     alpha : {"auto", "dvariance"} or float, default="auto"
-        Sharpness of the memberships. "auto": as of `EKMeans`, chosen on the codes of the warm-up
-        and again on the last ones; between, its multiple of 1 / dispersion is kept. "dvariance":
-        ``scale`` over the dispersion of the codes, anew every epoch.
+        Sharpness of the memberships. "auto" chooses alpha as `EKMeans` does, on the codes of the
+        warm-up and again on the final codes; in between, alpha times the dispersion of the codes
+        is constant. "dvariance" is ``scale`` divided by the dispersion of the codes, computed in
+        every epoch.
     scale : float, default=4.0
-        Of "dvariance". At 2, the customary value elsewhere, clusters are lost: several centroids
-        meet in one point.
+        The scale for "dvariance". With 2, the usual value elsewhere, several centroids coincide, so
+        that clusters are lost.
     image_size : int, default=32
-        Height and width, a multiple of 16, that images are resized to. With ``model``: the model's.
+        Height and width, a multiple of 16, to which images are resized. If ``model`` is given, its
+        size is used instead.
     latent_dim : int, default=32
         Features of the code of a new model.
     width : float, default=0.25
-        As of `ConvAutoencoder`, of a new model.
+        Width of a new model, as in `ConvAutoencoder`.
     warmup_epochs : int, default=60
-        Epochs without clusters; 0 for a ``model`` that is trained already.
+        Epochs without clusters; use 0 for a ``model`` that is already trained.
     epochs : int, default=20
-        Epochs with clusters; 0 clusters the codes of the warm-up.
+        Epochs with clusters; with 0 the codes of the warm-up are clustered.
     batch_size : int, default=128
-        Images a step; each is seen in two views.
+        Images in a step; two views of each are used.
     learning_rate : float, default=2e-3
-        AdamW's, at the beginning; it falls to 0 by a cosine.
+        Learning rate of AdamW at the beginning; it falls to 0 by a cosine schedule.
     reconstruction_weight, contrastive_weight, clustering_weight : float, default=1.0, 1.0, 0.1
-        What the parts of the loss count; the clusters' is in units of the codes' dispersion.
+        Weights of the terms of the loss. The clustering term is divided by the dispersion of the
+        codes.
     temperature : float, default=0.5
-        Of NT-Xent.
+        Temperature of NT-Xent.
     augment : True or callable, default=True
-        The random views, as of `finetune`.
+        How random views are made, as in `finetune`.
     device : str, default="cpu"
-        Where a new model is trained and run.
+        Device on which a new model is trained and run.
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the training and the clusters.
     verbose : int, default=0
@@ -120,20 +127,21 @@ class DeepEKM(
     Attributes
     ----------
     autoencoder_ : ConvAutoencoder
-        Trained. `export_pipeline` puts it and ``clusterer_`` into one file.
+        The trained model. `export_pipeline` writes it and ``clusterer_`` to one file.
     clusterer_ : EKMeans or HardKMeans
-        Fitted to the codes.
+        The clustering, fitted to the final codes.
     cluster_centers_ : ndarray of shape (n_clusters, latent_dim)
+        Centroids in the space of the codes.
     labels_ : ndarray of shape (N,), int32
-        Of the images of ``fit``.
+        Labels of the images of ``fit``.
     alpha_ : float
-        At the last codes; infinity for "hard".
+        The alpha of ``clusterer_``; infinity for "hard".
     objective_ : float
-        Of the last codes.
+        The objective J of the final codes.
     n_clusters_effective_ : int
-        Clusters that are left where coincident centroids are one.
+        Number of clusters when coincident centroids are counted as one.
     history_ : DeepHistory
-        Losses, labels changed and clusters of every epoch.
+        Losses, changed labels and numbers of clusters of every epoch.
 
     Raises
     ------
@@ -146,8 +154,8 @@ class DeepEKM(
 
     References
     ----------
-    Y. He, "Imbalanced Data Clustering using Equilibrium K-Means", arXiv 2402.14490, whose section
-    on deep clustering has neither the contrast nor the normalisation.
+    Y. He, "Imbalanced Data Clustering using Equilibrium K-Means", arXiv 2402.14490. Its section
+    on deep clustering uses neither the contrastive loss nor the normalisation.
 
     Examples
     --------
@@ -238,7 +246,7 @@ class DeepEKM(
         return tags
 
     def __sklearn_clone__(self) -> Self:
-        # The model is a parameter that fit copies, so clones may share it.
+        # fit copies the model before training, so clones may share it.
         parameters = self.get_params(deep=False)
         model = parameters.pop("model")
         return type(self)(**copy.deepcopy(parameters), model=model)
@@ -253,7 +261,7 @@ class DeepEKM(
         Parameters
         ----------
         X : array of shape (N, C, H, W) or (N, H, W), or dataset
-            Images, uint8 or floats in [0, 1], at least ``n_clusters``.
+            At least ``n_clusters`` images, uint8 or floats in [0, 1].
         y : ignored
 
         Returns
@@ -333,7 +341,7 @@ class DeepEKM(
         return np.asarray(codes.cpu() if isinstance(codes, torch.Tensor) else codes)
 
     def predict(self, X: Any) -> NDArray[np.int32]:
-        """Cluster of each image: that of the nearest centroid to its code.
+        """Cluster of each image, whose centroid is nearest to the image's code.
 
         Parameters
         ----------
@@ -419,7 +427,7 @@ class DeepEKM(
 
 
 class _Clusters:
-    """The centroids between epochs."""
+    """The centroids, and how they are updated between epochs."""
 
     def __init__(
         self, n_clusters: int, hard: bool, alpha: str | float, scale: float, seed: int
@@ -433,9 +441,9 @@ class _Clusters:
         self.multiple = scale  # alpha times the codes' mean of 1/2 ||z - mean||^2
 
     def update(self, codes: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Find the centroids to train with; labels."""
+        """Fit the centroids for the next epoch to the codes, and return the labels."""
         with warnings.catch_warnings():
-            # The next update goes on where this one ends.
+            # A fit that did not converge continues at the next update.
             warnings.simplefilter("ignore", ConvergenceWarning)
             fitted = self._lowest(codes)
         self.fitted = fitted
@@ -450,17 +458,18 @@ class _Clusters:
         return equilibrium_loss(codes, centroids, self.fitted.alpha_)
 
     def last(self, codes: NDArray[np.float32]) -> EKMeans | HardKMeans:
-        """The clusters of the trained codes."""
+        """The clusters of the final codes."""
         if self.alpha == "auto":
-            # Chosen anew: objectives at another alpha cannot be compared with this one's.
+            # Alpha is chosen again, and the objective of the old centroids at another alpha
+            # cannot be compared with the new one.
             self.fitted = None
         return self._lowest(codes)
 
     def _lowest(self, codes: NDArray[np.float32]) -> EKMeans | HardKMeans:
-        """The lower objective of new starts and, if there are some, of the centroids so far.
+        """The fit with the lower objective: from new starts, or from the centroids so far.
 
-        Without new starts the clusters of the first, unripe codes would stay for good: the loss
-        draws the codes to them.
+        Without new starts the clusters of the early, poorly trained codes would never change, since
+        the loss moves the codes towards them.
         """
         fitted = self._fit(codes, random_state=self.seed)
         if self.fitted is None:
@@ -469,20 +478,20 @@ class _Clusters:
         return min(moved, fitted, key=_objective)
 
     def _fit(self, codes: NDArray[np.float32], **start: Any) -> EKMeans | HardKMeans:
-        found: EKMeans | HardKMeans
+        fitted: EKMeans | HardKMeans
         if self.hard:
-            found = HardKMeans(self.n_clusters, **start).fit(codes)
-            return found
+            fitted = HardKMeans(self.n_clusters, **start).fit(codes)
+            return fitted
         start["alpha"] = self.alpha
         if self.alpha == "auto" and self.fitted is not None:
             start |= {"alpha": "dvariance", "scale": self.multiple}
         elif self.alpha == "dvariance":
             start["scale"] = self.scale
-        # "auto" is that of EKMeans itself: its candidates would follow another scale.
-        found = EKMeans(self.n_clusters, **start).fit(codes)
-        multiple = found.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
-        self.multiple = multiple or self.scale  # codes that are all equal have no scale
-        return found
+        # With "auto", EKMeans keeps its default scale, on which its candidate alphas depend.
+        fitted = EKMeans(self.n_clusters, **start).fit(codes)
+        multiple = fitted.alpha_ * 0.5 * float(codes.var(axis=0, dtype=np.float64).sum())
+        self.multiple = multiple or self.scale  # the product is 0 where all codes are equal
+        return fitted
 
 
 def _objective(fitted: EKMeans | HardKMeans) -> float:

@@ -1,4 +1,4 @@
-"""Codes of images, by a model that was trained here or read from a file."""
+"""Compute codes of images, with a model in memory or one read from an exported file."""
 
 from typing import Any
 
@@ -13,26 +13,26 @@ def encode(model: Any, images: Any, *, batch_size: int = 256, out: Any = None) -
     Parameters
     ----------
     model : ConvAutoencoder or ExportedAutoencoder
-        The model. A ConvAutoencoder is run in evaluation mode, on its own device, and left in
-        the mode it was in.
+        The model. A ConvAutoencoder is run in evaluation mode on its own device; afterwards its
+        previous mode is restored.
     images : ndarray or Tensor of shape (N, in_channels, image_size, image_size), or dataset
         uint8, or floats in [0, 1]; (N, image_size, image_size) where there is one channel. A
         dataset (`ekmfast.datasets.open_image_folder`) is read a batch ahead.
     batch_size : int, default=256
-        Images that pass through the model at once.
+        Number of images in a batch.
     out : ndarray or Tensor of shape (N, latent_dim), float32, default=None
-        Where to write the codes, such as a memory map for more than fit into memory.
+        Where to write the codes; a memory map if they do not fit into memory.
 
     Returns
     -------
     ndarray or Tensor of shape (N, latent_dim), float32, C-contiguous
-        ``out``, or new: an array for an array or dataset, a tensor on the images' device for a
-        tensor. `ekmfast.EKMeans` takes it as it is, without a copy.
+        ``out`` if it was given. Otherwise a new array for an array or dataset, or a new tensor on
+        the images' device for a tensor. `ekmfast.EKMeans` takes it without a copy.
 
     Raises
     ------
     TypeError
-        If ``model`` is neither kind, or the dtype of the images or of ``out`` is wrong.
+        If ``model`` is of another type, or the dtype of the images or of ``out`` is wrong.
     ValueError
         If the images or ``out`` have the wrong shape, or a value is NaN or outside [0, 1].
 

@@ -1,4 +1,4 @@
-"""The objective of equilibrium k-means as a loss that codes and centroids can be trained by."""
+"""The objective of equilibrium k-means as a differentiable loss of codes and centroids."""
 
 import torch
 
@@ -10,22 +10,22 @@ TENSOR = Kind(lambda value: isinstance(value, torch.Tensor), "a tensor")
 def equilibrium_loss(
     codes: torch.Tensor, centroids: torch.Tensor, alpha: float | torch.Tensor
 ) -> torch.Tensor:
-    """Mean over the codes of the objective of equilibrium k-means, differentiable.
+    """Objective of equilibrium k-means, divided by the number of codes; differentiable.
 
     With d_kn = 1/2 ||z_n - c_k||^2 and p_kn = softmax_k(-alpha d_kn) it is
 
         J / N = 1/N sum_n sum_k p_kn d_kn.
 
-    Its derivative by d_kn is w_kn / N, the weight of Eq. 38: so the gradient by a code is
-    1/N sum_k w_kn (z_n - c_k), which pulls it towards near centroids and pushes it away from those
-    of negative weight.
+    Its derivative with respect to d_kn is w_kn / N, with w_kn the weight of Eq. 38. So the gradient
+    with respect to a code z_n is 1/N sum_k w_kn (z_n - c_k). Gradient descent moves the code
+    towards centroids with positive weights and away from those with negative weights.
 
     Parameters
     ----------
     codes : Tensor of shape (N, D), floating
     centroids : Tensor of shape (K, D), of the same dtype and device
     alpha : float or Tensor of shape ()
-        Sharpness of the memberships, > 0 and finite; no gradient goes into it.
+        Sharpness of the memberships, > 0 and finite. It is a constant for the gradient.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def equilibrium_loss(
     >>> codes = torch.tensor([[0.0], [1.0]], requires_grad=True)
     >>> loss = equilibrium_loss(codes, torch.tensor([[0.0], [4.0]]), alpha=2.0)
     >>> loss.backward()
-    >>> codes.grad[1] > 0  # drawn to the centroid at 0
+    >>> codes.grad[1] > 0  # descent moves the code towards the centroid at 0
     tensor([True])
     """
     for name, value in (("codes", codes), ("centroids", centroids)):
@@ -64,8 +64,8 @@ def equilibrium_loss(
     if isinstance(alpha, torch.Tensor) and alpha.numel() == 1:
         alpha = alpha.item()
     sharpness: float = POSITIVE.check("alpha", alpha)
-    # Centred, so that codes far from the origin lose no digits in the expanded form; the loss does
-    # not depend on the point.
+    # Subtracting the same point from codes and centroids does not change the loss, but keeps the
+    # expanded form of the distance accurate for codes far from the origin.
     point = centroids.detach().mean(dim=0)
     z, c = codes - point, centroids - point
     d = 0.5 * ((z * z).sum(1, keepdim=True) + (c * c).sum(1)) - z @ c.T

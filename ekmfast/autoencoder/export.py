@@ -1,4 +1,4 @@
-"""Write an autoencoder to a file that PyTorch alone can run."""
+"""Write an autoencoder to a file that runs with PyTorch but without ekmfast."""
 
 import io
 import json
@@ -20,14 +20,14 @@ from ekmfast.autoencoder.seen import as_text, trained_on
 
 FORMAT = "ekmfast-autoencoder"
 FORMAT_VERSION = 1
-# Name of the metadata in a file of torch.export.
+# Name of the extra file with the metadata in a file of torch.export.
 METADATA = "ekmfast.json"
 KIND_OF_FILE = AnyOf(NONE, OneOf("torchscript", "pt2"))
 NORMALISATION = "bytes / 255, or floats in [0, 1]"
 
 
 class Exported(nn.Module):
-    """What the TorchScript file holds: the methods, the weights and the metadata."""
+    """The module in the TorchScript file: the methods, the weights and the metadata."""
 
     def __init__(self, model: ConvAutoencoder) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Exported(nn.Module):
         self.register_buffer("trained_on", torch.from_numpy(trained_on(model)))
 
     def images(self, x: torch.Tensor) -> torch.Tensor:
-        """Checked, floats in [0, 1], in the type of the weights."""
+        """Check the shape of images and convert them to float32 in [0, 1]."""
         c, s = self.in_channels, self.image_size
         if x.dim() != 4 or x.size(1) != c or x.size(2) != s or x.size(3) != s:
             raise ValueError(f"x has shape {list(x.shape)}: must be (N, {c}, {s}, {s})")
@@ -53,7 +53,7 @@ class Exported(nn.Module):
         return floats / 255.0 if x.dtype == torch.uint8 else floats
 
     def code(self, x: torch.Tensor) -> torch.Tensor:
-        # Weights in half precision compute so; codes come out in float32 all the same.
+        # The layers compute in the type of their weights, which may be bfloat16; codes are float32.
         return self.encoder(x.to(self.encoder[0].weight.dtype)).to(torch.float32)
 
     def image(self, z: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ class Exported(nn.Module):
 
 
 class _Outputs(nn.Module):
-    """What the file of torch.export holds: one program, of which the two halves can be called."""
+    """The module in the file of torch.export; its encoder and decoder can be called separately."""
 
     def __init__(self, exported: Exported) -> None:
         super().__init__()
@@ -96,33 +96,34 @@ def export(
     *,
     format: Literal["torchscript", "pt2"] | None = None,
 ) -> Path:
-    """Write a model to a file that runs with PyTorch alone, in evaluation mode.
+    """Write a model, in evaluation mode, to a file that runs with PyTorch but without ekmfast.
 
-    TorchScript: ``torch.jit.load(path).encode(x)``, and likewise ``reconstruct`` and
-    ``anomaly_loss``, from Python or C++, on batches of any size, of bytes or of floats in [0, 1].
-    It carries the attributes ``image_size``, ``in_channels``, ``latent_dim``, ``n_classes``,
-    ``normalisation``, ``version`` (of ekmfast), ``format`` and ``format_version``.
+    A TorchScript file has the methods ``encode``, ``reconstruct`` and ``anomaly_loss``, which are
+    called as ``torch.jit.load(path).encode(x)`` from Python or C++. They take batches of any size,
+    of bytes or of floats in [0, 1]. Its attributes are ``image_size``, ``in_channels``,
+    ``latent_dim``, ``n_classes``, ``normalisation``, ``version`` (of ekmfast), ``format`` and
+    ``format_version``.
 
-    ``pt2``, the format of ``torch.export``: ``torch.export.load(path).module()(x)`` gives codes,
-    reconstructions and anomaly losses of floats in [0, 1]; ``torch.export.unflatten`` of what was
-    loaded has the two halves as ``encoder`` and ``decoder``. The metadata are JSON in the extra
-    file ``ekmfast.json``.
+    A ``pt2`` file has the format of ``torch.export``: ``torch.export.load(path).module()(x)``
+    returns codes, reconstructions and anomaly losses of floats in [0, 1].
+    ``torch.export.unflatten`` of the loaded program has the parts ``encoder`` and ``decoder``. The
+    metadata are JSON in the extra file ``ekmfast.json``.
 
-    Both hold digests of the images that the model was trained on (8 bytes each), by which
-    `ekmfast.anomaly` tells fresh images from those.
+    Both formats contain digests of the images that the model was trained on (8 bytes each), by
+    which `ekmfast.anomaly` recognizes training images.
 
-    The class predictor is left out; the batch normalisations are folded into the convolutions. The
-    model is not changed.
+    The class predictor is left out, and the batch normalisations are folded into the convolutions.
+    The model itself is not changed.
 
     Parameters
     ----------
     model : ConvAutoencoder
-        The model, on any device; the file holds its weights as they are on the CPU.
+        The model, on any device; the weights in the file are on the CPU.
     path : str or path-like
-        File to write, by custom with the suffix ``.ts``, ``.pt`` or ``.pt2``. An existing file is
-        replaced at once, when the new one is complete, and stays as it is if that fails.
+        File to write, usually with the suffix ``.ts``, ``.pt`` or ``.pt2``. An existing file is
+        replaced when the new one is complete, and stays unchanged if writing fails.
     format : {"torchscript", "pt2"}, default=None
-        None: by the suffix, "pt2" for ``.pt2`` and "torchscript" for all others.
+        None chooses by the suffix: "pt2" for ``.pt2``, "torchscript" for all others.
 
     Returns
     -------
@@ -134,16 +135,16 @@ def export(
     TypeError
         If ``model`` is not a ConvAutoencoder, or ``path`` no path.
     ValueError
-        If there is no such format.
+        If ``format`` is unknown.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     OSError
-        If the file cannot be written, as on a full disk; the model is as it was.
+        If the file cannot be written, for instance on a full disk.
 
     See Also
     --------
     load : Read the file back.
-    export_pipeline : With the clusters of the codes.
+    export_pipeline : Write the model together with the clusters of its codes.
 
     Examples
     --------
@@ -169,7 +170,7 @@ def export(
 
 
 def write_script(module: nn.Module, path: Path) -> None:
-    """Script a module and put it into a TorchScript file."""
+    """Compile a module to TorchScript and write it to a file."""
     _write(path, lambda buffer: _torchscript.save(_torchscript.script(module), buffer))
 
 
@@ -200,10 +201,10 @@ def _save_program(exported: Exported, buffer: IO[bytes]) -> None:
 
 
 def _write(path: Path, save: Callable[[IO[bytes]], None]) -> None:
-    """Put what ``save`` writes into the file, whole or not at all.
+    """Write to the file the bytes that ``save`` writes to a buffer, completely or not at all.
 
-    PyTorch writes to memory first: where the disk is full, its own writer ends the process. The
-    archive then also holds no file's name, so the same model gives the same bytes.
+    PyTorch writes to memory, since its own file writer ends the process on a full disk. It would
+    also store the name of the file in the archive; without it the same model gives the same bytes.
     """
     check_output(path)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Check images once, hand them out in float32 batches."""
+"""Check images once, and convert them to float32 batch by batch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ _RANGE_SLACK = 1e-5
 def as_images(
     images: Any, in_channels: int, image_size: int, name: str = "images"
 ) -> "Images | DatasetImages":
-    """`Images` of an array or tensor, `DatasetImages` of a dataset; checked, never copied."""
+    """Check images without copying them: `Images` for arrays, `DatasetImages` for datasets."""
     if isinstance(images, Images | DatasetImages):
         return images
     if is_dataset(images):
@@ -24,7 +24,7 @@ def as_images(
 
 
 def is_dataset(images: Any) -> bool:
-    """Whether these are images one by one, such as a folder's: not an array, nor like one."""
+    """Whether ``images`` is a sequence of single images, such as an image folder, and no array."""
     return (
         not isinstance(images, torch.Tensor | list | tuple | str | bytes | dict)
         and not hasattr(images, "__array__")
@@ -49,9 +49,10 @@ def channels_of(images: Any) -> int:
 
 
 def labels_in(images: Any) -> Any:
-    """Labels that a dataset brings along: its ``labels`` or ``targets``, else those of its items.
+    """Labels that belong to a dataset, or None.
 
-    None where there are none. The last way reads the whole dataset once.
+    They are its ``labels`` or ``targets``, or else the second parts of its items, for which the
+    whole dataset is read once.
     """
     for name in ("labels", "targets"):
         if (labels := getattr(images, name, None)) is not None:
@@ -65,19 +66,19 @@ def labels_in(images: Any) -> Any:
 
 
 class Images:
-    """Checked images, NumPy array or tensor, kept as they came.
+    """Checked images in a NumPy array or tensor, which is not copied.
 
-    Only ``batch`` converts, one batch at a time, so neither a float32 copy of bytes nor a
-    writable copy of a read-only array is ever made of the whole.
+    Only ``batch`` converts them, one batch at a time, so that there is never a float32 or writable
+    copy of all images.
 
     Parameters
     ----------
     images : array or Tensor of shape (N, C, S, S), or (N, S, S) where C is 1
         Bytes (uint8, scaled by 1/255), or floats in [0, 1].
     in_channels, image_size : int
-        What C and S must be.
+        The C and S that the images must have.
     name : str, default="images"
-        Name of the parameter, for the messages.
+        Name of the parameter in error messages.
 
     Raises
     ------
@@ -136,14 +137,17 @@ class Images:
         return int(self.values.shape[0])
 
     def batch(self, rows: slice | np.ndarray, device: torch.device) -> torch.Tensor:
-        """Some of the images, float32 in [0, 1], contiguous, on ``device``; not to be changed."""
+        """The images in ``rows``, float32 in [0, 1], contiguous, on ``device``.
+
+        The result may share memory with the images, so do not change it.
+        """
         if self.is_tensor:
             if isinstance(rows, np.ndarray):
                 rows = torch.from_numpy(rows).to(self.device)
             chosen = self.values[rows].detach().to(device, torch.float32).contiguous()
         else:
             values = self.values[rows]
-            # PyTorch would warn of a read-only array, though nothing here writes to it.
+            # A read-only array is copied to avoid a warning of PyTorch.
             if values.dtype != np.float32 or not (
                 values.flags.c_contiguous and values.flags.writeable
             ):
@@ -157,15 +161,15 @@ class Images:
 
 
 class DatasetImages:
-    """Images of a dataset, read a batch at a time and checked then.
+    """Images of a dataset, which are read and checked one batch at a time.
 
     Parameters
     ----------
     dataset : object with ``__len__`` and ``__getitem__``
-        Its items are images (C, S, S), or (S, S) where C is 1, or tuples that begin with one.
-        ``__getitems__``, where there is one, is given the rows of a batch at once.
+        Its items are images (C, S, S), or (S, S) where C is 1, or tuples that begin with one. If
+        the dataset has ``__getitems__``, it is called with all rows of a batch.
     in_channels, image_size, name
-        As of `Images`.
+        As in `Images`.
     """
 
     is_tensor = False
@@ -188,7 +192,7 @@ class DatasetImages:
         return len(self.dataset)
 
     def batch(self, rows: slice | np.ndarray, device: torch.device) -> torch.Tensor:
-        """Some of the images, float32 in [0, 1] and contiguous, on ``device``."""
+        """The images in ``rows``, float32 in [0, 1] and contiguous, on ``device``."""
         given = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
         chosen: list[int] = list(given)
         if hasattr(self.dataset, "__getitems__"):
@@ -222,5 +226,5 @@ class DatasetImages:
         return np.stack(images)
 
     def batches(self, rows: list[Any], device: torch.device) -> Iterator[torch.Tensor]:
-        """``batch`` of each of ``rows``, read while the caller is busy with the one before."""
+        """``batch`` of each of ``rows``; the next one is read while the caller uses the last."""
         return ahead(self.batch(some, device) for some in rows)

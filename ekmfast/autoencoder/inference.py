@@ -1,4 +1,4 @@
-"""Apply a model to images in batches, into an array made beforehand."""
+"""Apply a model to images in batches, and write the results to one preallocated array."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +39,7 @@ def apply_in_batches(
     out : ndarray or Tensor of shape (N, *row_shape), float32, default=None
         Where to write the rows.
     dtype : torch.dtype, default=torch.float32
-        Of the result.
+        Type of the result.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def apply_in_batches(
         result = torch.empty(shape, dtype=dtype, device=images.device)
     else:
         result = torch.empty(shape, dtype=dtype).numpy()
-    # Shares the memory of the result.
+    # ``rows`` shares the memory of the result.
     rows = result if isinstance(result, torch.Tensor) else torch.from_numpy(result)
     with torch.inference_mode():
         starts = range(0, len(images), batch_size)

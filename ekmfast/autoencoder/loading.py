@@ -26,10 +26,11 @@ class ExportedAutoencoder:
     """An autoencoder read from a file by `load`.
 
     The methods take images of shape (N, in_channels, image_size, image_size), or (N, image_size,
-    image_size) where there is one channel: uint8, or floats in [0, 1]; or a dataset of such, as
-    `ekmfast.datasets.open_image_folder` gives, which is read a batch ahead. They give a
-    C-contiguous float32 NumPy array for an array or dataset, and a tensor on the images' device
-    for a tensor. An empty batch gives an empty result.
+    image_size) where there is one channel, as uint8 or floats in [0, 1]. They also take a dataset
+    of such images, for instance of `ekmfast.datasets.open_image_folder`, and read its next batch
+    while they compute the current one. They return a C-contiguous float32 NumPy array for an array
+    or dataset, and a tensor on the images' device for a tensor. An empty batch gives an empty
+    result.
 
     Attributes
     ----------
@@ -40,9 +41,9 @@ class ExportedAutoencoder:
     device : torch.device
         Where the model runs.
     archive : bytes
-        The file that the model was read from; `pickle` and `ekmfast.save` keep it so.
+        The bytes of the file that the model was read from; `pickle` and `ekmfast.save` store them.
     precision : str
-        As it was read with.
+        The ``precision`` that `load` was called with.
     """
 
     archive: bytes
@@ -56,7 +57,7 @@ class ExportedAutoencoder:
         self.latent_dim: int = module.latent_dim
         self.n_classes: int = module.n_classes
         self.version: str = module.version
-        # Digests; files of older versions have none.
+        # Digests of the training images; files of older versions have none.
         self.trained_on: torch.Tensor | None = getattr(module, "trained_on", None)
 
     def __reduce__(self) -> Any:
@@ -77,9 +78,9 @@ class ExportedAutoencoder:
         images : ndarray or Tensor of shape (N, in_channels, image_size, image_size)
             uint8, or floats in [0, 1].
         batch_size : int, default=256
-            Images that pass through the model at once.
+            Number of images in a batch.
         out : ndarray or Tensor of shape (N, latent_dim), float32, default=None
-            Where to write the codes, such as a memory map for more than fit into memory.
+            Where to write the codes; a memory map if they do not fit into memory.
 
         Returns
         -------
@@ -102,7 +103,7 @@ class ExportedAutoencoder:
         images : ndarray or Tensor of shape (N, in_channels, image_size, image_size)
             uint8, or floats in [0, 1].
         batch_size : int, default=256
-            Images that pass through the model at once.
+            Number of images in a batch.
 
         Returns
         -------
@@ -124,7 +125,7 @@ class ExportedAutoencoder:
         images : ndarray or Tensor of shape (N, in_channels, image_size, image_size)
             uint8, or floats in [0, 1].
         batch_size : int, default=256
-            Images that pass through the model at once.
+            Number of images in a batch.
 
         Returns
         -------
@@ -138,14 +139,14 @@ class ExportedAutoencoder:
         return self._apply(self._module.anomaly_loss, images, (), batch_size)
 
     def anomaly_map(self, images: Any, *, batch_size: int = 256) -> Any:
-        """Squared error of each pixel's reconstruction, the mean over the channels.
+        """Squared error of each pixel's reconstruction, averaged over the channels.
 
         Parameters
         ----------
         images : ndarray or Tensor of shape (N, in_channels, image_size, image_size)
             uint8, or floats in [0, 1].
         batch_size : int, default=256
-            Images that pass through the model at once.
+            Number of images in a batch.
 
         Returns
         -------
@@ -192,7 +193,7 @@ ANY_MODEL = AnyOf(
 class ExportedPipeline(ExportedAutoencoder):
     """An autoencoder with the clusters of its codes, read from a file of `export_pipeline`.
 
-    Besides the methods of `ExportedAutoencoder`, for the same kinds of images:
+    It also has the methods and attributes of `ExportedAutoencoder`.
 
     Attributes
     ----------
@@ -215,7 +216,7 @@ class ExportedPipeline(ExportedAutoencoder):
         images : ndarray or Tensor of shape (N, in_channels, image_size, image_size)
             uint8, or floats in [0, 1].
         batch_size : int, default=256
-            Images that pass through the model at once.
+            Number of images in a batch.
 
         Returns
         -------
@@ -236,7 +237,7 @@ class ExportedPipeline(ExportedAutoencoder):
         images : ndarray or Tensor of shape (N, in_channels, image_size, image_size)
             uint8, or floats in [0, 1].
         batch_size : int, default=256
-            Images that pass through the model at once.
+            Number of images in a batch.
 
         Returns
         -------
@@ -278,9 +279,10 @@ class _Program:
 
 
 def _compiled(part: Any) -> torch.fx.GraphModule:
-    """A part of a program as Python code, which computes the same.
+    """Translate a part of a program to Python code that computes the same.
 
-    As it comes, it is interpreted node by node, which takes longer than a small model computes.
+    Otherwise PyTorch interprets the program node by node, which for a small model takes longer than
+    the computation itself.
     """
     for name, child in part.named_children():
         if hasattr(child, "graph"):
@@ -303,10 +305,11 @@ def load(
     path : str or path-like
         The file.
     device : str or torch.device, default="cpu"
-        Where the model is to run.
+        Where the model shall run.
     precision : {"float32", "bfloat16"}, default="float32"
-        "bfloat16" computes the convolutions so, with three digits; the results are float32. Faster
-        on GPUs and on CPUs with instructions for it, much slower on others.
+        "bfloat16" computes the convolutions in bfloat16, which has three digits; the results are
+        float32. It is faster on GPUs and on CPUs with bfloat16 instructions, and much slower on
+        other CPUs.
 
     Returns
     -------
@@ -321,8 +324,8 @@ def load(
         If a parameter is of the wrong kind.
     ValueError
         If the file is neither TorchScript nor of torch.export, is not an autoencoder of ekmfast,
-        or was written in a newer format than this version reads; or there is no such precision, or
-        ``device`` cannot be used here.
+        or was written in a newer format than this version reads; or if ``precision`` is unknown or
+        ``device`` cannot be used.
     OSError
         If the file cannot be read, or is a folder.
 
@@ -380,13 +383,13 @@ def from_archive(archive: bytes, precision: Any, device: str) -> ExportedAutoenc
 
 def _is_program(path: Path) -> bool:
     """Whether the archive is one of torch.export; a damaged one is refused."""
-    with path.open("rb") as file:  # where that is not allowed, its error says so
+    with path.open("rb") as file:  # outside the try, so that an OSError keeps its own message
         try:
             with zipfile.ZipFile(file) as archive:
-                # PyTorch itself reads weights without looking at their checksums.
+                # PyTorch itself does not verify the checksums of weights.
                 damaged = archive.testzip()
                 is_program = any(name.endswith("/archive_format") for name in archive.namelist())
-        except Exception as error:  # zipfile has a different one for every kind of damage
+        except Exception as error:  # zipfile raises different types for different damages
             raise _unreadable(path, error) from error
     if damaged is not None:
         raise _unreadable(path, f"{damaged} is damaged")
@@ -403,7 +406,7 @@ def _unreadable(path: Path, reason: object) -> ValueError:
 def _read_script(path: Path) -> Any:
     try:
         return _torchscript.load(path).eval()
-    except Exception as error:  # whatever PyTorch makes of a damaged archive
+    except Exception as error:  # PyTorch raises various types for damaged archives
         raise _unreadable(path, error) from error
 
 

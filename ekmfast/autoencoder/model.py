@@ -24,10 +24,10 @@ class ConvAutoencoder(nn.Module):
     """Convolutional autoencoder of square images, with a class predictor on the code.
 
     The encoder is four convolutions (kernel 4, stride 2), each with batch normalisation and
-    ReLU, and a linear layer; the decoder is a linear layer and four transposed convolutions and
-    ends in a sigmoid; the predictor is a perceptron with two hidden layers. At the defaults the
-    channels are 3-128-128-256-512 on the way down and 512-256-128-64-3 on the way up, the code
-    has 1,024 features and the hidden layers have 1,024 and 256 units.
+    ReLU, followed by a linear layer. The decoder is a linear layer, four transposed convolutions
+    and a sigmoid. The predictor is a perceptron with two hidden layers. With the default parameters
+    the channels are 3-128-128-256-512 in the encoder and 512-256-128-64-3 in the decoder, the code
+    has 1,024 features, and the hidden layers have 1,024 and 256 units.
 
     Parameters
     ----------
@@ -38,16 +38,16 @@ class ConvAutoencoder(nn.Module):
     latent_dim : int, default=1024
         Features of the code, and units of the predictor's first hidden layer.
     n_classes : int, default=10
-        Classes the predictor tells apart.
+        Number of classes of the predictor.
     width : float, default=1.0
-        Factor on the channels of the convolutions and on the predictor's second hidden layer;
-        none falls below 8.
+        Factor by which the channels of the convolutions and the units of the predictor's second
+        hidden layer are multiplied; each is at least 8.
     dropout : float, default=0.3
         Dropout of the predictor, in [0, 1).
     normalize_codes : bool, default=False
         Whether the encoder ends in a batch normalisation without weights, which gives each
-        feature of the code mean 0 and variance 1. `DeepEKM` needs it: without, the loss of the
-        clusters would shrink the codes to a point.
+        feature of the code mean 0 and variance 1. `DeepEKM` needs it, because without it the
+        clustering loss would shrink all codes to a point.
 
     Attributes
     ----------

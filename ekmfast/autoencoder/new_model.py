@@ -1,4 +1,4 @@
-"""A new autoencoder for images that an estimator was given."""
+"""Make a new autoencoder for the images that an estimator was given."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ PARAMETERS = {
 
 
 def new_model(images: Any, seed: int, device: str, **parameters: Any) -> ConvAutoencoder:
-    """A model for the channels of ``images``, its weights from the seed alone, on ``device``."""
-    where = usable(device)
+    """A model on ``device`` for the channels of ``images``, with weights drawn from ``seed``."""
+    checked_device = usable(device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = ConvAutoencoder(in_channels=channels_of(images), n_classes=1, **parameters)
-    model.to(where)
+    model.to(checked_device)
     return model

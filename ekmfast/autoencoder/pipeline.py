@@ -1,4 +1,4 @@
-"""Autoencoder and clusters in one file: images in, codes, labels, memberships and losses out."""
+"""Export an autoencoder and the clusters of its codes to one file."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ CLUSTERING = Kind(
 
 
 class _Pipeline(Exported):
-    """What the file holds: the autoencoder, and the clusters of its codes."""
+    """The module in the file: the autoencoder and the clusters of its codes."""
 
     def __init__(self, model: ConvAutoencoder, estimator: CentroidEstimator) -> None:
         super().__init__(model)
@@ -37,7 +37,7 @@ class _Pipeline(Exported):
         self.register_buffer("merged", torch.from_numpy(merged))
 
     def squared_distances(self, z: torch.Tensor) -> torch.Tensor:
-        # In float64 and without the expanded form: equal to the estimator's own to rounding.
+        # float64 without the expanded form, so that they equal the estimator's up to rounding.
         d = torch.cdist(
             z.to(torch.float64),
             self.centroids,
@@ -76,22 +76,22 @@ def export_pipeline(
 ) -> Path:
     """Write an autoencoder and the clusters of its codes to one TorchScript file.
 
-    ``torch.jit.load(path)(images)``, in Python or C++ and with PyTorch alone, takes images
-    (N, C, S, S), bytes or floats in [0, 1], and gives a dict of tensors: ``codes`` (N, latent_dim),
-    ``labels`` (N,), ``memberships`` (N, K), ``anomaly_loss`` (N,). The methods ``encode``,
-    ``reconstruct``, ``anomaly_loss``, ``predict`` and ``membership`` give one of them each; the
-    metadata are those of `export`, with ``n_clusters`` and ``alpha``. Distances are computed in
-    float64.
+    ``torch.jit.load(path)(images)`` needs only PyTorch, in Python or C++. It takes images
+    (N, C, S, S), as bytes or floats in [0, 1], and returns a dict of tensors: ``codes``
+    (N, latent_dim), ``labels`` (N,), ``memberships`` (N, K), ``anomaly_loss`` (N,). The methods
+    ``encode``, ``reconstruct``, ``anomaly_loss``, ``predict`` and ``membership`` compute a single
+    result each. The metadata are those of `export`, with ``n_clusters`` and ``alpha``. Distances
+    are computed in float64.
 
     Parameters
     ----------
     autoencoder : ConvAutoencoder
         The model, on any device.
     clustering : EKMeans, MiniBatchEKMeans, SemiSupervisedEKMeans or MaximumEntropyKMeans
-        Fitted to codes of this model.
+        An estimator that was fitted to codes of this model.
     path : str or path-like
-        File to write, by custom with the suffix ``.ts``. An existing file is replaced at once, when
-        the new one is complete, and stays as it is if that fails.
+        File to write, usually with the suffix ``.ts``. An existing file is replaced when the new
+        one is complete, and stays unchanged if writing fails.
 
     Returns
     -------
@@ -101,9 +101,9 @@ def export_pipeline(
     Raises
     ------
     TypeError
-        If ``autoencoder`` or ``clustering`` is of another kind.
+        If ``autoencoder`` or ``clustering`` is of another type.
     ValueError
-        If the clusters are not of codes of this model's size.
+        If the clustering was fitted to another number of features than the codes have.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     OSError

@@ -1,4 +1,4 @@
-"""Bring images of any height and width to a model's size."""
+"""Resize images of any height and width to a model's size."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ BATCH = 256
 
 
 def resized(images: Any, image_size: int, name: str = "images") -> Any:
-    """Images (N, C, H, W) or (N, H, W) as (N, C, S, S), float32 in [0, 1].
+    """Resize images (N, C, H, W) or (N, H, W) to (N, C, S, S), float32 in [0, 1].
 
-    Those that have the size, and datasets, are returned as they are. Bilinear with antialiasing,
-    without regard to the proportions of height and width.
+    Datasets, and images that already have the size, are returned unchanged. The interpolation is
+    bilinear with antialiasing; the ratio of height to width is not kept.
     """
     if is_dataset(images):
         return images
@@ -43,5 +43,6 @@ def resized(images: Any, image_size: int, name: str = "images") -> Any:
             part.to(torch.float32) / scale, (image_size, image_size), mode="bilinear",
             antialias=True, align_corners=False,
         )  # fmt: skip
-    # Rounding may leave the range by a little; what was outside it before stays to be told.
+    # Values are not clipped to [0, 1]: the later check allows rounding errors, and shall still
+    # find images whose values were outside the range before.
     return out.to(images.device) if is_tensor else out.numpy()

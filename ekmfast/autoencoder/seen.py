@@ -1,7 +1,7 @@
-"""Which images a model was trained on: digests of their pixels, which go with it into files.
+"""Remember which images a model was trained on, by digests that its exported files contain.
 
-A model reconstructs those better than fresh ones, so a threshold that is to hold for fresh images
-must not come from them.
+A model reconstructs its training images better than new images. Therefore a threshold for new
+images must not be computed from training images.
 """
 
 import base64
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from ekmfast.autoencoder.images import as_images
 
-# Images whose pixels are in memory at once.
+# Number of images whose pixels are in memory at a time.
 BATCH = 256
 
 
 def digests(batch: torch.Tensor) -> NDArray[np.int64]:
-    """Of each image of a batch in [0, 1]: 64 bits of its pixels, rounded to bytes."""
+    """A 64-bit digest of each image of a batch; its values in [0, 1] are rounded to bytes."""
     pixels = (batch * 255).round().to(torch.uint8).cpu().numpy()
-    found = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
-    return np.frombuffer(b"".join(found), "<i8").astype(np.int64)
+    hashes = [hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels]
+    return np.frombuffer(b"".join(hashes), "<i8").astype(np.int64)
 
 
-def remember(model: Any, found: list[NDArray[np.int64]]) -> None:
-    """Note that the model was trained on images of these digests."""
-    model.trained_on = torch.from_numpy(np.unique(np.concatenate([trained_on(model), *found])))
+def remember(model: Any, new: list[NDArray[np.int64]]) -> None:
+    """Record that the model was trained on the images with these digests."""
+    model.trained_on = torch.from_numpy(np.unique(np.concatenate([trained_on(model), *new])))
 
 
 def trained_on(model: Any) -> NDArray[np.int64]:
@@ -37,7 +37,7 @@ def trained_on(model: Any) -> NDArray[np.int64]:
 
 
 def unseen(model: Any, images: Any) -> NDArray[np.bool_]:
-    """Which of some images the model is not known to have been trained on; they are read once."""
+    """Mask of the images that the model is not known to have been trained on."""
     source = as_images(images, model.in_channels, model.image_size)
     known = trained_on(model)
     if not len(known):
@@ -45,15 +45,15 @@ def unseen(model: Any, images: Any) -> NDArray[np.bool_]:
     starts = range(0, len(source), BATCH)
     parts = [slice(start, start + BATCH) for start in starts]
     device = torch.device("cpu")
-    found = [digests(batch) for batch in source.batches(parts, device)]
-    return ~np.isin(np.concatenate([np.empty(0, np.int64), *found]), known)
+    given = [digests(batch) for batch in source.batches(parts, device)]
+    return ~np.isin(np.concatenate([np.empty(0, np.int64), *given]), known)
 
 
 def as_text(known: torch.Tensor) -> str:
-    """Digests for a file of JSON."""
+    """Digests as text, for a JSON file."""
     return base64.b64encode(known.numpy().astype("<i8").tobytes()).decode()
 
 
 def from_text(text: str) -> torch.Tensor:
-    """What `as_text` wrote."""
+    """Inverse of `as_text`."""
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), "<i8").astype(np.int64))

@@ -1,4 +1,4 @@
-"""Train an autoencoder: reconstruction alone, or with its class predictor."""
+"""Train an autoencoder to reconstruct images, with or without its class predictor."""
 
 import os
 from collections.abc import Callable
@@ -68,64 +68,68 @@ def pretrain(
 ) -> History:
     """Train the encoder and the decoder to reconstruct unlabelled images.
 
-    The loss is the mean squared error; the optimiser AdamW. The model is trained where it is, on
-    its own device, and ends in evaluation mode with the weights of its best epoch; so it does when
-    the training is interrupted (Ctrl-C) or fails, or with the weights it came with where no epoch
-    was complete.
+    The loss is the mean squared error, and the optimiser is AdamW. The model is trained on its own
+    device. At the end, and also if the training is interrupted (Ctrl-C) or fails, the model is in
+    evaluation mode and has the weights of its best epoch. If no epoch was completed, it has its
+    initial weights.
 
     Parameters
     ----------
     model : ConvAutoencoder
-        The model, changed in place. The predictor is left as it is.
+        The model, changed in place. Its predictor is not trained.
     images : ndarray or Tensor of shape (N, C, S, S), or (N, S, S) where C is 1; or dataset
-        uint8, or floats in [0, 1]; C and S are the model's. Never copied as a whole. A dataset
-        (`ekmfast.datasets.open_image_folder`, or any with ``__len__`` and ``__getitem__``) is read
-        a batch ahead.
+        uint8, or floats in [0, 1]; C and S are the model's. There is never a copy of all images. A
+        dataset (`ekmfast.datasets.open_image_folder`, or any object with ``__len__`` and
+        ``__getitem__``) is read one batch ahead.
     augment : None, bool or callable, default=None
         As in `finetune`.
     corruption : None, float or callable, default=None
-        Makes the autoencoder a denoising one: what goes in is a corrupted image, what is to come
-        out is the image. A number is the standard deviation of Gaussian noise; a callable takes a
-        float32 batch (n, C, S, S) and returns one of the same shape. Validation is on images as
-        they are.
+        Trains a denoising autoencoder: it gets a corrupted image and shall reconstruct the original
+        one. A number is the standard deviation of Gaussian noise; a callable takes a float32 batch
+        (n, C, S, S) and returns a batch of the same shape. Validation images are not corrupted.
     epochs : int, default=10
-        Passes over the images.
+        Number of times that each image is used.
     batch_size : int, default=128
-        Largest number of images a step; the batches of an epoch differ by one image at most.
+        Largest number of images in a step. The sizes of the batches in an epoch differ by at most
+        one image.
     learning_rate : float, default=3e-3
-        Peak of the schedule.
+        Largest learning rate of the schedule.
     schedule : {"one-cycle", "cosine", "constant"}, default="one-cycle"
-        How the learning rate goes: up and down again, down from the peak, or not at all.
+        The learning rate rises and falls ("one-cycle"), falls ("cosine"), or stays constant.
     weight_decay : float, default=1e-4
         AdamW's weight decay.
     max_grad_norm : float, default=None
-        Longer gradients are shortened to this norm; None for as they are.
+        Gradients with a larger norm are scaled to this norm; None does not change gradients.
     patience : int, default=None
-        Epochs without a better one after which the training ends early; None for never.
+        The training stops after this number of epochs without an improvement; None for never.
     precision : {"float32", "bfloat16"}, default="float32"
-        "bfloat16" computes the products so (autocast), weights and sums in float32: faster on
-        GPUs and on CPUs with instructions for it, slower on others.
+        "bfloat16" computes matrix products in bfloat16 (autocast), and keeps weights and sums in
+        float32. It is faster on GPUs and on CPUs with bfloat16 instructions, slower on others.
     validation_split : float, default=0.1
-        Share of the images, in [0, 1), set aside for validation; 0 for none.
+        Share of the images, in [0, 1), that is used for validation instead of training; 0 for none.
     validation_data : ndarray or Tensor, default=None
-        Images to validate on instead.
+        Images for validation, instead of a share of ``images``.
     checkpoint : path-like, default=None
-        File to note the state in after an epoch. Where it exists, the training goes on from it,
-        with the weights that it holds, to the same result as without the interruption; a finished
-        one is read and returned. It must be of this very training, which is told by all that shapes
-        the result: every parameter, all images and labels (for which a dataset is read once, a
-        folder's files byte by byte), the weights that ``model`` begins with (or those of the file,
-        as an interruption leaves them), and the kind of its device. ``epochs`` may have grown,
-        where ``schedule`` is "constant". Of a callable, its code and the values that it holds
-        (attributes, closures, the globals that it names) are compared, but neither other modules
-        that it calls nor what a generator, an open file or a compiled object hides; it must draw
-        its random numbers from PyTorch's global generators, and one that notes something on itself
-        when it is used must be made anew. Needs ``random_state``.
+        File to which the state of the training is written after an epoch. If it exists, the
+        training continues from it, with the weights in the file, to the same result as without the
+        interruption; if that training has finished, its result is returned. Needs
+        ``random_state``.
+
+        The file must belong to the same training. Compared are all parameters, all images and
+        labels (for this a dataset is read once, a folder's files byte by byte), the initial weights
+        of ``model`` (which may also be those in the file, as after an interruption), and the type
+        of its device. ``epochs`` may be larger than before if ``schedule`` is "constant".
+
+        Of a callable, the code and the values that it holds (attributes, closures, the globals that
+        it names) are compared, but neither other modules that it calls, nor the contents of
+        generators, open files and compiled objects. It must draw random numbers from PyTorch's
+        global generators. If it changes its own attributes when it is called, create it again
+        before continuing.
     checkpoint_every : int, default=1
-        Epochs from one note to the next.
+        Number of epochs between two checkpoints.
     random_state : int, default=None
         Seed. The same seed, images and number of threads give the same weights on a CPU. The
-        global random states of PyTorch and NumPy are left alone.
+        global random states of PyTorch and NumPy are not changed.
     verbose : int, default=1
         0 shows no progress bar.
 
@@ -136,10 +140,11 @@ def pretrain(
     Raises
     ------
     TypeError
-        If a parameter or the dtype of the images is of the wrong kind.
+        If a parameter or the dtype of the images has the wrong type.
     ValueError
         If a parameter is out of its range, or the images have the wrong shape or values; or if
-        ``checkpoint`` is damaged, or of another training: the message says what differs.
+        ``checkpoint`` is damaged or belongs to another training, in which case the message says
+        what differs.
     FloatingPointError
         If the loss is no longer finite.
     OSError
@@ -148,8 +153,8 @@ def pretrain(
     Warns
     -----
     UserWarning
-        If ``checkpoint`` was begun with another version of PyTorch or number of threads, which
-        changes the rounding.
+        If the training began with another version of PyTorch or number of threads, which changes
+        the rounding.
 
     Examples
     --------
@@ -224,52 +229,54 @@ def finetune(
     """Train the whole model on labelled images: reconstruction and classification.
 
     The loss is the cross-entropy of the classes plus ``reconstruction_weight`` times the mean
-    squared error. Optimiser, device, interruption and the model's final state are as in
-    `pretrain`.
+    squared error of the reconstruction. Optimiser, device, the effect of an interruption and the
+    final state of the model are as in `pretrain`.
 
     Parameters
     ----------
     model : ConvAutoencoder
-        The model, changed in place, by custom after `pretrain`.
+        The model, changed in place; usually it was trained by `pretrain` before.
     images : ndarray or Tensor of shape (N, C, S, S), or (N, S, S) where C is 1; or dataset
-        uint8, or floats in [0, 1]; C and S are the model's. Never copied as a whole. A dataset
-        (`ekmfast.datasets.open_image_folder`, or any with ``__len__`` and ``__getitem__``) is read
-        a batch ahead.
+        uint8, or floats in [0, 1]; C and S are the model's. There is never a copy of all images. A
+        dataset (`ekmfast.datasets.open_image_folder`, or any object with ``__len__`` and
+        ``__getitem__``) is read one batch ahead.
     labels : array-like of int of shape (N,), default=None
-        Classes, from 0 to the model's ``n_classes`` - 1. None for those that a dataset brings: its
+        Classes, from 0 to the model's ``n_classes`` - 1. None takes the labels of a dataset: its
         ``labels`` or ``targets``, or else the second parts of its items, for which it is read once.
     augment : None, bool or callable, default=None
-        True for `ekmfast.autoencoder.augmentation.Augmentation`; or a callable that takes a
-        float32 batch (n, C, S, S) in [0, 1] and returns one of the same shape. It changes the
-        training images alone, and the changed image is the one to reconstruct.
+        True uses `ekmfast.autoencoder.augmentation.Augmentation`. A callable takes a float32 batch
+        (n, C, S, S) in [0, 1] and returns a batch of the same shape. Only training images are
+        augmented, and the model shall reconstruct the augmented images.
     reconstruction_weight : float, default=1.0
         Weight of the reconstruction in the loss, at least 0.
     epochs : int, default=10
-        Passes over the images.
+        Number of times that each image is used.
     batch_size : int, default=128
-        Largest number of images a step; the batches of an epoch differ by one image at most.
+        Largest number of images in a step. The sizes of the batches in an epoch differ by at most
+        one image.
     learning_rate : float, default=3e-3
-        Peak of the schedule.
+        Largest learning rate of the schedule.
     schedule : {"one-cycle", "cosine", "constant"}, default="one-cycle"
-        How the learning rate goes: up and down again, down from the peak, or not at all.
+        The learning rate rises and falls ("one-cycle"), falls ("cosine"), or stays constant.
     weight_decay : float, default=1e-4
         AdamW's weight decay.
     max_grad_norm : float, default=None
-        Longer gradients are shortened to this norm; None for as they are.
+        Gradients with a larger norm are scaled to this norm; None does not change gradients.
     patience : int, default=None
-        Epochs without a better one after which the training ends early; None for never.
+        The training stops after this number of epochs without an improvement; None for never.
     precision : {"float32", "bfloat16"}, default="float32"
-        "bfloat16" computes the products so (autocast), weights and sums in float32: faster on
-        GPUs and on CPUs with instructions for it, slower on others.
+        "bfloat16" computes matrix products in bfloat16 (autocast), and keeps weights and sums in
+        float32. It is faster on GPUs and on CPUs with bfloat16 instructions, slower on others.
     validation_split : float, default=0.1
-        Share of each class, in [0, 1), set aside for validation, at least one image of a class
-        with two; 0 for none.
+        Share of each class, in [0, 1), that is used for validation instead of training; at least
+        one image of each class with two or more; 0 for none.
     validation_data : tuple (images, labels), default=None
-        What to validate on instead.
+        Images and labels for validation, instead of a share of ``images``.
     checkpoint : path-like, default=None
-        File to note the state in after an epoch, as in `pretrain`. Needs ``random_state``.
+        File to which the state is written after an epoch, as in `pretrain`. Needs
+        ``random_state``.
     checkpoint_every : int, default=1
-        Epochs from one note to the next.
+        Number of epochs between two checkpoints.
     random_state : int, default=None
         Seed, as in `pretrain`.
     verbose : int, default=1
@@ -284,10 +291,10 @@ def finetune(
     ImportError
         If ``augment`` is True and kornia is not installed.
     TypeError
-        If a parameter, the labels or the dtype of the images is of the wrong kind.
+        If a parameter, the labels or the dtype of the images has the wrong type.
     ValueError
         If a parameter is out of its range, or the images or labels have the wrong shape or
-        values; or if ``checkpoint`` is damaged, or of another training.
+        values; or if ``checkpoint`` is damaged or belongs to another training.
     FloatingPointError
         If the loss is no longer finite.
     OSError
@@ -296,8 +303,8 @@ def finetune(
     Warns
     -----
     UserWarning
-        If ``checkpoint`` was begun with another version of PyTorch or number of threads, which
-        changes the rounding.
+        If the training began with another version of PyTorch or number of threads, which changes
+        the rounding.
 
     Examples
     --------
@@ -368,14 +375,14 @@ def _file(
     validation_split: float,
     made_by: dict[str, Any],
 ) -> TrainingFile | None:
-    """The file of a training, which knows all that shapes the result."""
+    """The checkpoint of a training, with a text for each thing that influences the result."""
     if checkpoint is None:
         return None
     made_by = made_by | asdict(settings)
-    # How it is shown and how often it is noted do not change the result.
+    # These do not change the result.
     del made_by["verbose"], made_by["checkpoint_every"]
     if settings.schedule == "constant":
-        # Then the first epochs of many are those of few, and more may follow.
+        # An epoch does not depend on the number of epochs, so a training may be prolonged.
         del made_by["epochs"]
     made_by["device"] = next(model.parameters()).device.type
     made_by["float32_matmul_precision"] = torch.get_float32_matmul_precision()
@@ -440,11 +447,12 @@ def _check_labels(labels: Any, n_images: int, n_classes: int, name: str) -> torc
 def _split(
     n_rows: int, labels: np.ndarray | None, share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to validate on, each class in its share."""
+    """Rows for training and rows for validation, with the same share of each class."""
     held = np.zeros(n_rows, bool)
     if share > 0:
-        # One order for all classes: the same seed sets mostly the same rows aside with labels as
-        # without, so that a model first pretrained and then finetuned has not seen most of them.
+        # All classes use one random order. So the same seed holds out mostly the same rows with
+        # and without labels: a model that was pretrained has not seen most of the rows that
+        # finetuning holds out.
         order = rng.permutation(n_rows)
         classes = np.zeros(n_rows, np.int64) if labels is None else labels
         by_class = order[np.argsort(classes[order], kind="stable")]

@@ -1,4 +1,4 @@
-"""Score the images of a folder by how badly a model reconstructs them."""
+"""Score the images of a folder by a model's reconstruction error."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from ekmfast.cli.printing import say
 from ekmfast.cli.progress import with_progress
 
 SUFFIXES = (".csv", ".json", ".npz")
-# Images of a picture: the worst ones.
+# Number of images in the picture, those with the largest losses.
 SHOWN = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Score each image by its reconstruction loss: high is abnormal. Outliers are those above\n"
-        "the threshold: given; or such that a share --contamination of fresh images like those of\n"
-        "--normal lie above it, for which those that the model was trained on are left out (the\n"
-        "model knows them); or, without --normal, that share of IMAGES."
+        "Score each image by its reconstruction loss, which is high for abnormal images. Images\n"
+        "above the threshold are outliers. The threshold is given by --threshold, or chosen so\n"
+        "that a share --contamination of new images like those of --normal lies above it (images\n"
+        "that the model was trained on are left out), or, without --normal, so that this share of\n"
+        "IMAGES lies above it."
     )
     parser.epilog = (
         "example:\n"
@@ -136,13 +137,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _threshold(model: Any, normal: Any, arguments: argparse.Namespace) -> float:
-    """Loss above which a share of fresh normal images lies, from those not trained on."""
+    """Loss above which a share of new normal images lies; training images are not used for it."""
     from ekmfast.anomaly import AutoencoderDetector
     from ekmfast.autoencoder.seen import trained_on
 
     detector = AutoencoderDetector(model, contamination=arguments.contamination)
     detector._scored_at_once = arguments.batch_size
-    # Read once more where they are compared with the images of the training.
+    # A further pass compares the images with those of the training.
     passes = 2 if len(trained_on(model)) else 1
     threshold: float = detector.fit(with_progress(normal, arguments, passes)).threshold_
     return threshold

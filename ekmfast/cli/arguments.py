@@ -1,4 +1,4 @@
-"""Numbers among the arguments, as several commands read them."""
+"""Parse the numbers in the arguments of several commands."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         type=Path,
         metavar="FILE",
-        help="write the model, with its scaling if --standardize: ekmfast.load",
+        help="write the model, and its scaling if --standardize, for ekmfast.load",
     )
     parser.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the clusters")
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
-    """The samples in their plane: their two columns, or the two principal components."""
+    """Plot the samples by their two columns, or else by their first two principal components."""
     import numpy as np
 
     from ekmfast.plotting import new_figure, plot_clusters

@@ -1,4 +1,4 @@
-"""The table of commands: each is a module, and the line that the help has for it."""
+"""The table of commands, with the module of each and its line in the help."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from ekmfast.cli import anomaly, cluster, demo, encode, info, path, train
 
 
 class Command(Protocol):
-    """What the module of a command offers."""
+    """The functions that the module of a command has."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Give the command's parser its arguments and its description."""
+        """Add the command's arguments and description to its parser."""
 
     def run(self, arguments: argparse.Namespace) -> None:
-        """Do the command's work; it imports only here what takes long to import.
+        """Execute the command. Slow packages are imported here, so that other commands start fast.
 
-        Options that do not go together raise `argparse.ArgumentError`; what the user can mend is
-        raised within `errors.errors_in_one_line`; other errors are faults of the program.
+        Options that exclude each other raise `argparse.ArgumentError`. Code whose errors the user
+        can correct runs within `errors.errors_in_one_line`. Other errors are bugs of the program,
+        which end it with a traceback.
         """
 
 
@@ -27,7 +28,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "cluster": (cluster, "cluster the rows of a file"),
     "path": (path, "cluster the rows of a file at many alphas, to choose one"),
     "train": (train, "train an autoencoder on a folder of images and export it"),
-    "encode": (encode, "codes, and clusters, of a folder of images"),
-    "anomaly": (anomaly, "score the images of a folder by how badly a model reconstructs them"),
+    "encode": (encode, "compute codes, and clusters, of the images of a folder"),
+    "anomaly": (anomaly, "score the images of a folder by a model's reconstruction error"),
     "info": (info, "show version, instruction set, threads and compiler"),
 }

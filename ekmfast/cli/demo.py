@@ -1,4 +1,4 @@
-"""Train, cluster and find anomalies on the data of the demo, and write its report."""
+"""Run the demo, which trains, clusters and finds anomalies, and writes a report."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ekmfast.cli.errors import errors_in_one_line
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a small autoencoder, cluster the codes of three classes drawn in unequal"
-        " numbers, tell anomalies by their reconstruction, and write a report. Without --images:"
-        " 5,000 handwritten digits, and 100 faces as anomalies, that come with Python packages."
+        " numbers, detect anomalies by their reconstruction errors, and write a report. Without"
+        " --images, the demo uses 5,000 handwritten digits, and 100 faces as anomalies, which"
+        " Python packages contain."
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="default: %(default)s"
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="little data and one epoch, to see that everything runs; the figures mean nothing",
+        help="use little data and one epoch, to test that everything runs; results mean nothing",
     )
 
 
@@ -35,8 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise argparse.ArgumentError(None, "--images and --anomalies go together")
     from ekmfast import demo
 
-    # A missing package and the folders are the user's to mend. Whatever goes wrong later is a
-    # fault of the program, and its traceback is wanted.
+    # The user can correct a missing package or a wrong folder. Later errors are bugs of the
+    # program, for which the traceback is needed.
     with errors_in_one_line():
         demo.check_requirements()
         data = demo.load_data(arguments.images, arguments.anomalies, quick=arguments.quick)

@@ -1,4 +1,4 @@
-"""Write the codes, and clusters where the model has some, of a folder of images."""
+"""Write the codes of the images of a folder, and their clusters if the model has clusters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ekmfast.cli.printing import say
 from ekmfast.cli.progress import with_progress
 
 SUFFIXES = (".npz", ".npy", ".csv")
-# Codes whose distances are in memory at once.
+# Number of codes whose distances are in memory at a time.
 ROWS_AT_ONCE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write the code of each image of a folder; with a model of `train --clusters`, its\n"
-        "cluster and memberships too."
+        "Write the code of each image of a folder. With a model of `train --clusters`, also\n"
+        "write its cluster and memberships."
     )
     parser.epilog = "example:\n  ekmfast encode photos/ -m model.ts -o codes.npz"
     images.add_arguments(parser)
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=text_path,
         required=True,
         metavar="FILE",
-        help=".npz (codes, paths, and labels and memberships), .npy (the codes, written as they "
-        "come: memory stays small), or .csv; - for text to stdout",
+        help=".npz (codes, paths, labels and memberships), .npy (only codes, each batch written "
+        "at once, so that memory stays small), or .csv; - for text to stdout",
     )
     parser.add_argument(
         "--batch-size", type=count, default=64, metavar="N", help="default: %(default)s"
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _clusters(model: Any, codes: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Labels and memberships of codes, as the model gives them for the images."""
+    """Labels and memberships of codes, equal to those that the model computes from the images."""
     import torch
 
     labels = np.empty(len(codes), np.int32)

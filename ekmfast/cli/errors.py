@@ -1,4 +1,4 @@
-"""Errors that the user can mend, and warnings, each told in one line."""
+"""Print warnings, and errors that the user can correct, as one line without a traceback."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MENDABLE = (ImportError, OSError, ValueError, MemoryError)
+USER_ERRORS = (ImportError, OSError, ValueError, MemoryError)
 
 
 class UserError(Exception):
-    """Carries an error that is told in one line, without its traceback."""
+    """Wraps an error that the program prints as one line, without its traceback."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -20,19 +20,19 @@ class UserError(Exception):
 
 @contextmanager
 def errors_in_one_line(*further: type[Exception]) -> Iterator[None]:
-    """Tell in one line the errors that the user can mend: `MENDABLE`, and ``further`` ones."""
-    mendable: tuple[type[Exception], ...] = (*MENDABLE, *further)
+    """Raise `UserError` instead of errors of the types `USER_ERRORS` and ``further``."""
+    caught: tuple[type[Exception], ...] = (*USER_ERRORS, *further)
     try:
         yield
-    except BrokenPipeError:  # no one is left to tell
+    except BrokenPipeError:  # an OSError, but not an error of the user
         raise
-    except mendable as error:
+    except caught as error:
         raise UserError(error) from None
 
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Warnings as lines of the command, without the place in the code that they come from."""
+    """Print each warning as one line, without the place in the code that raised it."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_, **__: print(

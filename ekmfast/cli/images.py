@@ -1,4 +1,4 @@
-"""Folders of images and models, as ``train``, ``encode`` and ``anomaly`` open them."""
+"""Open folders of images, and models, for the commands ``train``, ``encode`` and ``anomaly``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the folder and how it is read; descriptions keep their lines."""
+    """Add the folder and the options for reading it; line breaks in descriptions are kept."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "images", type=Path, metavar="IMAGES", help="folder, with a sub-folder a class or without"
+        "images", type=Path, metavar="IMAGES", help="folder, with or without a sub-folder a class"
     )
     parser.add_argument(
         "--skip-unreadable",
         action="store_true",
-        help="leave out, and name, images that cannot be read, instead of stopping at them",
+        help="leave out images that cannot be read, with a warning, instead of stopping",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the model that looks at the images."""
+    """Add the argument for the model."""
     parser.add_argument(
         "-m",
         "--model",

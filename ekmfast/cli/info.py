@@ -8,7 +8,7 @@ from ekmfast.cli.printing import printing
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Do nothing, since the command has no arguments."""
 
 
 def run(_: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-"""What the commands write: looked at before their work, whole after it."""
+"""The files that commands write.
+
+Outputs are checked before the work, so that a command does not fail at its end, and files are
+written completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ STDOUT = Path("/dev/stdout")
 
 
 def text_path(text: str) -> Path:
-    """The path of a text that may be written to stdout: ``-`` is that."""
+    """The path of an output that may be stdout, for which ``-`` stands."""
     return STDOUT if text == "-" else Path(text)
 
 
@@ -29,56 +33,53 @@ def check_outputs(
     plot: Path | None = None,
     inputs: Iterable[Path] = (),
 ) -> None:
-    """Refuse before the work what could not be written after it.
+    """Refuse outputs that cannot be written, before the work that produces them.
 
     Parameters
     ----------
     *outputs : Path or None
-        Files to be written; None for one that was not asked for.
+        Files that will be written; None for a file that was not requested.
     texts : sequence of Path or None
-        Further ones that may be pipes and devices.
+        Further outputs, which may be pipes and devices.
     plot : Path or None
-        A picture to be drawn.
+        A picture that will be drawn.
     inputs : iterable of Path
-        What is read, and must not be written over.
+        Files that are read, and must not be overwritten.
 
     Raises
     ------
     OSError
         If a file cannot be written.
     ValueError
-        If a file is asked for twice, or is an input; if a picture's suffix is of no known format.
+        If a file is requested twice, or is an input; or if the suffix of a picture is unknown.
     ImportError
         If there is a plot and matplotlib is missing.
     """
-    read = {_place(path): path for path in inputs}
-    asked: set[str] = set()
+    read = {os.path.realpath(path) for path in inputs}
+    requested: set[str] = set()
     for path in (*outputs, *texts, plot):
         if path is None:
             continue
         check_output(path, streams=path in texts)
         if is_stream(path):
             continue
-        if _place(path) in read:
-            raise ValueError(f"{path}: is an input, and would be written over")
-        if _place(path) in asked:
+        place = os.path.realpath(path)
+        if place in read:
+            raise ValueError(f"{path}: is an input, and would be overwritten")
+        if place in requested:
             raise ValueError(f"{path}: is asked for twice")
-        asked.add(_place(path))
+        requested.add(place)
     if plot is not None:
         from ekmfast.plotting import new_figure
 
-        # LaTeX, which pgf needs, may be missing, and is called after the work.
+        # The format pgf is refused: it needs LaTeX, whose absence would show only at the end.
         known = set(new_figure(1, 1)[0].canvas.get_supported_filetypes()) - {"pgf"}
         if plot.suffix[1:].lower() not in known:
             raise ValueError(f"{plot}: the name must end in one of {', '.join(sorted(known))}")
 
 
-def _place(path: Path) -> str:
-    return os.path.realpath(path)
-
-
 def check_suffix(path: Path, suffixes: Sequence[str]) -> str:
-    """The suffix in small letters, ``.csv`` for a pipe; an error if it is none of ``suffixes``."""
+    """The suffix in lower case, or ``.csv`` for a pipe; raise an error if it is not allowed."""
     suffix = path.suffix.lower()
     if not suffix and is_stream(path):
         suffix = ".csv"
@@ -88,7 +89,7 @@ def check_suffix(path: Path, suffixes: Sequence[str]) -> str:
 
 
 def check_names(names: Iterable[str], out: Path) -> None:
-    """Refuse before the work file names that text in UTF-8 cannot hold."""
+    """Refuse file names that are not valid UTF-8, before the work whose text output lists them."""
     for name in names:
         try:
             name.encode()
@@ -121,9 +122,10 @@ def write_figure(path: Path, figure: Any) -> None:
 
 
 def map_rows(file: IO[bytes], path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Float32 rows of an ``.npy`` that is being written, in memory as they are used.
+    """A memory map of the float32 rows of an ``.npy`` file that is being written.
 
-    The disk gives their place at once: a mapped file for which it has none would end the process.
+    The space on the disk is allocated at once. Without this, writing to the map on a full disk
+    would end the process.
     """
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

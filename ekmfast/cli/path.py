@@ -1,4 +1,4 @@
-"""Cluster the rows of a file at many alphas, and tell the results apart."""
+"""Cluster the rows of a file at many alphas, and compare the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ekmfast.cli.printing import printing, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Cluster the rows of a file at many alphas and tell the results apart."
+    parser.description = "Cluster the rows of a file at many alphas, and compare the results."
     tables.add_arguments(parser)
     parser.add_argument(
         "--alphas", type=_alphas, metavar="A,B", help="default: multiples of the rule dvariance"

@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Functions by which commands print their results."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# How errors of printing name what they could not print to.
+# The name of the file in errors of printing.
 STANDARD_OUTPUT = "standard output"
 
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Name standard output in the errors of printing to it."""
+    """Give errors of printing the file name `STANDARD_OUTPUT`, by which `main` recognizes them."""
     try:
         yield
     except OSError as error:
@@ -21,19 +21,22 @@ def printing() -> Iterator[None]:
 
 
 def say(name: str, value: object) -> None:
-    """Print a row of what a command tells, whatever the terminal can show."""
+    """Print a line with a name and a value; characters that stdout lacks are escaped."""
     with printing():
         print(shown(f"{name:10} {value}"))
 
 
 def shown(text: str) -> str:
-    """The text with what stdout cannot encode, such as odd bytes of file names, in escapes."""
+    """The text, where characters that stdout cannot encode are replaced by escapes.
+
+    Such characters come, for instance, from file names that are not valid UTF-8.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say_clusters(model: Any, sizes: Iterable[int]) -> None:
-    """Print the rows that tell how a fit went."""
+    """Print the alpha, objective, convergence and sizes of a fit."""
     rule = f" ({model.alpha})" if isinstance(model.alpha, str) else ""
     say("alpha", f"{model.alpha_:.6g}{rule}")
     say("objective", f"{model.objective_:.8g}")

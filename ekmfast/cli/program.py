@@ -1,4 +1,4 @@
-"""The ``ekmfast`` command: its parser, and how errors, closed pipes and full devices end it."""
+"""The ``ekmfast`` command: its parser, and its exit code after errors or a closed pipe."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, 1 for an error that the user can mend (told in one line on stderr), 130
-        when interrupted, 141 when the reader of its output has gone. Wrong usage leaves through
-        ``SystemExit`` with code 2.
+        Exit code: 0 for success, 1 for an error that the user can correct (printed as one line on
+        stderr), 130 after an interruption, 141 when the reader of stdout has closed the pipe.
+        Wrong usage raises ``SystemExit`` with code 2.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             return _run(argv)
-        finally:  # after --help too
+        finally:  # also after --help, which raises SystemExit
             if sys.stdout is not None:
                 with printing():
                     sys.stdout.flush()
@@ -61,10 +61,10 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     command, _ = COMMANDS[arguments.command]
-    # A table that goes to stdout has it for itself.
-    has_table = getattr(arguments, "out", None) == STDOUT
+    # If a table is written to stdout, messages go to stderr, so that stdout holds only the table.
+    table_to_stdout = getattr(arguments, "out", None) == STDOUT
     try:
-        with redirect_stdout(sys.stderr) if has_table else nullcontext():
+        with redirect_stdout(sys.stderr) if table_to_stdout else nullcontext():
             command.run(arguments)
     except argparse.ArgumentError as error:
         parser.error(str(error))
@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _give_up_stdout() -> None:
-    """Nothing more can be printed, not even by the interpreter as it ends."""
+    """Discard further output, since the interpreter would fail when it flushes stdout at exit."""
     with suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -97,7 +97,7 @@ def _fail(error: Exception) -> int:
         name = os.fsdecode(error.filename)
         text = f"{name}: {error.strerror}"
         if isinstance(error, FileNotFoundError) and os.path.islink(name):
-            text += f": the link leads to {os.readlink(name)!r}, which is not there"
+            text += f": the link points to {os.readlink(name)!r}, which does not exist"
     elif isinstance(error, MemoryError):
         text = text or "out of memory"
     print(f"ekmfast: error: {' '.join(text.split())}", file=sys.stderr)

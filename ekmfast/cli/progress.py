@@ -1,4 +1,4 @@
-"""A progress bar over images that moves as they are read."""
+"""A progress bar that counts the images that are read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ def with_progress(files: Any, arguments: argparse.Namespace, passes: int = 1) ->
     from ekmfast._optional import require
 
     tqdm: Any = require("tqdm", "torch").tqdm
-    return _Shown(files, tqdm(total=passes * len(files), desc=arguments.command, unit="image"))
+    return _CountedImages(
+        files, tqdm(total=passes * len(files), desc=arguments.command, unit="image")
+    )
 
 
-class _Shown:
-    """Images that move a progress bar as they are read."""
+class _CountedImages:
+    """Images that advance a progress bar when they are read."""
 
     def __init__(self, files: Any, bar: Any) -> None:
         self.files, self.bar = files, bar

@@ -1,4 +1,4 @@
-"""The table that ``cluster`` and ``path`` read."""
+"""Read the table for the commands ``cluster`` and ``path``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ekmfast.cli.arguments import count, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the table, how it is read, and what every clustering of it asks for."""
+    """Add the arguments that ``cluster`` and ``path`` share."""
     parser.add_argument(
         "data",
         type=lambda text: Path("/dev/stdin" if text == "-" else text),
         metavar="DATA",
-        help=".npy, .npz or text with a line a sample (.csv); - for text from stdin",
+        help=".npy, .npz, or text with one line for each sample (.csv); - for text from stdin",
     )
     parser.add_argument("--clusters", type=count, required=True, metavar="K")
     parser.add_argument(
@@ -25,16 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--header",
         action=argparse.BooleanOptionalAction,
-        help="whether the first line of text holds names; default: whether it looks so",
+        help="whether the first line of text holds names; default: decided by its contents",
     )
     parser.add_argument(
-        "--standardize", action="store_true", help="bring each column to mean 0 and deviation 1"
+        "--standardize", action="store_true", help="scale columns to mean 0, standard deviation 1"
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
 
 
 def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
-    """The rows, the names of their columns, and what standardized them, if anything."""
+    """The rows, the names of their columns, and the fitted scaler, or None."""
     from ekmfast.data.tables import read_table
 
     columns = None
@@ -51,7 +51,7 @@ def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
     scaler = StandardScaler()
     with np.errstate(over="ignore", invalid="ignore"):
         scaler.fit(X)
-    # scale_ is 1 where var_ is infinite.
+    # Check var_ and not scale_, which is 1 where var_ is infinite.
     usable = np.isfinite(scaler.mean_) & np.isfinite(scaler.var_)
     if not usable.all():
         name = names[int(usable.argmin())]

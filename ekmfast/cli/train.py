@@ -17,8 +17,9 @@ from ekmfast.cli.printing import say, say_clusters
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train an autoencoder on the images of a folder and export it to a file that PyTorch\n"
-        "alone can run. With two classes (sub-folders) or more, it learns to tell them apart."
+        "Train an autoencoder on the images of a folder and export it to a file that needs only\n"
+        "PyTorch to run. If there are two or more sub-folders, they are classes, and the\n"
+        "autoencoder is also trained to classify the images."
     )
     parser.epilog = "example:\n  ekmfast train photos/ -o model.ts --image-size 64 --epochs 20"
     images.add_arguments(parser)
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=10,
         metavar="N",
-        help="of each training; default: %(default)s",
+        help="number of epochs of each training; default: %(default)s",
     )
     parser.add_argument(
         "--batch-size", type=count, default=128, metavar="N", help="default: %(default)s"
@@ -69,8 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="default: %(default)s",
     )
-    parser.add_argument("--augment", action="store_true", help="train on random views")
-    parser.add_argument("--no-classes", action="store_true", help="pay no heed to sub-folders")
+    parser.add_argument(
+        "--augment", action="store_true", help="train on random variations of the images"
+    )
+    parser.add_argument(
+        "--no-classes", action="store_true", help="do not use sub-folders as classes"
+    )
     parser.add_argument(
         "--clusters",
         type=count,
@@ -81,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FOLDER",
-        help="note the state there after every epoch, and go on from it",
+        help="write the state of the training there after every epoch, and continue from it",
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
 
@@ -90,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
     from ekmfast import EKMeans
-    from ekmfast.autoencoder import (  # before torch, whose absence it explains
+    from ekmfast.autoencoder import (  # before torch: this import explains a missing torch
         ConvAutoencoder,
         encode,
         export,
@@ -104,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     is_program = out.suffix.lower() == ".pt2"
     if arguments.clusters is not None and is_program:
-        raise ValueError(f"{out}: clusters go into TorchScript files alone, name it .ts")
+        raise ValueError(f"{out}: only TorchScript files can hold clusters, name it .ts")
 
     def checkpoint(name: str) -> Path | None:
         return None if arguments.checkpoint is None else Path(arguments.checkpoint) / name

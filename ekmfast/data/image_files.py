@@ -1,4 +1,4 @@
-"""Images of a folder, read from their files when they are asked for."""
+"""Images of a folder, which are read from their files when they are needed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ import joblib
 import numpy as np
 
 from ekmfast._optional import require
-from ekmfast.data.image_metadata import turn, without_metadata
+from ekmfast.data.image_metadata import transposition_of, without_metadata
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-# What a name's suffix tells, the same on every machine.
+# Types of files by their suffix. A separate object does not read the machine's tables, so that the
+# types are the same everywhere.
 KINDS = mimetypes.MimeTypes()
 # Tags of TIFF.
 BITS, PHOTOMETRIC = 0x0102, 0x0106
@@ -35,11 +36,11 @@ R = TypeVar("R")
 
 
 class ImageFiles:
-    """Images of a folder, read from their files when they are asked for.
+    """Images of a folder, which are read from their files when they are needed.
 
-    Made by `ekmfast.datasets.open_image_folder`. A sequence of arrays (C, S, S), float32 in [0, 1],
-    that `ekmfast.autoencoder` trains on and encodes; also a dataset for
-    `torch.utils.data.DataLoader`. Only what is asked for is in memory.
+    `ekmfast.datasets.open_image_folder` makes it. It is a sequence of arrays (C, S, S), float32 in
+    [0, 1], which the functions of `ekmfast.autoencoder` take, and also a dataset for
+    `torch.utils.data.DataLoader`. Images are not kept in memory.
 
     Attributes
     ----------
@@ -79,12 +80,12 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        """One image.
+        """Read one image.
 
         Parameters
         ----------
         i : int
-            Which.
+            Index of the image.
 
         Returns
         -------
@@ -95,17 +96,17 @@ class ImageFiles:
         IndexError
             If there is no such image.
         ValueError
-            If its file cannot be read; the message names it.
+            If the file cannot be read; the message names it.
         """
         return self._read(self.paths[index(i)])
 
     def __getitems__(self, rows: Iterable[int]) -> np.ndarray:
-        """Several images, decoded by several threads.
+        """Read several images, with several threads.
 
         Parameters
         ----------
         rows : iterable of int
-            Which.
+            Indices of the images.
 
         Returns
         -------
@@ -114,7 +115,7 @@ class ImageFiles:
         Raises
         ------
         IndexError, ValueError
-            As for one.
+            As for one image.
         """
         paths = [self.paths[index(i)] for i in rows]
         images = np.empty((len(paths), self.channels, self.image_size, self.image_size), np.float32)
@@ -123,7 +124,7 @@ class ImageFiles:
         return images
 
     def digest(self) -> str:
-        """Digest of the files' bytes and of what is made of them, whatever they are named.
+        """Digest of the bytes of all files and of the size of the images; it ignores the names.
 
         Returns
         -------
@@ -147,23 +148,26 @@ class ImageFiles:
 
 
 def in_threads(function: Callable[[Path], R], paths: Sequence[Path]) -> Iterable[R]:
-    """``function`` of each path, in their order; decoding lets other threads run."""
+    """Yield ``function(path)`` for each path, in order, computed by several threads.
+
+    Threads help, since Pillow releases the GIL while it decodes.
+    """
     n_threads = min(len(paths), joblib.cpu_count(), MOST_THREADS)
     if n_threads < 2:
         yield from map(function, paths)
         return
     with ThreadPoolExecutor(n_threads, thread_name_prefix="ekmfast-images") as pool:
-        # Few at a time: `map` would keep all that are read and not yet taken.
+        # A few paths at a time, since `map` keeps all results that are not yet consumed.
         step = 4 * n_threads
         for start in range(0, len(paths), step):
             yield from pool.map(function, paths[start : start + step])
 
 
 def try_to_read(path: Path, size: int, channels: int) -> np.ndarray | str:
-    """The image, (C, S, S) float32 in [0, 1]; or what is wrong, with the file's name."""
+    """The image, (C, S, S) float32 in [0, 1]; or a message with the name of the file."""
     try:
         return _read_image(path, size, channels)
-    except Exception as error:  # Pillow has a different one for every kind of damage
+    except Exception as error:  # Pillow raises different types for different damages
         return f"{path} ({error or type(error).__name__})"
 
 
@@ -178,10 +182,10 @@ def suffixes() -> str:
 
 
 def _images_in(folder: Path, others: list[Path]) -> list[Path]:
-    """Files to be read as images; those of other kinds of images join ``others``."""
-    seen = [p for p in sorted(folder.iterdir()) if not (p.name.startswith(".") or p.is_dir())]
-    images = [p for p in seen if p.suffix.lower() in IMAGE_SUFFIXES]
-    for path in seen:
+    """Files in a folder that can be read as images; other images are appended to ``others``."""
+    files = [p for p in sorted(folder.iterdir()) if not (p.name.startswith(".") or p.is_dir())]
+    images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    for path in files:
         kind, _ = KINDS.guess_type(path.name.lower())
         is_image = kind is not None and kind.startswith("image/")
         if is_image and path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -192,28 +196,28 @@ def _images_in(folder: Path, others: list[Path]) -> list[Path]:
 def image_files(folder: Path, stacklevel: int) -> tuple[list[Path], list[int], list[str]]:
     """Image files, the class of each, and the names of the classes.
 
-    What is passed over, but might have been meant, is told by warnings.
+    Warnings name files and folders that are ignored, but that the user may have expected to count.
     """
     others: list[Path] = []
     flat = _images_in(folder, others)
-    seen = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    inside = {p: _images_in(p, others) for p in seen if p.is_dir()}
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    inside = {p: _images_in(p, others) for p in entries if p.is_dir()}
     by_class = {sub.name: images for sub, images in inside.items() if images}
     if flat and by_class:
         raise ValueError(
             f"path={str(folder)!r}: has images in sub-folders and {len(flat)} beside them, first "
             f"{flat[0].name}; a folder must have one or the other"
         )
-    nowhere = [p for p in seen if not p.exists() and p not in flat and p not in others]
-    # A folder without images is no class, nor a mistake where there are no classes.
+    broken = [p for p in entries if not p.exists() and p not in flat and p not in others]
+    # Sub-folders without images are only worth a warning if other sub-folders are classes.
     empty = [p for p, images in inside.items() if not images] if by_class else []
-    for what, passed in (
+    for what, ignored in (
         ("images of a kind that is not read", others),
         ("folders without images, which are no classes", empty),
-        ("links that lead nowhere", nowhere),
+        ("broken links", broken),
     ):
-        if passed:
-            names = ", ".join(str(p.relative_to(folder)) for p in passed)
+        if ignored:
+            names = ", ".join(str(p.relative_to(folder)) for p in ignored)
             message = f"path={str(folder)!r}: passed over {what}: {names}"
             warnings.warn(message, stacklevel=stacklevel)
     if not by_class:
@@ -225,7 +229,7 @@ def image_files(folder: Path, stacklevel: int) -> tuple[list[Path], list[int], l
 
 def _check_file(path: Path) -> None:
     if path.exists() and not path.is_file():
-        # Such as a pipe, which would be waited for.
+        # Reading from, for instance, a pipe would block.
         raise ValueError(f"{path} is not a regular file")
 
 
@@ -236,7 +240,7 @@ def _read_image(file: Path, size: int, channels: int) -> np.ndarray:
         with pil.open(file) as opened:
             return _pixels(opened, size, channels)
     except Exception as error:
-        # Metadata that Pillow stumbles over must not spoil the picture.
+        # Try again without the metadata, which may be the reason that Pillow fails.
         content = b"" if isinstance(error, FileNotFoundError) else file.read_bytes()
         bare = without_metadata(content)
         if bare is None or bare == content:
@@ -248,13 +252,14 @@ def _read_image(file: Path, size: int, channels: int) -> np.ndarray:
 
 def _pixels(opened: Any, size: int, channels: int) -> np.ndarray:
     pil: Any = require("PIL.Image", "torch")
-    # What stands behind the pixels is read here: text and times, or of a TIFF all its metadata.
-    opened.load_end = partial(_whatever_comes, opened.load_end, opened.format)
+    # load_end reads the metadata that follow the pixels: texts and times, or all of a TIFF's.
+    opened.load_end = partial(_load_end_if_possible, opened.load_end, opened.format)
     opened.load()
-    image = opened if (how := turn(opened)) is None else opened.transpose(how)
-    if image.mode.startswith("I") and (most := _most(opened)) is not None:
-        # Pillow's own conversion to 8 bits cuts such values off at 255.
-        grey = np.asarray(image).astype(np.float32) / np.float32(most)
+    transposition = transposition_of(opened)
+    image = opened if transposition is None else opened.transpose(transposition)
+    if image.mode.startswith("I") and (brightest := _brightest(opened)) is not None:
+        # Pillow's own conversion to 8 bits would clip these values at 255.
+        grey = np.asarray(image).astype(np.float32) / np.float32(brightest)
         if opened.format == "TIFF" and opened.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
             grey = 1 - grey
         return np.repeat(resized(grey[None], size)[0], channels, axis=0)
@@ -270,24 +275,25 @@ def _pixels(opened: Any, size: int, channels: int) -> np.ndarray:
     return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
 
-def _whatever_comes(load_end: Callable[[], None], format: str) -> None:
-    # A TIFF would also be turned upright here, half of it where its metadata are odd.
+def _load_end_if_possible(load_end: Callable[[], None], format: str) -> None:
+    # For a TIFF, load_end would also rotate the image, and only partly if its metadata are
+    # malformed.
     if format != "TIFF":
         with suppress(Exception):
             load_end()
 
 
-def _most(opened: Any) -> int | None:
-    """The brightest value of grey pixels of more than 8 bits; None where it is not known."""
+def _brightest(opened: Any) -> int | None:
+    """The largest possible value of grey pixels with more than 8 bits; None if it is unknown."""
     if opened.mode.startswith("I;16"):
         bits = opened.tag_v2[BITS][0] if opened.format == "TIFF" else 16
         return int(2**bits - 1)
-    # Those of PGM files are brought to 16 bits, whatever they had; so are PNG's by older Pillows.
+    # Pillow scales the pixels of PGM files to 16 bits; so do older versions with those of PNG.
     return 65535 if opened.format in ("PPM", "PNG") and opened.mode == "I" else None
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:
-    """(N, H, W) float32 in [0, 1] -> (N, 1, size, size), without rounding to 8 bits."""
+    """Resize (N, H, W) float32 in [0, 1] to (N, 1, size, size), without rounding to 8 bits."""
     pil: Any = require("PIL.Image", "torch")
     resized = np.empty((len(images), 1, size, size), np.float32)
     for image, out in zip(images, resized, strict=True):

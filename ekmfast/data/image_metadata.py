@@ -1,4 +1,4 @@
-"""What image files hold beside the picture: its orientation, and what may be too odd to be read."""
+"""Metadata of image files: read the orientation, and remove metadata that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from ekmfast._optional import require
 
 PNG, JPEG, TIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"II*\0", b"MM\0*")
-# What a picture is made of: chunks of PNG; markers of JPEG's applications that tell of EXIF and of
-# the kind of colours; tags of TIFF from its size and layout to JPEG's tables within it.
+# The parts of a file that the picture needs. PNG: chunks. JPEG: of the application markers, those
+# with EXIF data and the colour space. TIFF: tags of size, layout, colours and embedded JPEG tables.
 PICTURE_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 PICTURE_MARKERS = (0xFFE1, 0xFFEE)
 PICTURE_TAGS = {
@@ -19,12 +19,12 @@ PICTURE_TAGS = {
 }  # fmt: skip
 # Other markers of JPEG.
 APP0, APP15, COMMENT, START_OF_SCAN = 0xFFE0, 0xFFEF, 0xFFFE, 0xFFDA
-# Of EXIF and of TIFF; a short integer.
+# The tag of the orientation in EXIF and TIFF, and the type of its value.
 ORIENTATION, SHORT = 0x0112, 3
 
 
-def turn(opened: Any) -> Any:
-    """How Pillow's image is to be turned, by its EXIF data; None also where they are odd."""
+def transposition_of(opened: Any) -> Any:
+    """The transposition that EXIF data demand for an image; None if none, or if unreadable."""
     transpose = (require("PIL.Image", "torch")).Transpose
     turns = {
         2: transpose.FLIP_LEFT_RIGHT,
@@ -38,12 +38,12 @@ def turn(opened: Any) -> Any:
     try:
         tags = opened.tag_v2 if opened.format == "TIFF" else opened.getexif()
         return turns.get(tags.get(ORIENTATION))
-    except Exception:  # Pillow has a different one for every oddity
+    except Exception:  # Pillow raises different types for different malformed metadata
         return None
 
 
 def without_metadata(content: bytes) -> bytes | None:
-    """A PNG, JPEG or TIFF file with what the picture needs alone; None for other files."""
+    """A PNG, JPEG or TIFF file without the parts that the picture does not need, or None."""
     if content.startswith(PNG):
         return _png_without_metadata(content)
     if content.startswith(JPEG):
@@ -89,7 +89,7 @@ def _tiff_without_metadata(content: bytes) -> bytes | None:
         kept = [tag for tag in tags if _is_of_picture(*struct.unpack(order + "HHI4x", tag))]
     except struct.error:
         return None
-    # There is no second picture, and the first stays where it is.
+    # The directory becomes shorter and names no second picture. Pixels keep their places.
     directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4)
     return content[:start] + directory + content[start + len(directory) :]
 

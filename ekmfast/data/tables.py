@@ -1,4 +1,4 @@
-"""Tables of numbers from files, with errors that name the file, the line and the column."""
+"""Read tables of numbers from files, with errors that name the file, the line and the column."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from ekmfast._files import open_input
 
-# In small letters: of R, pandas, databases and spreadsheets, whose errors are no values either.
+# Missing values, in lower case, as R, pandas, databases and spreadsheets write them. Errors of
+# spreadsheets count as missing too.
 MISSING = frozenset(
     {"", "?", "-", "--", ".", "na", "n/a", "<na>", "nan", "none", "null"}
     | {"#n/a", "#na", "#div/0!", "#num!", "#value!", "#ref!"}
 )
-# What the command `encode` writes beside the codes.
+# Columns and arrays that the command `encode` writes in addition to the codes.
 BESIDE_CODES = ("path", "label", "membership")
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 
@@ -37,29 +38,31 @@ def read_table(
 ) -> tuple[NDArray[Any], list[str]]:
     """Read a table of finite numbers.
 
-    Without ``columns``, what is no feature is left out, with a warning that says so: an unnamed
-    first column that counts the rows from 0 or 1, as pandas and R write it, and the paths, labels
-    and memberships that the command ``encode`` writes beside codes.
+    Without ``columns``, columns that are no features are left out with a warning: an unnamed first
+    column that counts the rows from 0 or 1, as pandas and R write it, and the paths, labels and
+    memberships that the command ``encode`` writes in addition to codes.
 
     Parameters
     ----------
     path : str or os.PathLike
         ``.npy``; ``.npz`` with one array, or one named X or codes; otherwise text in UTF-8 (or
-        UTF-16 that says so) with commas, semicolons or tabs between cells, with or without a line
-        of names. Text is read once from beginning to end, so it may come through a pipe.
+        UTF-16 with a byte order mark) with commas, semicolons or tabs between cells, with or
+        without a line of names. Text is read once from beginning to end, so it may come through a
+        pipe.
     columns : sequence of str, default=None
-        Names, or numbers from 0, of the columns to read, in this order; None for all.
+        Names of the columns to read, or their numbers from 0, in the order of the result; None for
+        all.
     header : bool, default=None
-        Whether the text begins with a line of names. None: whether it looks so, which a line of
-        numbers never does; it is warned of where they might be names (0, 1, 2 or years), and where
-        what is taken as names might be data.
+        Whether the text begins with a line of names. None decides by the contents of the first two
+        lines. A line of numbers is then never taken as names, and a warning is given if it might
+        be names (0, 1, 2 or years), or if a line that is taken as names might be data.
 
     Returns
     -------
     X : ndarray of shape (N, D)
-        float32 and float64 are kept, others become float64.
+        float32 and float64 are kept; other types become float64.
     names : list of D str
-        Names of the columns; their numbers where the file has none.
+        Names of the columns, or their numbers if the file has no names.
 
     Raises
     ------
@@ -98,25 +101,28 @@ def read_table(
 
 
 def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any], list[str]]:
-    # Open until the end, as an .npz is read only when its arrays are asked for.
+    # The file stays open, since an array of an .npz file is read only when it is accessed.
     with open(path, "rb") as file:
-        found: list[str] | None = None
-        beside: list[str] = []
+        unclear: list[str] | None = None  # names of arrays, if it is unclear which one to read
+        left_out: list[str] = []
         try:
             content: Any = np.load(file, allow_pickle=False)
             if isinstance(content, np.lib.npyio.NpzFile):
-                found = content.files
-                name = found[0] if len(found) == 1 else "X" if "X" in found else "codes"
-                if name in found:
-                    content, beside = content[name], sorted({*found} - {name})
-                    found = None
-        # On damaged files numpy and zipfile raise what they happen to meet.
+                arrays = content.files
+                name = arrays[0] if len(arrays) == 1 else "X" if "X" in arrays else "codes"
+                if name in arrays:
+                    content, left_out = content[name], sorted({*arrays} - {name})
+                else:
+                    unclear = arrays
+        # numpy and zipfile raise errors of many types for damaged files.
         except Exception as error:
             raise ValueError(f"not a whole NumPy file of numbers: {error}") from None
-    if found is not None:
-        raise ValueError(f"holds the arrays {_listed(found)}: must be one, or X, or codes")
-    if beside and name == "codes":
-        warnings.warn(f"{path}: the array {name} is read, {_listed(beside)} left out", stacklevel=4)
+    if unclear is not None:
+        raise ValueError(f"holds the arrays {_listed(unclear)}: must be one, or X, or codes")
+    if left_out and name == "codes":
+        warnings.warn(
+            f"{path}: the array {name} is read, {_listed(left_out)} left out", stacklevel=4
+        )
     array = np.asarray(content)
     if array.ndim == 1:
         array = array[:, None]
@@ -147,7 +153,8 @@ def _read_text(
             raise ValueError("is a NumPy file: its name must end in .npy")
         is_utf_16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         encoding = "utf-16" if is_utf_16 else "utf-8-sig"
-        # Each line is looked at, as an error of the decoder would not know which one it is in.
+        # Invalid bytes are decoded to surrogates and found in `_lines`, since an error of the
+        # decoder would not name the line.
         text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
         return _read_lines(path, _lines(text), columns, header)
 
@@ -177,8 +184,8 @@ def _read_lines(
     names = [name if header and name else str(i) for i, name in enumerate(names)]
     chosen = None if columns is None else _choose(names, columns)
     if columns is None and header and (codes := _codes(names)):
-        beside = [name for name in names if name in BESIDE_CODES]
-        warnings.warn(f"{path}: the columns {_listed(beside)} are left out", stacklevel=5)
+        left_out = [name for name in names if name in BESIDE_CODES]
+        warnings.warn(f"{path}: the columns {_listed(left_out)} are left out", stacklevel=5)
         chosen, unnamed = codes, False
 
     rows = chain([] if header else [first], [] if second is None else [second], records)
@@ -190,7 +197,7 @@ def _read_lines(
         read = cells if chosen is None else [cells[i] for i in chosen]
         try:
             values.extend(map(float, read))
-            if "_" in "".join(read):  # which Python's literals allow
+            if "_" in "".join(read):  # float() accepts it
                 raise ValueError
         except ValueError:
             raise ValueError(_explain(line, names, cells, chosen)) from None
@@ -211,7 +218,7 @@ def _read_lines(
             stacklevel=5,
         )
     if unnamed and columns is None and len(at) and len(names) > 1 and (X[:, 0] % 1 == 0).all():
-        # Counted rows are no feature; other whole numbers may be.
+        # Row numbers are no feature, but other integers may be one.
         counted = _counts_rows(X[:, 0])
         if counted:
             X, names = np.ascontiguousarray(X[:, 1:]), names[1:]
@@ -233,7 +240,7 @@ def _lines(text: TextIO) -> Iterator[str]:
 
 
 def _first_record(lines: Iterator[str]) -> list[str]:
-    """The lines up to the end of the first one that is not blank; names may hold line ends."""
+    """The lines of the first record that is not blank; quoted names may contain line breaks."""
     head, quotes = [], 0
     for line in lines:
         head.append(line)
@@ -244,27 +251,29 @@ def _first_record(lines: Iterator[str]) -> list[str]:
 
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each row that is not blank, and the line where it begins."""
+    """Yield, for each row that is not blank, the number of its first line, and its cells."""
     last = ""
 
-    def noted(line: str) -> str:
+    def remembered(line: str) -> str:
         nonlocal last
         last = line
         return line
 
-    reader = csv.reader(map(noted, lines), delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv.reader(
+        map(remembered, lines), delimiter=delimiter, strict=True, skipinitialspace=True
+    )
     while True:
         line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            # The reader says "unexpected end of data", or that a field is larger than its limit.
+            # An open quote makes the reader report the end of data, or too large a field.
             is_open = reader.line_num > line or "end of data" in str(error)
             why = "a quote is not closed" if is_open else str(error)
             raise ValueError(f"line {line}: {why}") from None
         if cells is None:
             return
-        if cells and not (len(cells) == 1 and last.isspace()):  # unlike "", a missing value
+        if cells and not (len(cells) == 1 and last.isspace()):  # a quoted "" is a missing value
             yield line, cells
 
 
@@ -276,12 +285,12 @@ def _delimiter(head: list[str]) -> str:
     for delimiter in ";\t":
         words = [cell.strip() for cell in cells[delimiter]]
         if len(words) > 1 and all(_is_number(w) or DECIMAL_COMMA.fullmatch(w) for w in words):
-            return delimiter  # the commas, if any, are decimal ones
+            return delimiter  # any commas are decimal commas
     return max(cells, key=lambda d: len(cells[d]))
 
 
 def _codes(names: list[str]) -> list[int]:
-    """The columns of codes in a table that the command ``encode`` wrote; none in any other."""
+    """Indices of the columns of codes if the command ``encode`` wrote the table; else none."""
     first = next((i for i, name in enumerate(names) if name not in BESIDE_CODES), 0)
     is_ours = first and names[first:] == [f"z{i}" for i in range(len(names) - first)]
     return list(range(first, len(names))) if is_ours else []
@@ -296,14 +305,14 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return "_" not in cell  # which Python's literals allow
+    return "_" not in cell  # float() accepts it
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    """Whether the first line holds words where the second holds numbers, or words alone."""
+    """Whether the first line has a word above a number, or has only words."""
     numeric = [_is_number(c) or bool(DECIMAL_COMMA.fullmatch(c)) for c in first]
     words = _words(first)
-    # An index has no name, even where the other names are numbers, as whole ones may be.
+    # The column of an index has no name; the names of the other columns may be integers.
     index = (
         len(first) > 1
         and not first[0]
@@ -314,9 +323,9 @@ def _is_header(first: list[str], second: list[str]) -> bool:
 
 
 def _looks_like_data(first: list[str], second: list[str]) -> bool:
-    """Whether a line taken as names may be a row: some of its cells are numbers or missing.
+    """Whether a line that is taken as names may be data, as some cells are numbers or missing.
 
-    Whole numbers beside words do not look so, nor 0, 1, 2, with which pandas names columns.
+    Integers in a line with words do not count, nor 0, 1, 2, ..., which pandas uses as names.
     """
     words = _words(first)
     lettered = [any(map(str.isalpha, cell)) for cell in first]
@@ -333,7 +342,7 @@ def _looks_like_data(first: list[str], second: list[str]) -> bool:
 
 
 def _words(cells: list[str]) -> list[bool]:
-    """Which cells are neither numbers nor missing values."""
+    """Mask of the cells that are neither numbers nor missing values."""
     return [
         not (_is_number(c) or DECIMAL_COMMA.fullmatch(c) or c.lower() in MISSING) for c in cells
     ]
@@ -344,7 +353,7 @@ def _is_above_numbers(words: list[bool], second: list[str]) -> bool:
 
 
 def _looks_like_names(first: list[str], second: list[str]) -> bool:
-    """Whether a line of numbers may be names, as pandas (0, 1, 2) or years, and the next is not."""
+    """Whether a line of numbers may be names (0, 1, 2 or years), and the next line may not."""
 
     def steps(cells: list[str]) -> set[int]:
         return {b - a for a, b in pairwise(map(int, cells))}
@@ -379,7 +388,7 @@ def _choose(names: list[str], columns: Sequence[str]) -> list[int]:
 
 
 def _explain(line: int, names: list[str], cells: list[str], chosen: list[int] | None) -> str:
-    """What is wrong with the first cell that is not a number."""
+    """Error message for the first cell that is not a number."""
     for i in range(len(cells)) if chosen is None else chosen:
         cell = cells[i].strip()
         where = f"line {line}, column {names[i]!r}"

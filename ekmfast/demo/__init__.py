@@ -1,6 +1,7 @@
-"""The whole chain on small data: train, export, encode, cluster, look, tell anomalies.
+"""The demo: train, export, encode, cluster and find anomalies, on small data.
 
-``ekmfast demo`` runs it. Every number in the report comes from here, through ``metrics.json``.
+``ekmfast demo`` runs it. It computes all numbers of the report and writes them to
+``metrics.json``.
 """
 
 from ekmfast.demo.chain import check_requirements, run

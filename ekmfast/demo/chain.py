@@ -30,7 +30,7 @@ from ekmfast.demo.training import finetuned_model, pretrained_model
 
 
 def check_requirements() -> None:
-    """Import what the demo needs, so that a missing package is told before the work begins.
+    """Import the optional packages of the demo, so that it fails early if one is missing.
 
     Raises
     ------
@@ -52,19 +52,19 @@ def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dic
     Parameters
     ----------
     data : DemoData
-        From `load_data`.
+        The images, from `load_data`.
     out : Path
-        Folder to write to; it exists. ``report.html``, ``metrics.json``, ``labels.csv``,
-        ``model.ts``, ``pipeline.ts`` and five pictures are written, over those of an earlier run.
+        An existing folder, to which ``report.html``, ``metrics.json``, ``labels.csv``,
+        ``model.ts``, ``pipeline.ts`` and five pictures are written. Older files are overwritten.
     seed : int, default=0
-        Seed of everything random.
+        Seed of all random numbers.
     quick : bool, default=False
-        Tiny model and one epoch, to see that everything runs.
+        Use a tiny model and one epoch, to test that everything runs.
 
     Returns
     -------
     dict
-        What ``metrics.json`` holds.
+        The contents of ``metrics.json``.
 
     Examples
     --------
@@ -163,10 +163,10 @@ def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Train on one thread, so that the same seed gives the same model on any number of cores.
+    """Use one thread of PyTorch, so that the same seed gives the same model on every machine.
 
-    The layers are too small to gain much from more, and threads that wait for each other lose
-    several times over where another program wants a core too.
+    The layers are too small to gain much from more threads. With more threads, the training becomes
+    several times slower when another program uses a core, since the threads wait for each other.
     """
     import torch
 
@@ -187,15 +187,15 @@ def _tsne(
     seed: int,
     out: Path,
 ) -> Path:
-    """The picture of a draw and of its centroids at three alphas."""
+    """Draw the codes of a draw, and its centroids at three alphas."""
     from ekmfast.demo.report import figures
 
     shown = {method: fits[method] for method in ("ekm_0.1x", "ekm", "ekm_10x")}
     centroids = np.stack([fit.centroids for fit in shown.values()])
-    points, places = in_plane(codes[draw.rows], centroids, settings.tsne_iterations, seed)
+    points, projected = in_plane(codes[draw.rows], centroids, settings.tsne_iterations, seed)
     panels = {
-        method: (fit.labels, place, fit.scores["ari"])
-        for (method, fit), place in zip(shown.items(), places, strict=True)
+        method: (fit.labels, in_panel, fit.scores["ari"])
+        for (method, fit), in_panel in zip(shown.items(), projected, strict=True)
     }
     return figures.tsne_figure(points, draw.classes, panels, names, out / "tsne.png")
 
@@ -203,7 +203,7 @@ def _tsne(
 def _write_labels(
     path: Path, data: DemoData, draws: dict[str, Draw], fits: dict[str, dict[str, Fit]]
 ) -> None:
-    """One row a clustered image; clusters carry the number of the class they match, 0 to 2."""
+    """Write a row for each clustered image; clusters have the numbers of their matched classes."""
     methods = list(next(iter(fits.values())))
 
     def rows() -> Iterator[list[Any]]:
@@ -213,7 +213,7 @@ def _write_labels(
                 class_name = data.class_names[data.triple[c]]
                 yield [name, row, class_name, c, *(column[i] for column in columns)]
 
-    # Names of folders may hold bytes that are no text; they come back by the same rule.
+    # Names of folders may contain bytes that are not UTF-8, which Python decodes to surrogates.
     header = ["draw", "image", "class_name", "class", *methods]
     write_csv(path, header, rows(), errors="surrogateescape")
 

@@ -1,4 +1,4 @@
-"""Equilibrium and hard k-means on the codes, as their users call them and at other alphas."""
+"""Cluster codes by equilibrium and hard k-means, with default parameters and at other alphas."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from ekmfast.demo.draws import RATIOS, Draw, draw_rows
 from ekmfast.demo.quiet import without_convergence_warnings
 from ekmfast.demo.scores import Codes, Fit, radius, scored
 
-# Of the paper's alpha, that of alpha="dvariance".
+# Multiples of the paper's alpha, which alpha="dvariance" computes.
 MULTIPLES = (0.1, 10.0)
-# The naive formula is followed further: where it breaks depends on how tight the clusters are.
+# The multiple at which the naive formula fails depends on how dense the clusters are, so it is
+# also tried at a larger one.
 NAIVE_MULTIPLES = (10.0, 100.0)
 
 
 def cluster_draw(codes: Codes, draw: Draw, seed: int) -> dict[str, Fit]:
-    """Each method as its users call it, then the formula at other alphas."""
+    """Fit each method with default parameters, then the stable and naive formula at more alphas."""
     X = codes[draw.rows]
     fits = {"ekm": _ekm(X, draw, seed), "dvariance": _ekm(X, draw, seed, alpha="dvariance")}
     alpha = fits["dvariance"].scores["alpha"]
     for multiple in MULTIPLES:
         fits[f"ekm_{multiple:g}x"] = _ekm(X, draw, seed, alpha=multiple * alpha)
     for multiple in NAIVE_MULTIPLES:
-        # From where the default call ended: the best of starts, and the same for both formulas.
+        # Both formulas start from the result of the default call.
         start = fits["ekm"].centroids
         fits[f"stable_{multiple:g}x"] = _ekm(X, draw, seed, alpha=multiple * alpha, init=start)
         fits[f"naive_{multiple:g}x"] = _naive(X, draw, start, multiple * alpha)
@@ -34,7 +35,7 @@ def cluster_draw(codes: Codes, draw: Draw, seed: int) -> dict[str, Fit]:
 
 
 def score_path(codes: Codes, draw: Draw, n_alphas: int, seed: int) -> list[dict[str, float]]:
-    """Scores over multiples of the paper's alpha."""
+    """Scores of EKM at multiples of the paper's alpha."""
     from sklearn.metrics import adjusted_rand_score
 
     from ekmfast import alpha_path
@@ -75,7 +76,7 @@ def _ekm(X: Codes, draw: Draw, seed: int, **parameters: Any) -> Fit:
     from ekmfast import EKMeans
 
     model = EKMeans(3, random_state=seed, **parameters)
-    # The collapse at 0.1x is what the demo shows; the report tells it from the centroids.
+    # At 0.1x the centroids collapse. The report describes this, so no warning is needed.
     with without_convergence_warnings():
         model.fit(X)
     return scored(
@@ -107,7 +108,7 @@ def _kmeans(X: Codes, draw: Draw, seed: int) -> Fit:
 
 
 def _naive(X: Codes, draw: Draw, start: Codes, alpha: float) -> Fit:
-    """The formula without a shift and with 1e-8 in its denominators, from one start."""
+    """Iterate the formula without a shift, and with 1e-8 in its denominators, from one start."""
     from ekmfast import assign, ekm_statistics
     from ekmfast._reference import naive_update, naive_weights
     from ekmfast.fit.merging import merge_coincident
@@ -123,7 +124,7 @@ def _naive(X: Codes, draw: Draw, start: Codes, alpha: float) -> Fit:
     return scored(
         X,
         draw,
-        # As in EKMeans: centroids in one point are one cluster, not a matter of rounding.
+        # As in EKMeans, coincident centroids are one cluster; else rounding would assign the rows.
         merge_coincident(centroids, alpha)[assign(X, centroids)[0]].astype(np.int64),
         centroids,
         alpha=alpha,

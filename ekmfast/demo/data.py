@@ -1,4 +1,4 @@
-"""The images of the demo: digits and faces, or those of two folders."""
+"""Load the images of the demo: digits and faces, or the images of two folders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 IMAGE_SIZE = 32
 DIGITS = (2, 7, 1)
-# The first of each is the large class. The list is fixed, not picked by result: some triples need
-# equilibrium k-means, some do not, on some it fails.
+# The first class of each triple is the large one. The triples were not selected by their results:
+# on some, equilibrium k-means is needed, on some it is not, and on some it fails.
 OTHER_DIGITS = ((5, 7, 9), (0, 1, 9), (8, 7, 1), (5, 8, 9), (0, 1, 3), (0, 2, 8), (4, 9, 7))
 
 Labels = NDArray[np.int64]
@@ -29,11 +29,11 @@ class DemoData:
     class_names : list of str
     anomalies : ndarray of shape (M, C, 32, 32), float32
     triple : tuple of three int
-        Classes to cluster, the one to draw most of first.
+        Classes to cluster, beginning with the large class.
     other_triples : tuple of tuples of three int
-        Further classes to cluster, for comparison.
+        Further triples of classes to cluster, for comparison.
     source : str
-        What the images are, for the report.
+        Description of the images, for the report.
     """
 
     images: NDArray[np.float32]
@@ -51,7 +51,7 @@ def load_data(
     *,
     quick: bool = False,
 ) -> DemoData:
-    """Digits and faces, or the images of two folders.
+    """Load digits and faces, or the images of two folders.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def load_data(
         Folder of normal images, with a sub-folder for each of at least three classes; None for
         5,000 handwritten digits.
     anomalies : path-like, default=None
-        Folder of anomalous images; None for 100 faces. Given with ``images``, or not at all.
+        Folder of anomalous images; None for 100 faces. It must be given if ``images`` is given.
     quick : bool, default=False
         Keep 40 images of each class and 20 anomalies.
 
@@ -97,7 +97,7 @@ def load_data(
         )
     else:
         folder = load_image_folder(images, IMAGE_SIZE)
-        strange = load_image_folder(anomalies, IMAGE_SIZE)
+        anomalous = load_image_folder(anomalies, IMAGE_SIZE)
         if folder.labels is None or len(folder.class_names) < 3:
             raise ValueError(
                 f"{images}: must have images in at least three sub-folders, one for each class"
@@ -111,11 +111,11 @@ def load_data(
             folder.images,
             folder.labels,
             folder.class_names,
-            strange.images,
+            anomalous.images,
             (first, second, third),
             (),
             f"{len(folder.images):,} images in {len(folder.class_names)} classes of "
-            f"{Path(images).name}, {len(strange.images):,} anomalies of {Path(anomalies).name}",
+            f"{Path(images).name}, {len(anomalous.images):,} anomalies of {Path(anomalies).name}",
         )
     return _smaller(data) if quick else data
 

@@ -1,4 +1,4 @@
-"""Deep clustering: an encoder that learns from images and their clusters, without labels."""
+"""Deep clustering: train an encoder on images and their clusters, without labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ekmfast.demo.settings import Settings
 def deep_clusterings(
     images: NDArray[np.float32], draw: Draw, settings: Settings, seed: int
 ) -> dict[str, Any]:
-    """Clusters by an encoder that sees no labels, with the equilibrium loss and with hard k-means.
+    """Scores of deep clustering with the equilibrium loss and with hard k-means.
 
-    Both go on from one warm-up.
+    Both continue from the same warm-up.
     """
     from sklearn.metrics import adjusted_rand_score
 

@@ -1,4 +1,4 @@
-"""Which images are held out, and which are clustered: drawn by the seed."""
+"""Draw the images that are held out, and the images that are clustered."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ekmfast.demo.data import Labels
 
 VALIDATION_SHARE = 0.1
 RATIOS = {"2:1:1": (2, 1, 1), "20:1:1": (20, 1, 1)}
-LARGEST = 400  # samples of the first class of a draw
+LARGEST = 400  # largest number of samples of the first class of a draw
 
 Rows = NDArray[np.intp]
 
 
 def split(labels: Labels, seed: int) -> tuple[Rows, Rows]:
-    """Rows to train on, and rows held out: a share of each class."""
+    """Rows for training, and held-out rows, which are a share of each class."""
     rng = np.random.default_rng([seed, 0])
     held = np.zeros(len(labels), bool)
     for c in np.unique(labels):
@@ -28,14 +28,14 @@ def split(labels: Labels, seed: int) -> tuple[Rows, Rows]:
 
 @dataclass(frozen=True)
 class Draw:
-    """Rows of the three classes, and the class of each row: 0, 1 or 2."""
+    """Rows of three classes, and the class of each row, which is 0, 1 or 2."""
 
     rows: Rows
     classes: Labels
 
 
 def draw_rows(labels: Labels, triple: tuple[int, ...], ratio: tuple[int, ...], seed: int) -> Draw:
-    """Samples of three classes in a ratio, or as near to it as the classes are large."""
+    """Draw samples of three classes in a ratio, as closely as the sizes of the classes allow."""
     counts = [int((labels == c).sum()) for c in triple]
     unit = min(c // r for c, r in zip(counts, ratio, strict=True))
     unit = max(1, min(unit, LARGEST // ratio[0]))

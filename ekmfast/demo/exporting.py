@@ -1,4 +1,4 @@
-"""The model in files that PyTorch alone can run: by itself, and with clusters of its codes."""
+"""Export the model, alone and with clusters of its codes, to files that need only PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ekmfast.demo.scores import Codes
 
 
 def export_and_encode(model: Any, images: NDArray[np.float32], path: Path) -> tuple[Any, Codes]:
-    """The model as read back from its file, and its codes of the images."""
+    """Export the model and read it back; return it, and its codes of the images."""
     from ekmfast.autoencoder import export, load
 
     loaded = load(export(model, path))
@@ -30,7 +30,7 @@ def export_with_clusters(
     seed: int,
     path: Path,
 ) -> dict[str, Any]:
-    """Encoder and clusters in one file, run by PyTorch alone, against the steps one by one."""
+    """Export encoder and clusters to one file, run it with PyTorch, and compare the labels."""
     import torch
 
     from ekmfast import EKMeans
@@ -41,7 +41,7 @@ def export_with_clusters(
         clusters.fit(codes[draw.rows].astype(np.float32))
     path = export_pipeline(model, clusters, path)
     with warnings.catch_warnings():
-        # PyTorch deprecates TorchScript, which C++ programs still read.
+        # PyTorch deprecates TorchScript, but C++ programs still read it.
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.load(path)
     with torch.no_grad():

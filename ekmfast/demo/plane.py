@@ -1,4 +1,4 @@
-"""Codes and centroids in the plane, by t-SNE."""
+"""Embed codes and centroids in the plane by t-SNE."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ekmfast.demo.scores import Codes, radius
 def in_plane(
     X: Codes, centroids: Codes, iterations: int, seed: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Places of the codes, (N, 2), and of several fits' centroids, (fits, 3, 2)."""
+    """Coordinates of the codes, (N, 2), and of the centroids of several fits, (fits, 3, 2)."""
     from scipy.spatial.distance import cdist
     from sklearn.manifold import TSNE
 
     together = np.concatenate(centroids)
-    # t-SNE pushes equal points apart, so centroids that coincide enter it as one.
+    # t-SNE separates equal points, so it gets only one of coincident centroids.
     apart = cdist(together, together) / radius(X)
     first = (apart < 0.01).argmax(axis=1)
     distinct, inverse = np.unique(first, return_inverse=True)

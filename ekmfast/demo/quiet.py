@@ -1,4 +1,4 @@
-"""Warnings that the report tells in its own words."""
+"""Suppress warnings about facts that the report describes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_convergence_warnings() -> Iterator[None]:
-    """Say nothing of centroids that coincide or have not settled."""
+    """Suppress warnings of fits whose centroids coincide or did not converge."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():

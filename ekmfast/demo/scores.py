@@ -1,4 +1,4 @@
-"""How near clusters come to the classes."""
+"""Compare clusters with the true classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Codes = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fit:
-    """One clustering of one draw, with its clusters numbered as the classes they match."""
+    """A clustering of a draw. Each cluster has the number of the class that is matched to it."""
 
     labels: Labels
     centroids: Codes
@@ -24,19 +24,20 @@ class Fit:
 
 
 def radius(X: Codes) -> float:
-    """Root mean square distance from the mean, the yardstick of all distances in the report."""
+    """Root mean square distance from the mean, which is the unit of distances in the report."""
     return float(np.sqrt(((X - X.mean(axis=0)) ** 2).sum(axis=1).mean()))
 
 
 def scored(X: Codes, draw: Draw, labels: Labels, centroids: Codes, **facts: Any) -> Fit:
-    """Number the clusters as the classes they match, and compare them with the classes."""
+    """Give clusters the numbers of their matched classes, and compare them with the classes."""
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist, pdist
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     from ekmfast.metrics import cluster_sizes, clustering_accuracy
 
-    # Cluster k becomes the class it shares most samples with: for colours and tables alone.
+    # Match clusters and classes so that they share the most samples. This affects only colours and
+    # tables.
     table = np.zeros((3, 3), np.int64)
     np.add.at(table, (labels, draw.classes), 1)
     clusters, classes = linear_sum_assignment(table, maximize=True)

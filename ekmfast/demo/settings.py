@@ -1,4 +1,4 @@
-"""How much the demo trains and tries; ``quick`` does less of everything."""
+"""Sizes of models and numbers of epochs and iterations of the demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes, epochs and iterations that ``quick`` changes."""
+    """The settings, for which ``quick`` uses smaller numbers."""
 
     width: float = 0.25
     latent_dim: int = 128

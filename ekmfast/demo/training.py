@@ -1,4 +1,4 @@
-"""The demo's autoencoder: pretrained on images, then finetuned on their classes."""
+"""Train the demo's autoencoder: pretrain it on images, then finetune it on their classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ekmfast.demo.settings import Settings
 def pretrained_model(
     data: DemoData, train: Rows, held: Rows, settings: Settings, seed: int
 ) -> tuple[Any, float]:
-    """A new model that has learnt to reconstruct the images, and its validation loss."""
+    """A new model that is trained to reconstruct the images, and its validation loss."""
     import torch
 
     from ekmfast.autoencoder import ConvAutoencoder, pretrain
@@ -48,7 +48,7 @@ def finetuned_model(
     *,
     augment: bool | None,
 ) -> tuple[Any, float]:
-    """A copy of the model that has learnt the classes as well, and its validation accuracy."""
+    """A copy of the model that is also trained to classify, and its validation accuracy."""
     from ekmfast.autoencoder import finetune
 
     model = copy.deepcopy(pretrained)
@@ -62,5 +62,5 @@ def finetuned_model(
         random_state=seed,
         verbose=0,
     )
-    assert history.best_accuracy is not None  # there are labels and validation images
+    assert history.best_accuracy is not None  # as there are labels and validation images
     return model, history.best_accuracy

@@ -1,1 +1,1 @@
-"""Estimators and detectors in files, without pickle."""
+"""Save estimators and detectors to files without pickle, and load them."""

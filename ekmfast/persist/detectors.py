@@ -1,8 +1,8 @@
-"""Detectors in files: what theirs must hold, and the autoencoders in them.
+"""Check detectors that were read from files, and convert autoencoders to and from their parts.
 
-A `ConvAutoencoder` is its parameters and weights, as arrays: reading it runs nothing. An exported
-one is the file that it was read from, byte for byte. Like that file it is a program, which
-PyTorch's interpreter runs when images are scored.
+A `ConvAutoencoder` is saved as its parameters and weights, so that reading it runs no code. An
+exported model is saved as the bytes of the file that it was read from. This file is a program,
+which PyTorch runs when images are scored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NORMALS: Mapping[str, Rule] = {
     "means": Numbers("LD", FLOAT64),
     "sizes": Numbers("L", FLOAT64, 1),
 }
-# Of a ConvAutoencoder.
+# Parameters of a ConvAutoencoder.
 PARAMETERS = (
     "image_size",
     "in_channels",
@@ -48,7 +48,7 @@ WEIGHTS = "weights/"
 
 
 def check_of_features(detector: Any) -> None:
-    """Raise ValueError unless an EKMeansDetector, as far as it is fitted, can score rows."""
+    """Raise ValueError if an EKMeansDetector is fitted but its attributes are not consistent."""
     state = vars(detector)
     needed = ("clustering_", "large_", "_normals", "n_features_in_")
     if not _is_fitted(state, needed):
@@ -68,10 +68,10 @@ def check_of_features(detector: Any) -> None:
 
 
 def check_of_images(detector: Any) -> None:
-    """Raise ValueError unless an AutoencoderDetector, as far as it is fitted, can score images."""
+    """Raise ValueError if an AutoencoderDetector is fitted but its attributes are inconsistent."""
     state = vars(detector)
     if "offset_" in state and detector.model is not None:
-        state.setdefault("autoencoder_", detector.model)  # which `save` left out
+        state.setdefault("autoencoder_", detector.model)  # `save` stores the model only once
     if not _is_fitted(state, ("autoencoder_", "clusters_", "held_out_", "_units")):
         return
     from ekmfast.anomaly.images import SCORES
@@ -108,7 +108,7 @@ def _check_threshold(state: Mapping[str, Any]) -> None:
 
 
 def is_autoencoder(value: Any) -> bool:
-    """Whether it is a model of `ekmfast.autoencoder`; without importing PyTorch for others."""
+    """Whether the value is a model of `ekmfast.autoencoder`; other values import no PyTorch."""
     if not type(value).__module__.startswith("ekmfast.autoencoder"):
         return False
     from ekmfast.autoencoder import ConvAutoencoder, ExportedAutoencoder
@@ -117,7 +117,7 @@ def is_autoencoder(value: Any) -> bool:
 
 
 def parts_of(model: Any) -> dict[str, Any]:
-    """Numbers, strings and arrays from which `autoencoder_of` makes the same model."""
+    """Numbers, strings and arrays from which `autoencoder_of` restores the model."""
     from ekmfast.autoencoder import ExportedAutoencoder
     from ekmfast.autoencoder.seen import trained_on
 
@@ -132,7 +132,7 @@ def parts_of(model: Any) -> dict[str, Any]:
 
 
 def autoencoder_of(parts: Mapping[str, Any]) -> Any:
-    """The model of `parts_of`, on the CPU and in evaluation mode."""
+    """Inverse of `parts_of`; the model is on the CPU and in evaluation mode."""
     import torch
 
     from ekmfast.autoencoder import ConvAutoencoder
@@ -143,7 +143,7 @@ def autoencoder_of(parts: Mapping[str, Any]) -> Any:
         if archive.dtype != np.uint8 or archive.ndim != 1:
             raise ValueError(f"the archive is an array of {archive.dtype}: must be of bytes")
         return from_archive(archive.tobytes(), parts["precision"], "cpu")
-    # Without memory, until the shapes have been compared.
+    # On the meta device no memory is allocated before the shapes of the weights are checked.
     with torch.device("meta"):
         model = ConvAutoencoder(**{name: parts[name] for name in PARAMETERS})
     weights = {

@@ -1,16 +1,16 @@
-"""Estimators in files without pickle: reading one can run nothing.
+"""Save estimators to files without pickle, so that reading a file cannot run code.
 
 A file is a ZIP archive of uncompressed members: ``header.json``, and an ``.npy`` for each array, so
-`numpy.load` opens it too. The header holds the class by name, the constructor's parameters and the
-fitted attributes; values that JSON lacks are objects of one key:
+that `numpy.load` opens it too. The header holds the name of the class, the constructor's parameters
+and the fitted attributes. Values of types that JSON lacks are objects with one key:
 
     {"array": member}    numbers, booleans or strings; a NumPy scalar is an array of shape ()
     {"strings": [...]}   array of dtype object that holds str, such as ``feature_names_in_``
-    {"fields": {...}}    a dataclass; which one, the annotation of the estimator's attribute says
+    {"fields": {...}}    a dataclass, whose type is the annotation of the estimator's attribute
     {"estimator": {...}} another estimator: its class, parameters and attributes
-    {"autoencoder": {...}} a model of ekmfast.autoencoder, see `_persist_detectors`
+    {"autoencoder": {...}} a model of ekmfast.autoencoder, see `ekmfast.persist.detectors`
 
-A pipeline has ``steps`` besides, pairs of a name and an estimator.
+A pipeline also has ``steps``, which are pairs of a name and an estimator.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from ekmfast.rows.device import is_cuda_array, to_host
 __all__ = ["load", "save"]
 
 FORMAT = "ekmfast estimator"
-# Raise it only where older readers would misread; what they merely lack they refuse by name.
+# Raise it only if older versions would misinterpret a file. A class or parameter that they merely
+# do not know is refused anyway, with an error that names it.
 FORMAT_VERSION = 1
 HEADER = "header.json"
 CLASSES = (
@@ -59,13 +60,13 @@ CLASSES = (
 
 
 class Kind(typing.NamedTuple):
-    """Where a class is imported from, and what says whether the state that was read makes sense."""
+    """The module of a class, and the function that checks an instance read from a file."""
 
     module: str
     check: Callable[[Any], None]
 
 
-# All that a file can hold, by the name of the class.
+# All classes that a file can hold, by name.
 KINDS = {name: Kind("ekmfast", check_centroids) for name in CLASSES}
 KINDS["EKMeansDetector"] = Kind("ekmfast.anomaly", check_of_features)
 KINDS["AutoencoderDetector"] = Kind("ekmfast.anomaly", check_of_images)
@@ -77,29 +78,29 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
-    """Write an estimator, fitted or not, to a file that `load` reads without running any of it.
+    """Write an estimator, fitted or not, to a file from which `load` reads it.
 
-    The file is written beside ``path`` and then put in its place: whatever goes wrong, a full disk
-    included, ``path`` holds either the whole new file or what it held before. The same estimator
-    gives the same bytes.
+    A temporary file is written and then renamed. If this fails, for instance on a full disk,
+    ``path`` is unchanged. The same estimator gives the same bytes.
 
     Parameters
     ----------
     estimator : EKMeans or another estimator or detector of ekmfast, or a Pipeline
-        Not of a subclass. Parameters given as lists or data frames are read back as arrays.
-        Metadata requests and callbacks are not kept; ``set_output`` is. A
+        The estimator, which must not be of a subclass. Parameters that are lists or data frames are
+        read back as arrays. Metadata requests and callbacks are not saved, but ``set_output`` is. A
         `sklearn.pipeline.Pipeline` may have a `sklearn.preprocessing.StandardScaler` before the
-        estimator, so that the model which is read takes rows in the units of the data; its
-        ``memory`` and ``verbose`` are not kept. Detectors are those of `ekmfast.anomaly`; an
-        ``AutoencoderDetector`` is read onto the CPU and without its ``history_``.
+        estimator, so that the loaded model takes rows in their original units; its ``memory`` and
+        ``verbose`` are not saved. Detectors are those of `ekmfast.anomaly`; an
+        ``AutoencoderDetector`` is loaded onto the CPU and without its ``history_``.
     path : str or os.PathLike
-        The name is used as given: no extension is added.
+        The file to write. No extension is added to its name.
 
     Raises
     ------
     TypeError
-        If ``estimator`` is none of ekmfast's, or a parameter or attribute is not a number, string,
-        boolean, None or array of those: a callable ``init``, a ``RandomState`` instance.
+        If ``estimator`` is not one of ekmfast's, or if a parameter or attribute is not a number,
+        string, boolean, None or an array of these, but for instance a callable ``init`` or a
+        ``RandomState`` instance.
     OSError
         If the file cannot be written.
 
@@ -118,7 +119,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     >>> bool((again.predict([[2.0], [8.0]]) == model.predict([[2.0], [8.0]])).all())
     True
 
-    With the scaling of the columns:
+    A pipeline that scales the columns is saved in the same way:
 
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
@@ -140,7 +141,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _describe(estimator: Any, prefix: str, arrays: Arrays) -> dict[str, Any]:
-    """The class, parameters and attributes, and the names of the arrays put into ``arrays``."""
+    """The header of an estimator; its arrays are added to ``arrays``."""
     name = type(estimator).__name__
     if name == PIPELINE and type(estimator) is _class(name) and not prefix:
         steps = [(key, _describe(step, f"steps/{key}/", arrays)) for key, step in estimator.steps]
@@ -163,7 +164,7 @@ def _describe(estimator: Any, prefix: str, arrays: Arrays) -> dict[str, Any]:
         "attributes": {
             key: _encode(value, f"attribute {key}", f"{prefix}attributes/{key}", arrays)
             for key, value in vars(estimator).items()
-            # A given model is a parameter already, and comes back as one object.
+            # A model that was given as a parameter is not saved again as an attribute.
             if _is_state(type(estimator), key)
             and not (key == "autoencoder_" and value is estimator.model)
         },
@@ -172,16 +173,17 @@ def _describe(estimator: Any, prefix: str, arrays: Arrays) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read an estimator that `save` wrote; it predicts what the saved one did, bit for bit.
+    """Read an estimator that `save` wrote; it predicts the same as the saved one, bit for bit.
 
-    Nothing in the file is run: it names one of ekmfast's classes and holds numbers and strings. The
-    exception is an ``AutoencoderDetector`` of an exported model: that is a TorchScript program, as
-    in its own file, which scoring runs; load one only from where you would load the model. A
-    parameter that the file lacks, as an older version had none, takes its default.
+    Reading runs no code from the file, which holds only the name of a class of ekmfast, numbers and
+    strings. There is one exception: an ``AutoencoderDetector`` of an exported model contains a
+    TorchScript program, which runs when images are scored, so load such a file only from sources
+    that you trust. Parameters that the file of an older version lacks have their defaults.
 
     Parameters
     ----------
     path : str or os.PathLike
+        The file to read.
 
     Returns
     -------
@@ -190,9 +192,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     ValueError
-        If the file is not one of `save`, is damaged or cut short, is of a newer format, or holds a
-        class, parameter or attribute that this version does not know, or arrays that do not go
-        together.
+        If the file was not written by `save`, is damaged or truncated, has a newer format, or holds
+        a class, parameter or attribute that this version does not know, or arrays that do not match
+        each other.
     OSError
         If the file cannot be read.
 
@@ -213,13 +215,13 @@ def load(path: str | os.PathLike[str]) -> Any:
     with open(path, "rb") as file:
         try:
             return _read(file)
-        # On changed or missing bytes zipfile, json and numpy raise what they happen to meet.
+        # For damaged files, zipfile, json and numpy raise errors of many types.
         except Exception as error:
             raise ValueError(f"{path!r} cannot be loaded, it may be damaged: {error}") from None
 
 
 def _class(name: str) -> Any:
-    """A class by its public name; a class that this version lacks is None."""
+    """The class with a public name; None if the installed version does not have it."""
     module = "sklearn.pipeline" if name == PIPELINE else KINDS[name].module
     return getattr(importlib.import_module(module), name, None)
 
@@ -232,7 +234,7 @@ def _is_state(cls: type, name: str) -> bool:
 
 
 def _dataclass(cls: type, attribute: str) -> Any:
-    """The dataclass that the estimator's code, not the file, says the attribute is; or None."""
+    """The dataclass in the annotation of the attribute, or None. The file cannot choose it."""
     for base in cls.__mro__:
         hint = inspect.get_annotations(base).get(attribute)
         if isinstance(hint, str):
@@ -248,9 +250,9 @@ def _as_array(value: Any) -> Any:
 
 
 def _encode(value: Any, what: str, member: str, arrays: Arrays) -> Any:
-    if is_cuda_array(value):  # labels of rows that lie on a card
+    if is_cuda_array(value):  # labels of rows on a GPU
         value = to_host(value)
-    # NumPy's scalars first: float64 is a float too, and JSON would forget its type.
+    # NumPy's scalars come before Python's: float64 is a float too, and JSON would lose its type.
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
         if array.dtype == object and array.ndim == 1 and all(type(s) is str for s in array):
@@ -287,7 +289,7 @@ def _encode(value: Any, what: str, member: str, arrays: Arrays) -> Any:
 
 def _write(file: typing.IO[bytes], header: str, arrays: Arrays) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        # ZipInfo's date is fixed, where writing by name would take the clock's.
+        # A ZipInfo has a fixed date; writing by name would store the current time.
         archive.writestr(zipfile.ZipInfo(HEADER), header)
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
@@ -296,7 +298,8 @@ def _write(file: typing.IO[bytes], header: str, arrays: Arrays) -> None:
 
 def _read(file: typing.BinaryIO) -> Any:
     with zipfile.ZipFile(file) as archive:
-        # Compressed members are not ours; so a small file cannot ask for much memory.
+        # `save` does not compress. Refusing compressed members also prevents that a small file
+        # needs much memory.
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("it is not a file of ekmfast.save")
         names = set(archive.namelist())
@@ -309,7 +312,7 @@ def _read(file: typing.BinaryIO) -> Any:
                 f"it is of format {version!r}, written by ekmfast {header.get('ekmfast')}: this is "
                 f"ekmfast {__version__}, which reads formats up to {FORMAT_VERSION}"
             )
-        # Members whole, so that zipfile compares their checksums.
+        # Members are read as a whole, so that zipfile verifies their checksums.
         arrays = {
             name.removesuffix(".npy"): np.lib.format.read_array(
                 io.BytesIO(archive.read(name)), allow_pickle=False
@@ -321,7 +324,7 @@ def _read(file: typing.BinaryIO) -> Any:
 
 
 def _build(described: dict[str, Any], arrays: Arrays) -> Any:
-    """The estimator that `_describe` described."""
+    """Inverse of `_describe`."""
     name = described["class"]
     if name == PIPELINE:
         steps = [(str(key), _build(step, arrays)) for key, step in described["steps"]]
@@ -341,7 +344,7 @@ def _build(described: dict[str, Any], arrays: Arrays) -> Any:
     if unknown:
         raise ValueError(f"{name} has no attributes {', '.join(unknown)}")
     estimator = cls(**parameters)
-    # Into the dictionary, past any property or method of that name.
+    # Written to the dictionary, since setattr would call a property of the same name.
     vars(estimator).update(
         (key, _decode(value, arrays, _dataclass(cls, key))) for key, value in attributes.items()
     )
@@ -360,7 +363,7 @@ def _decode(value: Any, arrays: Arrays, record: Any = None) -> Any:
             array = arrays[content]
             if array.dtype.kind not in "biufU":
                 raise ValueError(f"array {content} has dtype {array.dtype}")
-            # Another program may have written it in the other byte order, or column by column.
+            # Another program may have written it in another byte order or in Fortran order.
             return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)[()]
         if kind == "strings" and all(isinstance(s, str) for s in content):
             return np.array(content, object)

@@ -1,7 +1,8 @@
-"""What a fitted estimator must hold, so that one read from a file predicts or is refused.
+"""Check the attributes of estimators that were read from files.
 
-A file with valid checksums may still have been made by hand. What is read is compared with a table
-of shapes, dtypes and ranges; the letters in a shape are sizes that must be the same everywhere.
+A file with valid checksums may still have been made by hand. Therefore attributes are compared with
+tables of shapes, dtypes and ranges. A letter in a shape stands for a size, which must be the same
+in all shapes with this letter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ INTEGERS = (np.dtype(np.int32), np.dtype(np.int64))
 
 
 class Numbers(NamedTuple):
-    """An array: the name of each axis's size, dtypes, the least value, whether all are finite."""
+    """Rule for an array: a letter for each axis, dtypes, least value, whether all are finite."""
 
     shape: str
     dtypes: tuple[np.dtype[Any], ...]
@@ -28,7 +29,7 @@ class Numbers(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A scalar: its kind, and the least value."""
+    """Rule for a scalar: its type and its least value."""
 
     kind: type
     least: float = -math.inf
@@ -70,15 +71,16 @@ SCALER: Mapping[str, Rule] = {
 def check_values(
     values: Mapping[str, Any], rules: Mapping[str, Rule], sizes: dict[str, int]
 ) -> None:
-    """Raise ValueError unless each value that has a rule keeps it.
+    """Raise ValueError if a value does not satisfy its rule.
 
     Parameters
     ----------
     values : mapping of str to object
-        Attributes; those without a rule are not looked at, and rules without a value say nothing.
+        Attributes. Values without a rule, and rules without a value, are ignored.
     rules : mapping of str to Numbers or Number
+        The rule for each attribute.
     sizes : dict of str to int
-        Sizes by their letters; those that are met first are added.
+        Known sizes by their letters; new ones are added.
     """
     for name, rule in rules.items():
         if name not in values:
@@ -118,7 +120,7 @@ def _check_array(name: str, value: Any, rule: Numbers, sizes: dict[str, int]) ->
 
 
 def check_centroids(estimator: Any) -> None:
-    """Raise ValueError unless an estimator of clusters, as far as it is fitted, can predict."""
+    """Raise ValueError if an estimator is fitted but its attributes are inconsistent."""
     state = vars(estimator)
     sizes: dict[str, int] = {}
     check_values(state, {"cluster_centers_": CENTROIDS["cluster_centers_"]}, sizes)
@@ -135,7 +137,7 @@ def check_centroids(estimator: Any) -> None:
         if not math.isfinite(state["alpha_"]) and estimator._uses_alpha:
             raise ValueError(f"alpha_ is {state['alpha_']}: must be finite")
         merged = state["_merged_"]
-        # Each is the first of those that coincide with it.
+        # Entry k must be the first of the centroids that coincide with centroid k.
         if (merged > np.arange(n_clusters)).any() or (merged[merged] != merged).any():
             raise ValueError(f"_merged_ is {merged}: must hold the first of coincident centroids")
         effective = state.get("n_clusters_effective_", len(np.unique(merged)))
@@ -151,7 +153,7 @@ def check_centroids(estimator: Any) -> None:
 
 
 def check_scaler(scaler: Any) -> None:
-    """Raise ValueError unless a StandardScaler, as far as it is fitted, can transform."""
+    """Raise ValueError if a StandardScaler is fitted but its attributes are inconsistent."""
     state = vars(scaler)
     if "n_samples_seen_" in state:
         needed = ["n_features_in_"]

@@ -1,7 +1,7 @@
-"""Pictures of clusterings: needs Matplotlib, ``pip install "ekmfast[plot]"``.
+"""Plots of clusterings, which need Matplotlib: ``pip install "ekmfast[plot]"``.
 
-Every function draws into the axes it is given, or into a figure of its own that pyplot does not
-know of, so nothing is left behind in the caller's session.
+Every function draws into the given axes, or into a new figure. New figures are not registered with
+pyplot, so they do not stay in memory.
 """
 
 from ekmfast.plotting.alpha_path import plot_alpha_path

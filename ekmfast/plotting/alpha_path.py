@@ -1,4 +1,4 @@
-"""The alpha path: shares, likelihood and agreement over alpha."""
+"""Plot the alpha path: sizes of clusters, likelihood and agreement over alpha."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import ArrayLike, NDArray
 from ekmfast._optional import require
 from ekmfast.plotting.axes import PALETTE, new_figure
 
-# Of the axis of shares: leaves a line for numbers above the bars.
+# Upper limit of the axis of shares, which leaves space for numbers above the bars.
 TOP = 1.08
 
 
 def plot_alpha_path(path: Any, axes: Any = None) -> Any:
-    """What `ekmfast.alpha_path` found at each alpha, in three panels, to choose one at a glance.
+    """Plot the result of `ekmfast.alpha_path` in three panels, to help choose an alpha.
 
-    Above, each alpha's clusters as shares of the samples, sorted by size, and the size of the
-    smallest. In the middle, the likelihood, which may be compared between alphas, and the agreement
-    of the labels with those of the neighbouring alphas: a good alpha lies on a plateau of both.
-    Below, the number of distinct centroids, and the objective, which falls as alpha grows whatever
-    the clusters. The band marks the alpha of the largest likelihood, ``path.best``. Hollow points
-    did not converge.
+    The upper panel shows, for each alpha, the clusters as shares of the samples, sorted by size,
+    and the size of the smallest cluster. The middle panel shows the likelihood, which can be
+    compared between alphas, and the agreement of the labels with those of the neighbouring alphas;
+    a good alpha lies on a plateau of both. The lower panel shows the number of distinct centroids,
+    and the objective, which falls as alpha grows whatever the clusters. The band marks the alpha of
+    the largest likelihood, ``path.best``. Hollow points are fits that did not converge.
 
     Parameters
     ----------
     path : AlphaPath
-        From `ekmfast.alpha_path`.
+        The result of `ekmfast.alpha_path`.
     axes : sequence of 3 matplotlib Axes, default=None
         Where to draw; None for a new figure.
 
@@ -43,7 +43,7 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
     TypeError
         If ``path`` is not the result of `ekmfast.alpha_path`.
     ValueError
-        If ``axes`` are not three.
+        If ``axes`` does not hold three Axes.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
             f"likelihood: {path.n_clusters_effective[best]} clusters"
         )
     else:
-        title = "no alpha tells clusters apart"
+        title = "at no alpha are there two distinct clusters"
     axes[0].set_title(title, fontsize=10)
 
     done = np.asarray(path.converged, bool)
@@ -108,7 +108,7 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
 
 
 def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bounds of bars that meet halfway between ``values``, on a logarithmic scale."""
+    """Edges of adjacent bars, halfway between ``values`` on a logarithmic scale."""
     logs = np.log(values)
     if len(logs) == 1:
         return np.exp([logs[0] - 0.2, logs[0] + 0.2])
@@ -117,7 +117,7 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ticks(multiples: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[str]]:
-    """At most about ten of the alphas, under their own values."""
+    """Positions and labels of ticks at about ten or fewer of the alphas."""
     chosen = multiples[:: -(-len(multiples) // 11)]
     return chosen, [f"{value:.3g}" for value in chosen]
 
@@ -132,7 +132,7 @@ def _draw_shares(
     tops = ranked.cumsum(axis=1) / ranked.sum(axis=1, keepdims=True)
     floors = np.column_stack([np.zeros(len(at)), tops[:, :-1]])
     matplotlib: Any = require("matplotlib", "plot")
-    # Dark for the largest, bright for the smallest, which lie as a seam on top.
+    # The largest cluster is dark; the smallest is bright, and lies on top.
     colours = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.98, ranked.shape[1]))
     for rank, colour in enumerate(colours):
         ax.bar(edges[:-1], tops[:, rank] - floors[:, rank], np.diff(edges), floors[:, rank],
@@ -157,7 +157,7 @@ def _draw_line(
     label: str,
     style: str = "-",
 ) -> None:
-    # One-cluster results have a likelihood of -inf: no point, a gap in the line.
+    # Results with one cluster have the likelihood -inf, and become a gap in the line.
     heights = np.asarray(values, np.float64)
     heights = np.where(np.isfinite(heights), heights, np.nan)
     ax.plot(at, heights, style, color=colour, linewidth=1.5)

@@ -1,4 +1,4 @@
-"""Images, their reconstructions, and where they differ."""
+"""Plot images, their reconstructions, and the error of each pixel."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from ekmfast.plotting.axes import new_figure
 
 
 def plot_anomaly_map(images: ArrayLike, reconstructions: ArrayLike, axes: Any = None) -> Any:
-    """Draw images, their reconstructions, and where the two differ.
+    """Plot images, their reconstructions, and the squared error of each pixel.
 
     Parameters
     ----------
     images : array-like of shape (N, C, H, W) or (N, H, W), C 1 or 3
-        Floats in [0, 1], or uint8. A column each, so a dozen at most look well.
+        Floats in [0, 1], or uint8. Each image is a column, so use at most about a dozen.
     reconstructions : array-like of the same shape
-        From ``reconstruct``, in [0, 1].
+        Reconstructions in [0, 1], for instance from ``ExportedAutoencoder.reconstruct``.
     axes : ndarray of 3 N matplotlib.axes.Axes of shape (3, N), default=None
         Where to draw; None for a new figure outside pyplot.
 
     Returns
     -------
     ndarray of shape (3, N)
-        The axes: images above, reconstructions, and squared errors below on one common scale, of
-        which the mean, the image's reconstruction loss, is written underneath.
+        The axes, with the images in the first row, the reconstructions in the second, and the
+        squared errors, all on the same scale, in the third. The mean of the errors, which is the
+        reconstruction loss of the image, is written below them.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Figures and axes that nobody else knows of, and the colours that all pictures share."""
+"""Make figures and axes without pyplot, and define the colours of all plots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ekmfast._optional import require
 
-# Okabe and Ito's colours, told apart with the common kinds of colour blindness.
+# The colours of Okabe and Ito, which people with common kinds of colour blindness can distinguish.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 
 ATTRACT, REPEL = PALETTE[0], PALETTE[5]
@@ -18,16 +18,16 @@ ATTRACT, REPEL = PALETTE[0], PALETTE[5]
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Any, NDArray[Any]]:
-    """A figure outside pyplot, and its axes.
+    """Make a figure that is not registered with pyplot, and its axes.
 
     Parameters
     ----------
     width, height : float
         Size in inches.
     rows, columns : int, default=1
-        Grid of the axes.
+        Size of the grid of axes.
     **options
-        For ``Figure.subplots``, such as ``sharex``.
+        Further arguments of ``Figure.subplots``, such as ``sharex``.
 
     Returns
     -------
@@ -42,13 +42,12 @@ def new_figure(
     (1, 2)
     """
     matplotlib: Any = require("matplotlib.figure", "plot")
-    # savefig picks the Agg canvas for PNG by itself.
     figure = matplotlib.Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def _draw_centroids(ax: Any, centroids: NDArray[Any]) -> None:
-    # A white cross under a black one stands out on every colour.
+    # A white cross under a black one is visible on every colour.
     ax.scatter(*centroids.T, s=130, color="white", marker="x", linewidths=5, zorder=4)
     ax.scatter(*centroids.T, s=100, color="black", marker="x", linewidths=2.2, zorder=5)
 

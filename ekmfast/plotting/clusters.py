@@ -1,4 +1,4 @@
-"""Clusters in the plane."""
+"""Plot clusters of samples in two dimensions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def plot_clusters(
     *,
     point_size: float = 9.0,
 ) -> Any:
-    """Scatter samples in two dimensions, a colour a cluster, with the centroids as crosses.
+    """Plot samples in two dimensions, with a colour for each cluster, and centroids as crosses.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def plot_clusters(
         Labels, integers of at least 0; or an estimator, whose ``predict`` and
         ``cluster_centers_`` are used.
     centroids : array-like of shape (K, 2), default=None
-        Centroids; None for those of the estimator, or for none.
+        Centroids; None for those of the estimator, or for none if labels are given.
     ax : matplotlib Axes, default=None
         Where to draw; None for a new figure.
     point_size : float, default=9.0
@@ -44,7 +44,7 @@ def plot_clusters(
     ImportError
         If Matplotlib is not installed.
     ValueError
-        If ``X`` or ``centroids`` is not two-dimensional, or the labels are not one a sample.
+        If ``X`` or ``centroids`` is not two-dimensional, or there is not one label for each sample.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def plot_clusters(
         raise ValueError(f"labels have shape {labels.shape}: must be ({len(points)},)")
     if ax is None:
         ax = new_figure(4.5, 4)[1][0, 0]
-    # The large clusters first, so that the small ones are not buried under them.
+    # Large clusters are drawn first, so that they do not cover small ones.
     sizes = cluster_sizes(labels)
     for k in np.argsort(-sizes, kind="stable"):
         if sizes[k]:

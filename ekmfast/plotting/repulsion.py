@@ -1,4 +1,4 @@
-"""Where the weights of a cluster attract and where they repel."""
+"""Plot which samples attract a centroid and which repel it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ekmfast._optional import require
 from ekmfast._parameters import Integer, Kind
 from ekmfast.plotting.axes import ATTRACT, REPEL, _draw_centroids, _plane, new_figure
 
-# Weights of a smaller size are drawn as none.
+# Negative weights smaller than this in absolute value do not count as repelling.
 VISIBLE = 1e-3
 ESTIMATOR = Kind(
     lambda value: hasattr(value, "cluster_centers_") and hasattr(value, "weights"),
@@ -21,27 +21,29 @@ ESTIMATOR = Kind(
 
 
 def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax: Any = None) -> Any:
-    """Samples coloured by their weight on a centroid: which pull it, and which push it away.
+    """Plot samples, coloured by their weight on a centroid, which is positive or negative.
 
-    The weights are those of Eq. 38. Blue samples attract the centroid; orange ones, of negative
-    weight, repel it, and the orange area is where a sample would. Samples in grey leave it alone.
-    The two halves of the colour scale differ, as weights reach 1 and above but are seldom far
-    below 0; the titles give the sum of each sign.
+    The weights are those of Eq. 38. Blue samples have positive weights and attract the centroid.
+    Orange samples have negative weights and repel it, and so would any sample in the orange area.
+    Grey samples have weights near zero. The two halves of the colour scale differ, as weights reach
+    1 and above but are seldom far below 0. The titles give the sums of the positive weights
+    ("pull") and of the negative weights ("push").
 
     Parameters
     ----------
     X : array-like of shape (N, 2)
         Samples.
     estimator : fitted estimator
-        With ``cluster_centers_`` of shape (K, 2) and a method ``weights``, as `EKMeans`.
+        An estimator with ``cluster_centers_`` of shape (K, 2) and a method ``weights``, such as
+        `EKMeans`.
     cluster : int, default=None
-        The centroid, 0 to K - 1; None for a panel each, all in one colour scale.
+        Index of the centroid; None draws one panel for each centroid, with a common colour scale.
     ax : matplotlib Axes, default=None
-        Where to draw, or a sequence of K of them where ``cluster`` is None; None for a new figure.
+        Where to draw, or a sequence of K Axes if ``cluster`` is None; None for a new figure.
 
     Returns
     -------
-    matplotlib Axes, or ndarray of shape (K,) of them where ``cluster`` is None
+    matplotlib Axes, or ndarray of shape (K,) of Axes if ``cluster`` is None
 
     Raises
     ------
@@ -50,7 +52,8 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
     TypeError
         If ``estimator`` is not fitted or has no weights, or ``cluster`` is not an integer.
     ValueError
-        If ``X`` has not two columns or no rows, ``cluster`` is out of range, or ``ax`` are not K.
+        If ``X`` does not have two columns or has no rows, ``cluster`` is out of range, or ``ax``
+        does not hold K Axes.
 
     References
     ----------
@@ -73,7 +76,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
         raise ValueError("X has no rows")
     ESTIMATOR.check("estimator", estimator)
     centroids = _plane(estimator.cluster_centers_, "cluster_centers_")
-    # The grid has no column names, and scikit-learn warns where the fit had them.
+    # scikit-learn would warn that the grid has no column names, if the fit had some.
     nameless = copy(estimator)
     vars(nameless).pop("feature_names_in_", None)
     n_clusters = len(centroids)
@@ -101,7 +104,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
     colors: Any = require("matplotlib.colors", "plot")
     colours = colors.LinearSegmentedColormap.from_list("repulsion", [REPEL, "#DDDDDD", ATTRACT])
     low, high = weights[:, chosen].min(), weights[:, chosen].max()
-    # Without a negative weight the scale still needs an orange half.
+    # The scale needs an orange half even if no weight is negative.
     norm = colors.TwoSlopeNorm(0, min(low, -0.01), max(high, 0.01))
 
     both = np.vstack([points, centroids])
@@ -112,7 +115,7 @@ def plot_repulsion(X: ArrayLike, estimator: Any, cluster: int | None = None, ax:
 
     for panel, k in zip(axes, chosen, strict=True):
         w = weights[:, k]
-        # Rounding leaves weights of either sign where a centroid is out of reach.
+        # Far from a centroid, rounding gives tiny weights of either sign.
         area = around[:, k].reshape(x.shape) < -VISIBLE
         if area.any():
             panel.contourf(x, y, area, levels=[0.5, 1], colors=[REPEL], alpha=0.12, zorder=0)

@@ -1,4 +1,4 @@
-"""Sizes of clusters side by side."""
+"""Plot the sizes of clusters of several clusterings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ SIZES = Kind(lambda value: hasattr(value, "items"), "a dict of names to sizes")
 def plot_sizes(
     sizes: dict[str, Sequence[int]], names: Sequence[str] | None = None, ax: Any = None
 ) -> Any:
-    """Sizes of the clusters of several clusterings, side by side, on a logarithmic scale.
+    """Plot the sizes of clusters of several clusterings side by side, on a logarithmic scale.
 
     Parameters
     ----------
     sizes : dict of str to sequence of K int
-        Sizes under the name of each clustering; in a legend where there are several.
+        Maps the name of each clustering to its sizes. If there are several, a legend shows the
+        names.
     names : sequence of K str, default=None
         Names of the clusters; None for their numbers.
     ax : matplotlib Axes, default=None
@@ -63,7 +64,7 @@ def plot_sizes(
         at = np.arange(n_clusters) + (i - (len(sizes) - 1) / 2) * width
         bars = ax.bar(at, row, 0.92 * width, color=PALETTE[i % len(PALETTE)], label=name)
         ax.bar_label(bars, fontsize=8, padding=1)
-    # symlog so that an empty cluster has a place, at 0.
+    # A symlog scale can show an empty cluster, of size 0.
     ax.set_yscale("symlog", linthresh=1)
     ax.margins(y=0.12)
     ax.set_xticks(np.arange(n_clusters), names)

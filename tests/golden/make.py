@@ -1,7 +1,7 @@
 """Write the golden files of this version: ``python tests/golden/make.py``, once before a release.
 
-A file that is there is never written again: it shows that what users saved still loads. Beside each
-``<name>.npz`` lies ``<name>.json`` with the rows it was fitted on and what it said of them.
+Existing files are never overwritten: they show that files which users saved can still be loaded.
+For each ``<name>.npz`` there is a ``<name>.json`` with the rows of the fit and their results.
 """
 
 import json

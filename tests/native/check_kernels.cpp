@@ -1,6 +1,6 @@
-// The kernels of every instruction set of this processor against the formulas in double, without
-// Python: for processors that are only emulated, and for sanitizers. Prints the largest errors;
-// exits with 1 if one is too large. tests/test_native.py builds and runs it.
+// Compares the kernels of every instruction set of this processor with the formulas in double. It
+// needs no Python, so that it can run on emulated processors and with sanitizers. It prints the
+// largest errors, and exits with 1 if one is too large. tests/test_native.py builds and runs it.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,7 +17,7 @@ namespace {
 using i64 = std::int64_t;
 using Vector = std::vector<double>;
 
-// Errors are in units of what the sum would be if all its terms had one sign.
+// Errors are relative to the sum of the absolute values of the terms.
 template <class T>
 constexpr double kTolerance = sizeof(T) == 4 ? 3e-6 : 1e-14;
 
@@ -90,8 +90,9 @@ struct Errors {
   Worst sums, objective, weights, distances, labels, potentials, accumulated;
 };
 
-// The same rows apart in memory, up to the last one's last feature, and two problems at once: the
-// first gives the sums that it gives alone. The other weightings run, for a sanitizer to see.
+// Rows with gaps between them in memory, where nothing follows the last feature of the last row,
+// and two problems at once, of which the first must give the same sums as alone. The other
+// weightings only run, so that a sanitizer can find errors.
 template <class T>
 void check_apart(const Problem<T>& problem, const Vector& wx, const Vector& sum_w, double objective,
                  const Vector& scale_wx, const Vector& scale_w, const std::vector<T>& reference,
@@ -173,7 +174,7 @@ void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
     errors.sums.take(sum_w[size(j)] * unit, want_w[size(j)], scale_w[size(j)]);
     errors.sums.take(sum_p[size(j)] * unit, want_p[size(j)], want_p[size(j)]);
     for (i64 f = 0; f < d; ++f) {
-      // The reference may lie on a row: a feature may then sum to nothing but rounding.
+      // If the reference lies on a row, the sum of a feature may consist only of rounding errors.
       const double scale = scale_wx[size(j * d + f)] + scale_w[size(j)];
       errors.sums.take(wx[size(j * d + f)] * unit, want_wx[size(j * d + f)], scale);
     }
@@ -218,7 +219,7 @@ void check(const Problem<T>& problem, int n_threads, Errors<T>& errors) {
   }
 }
 
-// Weights of which one in twenty is not zero: rows are gathered.
+// One in twenty weights is not zero, so that rows are gathered.
 template <class T>
 void check_sparse(const Problem<T>& problem, Errors<T>& errors) {
   const i64 n = problem.n, k = problem.k, d = problem.d;

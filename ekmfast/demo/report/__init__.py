@@ -1,4 +1,4 @@
-"""The report of the demo: its pictures, its sentences and its page, from plain numbers."""
+"""The report of the demo: pictures, sentences and an HTML page, made from plain numbers."""
 
 from ekmfast.demo.report.page import write_report
 

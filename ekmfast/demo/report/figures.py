@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 
 def sizes_figure(clustering: dict[str, dict[str, Scores]], names: list[str], path: Path) -> Path:
-    """Sizes of the clusters that EKM and k-means find, beside the true ones."""
+    """Plot the sizes of the clusters of EKM and k-means, and of the true classes."""
     figure, axes = new_figure(9, 3.2, columns=len(clustering), sharey=True)
     for ax, (draw, row) in zip(axes[0], clustering.items(), strict=True):
         sizes = {"truth": row["ekm"]["true_sizes"]}
@@ -42,7 +42,7 @@ def sizes_figure(clustering: dict[str, dict[str, Scores]], names: list[str], pat
 def path_figure(
     paths: dict[str, list[Scores]], clustering: dict[str, dict[str, Scores]], path: Path
 ) -> Path:
-    """ARI and mean objective over multiples of the paper's alpha, and where the default lies."""
+    """Plot ARI and mean objective over multiples of the paper's alpha, and mark the default."""
     figure, axes = new_figure(9, 3.4, columns=2, sharex=True)
     for (draw, rows), colour, marker in zip(paths.items(), PALETTE, "os", strict=False):
         multiples = [row["multiple"] for row in rows]
@@ -85,9 +85,9 @@ def tsne_figure(
     names: list[str],
     path: Path,
 ) -> Path:
-    """Clusters and centroids in the plane at three alphas, and the true classes.
+    """Plot clusters and centroids at three alphas, and the true classes, in the plane.
 
-    A panel is the labels, the centroids and the adjusted Rand index of one fit.
+    Each value of ``panels`` holds the labels, the centroids and the adjusted Rand index of a fit.
     """
     figure, axes = new_figure(9, 8.2, 2, 2, sharex=True, sharey=True)
     for ax, (key, (labels, centroids, ari)) in zip(axes.flat, panels.items(), strict=False):
@@ -115,7 +115,7 @@ def tsne_figure(
 def reconstruction_figure(
     groups: dict[str, tuple[Array, Array, Array]], losses: tuple[Array, Array], path: Path
 ) -> Path:
-    """Originals above their reconstructions, normal and anomalous, and the losses of all."""
+    """Plot normal and anomalous images above their reconstructions, and a histogram of losses."""
     matplotlib: Any = require("matplotlib.figure", "plot")
     figure = matplotlib.Figure(figsize=(9, 7.6), layout="constrained")
     parts = figure.subfigures(3, 1, height_ratios=[1, 1, 1.1])
@@ -148,14 +148,14 @@ def reconstruction_figure(
 
 
 def map_figure(groups: dict[str, tuple[Array, Array, Array]], path: Path) -> Path:
-    """Where the error lies in the first four images of each group."""
+    """Plot the error of each pixel in the first four images of each group."""
     images, back = (np.concatenate([group[i][:4] for group in groups.values()]) for i in (0, 1))
     axes = plot_anomaly_map(images, back)
     return _save(axes.flat[0].figure, path)
 
 
 def _save(figure: Any, path: Path) -> Path:
-    # No version in the file, so that the same numbers give the same bytes.
+    # Without Matplotlib's version in the file, the same numbers give the same bytes.
     replace_file(
         path,
         lambda file: figure.savefig(file, format="png", dpi=110, metadata={"Software": None}),

@@ -1,4 +1,4 @@
-"""What the report calls the methods, and the calls that run them."""
+"""Names of the methods in the report, and the calls that compute them."""
 
 NAMES = {
     "ekm": "EKM, default",
@@ -6,9 +6,9 @@ NAMES = {
     "ekm_0.1x": "EKM, 0.1 x paper's alpha",
     "ekm_10x": "EKM, 10 x paper's alpha",
     "stable_10x": "EKM from the first row's centroids, 10 x",
-    "naive_10x": "naive formula from there, 10 x",
+    "naive_10x": "naive formula from the first row's centroids, 10 x",
     "stable_100x": "EKM from the first row's centroids, 100 x",
-    "naive_100x": "naive formula from there, 100 x",
+    "naive_100x": "naive formula from the first row's centroids, 100 x",
     "kmeans": "hard k-means",
 }
 CALLS = {

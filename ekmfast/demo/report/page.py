@@ -1,4 +1,4 @@
-"""The page of the report: one HTML file that needs no other."""
+"""Write the page of the report, an HTML file that needs no other files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from ekmfast.demo.report.readings import Scores, all_readings
 
 
 def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None:
-    """Write one HTML file that needs no other.
+    """Write the report to one HTML file that needs no other files.
 
     Parameters
     ----------
     results : dict
-        What `ekmfast.demo.run` returns.
+        The result of `ekmfast.demo.run`.
     pictures : dict of str to Path
-        PNG files under "sizes", "path", "tsne", "anomalies" and "map"; they are put into the page.
+        PNG files under the keys "sizes", "path", "tsne", "anomalies" and "map", which are embedded
+        in the page.
     path : Path
         File to write.
 

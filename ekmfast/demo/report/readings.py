@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-CLEARLY = 0.1  # a difference between ARIs that is worth telling
-# What an ARI of at least so much is called. In three classes drawn 20:1:1 an ARI of 0.9 leaves
-# about 2 % of the images in a wrong cluster, one of 0.7 about 6 %.
+CLEARLY = 0.1  # the smallest difference between ARIs that is called clear
+# Descriptions of an ARI of at least the given number. In three classes drawn 20:1:1, about 2 % of
+# the images are in a wrong cluster at an ARI of 0.9, and about 6 % at 0.7.
 VERDICTS = (
     (0.9, "finds the classes"),
     (0.7, "finds most of each class"),
@@ -19,7 +19,7 @@ Scores = dict[str, Any]
 
 
 def all_readings(results: Scores) -> dict[str, Any]:
-    """Every sentence under the name that the page calls it; ``results`` is metrics.json."""
+    """All sentences, by their names in the page; ``results`` are the contents of metrics.json."""
     clustering = results["clustering"]
     return {
         "finetune_reading": finetune_reading(results["finetune"]),
@@ -40,13 +40,16 @@ def finetune_reading(scores: Scores) -> str:
     n = scores["n_validation"]
     difference = round((augmented - plain) * n)
     if difference == 0:
-        return "With and without augmentation as many validation images are classified rightly."
+        return (
+            "Equally many validation images are classified correctly with and without augmentation."
+        )
     way = "more" if difference > 0 else "fewer"
-    text = f"With augmentation {abs(difference)} {way} of {n} validation images are right"
+    text = f"With augmentation, {abs(difference)} {way} of {n} validation images are classified"
+    text += " correctly"
     # Two standard errors of a difference between two shares on the same number of images.
     p = (plain + augmented) / 2
     if abs(augmented - plain) <= 2 * np.sqrt(2 * max(p * (1 - p), 1 / n) / n):
-        text += ", no more of a difference than chance makes on so few"
+        text += ", a difference that may be due to chance"
     return text + "."
 
 
@@ -54,47 +57,46 @@ def draw_reading(draw: str, rows: dict[str, Scores]) -> str:
     ekm, kmeans = rows["ekm"], rows["kmeans"]
     gain = ekm["ari"] - kmeans["ari"]
     if gain > CLEARLY:
-        order = "well ahead of"
+        order = "clearly better than"
     elif gain < -CLEARLY:
-        order = "well behind"
+        order = "clearly worse than"
     else:
         order = "about equal to"
-    text = f"Drawn {draw}, EKMeans(3) {verdict(ekm)}, {order} hard k-means, which "
-    text += (
-        f"{verdict(kmeans)}. It chose {ekm['alpha'] / rows['dvariance']['alpha']:.2g} times the "
-    )
-    text += f"paper's alpha, with which EKM {verdict(rows['dvariance'])}."
+    multiple = ekm["alpha"] / rows["dvariance"]["alpha"]
+    text = f"In the draw {draw}, EKMeans(3) {verdict(ekm)}. This is {order} hard k-means, which "
+    text += f"{verdict(kmeans)}. EKMeans(3) chose {multiple:.2g} times the paper's alpha. With the "
+    text += f"paper's alpha, EKM {verdict(rows['dvariance'])}."
     return text
 
 
 def collapse_reading(rows: dict[str, Scores]) -> str:
-    """Where the centroids went, at the small alpha, the large one and with the naive formula."""
+    """What happens to the centroids at a small and a large alpha, and with the naive formula."""
     low = rows["ekm_0.1x"]["centroids"]["to_each_other"]
     if max(low) < 0.01:
-        text = "At 0.1 x the paper's alpha all centroids meet in one point: its memberships are"
-        text += " too soft to part the data."
+        text = "At 0.1 x the paper's alpha all centroids coincide, since the memberships are too"
+        text += " soft to separate the data."
     else:
-        text = "At 0.1 x the paper's alpha the centroids do not all meet; the two farthest are "
-        text += f"{max(low):.2f} apart."
+        text = "At 0.1 x the paper's alpha the centroids do not all coincide; the largest distance"
+        text += f" between two of them is {max(low):.2f}."
     high = rows["ekm_10x"]
     if abs(high["ari"] - rows["kmeans"]["ari"]) < 0.05:
-        text += " At 10 x it EKM does as hard k-means does, as its formula promises"
-        text += f" (ARI {high['ari']:.2f})."
+        text += " At 10 x the paper's alpha EKM gives about the same result as hard k-means, as its"
+        text += f" formula predicts (ARI {high['ari']:.2f})."
     else:
-        text += f" At 10 x it EKM reaches an ARI of {high['ari']:.2f}."
+        text += f" At 10 x the paper's alpha EKM has an ARI of {high['ari']:.2f}."
     for multiple in ("10", "100"):
         stable, naive = rows[f"stable_{multiple}x"], rows[f"naive_{multiple}x"]
-        text += f" Begun from the first row's centroids at {multiple} x, the formula with shifted"
-        text += f" exponents has an ARI of {stable['ari']:.2f}; the naive one"
+        text += f" At {multiple} x, started from the first row's centroids, the formula with"
+        text += f" shifted exponents has an ARI of {stable['ari']:.2f}; the naive formula"
         at_origin = sum(value < 0.01 for value in naive["centroids"]["to_origin"])
         if at_origin == 3:
-            text += " underflows and drives every centroid to the origin"
+            text += " underflows and moves every centroid to the origin"
         elif at_origin:
-            text += f" underflows and drives {at_origin} of 3 centroids to the origin"
+            text += f" underflows and moves {at_origin} of 3 centroids to the origin"
         elif not naive["converged"]:
-            text += " wanders without settling"
+            text += " does not converge"
         else:
-            text += " settles too"
+            text += " converges too"
         text += f" (ARI {naive['ari']:.2f})."
     return text
 
@@ -102,12 +104,11 @@ def collapse_reading(rows: dict[str, Scores]) -> str:
 def sizes_reading(clustering: dict[str, Any]) -> str:
     texts = []
     for draw, rows in clustering.items():
-        true, found = rows["ekm"]["true_sizes"], rows["kmeans"]["sizes"]
+        true, kmeans = rows["ekm"]["true_sizes"], rows["kmeans"]["sizes"]
         ekm = rows["ekm"]["sizes"]
-        text = f"drawn {draw}, the largest class of {max(true)} became a cluster of {max(ekm)}"
-        texts.append(text + f" with EKM and of {max(found)} with hard k-means")
-    text = "; ".join(texts) + "."
-    return text[0].upper() + text[1:]
+        text = f"In the draw {draw}, the largest class has {max(true)} images. The largest cluster"
+        texts.append(text + f" has {max(ekm)} with EKM and {max(kmeans)} with hard k-means.")
+    return " ".join(texts)
 
 
 def path_reading(paths: dict[str, list[Scores]], clustering: dict[str, Any]) -> str:
@@ -117,18 +118,18 @@ def path_reading(paths: dict[str, list[Scores]], clustering: dict[str, Any]) -> 
         near = [row["multiple"] for row in rows if row["ari"] > best - 0.05]
         default = clustering[draw]["ekm"]["ari"]
         paper = clustering[draw]["dvariance"]["ari"]
-        text = f"drawn {draw} the best ARI is {best:.2f}"
-        text += f", within 0.05 of it lie {len(near)} of {len(rows)} multiples, from "
+        text = f"In the draw {draw}, the best ARI of the path is {best:.2f}. The ARI is within "
+        text += f"0.05 of the best at {len(near)} of {len(rows)} multiples, from "
         text += f"{min(near):.2g} to {max(near):.2g}"
         near_best = [ari > best - 0.05 for ari in (default, paper)]
         text += {
-            (True, True): "; the default's and the paper's alpha reach that",
-            (True, False): "; the default's alpha reaches that, the paper's does not",
-            (False, True): "; the paper's alpha reaches that, the default's does not",
-            (False, False): "; neither the default's alpha nor the paper's reaches that",
+            (True, True): ", with the default alpha, and with the paper's alpha.",
+            (True, False): ", and with the default alpha, but not with the paper's alpha.",
+            (False, True): ", and with the paper's alpha, but not with the default alpha.",
+            (False, False): ", but neither with the default alpha nor with the paper's alpha.",
         }[near_best[0], near_best[1]]
         texts.append(text)
-    return " ".join(f"Over the path, {text}." for text in texts)
+    return " ".join(texts)
 
 
 def others_reading(rows: list[Scores]) -> str:
@@ -136,53 +137,52 @@ def others_reading(rows: list[Scores]) -> str:
         return ""
     better = sum(row["20:1:1"]["ekm"] > row["20:1:1"]["kmeans"] + CLEARLY for row in rows)
     worse = sum(row["20:1:1"]["ekm"] < row["20:1:1"]["kmeans"] - CLEARLY for row in rows)
-    text = f"The choice of classes matters: drawn 20:1:1, EKMeans(3) is clearly better on {better} "
-    text += f"of these {len(rows)} triples, clearly worse on {worse}"
+    text = "The result depends on the classes: in the draw 20:1:1, EKMeans(3) is clearly better "
+    text += f"than hard k-means on {better} of these {len(rows)} triples, clearly worse on {worse},"
     text += f" and about equal on {len(rows) - better - worse}."
     means = {k: float(np.mean([row["20:1:1"][k] for row in rows])) for k in rows[0]["20:1:1"]}
-    text += f" Its mean ARI there is {means['ekm']:.2f}, with the paper's alpha "
-    return text + f"{means['dvariance']:.2f}, of hard k-means {means['kmeans']:.2f}."
+    text += f" The mean ARI of EKMeans(3) in this draw is {means['ekm']:.2f}; with the paper's "
+    text += f"alpha it is {means['dvariance']:.2f}, and that of hard k-means is "
+    return text + f"{means['kmeans']:.2f}."
 
 
 def tsne_reading(rows: dict[str, Scores]) -> str:
     apart = rows["ekm_0.1x"]["centroids"]["to_each_other"]
-    start = "At 0.1 x the paper's alpha the centroids lie " + (
-        "in one point" if max(apart) < 0.01 else f"up to {max(apart):.2f} apart"
+    start = "At 0.1 x the paper's alpha the centroids " + (
+        "coincide" if max(apart) < 0.01 else f"are up to {max(apart):.2f} apart"
     )
     values = [rows[key]["ari"] for key in ("ekm_0.1x", "ekm", "ekm_10x")]
     which = [
-        "there",
-        "with the default's alpha",
+        "at 0.1 x the paper's alpha",
+        "with the default alpha",
         "at 10 x the paper's alpha",
     ][int(np.argmax(values))]
-    return f"{start}; the labels come closest to the true ones {which} (ARI {max(values):.2f})."
+    return f"{start}. The labels agree best with the true ones {which} (ARI {max(values):.2f})."
 
 
 def anomaly_reading(scores: Scores) -> str:
     ratio = scores["anomaly_loss"] / scores["normal_loss"]
-    text = f"An anomalous image loses {ratio:.1f} times as much as a normal one on average, and a "
-    text += "threshold on the loss ranks them with an area under the ROC curve of "
-    text += f"{scores['auc']:.3f}."
+    text = f"The mean loss of anomalous images is {ratio:.1f} times that of normal images, and the "
+    text += f"area under the ROC curve of the loss is {scores['auc']:.3f}."
     best = max(scores["detectors"], key=lambda name: scores["detectors"][name]["auc"])
     chosen = scores["detectors"]["reconstruction"]
-    text += (
-        f" With a threshold that {100 * scores['contamination']:.0f} % of normal images should fall"
-    )
-    text += " beyond, by half of the held-out ones, the reconstruction finds"
-    text += f" {100 * chosen['found']:.0f} % of the anomalies and"
+    text += " The threshold was computed from half of the held-out images, so that"
+    text += f" {100 * scores['contamination']:.0f} % of normal images should lie above it. With"
+    text += f" it, the reconstruction finds {100 * chosen['found']:.0f} % of the anomalies and"
     text += f" calls {100 * chosen['false_alarms']:.1f} % of the other half abnormal."
     if best != "reconstruction" and scores["detectors"][best]["auc"] > chosen["auc"] + 0.005:
-        return text + f" The score of {best!r} ranks better here."
-    return text + " The other scores rank no better here."
+        return text + f" The score {best!r} has a larger area under the curve here."
+    return text + " No other score has a clearly larger area under the curve here."
 
 
 def pipeline_reading(facts: Scores) -> str:
-    text = f"pipeline.ts ({facts['megabytes']:.1f} MB) holds encoder, decoder and clusters; read by"
-    text += " PyTorch alone it labels "
+    text = f"pipeline.ts ({facts['megabytes']:.1f} MB) holds encoder, decoder and clusters. Run by"
+    text += " PyTorch without ekmfast, it gives "
     if facts["equal_labels"] == 1:
-        return text + f"all {facts['n_images']} images as the steps one by one do."
-    share = 100 * facts["equal_labels"]
-    return text + f"{share:.1f} % of {facts['n_images']} images as the steps one by one do."
+        text += f"all {facts['n_images']} images"
+    else:
+        text += f"{100 * facts['equal_labels']:.1f} % of {facts['n_images']} images"
+    return text + " the same labels as EKMeans gave their codes."
 
 
 def deep_reading(rows: dict[str, Scores]) -> str:
@@ -190,16 +190,16 @@ def deep_reading(rows: dict[str, Scores]) -> str:
     gain = ekm["ari"] - hard["ari"]
     pair = f"(ARI {ekm['ari']:.2f} against {hard['ari']:.2f})"
     if abs(gain) <= CLEARLY:
-        text = f"The loss of DeepEKM and that of deep hard k-means do about equally here {pair}"
+        text = f"DeepEKM and deep hard k-means give about equally good clusters here {pair}"
     elif gain > 0:
-        text = f"The loss of DeepEKM does better here than that of deep hard k-means {pair}"
+        text = f"DeepEKM gives better clusters here than deep hard k-means {pair}"
     else:
-        text = f"The loss of DeepEKM does worse here than that of deep hard k-means {pair}"
+        text = f"DeepEKM gives worse clusters here than deep hard k-means {pair}"
     best = next(words for least, words in VERDICTS if max(ekm["ari"], hard["ari"]) >= least)
-    return f"{text}; the better one {best}."
+    return f"{text}; the better of the two {best}."
 
 
 def verdict(scores: Scores) -> str:
-    """In words, how near the clusters come to the classes."""
+    """Describe in words how well the clusters agree with the classes."""
     words = next(text for least, text in VERDICTS if scores["ari"] >= least)
     return f"{words} (ARI {scores['ari']:.2f}, accuracy {scores['accuracy']:.2f})"

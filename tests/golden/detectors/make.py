@@ -1,6 +1,6 @@
 """Write the golden files of the detectors: ``python tests/golden/detectors/make.py``.
 
-As in ../make.py a file that is there is never written again. Beside each ``<name>.npz`` lies
+As in ../make.py, existing files are never overwritten. For each ``<name>.npz`` there is a
 ``<name>.json`` with rows or images, their scores, and which of them are outliers.
 """
 
