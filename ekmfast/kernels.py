@@ -399,19 +399,6 @@ def _check_new(new: Float64, dtype: Any) -> None:
         )
 
 
-def _check_out(out: NDArray[Any] | None, shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
-    if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
-    if np.ma.isMaskedArray(out) or out.shape != shape or out.dtype != dtype or not out.flags.carray:
-        raise ValueError(
-            f"out must be a writable, aligned and C-contiguous {dtype} array of shape {shape}, "
-            f"without a mask, got {type(out).__name__} of {out.dtype} and shape {out.shape}"
-        )
-    return out
-
-
 def compute_weights(
     X: ArrayLike,
     centroids: ArrayLike,
@@ -461,12 +448,6 @@ def compute_weights(
     rows = _rows(X, None, n_threads)
     C = _check_centroids(centroids, rows.n_features, several=False)
     a = float(_check_alpha(alpha, ()))
-    if isinstance(rows.X, np.ndarray):
-        out = _check_out(out, (rows.n_rows, C.shape[0]), rows.dtype)
-        if np.may_share_memory(rows.X, out):
-            raise ValueError("out must not share memory with X")
-        if np.may_share_memory(C, out):
-            raise ValueError("out must not share memory with centroids")
     weights: NDArray[Any] = rows.weights(C, a, out)
     return weights
 

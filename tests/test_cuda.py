@@ -30,6 +30,7 @@ from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
 from ekmfast.rows.cuda.product import CupyProduct, OwnProduct, TorchProduct, choose_product
+from ekmfast.rows.cuda.rows import CudaRows
 
 pytestmark = [] if SIMULATED else [pytest.mark.gpu]
 
@@ -229,8 +230,25 @@ def test_closest_is_the_cpus(dtype, weighted):
     np.testing.assert_array_equal(gpu.take(np.array([[1, 4]])), cpu.take(np.array([[1, 4]])))
 
 
-def test_box_and_dispersion_are_the_cpus():
+def test_a_survey_is_the_cpus():
     X, _, _, s = problem(70, 3, 4, 1, np.float64, True)
-    gpu, cpu = CudaPasses(on_card(X, s)), ArrayRows(X, s, 1)
-    np.testing.assert_array_equal(gpu.box(), cpu.box())
-    assert gpu.dispersion() == pytest.approx(cpu.dispersion(), rel=1e-13)
+    gpu, cpu = CudaRows(X, s).survey(checksum=True), ArrayRows(X, s).survey(checksum=True)
+    np.testing.assert_array_equal([gpu.low, gpu.high], [cpu.low, cpu.high])
+    np.testing.assert_allclose(gpu.mean, cpu.mean, rtol=1e-13)
+    assert gpu.dispersion == pytest.approx(cpu.dispersion, rel=1e-13)
+    assert gpu.total_weight == pytest.approx(cpu.total_weight, rel=1e-14)
+    assert gpu.checksum == cpu.checksum
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_some_of_the_rows_are_those(weighted):
+    X, _, _, s = problem(70, 3, 4, 1, np.float32, weighted)
+    numbers = np.array([3, 4, 60])
+    for held in (ResidentRows(cuda.to_device(X), s if s is None else cuda.to_device(s)), None):
+        some = CudaRows(X, s, held=held or StreamedRows(X, s)).subset(numbers).on_host()
+        np.testing.assert_array_equal(some.X, X[numbers])
+        if weighted:
+            np.testing.assert_array_equal(some.sample_weight, s[numbers])
+    stretches = CudaRows(X, s).stretches(np.array([5, 2]), 10, rest=True).on_host()
+    wanted = ArrayRows(X, s).stretches(np.array([5, 2]), 10, rest=True)
+    np.testing.assert_array_equal(stretches.X, wanted.X)

@@ -129,7 +129,7 @@ class Problem:
         mass = np.ones(len(X)) if s is None else s.astype(np.float64)
         mass *= self.survey.total_weight / mass.sum()
         for _ in range(FAR_PASSES):
-            seeds = draw(ArrayRows(X, mass.astype(self.dtype), self.rows.n_threads))
+            seeds = draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
             far = far_rows(
                 np.unique(seeds.reshape(-1, X.shape[1]), axis=0),
                 int(random_state.randint(2**31 - 1)),
@@ -137,7 +137,7 @@ class Problem:
             )
             own = np.ones(far.n_rows) if far.sample_weight is None else far.sample_weight
             X, mass = np.concatenate([X, far.X]), np.concatenate([mass, own])
-        return draw(ArrayRows(X, mass.astype(self.dtype), self.rows.n_threads))
+        return draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
 
     def solve(
         self,

@@ -128,12 +128,29 @@ class ArrayRows:
         self, centroids: Float64, alpha: float, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """The weights (N, K) of Eq. 38, written to ``out`` where it is given."""
-        if out is None:
-            out = np.empty((len(self.X), len(centroids)), self.dtype)
+        out = self._check_out(out, centroids)
         if not math.isfinite(_core.weights(self.X, centroids, alpha, out, self.n_threads)):
             explain_not_finite([self.X], self.dtype, centroids, alpha)
         if len(self.X):
             self._check_told_apart(centroids, alpha, out)
+        return out
+
+    def _check_out(self, out: Any, centroids: Float64) -> NDArray[Any]:
+        """Where weights are to be written: a new array, or ``out`` if it can hold them."""
+        shape, dtype = (len(self.X), len(centroids)), self.dtype
+        if out is None:
+            return np.empty(shape, dtype)
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
+        fits = out.shape == shape and out.dtype == dtype and out.flags.carray
+        if np.ma.isMaskedArray(out) or not fits:
+            raise ValueError(
+                f"out must be a writable, aligned and C-contiguous {dtype} array of shape {shape}, "
+                f"without a mask, got {type(out).__name__} of {out.dtype} and shape {out.shape}"
+            )
+        for name, other in (("X", self.X), ("centroids", centroids)):
+            if np.may_share_memory(other, out):
+                raise ValueError(f"out must not share memory with {name}")
         return out
 
     def _check_told_apart(self, centroids: Float64, alpha: float, weights: NDArray[Any]) -> None:

@@ -65,7 +65,8 @@ class Pass:
 class BlockRows:
     """Rows that a source reads block by block, anew in each pass.
 
-    ``n_threads`` is that of what is computed here; the source has its own for the blocks.
+    ``threads_here`` is that of what is computed from the sample; ``n_threads`` is the source's, of
+    what is computed for one block.
     """
 
     at_hand = False
@@ -73,18 +74,22 @@ class BlockRows:
     def __init__(
         self,
         source: Source,
-        n_threads: int = 1,
+        threads_here: int = 1,
         weighting: str = "equilibrium",
         fuzzifier: float = 2.0,
     ) -> None:
         self.source = source
-        self.n_threads = n_threads
+        self.threads_here = threads_here
         self.weighting = weighting
         self.fuzzifier = fuzzifier
         self._first: tuple[Kind, Float64] | None = None
         self._total_weight: float | None = None
         # Of each block that has rows: its index, its rows and their weight; known by the survey.
         self._blocks = np.empty((0, 3))
+
+    @property
+    def n_threads(self) -> int:
+        return self.source.n_threads
 
     @property
     def n_features(self) -> int:
@@ -111,7 +116,7 @@ class BlockRows:
 
     @property
     def _pass(self) -> Pass:
-        return Pass(self._begun[1], self.weighting, self.fuzzifier, self.source.n_threads)
+        return Pass(self._begun[1], self.weighting, self.fuzzifier, self.n_threads)
 
     def survey(self, *, checksum: bool = False) -> Survey:
         """One pass over the blocks, and a look at the first one."""
@@ -122,7 +127,7 @@ class BlockRows:
                 survey,
                 kind=kind,
                 reference=reference,
-                n_threads=self.source.n_threads,
+                n_threads=self.n_threads,
                 n_sample=min(SAMPLE_ROWS, max(1, SAMPLE_BYTES // row_bytes)),
                 n_rows=self.source.n_rows,
                 checksum=checksum,
@@ -138,7 +143,7 @@ class BlockRows:
         sample = ArrayRows(
             drawn.X[order],
             None if s is None else s[order],
-            self.n_threads,
+            self.threads_here,
             self.weighting,
             self.fuzzifier,
         )
@@ -193,12 +198,10 @@ class BlockRows:
 
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> Any:
         names = merged.astype(np.int32)
-        n_threads = self.source.n_threads
-        return self.source.map(partial(_label, centroids, names, n_threads), None, np.int32)
+        return self.source.map(partial(_label, centroids, names, self.n_threads), None, np.int32)
 
     def weights(self, centroids: Float64, alpha: float) -> Any:
-        n_threads = self.source.n_threads
-        return self.map(partial(_weights, centroids, alpha, n_threads), len(centroids))
+        return self.map(partial(_weights, centroids, alpha, self.n_threads), len(centroids))
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> Any:
         return self.source.map(function, n_columns, None)
@@ -213,7 +216,7 @@ class BlockRows:
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
         """One pass; the survey has to come first."""
         if not len(numbers):
-            return ArrayRows(np.empty((0, self.n_features), self.dtype), None, self.n_threads)
+            return ArrayRows(np.empty((0, self.n_features), self.dtype))
         numbers = np.asarray(numbers, np.int64)
         first = self._first_rows()
         indices = self._blocks[:, 0].astype(np.int64)
@@ -221,7 +224,7 @@ class BlockRows:
             partial(pick, numbers=numbers, indices=indices, first=first)
         )
         return ArrayRows(
-            picked.X, picked.sample_weight, self.n_threads, self.weighting, self.fuzzifier
+            picked.X, picked.sample_weight, self.threads_here, self.weighting, self.fuzzifier
         )
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> BlockBatches:
@@ -235,10 +238,10 @@ class BlockRows:
                 centroids=centroids,
                 seed=seed,
                 limit=limit,
-                n_threads=self.source.n_threads,
+                n_threads=self.n_threads,
             )
         )
-        return ArrayRows(far.X, far.sample_weight, self.n_threads, self.weighting, self.fuzzifier)
+        return ArrayRows(far.X, far.sample_weight)
 
     def _first_rows(self) -> NDArray[np.int64]:
         """The number of the first row of each block."""

@@ -65,7 +65,8 @@ def rows_of(
     """
     options: Any = (weighting, fuzzifier)
     if is_dask(X):
-        return BlockRows(_dask_source(X, sample_weight, device, n_threads), 1, *options)
+        source = _dask_source(X, sample_weight, device, n_threads)
+        return BlockRows(source, check_n_threads(n_threads), *options)
     if is_dask(sample_weight):
         raise TypeError("sample_weight is a dask collection, X is none")
     if isinstance(X, Blocks):
@@ -137,8 +138,12 @@ def on_host(array: Any) -> Any:
 
 
 def is_dask(X: Any) -> bool:
-    """Whether X is a collection of dask's; dask is not imported."""
-    return getattr(X, "__dask_graph__", None) is not None and not isinstance(X, type)
+    """Whether X is a collection of dask's, which is imported only for what may be one."""
+    if not hasattr(X, "__dask_graph__"):
+        return False
+    import dask
+
+    return bool(dask.is_dask_collection(X))
 
 
 def _dask_source(X: Any, sample_weight: Any, device: str | None, n_threads: int | None) -> Source:

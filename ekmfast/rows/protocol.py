@@ -43,7 +43,11 @@ class Rows(Sums, Protocol):
     """
 
     at_hand: bool
-    n_threads: int  # of what is computed on this machine
+
+    @property
+    def n_threads(self) -> int:
+        """Of one call of a function that `map` gets."""
+        ...
 
     @property
     def weighting(self) -> str: ...
