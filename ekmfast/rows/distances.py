@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
+from ekmfast.rows.limits import overflow_of
 from ekmfast.rows.threads import check_n_threads
 
 Float64 = NDArray[np.float64]
@@ -85,8 +86,5 @@ def squared_distances(
         with ThreadPoolExecutor(threads, thread_name_prefix="ekmfast-distances") as pool:
             held = all(pool.map(fill, starts))
     if not held:
-        wider = ", or use float64" if X.dtype == np.float32 else ""
-        raise ValueError(
-            f"squared distances overflow {X.dtype}: scale X and the centroids down{wider}"
-        )
+        raise overflow_of(X.dtype)
     return values

@@ -61,7 +61,8 @@ def _squares_fit(width: float, d: int, dtype: Any) -> bool:
     return bool(4.0 * d * width * width <= float(np.finfo(dtype).max))
 
 
-def _overflow(dtype: Any) -> ValueError:
+def overflow_of(dtype: Any) -> ValueError:
+    """The error of squared distances that leave the range of a dtype."""
     wider = ", or use float64" if dtype == np.float32 else ""
     return ValueError(f"squared distances overflow {dtype}: scale X and the centroids down{wider}")
 
@@ -84,7 +85,7 @@ def explain_not_finite(
             high = np.maximum(high, centroids.reshape(-1, centroids.shape[-1]).max(axis=0))
         width, d = float(np.max(high - low)), np.size(low)
         if not _squares_fit(width, d, dtype):
-            raise _overflow(dtype)
+            raise overflow_of(dtype)
         most = float(np.finfo(dtype).max)
         square = max(width * width * d, width)
         if 4 * alpha * LOG2E * square > most or alpha * LOG2E > most:
