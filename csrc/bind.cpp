@@ -21,6 +21,7 @@
 #include "plausible.h"
 #include "rescue.h"
 #include "simd/dispatch.h"
+#include "solver.h"
 
 namespace py = pybind11;
 using ekmfast::Isa;
@@ -297,6 +298,122 @@ py::tuple survey(const py::array& X, const std::optional<py::array>& sample_weig
                                                                 n_threads);
 }
 
+typedef std::optional<DoubleArray> Maybe;
+
+std::vector<double> vector_of(const DoubleArray& array, std::int64_t size, const char* name) {
+  if (array.size() != size) refuse(std::string(name) + " has the wrong size");
+  check_aligned(array, name);
+  return std::vector<double>(array.data(), array.data() + array.size());
+}
+
+ekmfast::Solver make_solver(const DoubleArray& starts, const DoubleArray& alpha, double threshold,
+                            double noise, double resolution, std::int64_t window, bool compete,
+                            const Maybe& low, const Maybe& high) {
+  if (starts.ndim() != 3 || starts.shape(0) < 1 || starts.shape(1) < 1 || starts.shape(2) < 1)
+    refuse("starts must have shape (s, k, d)");
+  if (alpha.ndim() != 1 || alpha.shape(0) != starts.shape(0)) refuse("alpha must have shape (s,)");
+  check_aligned(starts, "starts");
+  check_aligned(alpha, "alpha");
+  ekmfast::Rules rules{threshold, noise, resolution, window, compete, {}, {}};
+  if (low.has_value() != high.has_value()) refuse("low and high belong together");
+  if (low) rules.low = vector_of(*low, starts.shape(2), "low");
+  if (high) rules.high = vector_of(*high, starts.shape(2), "high");
+  return ekmfast::Solver(starts.data(), alpha.data(), starts.shape(0), starts.shape(1),
+                         starts.shape(2), std::move(rules));
+}
+
+py::tuple candidates(const ekmfast::Solver& solver) {
+  const py::ssize_t n = solver.n_going();
+  DoubleArray centroids({n, static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())}),
+      alpha(n);
+  solver.candidates(centroids.mutable_data(), alpha.mutable_data());
+  return py::make_tuple(centroids, alpha);
+}
+
+void advance(ekmfast::Solver& solver, const DoubleArray& sum_wx, const DoubleArray& sum_w,
+             const DoubleArray& sum_p, const DoubleArray& objective, const DoubleArray& reference,
+             int n_threads) {
+  const py::ssize_t n = solver.n_going(), k = solver.k(), d = solver.d();
+  if (sum_wx.size() != n * k * d || sum_w.size() != n * k || sum_p.size() != n * k ||
+      objective.size() != n || reference.size() != d)
+    refuse("sums must be those of the candidates");
+  for (const DoubleArray* array : {&sum_wx, &sum_w, &sum_p, &objective, &reference})
+    check_aligned(*array, "sums");
+  const double *wx = sum_wx.data(), *w = sum_w.data(), *p = sum_p.data(), *j = objective.data(),
+               *about = reference.data();
+  threads(n_threads);
+  without_gil([&] { solver.advance(wx, w, p, j, about, n_threads); });
+}
+
+ekmfast::Run& run_at(ekmfast::Solver& solver, std::int64_t i) {
+  if (i < 0 || i >= static_cast<std::int64_t>(solver.runs().size())) refuse("no such run");
+  return solver.runs()[static_cast<std::size_t>(i)];
+}
+
+py::object matrix_of(const std::vector<double>& values, const ekmfast::Solver& solver) {
+  if (values.empty()) return py::none();
+  DoubleArray out({static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())});
+  std::copy(values.begin(), values.end(), out.mutable_data());
+  return out;
+}
+
+py::dict get_run(ekmfast::Solver& solver, std::int64_t i) {
+  const ekmfast::Run& run = run_at(solver, i);
+  py::list past;
+  for (std::size_t j = 0; j < run.past_steps.size(); ++j)
+    past.append(py::make_tuple(matrix_of(run.past_centroids[j], solver),
+                               matrix_of(run.past_steps[j], solver)));
+  return py::dict(
+      py::arg("centroids") = matrix_of(run.centroids, solver), py::arg("alpha") = run.alpha,
+      py::arg("objective") = run.objective, py::arg("step") = matrix_of(run.step, solver),
+      py::arg("size") = run.size, py::arg("leap") = matrix_of(run.leap, solver),
+      py::arg("past") = past, py::arg("n_halvings") = run.n_halvings,
+      py::arg("n_jumps") = run.n_jumps, py::arg("jumping") = run.jumping,
+      py::arg("held") = run.held, py::arg("least") = run.least, py::arg("n_still") = run.n_still,
+      py::arg("n_iter") = run.n_iter, py::arg("converged") = run.converged,
+      py::arg("given_up") = run.given_up, py::arg("done") = run.done,
+      py::arg("history") = run.history);
+}
+
+void set_run(ekmfast::Solver& solver, std::int64_t i, const py::dict& state) {
+  ekmfast::Run& run = run_at(solver, i);
+  const std::int64_t size = solver.k() * solver.d();
+  const auto matrix = [&](const py::handle& value, const char* name) {
+    return value.is_none() ? std::vector<double>() : vector_of(value.cast<DoubleArray>(), size, name);
+  };
+  run.centroids = vector_of(state["centroids"].cast<DoubleArray>(), size, "centroids");
+  run.step = matrix(state["step"], "step");
+  run.leap = matrix(state["leap"], "leap");
+  run.past_centroids.clear();
+  run.past_steps.clear();
+  for (const py::handle& pair : state["past"]) {
+    const py::tuple both = pair.cast<py::tuple>();
+    run.past_centroids.push_back(vector_of(both[0].cast<DoubleArray>(), size, "past"));
+    run.past_steps.push_back(vector_of(both[1].cast<DoubleArray>(), size, "past"));
+  }
+  run.alpha = state["alpha"].cast<double>();
+  run.objective = state["objective"].cast<double>();
+  run.size = state["size"].cast<double>();
+  run.least = state["least"].cast<double>();
+  run.n_halvings = state["n_halvings"].cast<std::int64_t>();
+  run.n_jumps = state["n_jumps"].cast<std::int64_t>();
+  run.n_still = state["n_still"].cast<std::int64_t>();
+  run.n_iter = state["n_iter"].cast<std::int64_t>();
+  run.jumping = state["jumping"].cast<bool>();
+  run.held = state["held"].cast<bool>();
+  run.converged = state["converged"].cast<bool>();
+  run.given_up = state["given_up"].cast<bool>();
+  run.done = state["done"].cast<bool>();
+  run.history = state["history"].cast<std::vector<double>>();
+}
+
+DoubleArray objectives(ekmfast::Solver& solver) {
+  DoubleArray out(static_cast<py::ssize_t>(solver.runs().size()));
+  double* at = out.mutable_data();
+  for (const ekmfast::Run& run : solver.runs()) *at++ = run.objective;
+  return out;
+}
+
 bool plausible_sums(std::int64_t n, const DoubleArray& alpha, const DoubleArray& sum_wx,
                     const DoubleArray& sum_w, const DoubleArray& sum_p,
                     const DoubleArray& exponent, const DoubleArray& objective, bool float32) {
@@ -402,6 +519,18 @@ PYBIND11_MODULE(_core, m) {
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"));
+  py::class_<ekmfast::Solver>(m, "Solver", py::module_local())
+      .def(py::init(&make_solver), py::arg("starts").noconvert(), py::arg("alpha").noconvert(),
+           py::arg("threshold"), py::arg("noise"), py::arg("resolution"), py::arg("window"),
+           py::arg("compete"), py::arg("low"), py::arg("high"))
+      .def("candidates", &candidates)
+      .def("advance", &advance, py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"),
+           py::arg("objective"), py::arg("reference"), py::arg("n_threads"))
+      .def("get_run", &get_run, py::arg("index"))
+      .def("set_run", &set_run, py::arg("index"), py::arg("state"))
+      .def_property_readonly("objectives", &objectives)
+      .def_property_readonly("n_going", &ekmfast::Solver::n_going)
+      .def("__len__", [](ekmfast::Solver& solver) { return solver.runs().size(); });
   m.def("plausible_sums", &plausible_sums, py::arg("n"), py::arg("alpha"),
         py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"), py::arg("exponent"),
         py::arg("objective"), py::arg("float32"));

@@ -1,4 +1,4 @@
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from numpy import float32, float64, int32
 from numpy.typing import NDArray
@@ -45,6 +45,38 @@ def accumulate(
 def survey(
     X: _Samples, sample_weight: _Samples | None, reference: _Double | None, n_threads: int
 ) -> tuple[float, float, _Double, _Double, _Double, _Double]: ...
+
+class Solver:
+    def __init__(
+        self,
+        starts: _Double,
+        alpha: _Double,
+        threshold: float,
+        noise: float,
+        resolution: float,
+        window: int,
+        compete: bool,
+        low: _Double | None,
+        high: _Double | None,
+    ) -> None: ...
+    def candidates(self) -> tuple[_Double, _Double]: ...
+    def advance(
+        self,
+        sum_wx: _Double,
+        sum_w: _Double,
+        sum_p: _Double,
+        objective: _Double,
+        reference: _Double,
+        n_threads: int,
+    ) -> None: ...
+    def get_run(self, index: int) -> dict[str, Any]: ...
+    def set_run(self, index: int, state: dict[str, Any]) -> None: ...
+    @property
+    def objectives(self) -> _Double: ...
+    @property
+    def n_going(self) -> int: ...
+    def __len__(self) -> int: ...
+
 def plausible_sums(
     n: int,
     alpha: _Double,

@@ -151,4 +151,4 @@ callable, default='auto'
         if sample.survey.n_rows == problem.survey.n_rows:
             return run
         starts = np.concatenate([self._starts(problem, random_state), run.centroids[None]])
-        return min(problem.solve(starts, run.alpha), key=lambda run: run.objective)
+        return problem.solve(starts, run.alpha).best

@@ -63,7 +63,7 @@ class FullBatchEstimator(CentroidEstimator):
     def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
         """Return the best run."""
         runs = problem.solve(self._starts(problem, random_state), self._alpha(problem))
-        return min(runs, key=lambda run: run.objective)
+        return runs.best
 
     def _alpha(self, problem: Problem) -> float:
         raise NotImplementedError

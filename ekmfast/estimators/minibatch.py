@@ -274,7 +274,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         random_state = check_random_state(self.random_state)
         if self.batch_size >= problem.survey.n_rows:
             runs = problem.solve(self._starts(problem, random_state), alpha)
-            run = min(runs, key=lambda run: run.objective)
+            run = runs.best
             self.n_steps_ = run.n_iter
         else:
             run = self._by_batches(problem, progress, alpha, random_state)
@@ -349,7 +349,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         if len(starts) == 1:
             return starts.reshape(starts.shape[1:])
         runs = problem.solve(starts, alpha, radius=radius)
-        return min(runs, key=lambda run: run.objective).centroids
+        return runs.best.centroids
 
     def partial_fit(
         self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None

@@ -223,7 +223,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             }
         alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
         runs = problem.solve(self._starts_with(problem, given), alpha)
-        self._end(problem, progress, min(runs, key=lambda run: run.objective), alpha)
+        self._end(problem, progress, runs.best, alpha)
         return self
 
     def _starts_with(self, problem: Problem, given: Supervision) -> Float64:

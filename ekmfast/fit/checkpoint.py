@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._files import check_output, replace_file
-from ekmfast.fit.solver import Run
+from ekmfast.fit.solver import Run, Runs
 
 FORMAT = "ekmfast checkpoint 2"
 # Of ekmfast 0.1.0: it did not say which estimator had written it.
@@ -59,7 +58,7 @@ class Checkpoint:
         interval: int,
         *,
         fit: Mapping[str, str | float | NDArray[Any]],
-        report: Callable[[list[Run]], bool] | None,
+        report: Callable[[Runs], bool] | None,
     ) -> None:
         self.path = path
         self.interval = interval
@@ -70,19 +69,19 @@ class Checkpoint:
             for name, value in fit.items()
         }
 
-    def __call__(self, runs: list[Run]) -> bool:
+    def __call__(self, runs: Runs) -> bool:
         self.n_passes += 1
         stop = self.report is not None and self.report(runs)
-        if stop or self.n_passes % self.interval == 0 or all(run.done for run in runs):
+        if stop or self.n_passes % self.interval == 0 or not runs.n_going:
             self.write(runs)
         return stop
 
-    def end(self, runs: list[Run]) -> None:
+    def end(self, runs: Runs) -> None:
         """Keep also the last passes of a fit that its ``max_iter`` has stopped."""
-        if self.n_passes % self.interval and not all(run.done for run in runs):
+        if self.n_passes % self.interval and runs.n_going:
             self.write(runs)
 
-    def write(self, runs: list[Run]) -> None:
+    def write(self, runs: Runs) -> None:
         """Put the runs into the file."""
         arrays: dict[str, NDArray[Any]] = {}
         plain = []
@@ -189,5 +188,5 @@ def _run(arrays: dict[str, NDArray[Any]], i: int, plain: dict[str, Any]) -> Run:
         setattr(run, name, plain[name])
     run.history = arrays[f"{i}.history"].tolist()
     run.step, run.leap = arrays.get(f"{i}.step"), arrays.get(f"{i}.leap")
-    run.past = deque((c, g) for c, g in arrays.get(f"{i}.past", ()))
+    run.past = [(c, g) for c, g in arrays.get(f"{i}.past", ())]
     return run

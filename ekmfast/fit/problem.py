@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.fit.seeding import initial_centroids
-from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Run, solve
+from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Runs, solve
 from ekmfast.fit.spread import check_spread
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
@@ -55,7 +55,7 @@ class Problem:
         *,
         tol: float,
         max_iter: int,
-        report: Callable[[list[Run]], bool] | None = None,
+        report: Callable[[Runs], bool] | None = None,
         checkpoint: Path | None = None,
         checkpoint_every: int = 10,
         survey: Survey | None = None,
@@ -146,13 +146,13 @@ class Problem:
         *,
         max_iter: int | None = None,
         radius: float | None = None,
-    ) -> list[Run]:
+    ) -> Runs:
         """Run every start (S, K, D) to its end; alpha is a number or (S,).
 
         ``max_iter`` and ``radius`` stand in for the problem's own.
         """
         max_iter = self.max_iter if max_iter is None else max_iter
-        runs, report, checkpoint = None, self.report, None
+        kept, report, checkpoint = None, self.report, None
         if self.checkpoint is not None:
             checkpoint = Checkpoint(
                 self.checkpoint,
@@ -160,7 +160,7 @@ class Problem:
                 fit=self._identity(starts, alpha),
                 report=report,
             )
-            runs, report = checkpoint.read(max_iter), checkpoint
+            kept, report = checkpoint.read(max_iter), checkpoint
         runs = solve(
             self.sums,
             starts,
@@ -174,7 +174,8 @@ class Problem:
             report=report,
             # Lloyd's iteration is monotone and stops by itself: there is nothing to speed up.
             window=0 if self.rows.weighting == "hard" else WINDOW,
-            runs=runs,
+            runs=kept,
+            n_threads=self.survey.sample.n_threads,
         )
         if checkpoint is not None:
             checkpoint.end(runs)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.fit.solver import Run
+from ekmfast.fit.solver import Runs
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -49,15 +49,16 @@ class Progress:
             self.context = estimator._init_callback_context(max_subtasks=None)
             self.context.call_on_fit_task_begin(estimator=estimator, X=X)
 
-    def __call__(self, runs: list[Run]) -> bool:
+    def __call__(self, runs: Runs) -> bool:
         """Report one pass; True where the fit is to stop."""
         self.n_passes += 1
-        best = min(runs, key=lambda run: run.objective)
+        if not self.verbose and self.context is None:
+            return self.stopped
+        best = runs.best
         if self.verbose:
-            going = sum(not run.done for run in runs)
             print(
                 f"pass {self.n_passes}: best objective {best.objective:.8g}, "
-                f"{going} of {len(runs)} runs going"
+                f"{runs.n_going} of {len(runs)} runs going"
             )
         return self._task("pass", best.objective, best.centroids, best.alpha)
 

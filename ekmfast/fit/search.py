@@ -85,10 +85,8 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
     """
     n_starts, n_clusters = starts.shape[:2]
     everything = problem.solve(np.concatenate([starts] * len(alphas)), np.repeat(alphas, n_starts))
-    runs = [
-        min(everything[i : i + n_starts], key=lambda run: run.objective)
-        for i in range(0, len(everything), n_starts)
-    ]
+    lowest = everything.objectives.reshape(-1, n_starts).argmin(axis=1)
+    runs = [everything[a * n_starts + int(i)] for a, i in enumerate(lowest)]
     rows = problem.survey.sample.on_host()
     X, weight = rows.X, rows.sample_weight
     sample: slice | NDArray[np.intp] = slice(None)
