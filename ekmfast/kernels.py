@@ -21,13 +21,14 @@ import math
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast import _core
 from ekmfast._arguments import shown
+from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.given import array_rows_of, on_host
 from ekmfast.rows.limits import (
     check_not_underflowed,
@@ -38,6 +39,9 @@ from ekmfast.rows.limits import (
     smallest_mean,
 )
 from ekmfast.rows.statistics import CentredStatistics
+
+if TYPE_CHECKING:
+    from ekmfast.rows.cuda.rows import CudaRows
 
 __all__ = [
     "Statistics",
@@ -210,18 +214,14 @@ def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> ND
     return s
 
 
-def _rows(X: Any, sample_weight: Any = None, n_threads: int | None = None) -> Any:
-    """X as `ArrayRows`, or as `CudaRows` where it lies on a card."""
-    return array_rows_of(
-        X,
-        sample_weight,
-        check_array=_check_samples,
-        check_weight=_check_sample_weight,
-        n_threads=n_threads,
-    )
+def _rows(X: Any, sample_weight: Any, n_threads: int | None) -> ArrayRows | CudaRows:
+    """X where it lies, checked."""
+    return array_rows_of(X, sample_weight, n_threads, _check_samples, _check_sample_weight)
 
 
-def _check_sums(sums: CentredStatistics, rows: Any, C: Float64, alphas: Float64) -> None:
+def _check_sums(
+    sums: CentredStatistics, rows: ArrayRows | CudaRows, C: Float64, alphas: Float64
+) -> None:
     """Refuse sums that are not finite or that are rounding alone, naming the input at fault.
 
     C is (S, K, D), alphas (S,). Only then are the rows looked at.
@@ -258,7 +258,7 @@ def _statistics(
     alpha: ArrayLike,
     sample_weight: ArrayLike | None,
     n_threads: int | None,
-) -> tuple[Any, Float64, CentredStatistics]:
+) -> tuple[ArrayRows | CudaRows, Float64, CentredStatistics]:
     """Validate and compute: rows, centroids and sums, whose leading axis S is there."""
     rows = _rows(X, sample_weight, n_threads)
     C = _check_centroids(centroids, rows.n_features, several=True)
@@ -452,7 +452,7 @@ def compute_weights(
     return weights
 
 
-def _update(rows: Any, weights: Any) -> NDArray[Any]:
+def _update(rows: ArrayRows | CudaRows, weights: Any) -> NDArray[Any]:
     """Eq. 39, or an error that names the input at fault."""
     sum_wx, sum_w, reference = rows.accumulate(weights)
     n, dtype = rows.n_rows, rows.dtype

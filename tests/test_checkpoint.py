@@ -44,7 +44,7 @@ def in_blocks(X, weight=None):
         (
             EKMeans(3, alpha=0.3, init=START),
             EKMeans(3, alpha=0.3, init=START + 1e-9),
-            r"the first centroids \(init, random_state\)",
+            r"the first centroids ",
         ),
     ],
 )

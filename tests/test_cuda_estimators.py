@@ -119,7 +119,7 @@ def test_rows_apart_are_read_where_they_lie(data):
     [
         (np.zeros((3, 2), np.int32), TypeError, "X must be float32 or float64, got int32"),
         (np.zeros(3), ValueError, "X must have 2 dimensions"),
-        (np.array([[0.0, 1], [np.nan, 2], [3, 4]]), ValueError, "NaN or infinity in row 1"),
+        (np.array([[0.0, 1], [np.nan, 2], [3, 4]]), ValueError, "NaN in row 1, column 0"),
         (np.full((3, 2), 1e200), ValueError, "squared distances overflow float64"),
     ],
 )
@@ -321,7 +321,7 @@ def test_inputs_at_the_end_of_their_range_are_named_as_on_the_host(data):
         ekmfast.update_centroids(OnCard(X), OnCard(np.full((len(X), 2), 3e38, np.float32)))
     with pytest.raises(ValueError, match="column 1 of weights sums to zero"):
         ekmfast.update_centroids(OnCard(X), OnCard(np.outer(ones, np.float32([1, 0]))))
-    with pytest.raises(ValueError, match="X must be finite, got NaN or infinity in row 7"):
+    with pytest.raises(ValueError, match="X must be finite, got NaN in row 7, column 0"):
         statistics(OnCard(np.where(np.arange(len(X))[:, None] == 7, np.float32(np.nan), X)), C, 1.0)
 
 

@@ -152,7 +152,7 @@ def test_likelihood_does_not_depend_on_units_names_or_order():
         (
             {"X": np.full((20, 2), np.nan)},
             ValueError,
-            "X must be finite, got NaN or infinity in row 0",
+            "X must be finite, got NaN in row 0, column 0",
         ),
         ({"sample_weight": -np.ones(20)}, ValueError, "[Nn]egative"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -19,11 +20,15 @@ from ekmfast import (
     SemiSupervisedEKMeans,
     alpha_path,
     blocks,
+    load,
+    save,
 )
 from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.rows import array as array_rows
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.given import rows_of
+from ekmfast.rows.source import LocalSource
 
 N = 900
 CUTS = (250, 251, 700)
@@ -143,7 +148,7 @@ def test_a_fit_is_that_of_the_array(name, kind, weighted, tmp_path):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", set(ESTIMATORS) - {"MiniBatchEKMeans"})
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "MiniBatchEKMeans"])
 def test_of_one_block_a_fit_has_the_bits_of_the_array(name, dtype, weighted, tmp_path):
     weight = WEIGHT.astype(dtype) if weighted else None
     given, _ = of_one_block(data(dtype), weight, tmp_path)
@@ -299,11 +304,45 @@ def test_clusters_without_labels_are_sought_in_the_sample(monkeypatch):
     assert np.sort(np.bincount(model.predict(given))).tolist() == [50, 250, 600]
 
 
-def test_rows_of_a_stream_go_on_as_blocks():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_a_stream_may_be_any_rows(kind, tmp_path):
+    given, own_weight = KINDS[kind](X, WEIGHT, tmp_path)
     stream = MiniBatchEKMeans(3, init=START, random_state=0)
-    for part in np.split(X, 3):
-        stream.partial_fit(blocks.from_arrays([part[:100], part[100:]]))
-    assert np.sort(np.bincount(stream.predict(X))).tolist() == [50, 250, 600]
+    plain = MiniBatchEKMeans(3, init=START, random_state=0)
+    for _ in range(2):
+        stream.partial_fit(given, sample_weight=own_weight)
+        plain.partial_fit(X, sample_weight=WEIGHT)
+    assert stream.cluster_centers_.tobytes() == plain.cluster_centers_.tobytes()
+    assert isinstance(stream.labels_, np.ndarray)
+    assert_array_equal(stream.labels_, plain.labels_)
+    save(stream, tmp_path / "stream.ekm")
+    assert_array_equal(load(tmp_path / "stream.ekm").labels_, plain.labels_)
+
+
+def test_a_prior_stays_as_it_is():
+    indptr = np.zeros(N + 1, np.int32)
+    indptr[1:], indptr[41:] = 2, 4
+    prior = csr_matrix((np.array([0.5, 0.5, 1.0, 0.0]), [0, 0, 1, 2], indptr), shape=(N, 3))
+    for part in (prior.data, prior.indices, prior.indptr):
+        part.setflags(write=False)
+    SemiSupervisedEKMeans(3, random_state=0).fit(X, prior=prior)
+    assert prior.nnz == 4
+    assert prior.data.tolist() == [0.5, 0.5, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("known", "match"),
+    [
+        ({"y": [[0, 1], [2]]}, r"y must be an array of shape \(n_samples,\), or a list of such"),
+        ({"prior": [np.zeros((400, 2)), np.zeros((500, 3))]}, "prior must be an array of shape"),
+        ({"prior": np.full((N, 3), 0.5)}, "sum to at most 1, got a sum of 1.5 in row 0"),
+        ({"prior": np.eye(N, 3) * -1}, "prior must hold probabilities >= 0, got -1.0 in row 0"),
+        ({"y": np.zeros(5)}, r"y must have shape \(n_samples,\) = \(900,\), got \(5,\)"),
+    ],
+)
+def test_labels_that_are_not_as_they_should_be(known, match):
+    with pytest.raises(ValueError, match=match):
+        SemiSupervisedEKMeans(3).fit(X, **known)
 
 
 # --- what a fit reads ---
@@ -341,6 +380,31 @@ def test_an_array_is_read_once_before_seeding(name, weighted, monkeypatch):
     assert before == ["survey"] * (2 if name == "MiniBatchEKMeans" else 1)
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_blocks_are_read_once_before_the_solver_but_for_the_first(name):
+    reads = []
+
+    def read():
+        for i, part in enumerate(np.split(X, CUTS)):
+            reads.append(i)
+            yield part
+
+    model = ESTIMATORS[name]().set_params(max_iter=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted_of_a_pass(model, blocks.from_factory(read))
+    # The first block, then the survey; the labelled rows; the one pass; and of mini-batches, whose
+    # centroids move after the last sums, the sums that partial_fit goes on from.
+    passes = {"EKMeans auto": 1, "SemiSupervisedEKMeans": 3, "MiniBatchEKMeans": 3}.get(name, 2)
+    assert len([i for i in reads if i == 3]) == passes
+
+
+def fitted_of_a_pass(model, given):
+    if isinstance(model, SemiSupervisedEKMeans):
+        return model.fit(given, LABELS)
+    return model.fit(given)
+
+
 def test_a_survey_far_from_its_reference_looks_again():
     # The reference is a median of a few rows, which lie in one cluster; the mean is elsewhere.
     X = np.concatenate([np.full(1000, 1e8), np.full(1000, 1e8) + 1e-3])[:, None]
@@ -351,24 +415,108 @@ def test_a_survey_far_from_its_reference_looks_again():
     assert found == pytest.approx(wanted, rel=1e-9)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+NAMES = {np.nan: "NaN", np.inf: "infinity", -np.inf: "-infinity"}
+# Row 300 of the data is row 49 of the third of blocks, and so on.
+WHERE = {
+    "array": "X must be finite, got {} in row 300, column 1",
+    "blocks": r"block 2 of the list of arrays \(from row 251 on\): row 49 of it holds {} in "
+    "column 1",
+    "one block": r"block 0 of the list of arrays .*: row 300 of it holds {} in column 1",
+    "a function": r"block 2 of read \(from row 251 on\): row 49 of it holds {} in column 1",
+    "a memory map": r"block 1 of .*x.npy \(from row 250 on\): row 50 of it holds {} in column 1",
+    "dask": r"block 2 of the dask array.*: row 49 of it holds {} in column 1",
+    "a dask frame": r"block 1 of the dask dataframe.*: row 0 of it holds {} in column 1",
+}
+
+
+@pytest.mark.parametrize("value", NAMES)
 @pytest.mark.parametrize("kind", ["array", *KINDS])
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_what_is_not_finite_is_named_by_its_row(name, kind, value, tmp_path):
+def test_what_is_not_finite_is_named_by_its_place(name, kind, value, tmp_path):
     bad = X.copy()
     bad[300, 1] = value
     given, _ = (bad, None) if kind == "array" else KINDS[kind](bad, None, tmp_path)
-    with pytest.raises(ValueError, match=r"row \d+ .*NaN or infinity|NaN or infinity in row 300"):
+    with pytest.raises(ValueError, match=f"^{WHERE[kind].format(NAMES[value])}$"):
         fitted(name, given, None)
 
 
+@pytest.mark.parametrize("method", ["predict", "transform", "membership", "weights", "score"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_so_it_is_by_what_a_fitted_model_tells(kind, method, tmp_path):
+    bad = X.copy()
+    bad[300, 1] = np.nan
+    given, _ = KINDS[kind](bad, None, tmp_path)
+    model = fitted("EKMeans", given.fillna(0.0) if "frame" in kind else X, None)
+    with pytest.raises(ValueError, match=f"^{WHERE[kind].format('NaN')}$"):
+        np.asarray(getattr(model, method)(given))
+
+
+@pytest.mark.parametrize("kind", ["array", *KINDS])
+def test_weights_that_overflow_are_blamed_by_score_too(kind, tmp_path):
+    model = fitted("EKMeans", X, None)
+    huge = np.full(N, 1e307)
+    given, own_weight = (X, huge) if kind == "array" else KINDS[kind](X, huge, tmp_path)
+    if "frame" in kind:
+        model = fitted("EKMeans", given, None)
+    with pytest.raises(ValueError, match="overflow: scale sample_weight down"):
+        model.score(given, sample_weight=own_weight)
+
+
+def test_weights_whose_products_underflow_are_named():
+    with pytest.raises(ValueError, match="underflow: scale sample_weight up"):
+        fitted("EKMeans", X * 1e-20, np.full(N, 1e-290))
+
+
+def test_rows_without_weight_do_not_cost_the_others_their_digits():
+    rng = np.random.default_rng(0)
+    far = 1e9 + rng.normal(size=(200, 1))
+    Z, weight = np.concatenate([np.zeros((200, 1)), far]), np.repeat([0.0, 1.0], 200)
+    wanted = float(0.5 * np.var(far.astype(np.longdouble)))
+    for rows in (ArrayRows(Z, weight), BlockRows(of_one(Z, weight)), BlockRows(of_one(Z, weight))):
+        assert rows.survey().dispersion == pytest.approx(wanted, rel=1e-6)
+    model = EKMeans(2, alpha="dvariance", random_state=0).fit(Z, sample_weight=weight)
+    plain = EKMeans(2, alpha="dvariance", random_state=0).fit(far)
+    assert model.alpha_ == pytest.approx(plain.alpha_, rel=1e-6)
+
+
+def of_one(Z, weight):
+    return LocalSource(blocks.from_arrays([Z[:100], Z[100:]], [weight[:100], weight[100:]]), 1)
+
+
+@pytest.mark.parametrize("name", ["MiniBatchEKMeans", "SemiSupervisedEKMeans"])
+def test_blocks_that_change_their_length_are_refused(name):
+    passes = []
+
+    def read():
+        passes.append(1)
+        cut = 400 if len(passes) < 3 else 401
+        yield X[:cut]
+        yield X[cut:]
+
+    with pytest.raises(ValueError, match="has 401 rows, in an earlier pass 400: must be the same"):
+        fitted(name, blocks.from_factory(read), None)
+
+
+def first_row(block, index):
+    return block.X[0]
+
+
+def test_of_dask_a_block_alone_is_asked_for_without_the_others():
+    da = pytest.importorskip("dask.array")
+    source = rows_of(da.from_array(X, chunks=(100, 3)), **UNCHECKED).source
+    source.first(first_row)
+    assert len(source._graph_of([4])) < len(source._graph_of(range(9))) / 3
+
+
+UNCHECKED = {"check_array": lambda X: X, "check_weight": lambda s, X: s}
+
+
 def test_what_rows_cannot_be_is_said():
-    check = {"check_array": lambda X: X, "check_weight": lambda s, X: s}
     given, _ = of_blocks(X, None, None)
     with pytest.raises(ValueError, match="device='cuda' takes arrays, not Blocks"):
-        rows_of(given, device="cuda", **check)
+        rows_of(given, device="cuda", **UNCHECKED)
     with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
-        rows_of(given, WEIGHT, **check)
+        rows_of(given, WEIGHT, **UNCHECKED)
     da = pytest.importorskip("dask.array")
     with pytest.raises(TypeError, match="sample_weight is a dask collection, X is none"):
-        rows_of(X, da.from_array(WEIGHT), **check)
+        rows_of(X, da.from_array(WEIGHT), **UNCHECKED)

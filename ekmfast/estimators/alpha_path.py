@@ -43,8 +43,8 @@ def alpha_path(
     Parameters
     ----------
     X : array-like of shape (N, D), array on a card, Blocks or dask collection
-        float32 and float64 are kept; others become float64. Of blocks ``labels`` and likelihoods
-        are those of a sample of rows.
+        float32 and float64 are kept; others become float64. Of blocks, dask collections
+        and memory maps of 1 GiB or more ``labels`` and likelihoods are those of a sample.
     n_clusters : int
     alphas : array-like of shape (A,), default=None
         > 0. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, in steps of sqrt(2) to 8

@@ -36,7 +36,7 @@ from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import CallbackSupportMixin, Progress
 from ekmfast.fit.seeding import INIT, N_INIT, resolve_n_init
 from ekmfast.fit.solver import Run
-from ekmfast.fit.spread import WEIGHT_OVERFLOWS
+from ekmfast.fit.spread import check_spread
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import (
     check_kind,
@@ -49,7 +49,6 @@ from ekmfast.rows.columns import (
 from ekmfast.rows.device import DEVICE
 from ekmfast.rows.distances import squared_distances
 from ekmfast.rows.given import rows_of
-from ekmfast.rows.limits import explain_not_finite
 from ekmfast.rows.protocol import Rows
 
 Float64 = NDArray[np.float64]
@@ -258,7 +257,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or Blocks
+        X : array-like of shape (N, D), array on a card, Blocks or dask collection
         y : ignored
         **kwargs
             As ``fit`` takes them.
@@ -266,6 +265,7 @@ class CentroidEstimator(
         Returns
         -------
         labels : ndarray of shape (N,), int32
+            As ``predict`` returns them.
         """
         self.fit(X, y, **kwargs)
         return self.labels_ if hasattr(self, "labels_") else self.predict(X)
@@ -349,11 +349,10 @@ class CentroidEstimator(
         alpha = np.array([float(self.alpha_) if self._uses_alpha else 1.0])
         objective = float(rows.statistics(centres[None], alpha).objective[0])
         if not np.isfinite(objective):
-            if rows.weighted and sample_weight is not None:
-                self.score(X)  # where that is finite, the weights are to blame
-                raise ValueError(WEIGHT_OVERFLOWS)
-            rows.survey()  # names the block that holds NaN or infinity
-            explain_not_finite(rows.parts(), rows.dtype, centres)
+            found = rows.survey()  # refuses NaN and infinity, naming their row
+            low = np.minimum(found.low, centres.min(axis=0))
+            high = np.maximum(found.high, centres.max(axis=0))
+            check_spread(np.inf, low, high, rows.dtype, weighted=rows.weighted)
         return -objective
 
     # ------------------------------------------------------------------------------------------

@@ -35,16 +35,16 @@ class FullBatchEstimator(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or Blocks
+        X : array-like of shape (N, D), array on a card, Blocks or dask collection
             float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
             :class:`ekmfast.blocks.Blocks` are read anew for each pass and need not fit into memory;
-            so is a memory map of 1 GiB or more. Then ``labels_`` is not kept: ``predict`` and
-            ``fit_predict`` return labels, with one more pass.
+            so are dask collections, and a memory map of 1 GiB or more. Then ``labels_`` is not
+            kept: ``predict`` and ``fit_predict`` return labels, with one more pass.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
             Non-negative; 2 counts a row twice. Blocks bring their own.
         checkpoint : path, default=None
-            With blocks: a file that the iteration is kept in. Where it is there already, as after
+            A file that the iteration over all rows is kept in. Where it is there already, as after
             a crash, the fit goes on from it, to the same result. A damaged file, or that of another
             fit, is refused; ``max_iter`` alone may be raised.
         checkpoint_every : int, default=10

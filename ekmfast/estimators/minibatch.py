@@ -27,7 +27,7 @@ from sklearn.utils import check_random_state
 from ekmfast._parameters import COUNT, DVARIANCE_OR_NUMBER, POSITIVE, Number
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.alpha import resolve_alpha
-from ekmfast.fit.incremental import damped_step, epochs, pack
+from ekmfast.fit.incremental import LastSums, damped_step, epochs, pack
 from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress, with_callbacks
@@ -82,9 +82,9 @@ class _Stream:
     scatter: float
 
     @classmethod
-    def of(cls, problem: Problem, run: Run) -> _Stream:
+    def of(cls, problem: Problem, run: Run, last: LastSums) -> _Stream:
         """Where a fit ends, for `partial_fit` to go on from."""
-        sums = problem.rows.statistics(run.centroids[None], np.array([run.alpha]))
+        sums = last.at(run.centroids, run.alpha)
         moments = _Moments.of(problem.survey)
         return cls(run.centroids, pack(sums, sums.reference), sums.reference, *moments)
 
@@ -242,15 +242,16 @@ class MiniBatchEKMeans(CentroidEstimator):
         ----------
         X : array-like of shape (N, D), array on a card, Blocks or dask collection
             float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
-            Of Blocks and dask collections each block is a batch, whatever ``batch_size``, one after
-            another; ``labels_`` is then not kept.
+            Of Blocks, dask collections and memory maps of 1 GiB or more each block is a batch, one
+            after another, unless ``batch_size`` holds them all; ``labels_`` is then not kept.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
             Non-negative; 2 counts a row twice. Blocks bring their own.
         checkpoint : path, default=None
         checkpoint_every : int, default=10
             As in `EKMeans`. What is kept are the passes after the batches; the epochs before them
-            are done again, to the same centroids.
+            are done again, to the same centroids, so ``max_iter`` may be raised only where these
+            did not reach it.
 
         Returns
         -------
@@ -270,6 +271,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         """
         self._check_parameters()
         problem, progress = self._problem(X, sample_weight, checkpoint, checkpoint_every)
+        problem.sums = last = LastSums(problem.rows)
         alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
         random_state = check_random_state(self.random_state)
         if self.batch_size >= problem.survey.n_rows:
@@ -278,7 +280,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             self.n_steps_ = run.n_iter
         else:
             run = self._by_batches(problem, progress, alpha, random_state)
-        self._stream_ = _Stream.of(problem, run)
+        self._stream_ = _Stream.of(problem, run, last)
         self._end(problem, progress, run, alpha)
         return self
 
@@ -360,9 +362,9 @@ class MiniBatchEKMeans(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
-            One batch, of any size; the first holds at least ``n_clusters`` rows, better many, as
-            its restarts decide which clusters are found.
+        X : array-like of shape (N, D), array on a card, Blocks or dask collection
+            One batch, of any size, which is held in memory; the first holds at least ``n_clusters``
+            rows, better many, as its restarts decide which clusters are found.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
             Non-negative; 2 counts a row twice.
@@ -405,6 +407,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         """One step, by the rows of X."""
         first = not hasattr(self, "_stream_")
         rows = self._rows(X, sample_weight, fit=first, device=self.device)
+        if not rows.at_hand:
+            rows = rows.on_host()  # it is one batch
         survey = rows.survey()
         batch = _Moments.of(survey)
         if first:

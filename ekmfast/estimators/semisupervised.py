@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix, issparse, vstack
 from sklearn.utils import check_array, check_random_state
 
+from ekmfast._arguments import shown
 from ekmfast._parameters import DVARIANCE_OR_NUMBER, POSITIVE, AnyOf, Number, OneOf
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.alpha import resolve_alpha
@@ -173,8 +174,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         ----------
         X : array-like of shape (N, D), array on a card, Blocks or dask collection
             float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
-            The labelled rows are held in memory. Of Blocks and dask collections ``labels_`` is not
-            kept.
+            The labelled rows are held in memory. Of Blocks, dask collections and memory maps of
+            1 GiB or more ``labels_`` is not kept.
         y : array-like of shape (N,), default=None
             Cluster of each row, an integer in [0, n_clusters), or -1 where it is not known. A
             column of pandas, polars or Arrow will do; a missing value is refused, as it may stand
@@ -270,7 +271,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         return labels
 
     def _check_labels(self, y: ArrayLike | None, n: int) -> csr_matrix:
-        labels = np.full(n, -1) if y is None else np.ma.asanyarray(_joined(on_host(y), 1))
+        labels = np.full(n, -1) if y is None else _joined("y", y, 1)
         if labels.shape != (n,):
             raise ValueError(f"y must have shape (n_samples,) = ({n},), got {labels.shape}")
         if labels.dtype.kind == "O" or np.ma.is_masked(labels):
@@ -312,20 +313,29 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     def _check_prior(self, prior: ArrayLike, n: int) -> csr_matrix:
         if np.ma.is_masked(prior):  # the mask would be dropped
             raise ValueError("prior must not hold masked values; 0 says that nothing is known")
-        prior = _joined(on_host(prior), 2)
-        values = check_array(prior, accept_sparse="csr", dtype=np.float64, input_name="prior")
-        if values.shape != (n, self.n_clusters):
+        known = _joined("prior", prior, 2)
+        if not issparse(known):
+            known = check_array(known, dtype=np.float64, input_name="prior")
+        known = csr_matrix(known, dtype=np.float64, copy=True)  # the caller's stays as it is
+        if known.shape != (n, self.n_clusters):
             raise ValueError(
                 f"prior must have shape (n_samples, n_clusters) = ({n}, {self.n_clusters}), "
-                f"got {values.shape}"
+                f"got {known.shape}"
             )
-        if values.min() < 0:
-            raise ValueError(f"prior must hold probabilities >= 0, got {values.min()}")
-        most = values.sum(axis=1).max()
-        if most > 1 + ROUNDING:
-            raise ValueError(f"rows of prior must sum to at most 1, got a sum of {most}")
-        known = csr_matrix(values)
+        known.sum_duplicates()
         known.eliminate_zeros()
+        bad = np.flatnonzero(~((known.data >= 0) & (known.data < np.inf)))
+        if bad.size:
+            row = int(np.searchsorted(known.indptr, bad[0], side="right")) - 1
+            raise ValueError(
+                f"prior must hold probabilities >= 0, got {known.data[bad[0]]} in row {row}"
+            )
+        sums = np.asarray(known.sum(axis=1)).ravel()
+        if sums.max() > 1 + ROUNDING:
+            row = int(sums.argmax())
+            raise ValueError(
+                f"rows of prior must sum to at most 1, got a sum of {sums[row]} in row {row}"
+            )
         return known
 
     def _resolve_theta(self, given: Supervision, total: float) -> float:
@@ -337,12 +347,22 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         return float(self.theta)
 
 
-def _joined(given: Any, n_dimensions: int) -> Any:
-    """One array of a list of arrays, one a block; all else as it is."""
-    if not isinstance(given, list | tuple) or not given or any(map(np.ma.is_masked, given)):
-        return given
-    if all(issparse(part) for part in given):
-        return vstack(given, "csr")
-    if all(hasattr(part, "shape") and len(part.shape) == n_dimensions for part in given):
-        return np.concatenate([np.asarray(part) for part in given])
-    return given
+def _joined(name: str, given: Any, n_dimensions: int) -> Any:
+    """An array, masked array or sparse matrix, of what holds one or of a list of one a block."""
+    given = on_host(given)
+    parts = given if isinstance(given, list | tuple) else []
+    try:
+        by_block = bool(parts) and all(
+            hasattr(part, "shape") and len(part.shape) == n_dimensions for part in parts
+        )
+        if by_block and all(issparse(part) for part in parts):
+            return vstack(parts, "csr")
+        if by_block and not any(issparse(part) or np.ma.is_masked(part) for part in parts):
+            return np.concatenate([np.asarray(part) for part in parts])
+        return given if issparse(given) else np.ma.asanyarray(given)
+    except (TypeError, ValueError) as error:
+        shape = "(n_samples,)" if n_dimensions == 1 else "(n_samples, n_clusters)"
+        raise ValueError(
+            f"{name} must be an array of shape {shape}, or a list of such arrays, one a block, got "
+            f"{shown(given)}: {error}"
+        ) from None

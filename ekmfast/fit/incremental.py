@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.fit.solver import THETA
-from ekmfast.rows.protocol import Batches
+from ekmfast.rows.protocol import Batches, Sums
 from ekmfast.rows.statistics import CentredStatistics
 
 Float64 = NDArray[np.float64]
@@ -57,6 +57,27 @@ def damped_step(packed: Float64, centroids: Float64, reference: Float64, radius:
         step = np.where(((w > 0) | (w <= -THETA * p)) & np.isfinite(step), step, 0.0)
         length = np.linalg.norm(step, axis=1, keepdims=True)
         return step * np.where(length > radius, radius / length, 1.0)
+
+
+class LastSums:
+    """The sums of some rows; those of the last pass are kept."""
+
+    def __init__(self, rows: Sums) -> None:
+        self.rows = rows
+        self.centroids = np.empty((0, 0, 0))
+        self.sums: CentredStatistics | None = None
+
+    def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
+        """One pass for centroids (S, K, D) and alpha (S,)."""
+        self.centroids, self.sums = centroids, self.rows.statistics(centroids, alpha)
+        return self.sums
+
+    def at(self, centroids: Float64, alpha: float) -> CentredStatistics:
+        """The sums of one problem, by one more pass where they are not those of the last one."""
+        for i, last in enumerate(self.centroids):
+            if self.sums is not None and np.array_equal(last, centroids):
+                return self.sums.problem(i)
+        return self.rows.statistics(centroids[None], np.array([alpha]))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Runs, solve
-from ekmfast.fit.spread import check_spread
+from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
 from ekmfast.rows.survey import Survey
@@ -74,6 +74,12 @@ class Problem:
             raise ValueError(f"n_samples={survey.n_rows} should be >= n_clusters={n_clusters}")
         low, high = survey.low, survey.high
         check_spread(survey.dispersion, low, high, self.dtype, weighted=rows.weighted)
+        if survey.dispersion == 0 and rows.weighted and (low != high).any():
+            some = survey.sample.on_host()
+            assert some.sample_weight is not None
+            heavy = some.X[some.sample_weight > 0]
+            if (heavy != heavy[:1]).any():
+                raise ValueError(WEIGHT_UNDERFLOWS)
         # Where centroids may be: the box of the rows and its width again on every side.
         # Equilibrium centroids do lie outside the rows now and then, pushed there by others.
         self.bounds = low - (high - low), high + (high - low)
@@ -99,13 +105,11 @@ class Problem:
             s = rows.sample_weight
             numbers = np.arange(rows.n_rows) if s is None else np.flatnonzero(s)
             rows = rows.subset(np.sort(random_state.permutation(numbers)[:n_rows]))
-        return self if rows is self.rows else self.of(rows)
+        return self if rows is self.rows else self.of(rows, self.report)
 
-    def of(self, rows: Rows) -> Problem:
+    def of(self, rows: Rows, report: Callable[[Runs], bool] | None = None) -> Problem:
         """The same problem of other rows."""
-        return Problem(
-            rows, self.n_clusters, tol=self.tol, max_iter=self.max_iter, report=self.report
-        )
+        return Problem(rows, self.n_clusters, tol=self.tol, max_iter=self.max_iter, report=report)
 
     def starts(self, init: Any, n_init: int, random_state: np.random.RandomState) -> Float64:
         """First centroids (S, K, D) of every run.
@@ -197,7 +201,7 @@ class Problem:
             "the number of starts (n_init)": starts.shape[0],
             "alpha": float(alphas[0]) if len(alphas) == 1 else np.asarray(alpha, np.float64),
             "tol": float(self.tol),
-            "the first centroids (init, random_state)": starts,
+            "the first centroids (init, random_state, max_iter of their search)": starts,
         }
         if self.rows.weighting == "fuzzy":
             shape["fuzzifier"] = float(self.rows.fuzzifier)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ekmfast.rows.limits import least_square
 
 WEIGHT_OVERFLOWS = "sample_weight times squared distances overflow: scale sample_weight down"
+WEIGHT_UNDERFLOWS = "sample_weight times squared distances underflow: scale sample_weight up"
 
 
 def check_spread(

@@ -16,7 +16,7 @@ from ekmfast.rows.batches import ShuffledBatches
 from ekmfast.rows.limits import check_told_apart, explain_not_finite, refuse_not_finite
 from ekmfast.rows.nearest import nearest_centroids
 from ekmfast.rows.statistics import CentredStatistics
-from ekmfast.rows.survey import Moments, Survey
+from ekmfast.rows.survey import Moments, Survey, reference_of
 
 Float64 = NDArray[np.float64]
 
@@ -78,11 +78,16 @@ class ArrayRows:
         return None
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """One pass over X."""
+        """One pass over X; a second one where its reference lies far from all that has weight.
+
+        What follows, statistics and distances, is about the same reference.
+        """
         found = Moments.of(self.X, self.sample_weight, None, self.n_threads)
-        self._reference = found.reference
         if not found.finite:
             refuse_not_finite([self.X])
+        if found.cancelled:
+            found = Moments.of(self.X, self.sample_weight, found.mean, self.n_threads)
+        self._reference = found.reference
         return Survey(
             found.n_rows,
             found.weight,
@@ -164,10 +169,7 @@ class ArrayRows:
         step = max(1, SLICE // len(centroids))
         for first in range(0, len(self.X), step):
             mass += np.abs(weights[first : first + step]).sum(axis=0, dtype=np.float64)
-        # The point amid the rows about which kernels take numbers: the median of some rows.
-        some = self.X[np.arange(min(15, len(self.X))) * len(self.X) // min(15, len(self.X))]
-        median = np.sort(some, axis=0)[len(some) // 2].astype(np.float64)
-        check_told_apart(self.dtype, centroids, mass, alpha, about, median)
+        check_told_apart(self.dtype, centroids, mass, alpha, about, reference_of(self.X))
 
     def check_weights(
         self, weights: Any, check_array: Callable[[Any, str], NDArray[Any]]
@@ -209,7 +211,8 @@ class ArrayRows:
         s = self.sample_weight
         return self._of(self.X[numbers], None if s is None else s[numbers])
 
-    fetch = subset
+    def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
+        return self if len(numbers) == len(self.X) else self.subset(numbers)
 
     def on_host(self) -> ArrayRows:
         return self

@@ -19,7 +19,7 @@ from ekmfast.rows.blocks import Block, Kind
 from ekmfast.rows.nearest import nearest_centroids
 from ekmfast.rows.source import Apply, Source, finite
 from ekmfast.rows.statistics import CentredStatistics
-from ekmfast.rows.survey import SAMPLE_BYTES, SAMPLE_ROWS, Moments, Survey
+from ekmfast.rows.survey import SAMPLE_BYTES, SAMPLE_ROWS, Moments, Survey, reference_of
 
 Float64 = NDArray[np.float64]
 
@@ -149,13 +149,13 @@ class BlockRows:
         )
         numbers = None
         if sample.n_rows < moments.n_rows:
-            block = np.searchsorted(self._blocks[:, 0], drawn.place[order, 0])
-            numbers = self._first_rows()[block] + drawn.place[order, 1]
+            places = self._places
+            numbers = np.array([places[block][0] + row for block, row in drawn.place[order]])
         return Survey(
             moments.n_rows,
             moments.weight,
             moments.mean,
-            moments.dispersion(self, kind.dtype),
+            self._dispersion(moments),
             moments.low,
             moments.high,
             sample,
@@ -163,6 +163,21 @@ class BlockRows:
             found.checksum,
             self._far_rows,
         )
+
+    def _dispersion(self, moments: Moments) -> float:
+        if moments.cancelled:
+            kind, self._first = self._begun[0], (self._begun[0], moments.mean)
+            again: BlockSurvey = self.source.sum(
+                partial(
+                    survey,
+                    kind=kind,
+                    reference=moments.mean,
+                    n_threads=self.n_threads,
+                    n_sample=0,
+                )
+            )
+            moments = again.moments
+        return moments.dispersion(self, self.dtype)
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over the blocks for centroids (S, K, D) and alpha (S,).
@@ -213,21 +228,25 @@ class BlockRows:
                 if part is not None:  # a block of dask's may have no rows
                     yield part
 
-    def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
-        """One pass; the survey has to come first."""
-        if not len(numbers):
-            return ArrayRows(np.empty((0, self.n_features), self.dtype))
-        numbers = np.asarray(numbers, np.int64)
-        first = self._first_rows()
-        indices = self._blocks[:, 0].astype(np.int64)
-        picked: Picked = self.source.sum(
-            partial(pick, numbers=numbers, indices=indices, first=first)
-        )
+    def on_host(self) -> ArrayRows:
+        """All rows, held in memory: for few of them."""
+        return self._held(self.source.sum(all_rows))
+
+    def _held(self, some: Picked) -> ArrayRows:
         return ArrayRows(
-            picked.X, picked.sample_weight, self.threads_here, self.weighting, self.fuzzifier
+            some.X, some.sample_weight, self.threads_here, self.weighting, self.fuzzifier
         )
 
+    def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
+        """One pass; the survey, which counts the rows, has to come first."""
+        assert len(self._blocks)
+        if not len(numbers):
+            return ArrayRows(np.empty((0, self.n_features), self.dtype))
+        pick_some = partial(pick, numbers=np.asarray(numbers, np.int64), places=self._places)
+        return self._held(self.source.sum(pick_some))
+
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> BlockBatches:
+        assert len(self._blocks)  # the survey counts them
         return BlockBatches(self, self._blocks[:, 2])
 
     def _far_rows(self, centroids: Float64, seed: int, limit: int) -> ArrayRows:
@@ -243,10 +262,13 @@ class BlockRows:
         )
         return ArrayRows(far.X, far.sample_weight)
 
-    def _first_rows(self) -> NDArray[np.int64]:
-        """The number of the first row of each block."""
+    @property
+    def _places(self) -> dict[int, tuple[int, int]]:
+        """Of each block, by its index, the number of its first row and how many there are."""
         sizes = self._blocks[:, 1].astype(np.int64)
-        return np.cumsum(sizes) - sizes
+        first = np.cumsum(sizes) - sizes
+        pairs = zip(first.tolist(), sizes.tolist(), strict=True)
+        return dict(zip(self._blocks[:, 0].astype(int).tolist(), pairs, strict=True))
 
 
 def _rows_of(block: Block, index: int) -> NDArray[Any]:
@@ -278,22 +300,23 @@ class BlockBatches:
         self, random_state: np.random.RandomState
     ) -> Generator[tuple[int, OneBlock], None, None]:
         """Yield the number of each block and its rows."""
-        indices = self.rows._blocks[:, 0].astype(int).tolist()
-        with closing(self.rows.source.each(indices)) as blocks:
+        places = self.rows._places
+        one_pass = partial(counted, function=self.rows._pass, places=places)
+        with closing(self.rows.source.each(list(places))) as blocks:
             for b, apply in enumerate(blocks):
-                yield b, OneBlock(apply, self.rows._pass)
+                yield b, OneBlock(apply, one_pass)
 
 
 class OneBlock:
     """The sums of one block, wherever it is."""
 
-    def __init__(self, apply: Apply, settings: Pass) -> None:
-        self.apply, self.settings = apply, settings
+    def __init__(self, apply: Apply, one_pass: Callable[..., CentredStatistics]) -> None:
+        self.apply, self.one_pass = apply, one_pass
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """The sums of the block's rows for centroids (S, K, D) and alpha (S,)."""
         sums: CentredStatistics = self.apply(
-            partial(self.settings, centroids=centroids, alpha=alpha)
+            partial(self.one_pass, centroids=centroids, alpha=alpha)
         )
         return sums
 
@@ -376,10 +399,7 @@ class Picked:
 
 def begin(block: Block, index: int) -> tuple[Kind, Float64]:
     """What kind of blocks these are, and a point amid the first one's rows."""
-    moments = Moments.of(block.X, None, None, 1)
-    if not moments.finite:
-        finite(block)
-    return Kind.of(block), moments.reference
+    return Kind.of(block), reference_of(block.X)
 
 
 def survey(
@@ -435,17 +455,46 @@ def far_rows(
     return Lottery.held(limit, ticket, block, index)
 
 
+def counted(
+    block: Block,
+    index: int,
+    *,
+    function: Callable[..., Any],
+    places: dict[int, tuple[int, int]],
+    **more: Any,
+) -> Any:
+    """A function of a block that must have as many rows as it had in the survey."""
+    _, n_rows = places.get(index, (0, 0))
+    if n_rows != len(block.X):
+        raise ValueError(
+            f"{block.name}: has {len(block.X)} rows, in an earlier pass {n_rows}: must be the same "
+            "each time"
+        )
+    return function(block, index, **more)
+
+
+def all_rows(block: Block, index: int) -> Picked:
+    """A copy of the block's rows, which may lie in memory that is used again."""
+    s = finite(block).sample_weight
+    return Picked(block.X.copy(), None if s is None else s.copy())
+
+
 def pick(
     block: Block,
     index: int,
     *,
     numbers: NDArray[np.int64],
-    indices: NDArray[np.int64],
-    first: NDArray[np.int64],
+    places: dict[int, tuple[int, int]],
 ) -> Picked:
     """Those of the rows ``numbers``, counted through all blocks, that this block holds."""
-    begin = first[np.searchsorted(indices, index)]
-    a, b = np.searchsorted(numbers, [begin, begin + len(block.X)])
-    rows = numbers[a:b] - begin
-    s = block.sample_weight
+    found: Picked = counted(block, index, function=_pick, places=places, numbers=numbers, at=places)
+    return found
+
+
+def _pick(
+    block: Block, index: int, numbers: NDArray[np.int64], at: dict[int, tuple[int, int]]
+) -> Picked:
+    begin, n_rows = at[index]
+    a, b = np.searchsorted(numbers, [begin, begin + n_rows])
+    rows, s = numbers[a:b] - begin, block.sample_weight
     return Picked(block.X[rows], None if s is None else s[rows])

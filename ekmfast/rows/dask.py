@@ -18,6 +18,7 @@ import dask.array as da
 import numpy as np
 from dask._task_spec import DataNode, Task, TaskRef
 from dask.delayed import Delayed
+from dask.optimization import cull
 from numpy.typing import NDArray
 
 from ekmfast.rows.blocks import Block, checked
@@ -92,11 +93,25 @@ class DaskSource:
         chunks = self._array.chunks[0]
         shape: Any = {"drop_axis": 1} if n_columns is None else {"chunks": (chunks, (n_columns,))}
         empty = np.empty(0 if n_columns is None else (0, n_columns), dtype)
-        return self._array.map_blocks(_map, function, empty, dtype=dtype, meta=empty, **shape)
+        return self._array.map_blocks(
+            _map, function, empty, self.name, dtype=dtype, meta=empty, **shape
+        )
 
     def each(self, indices: Sequence[int] | None = None) -> Generator[Apply, None, None]:
         for i in range(len(self._names)) if indices is None else indices:
             yield partial(self._total, blocks=[i])
+
+    def _graph_of(self, blocks: Sequence[int]) -> dict[Any, Any]:
+        """What it takes to make some blocks: of one, a graph of all would be sent in vain."""
+        if len(blocks) == len(self._names):
+            return self._graph.copy()
+        keys: list[Any] = [(self._X.name, i, 0) for i in blocks]
+        if self._weight is not None:
+            keys += [(self._weight.name, i) for i in blocks]
+        try:
+            return dict(cull(self._graph, keys)[0])
+        except KeyError:  # the cluster holds what the graph does not make
+            return self._graph.copy()
 
     def _total(self, function: Callable[[Block, int], Any], blocks: Sequence[int]) -> Any:
         """The sum of ``function`` over some blocks; None where these have no rows."""
@@ -104,7 +119,7 @@ class DaskSource:
         name = f"ekmfast-{uuid.uuid4().hex}"
         # Tasks as dask keeps them: its delayed() would make them a third slower, and the graph that
         # it took to write by hand, tuples, it does not read everywhere any more.
-        graph = self._graph.copy()
+        graph = self._graph_of(blocks)
         # The function holds the centroids. It goes with each task, or where that would be much,
         # once into the graph. Unlike data scattered to workers neither dies with a worker.
         shared: Any = function
@@ -152,15 +167,23 @@ def _add(*parts: S | Refusal | None) -> S | Refusal | None:
 
 
 def _map(
-    X: NDArray[Any], function: Callable[[NDArray[Any]], NDArray[Any]], empty: NDArray[Any]
+    X: NDArray[Any],
+    function: Callable[[NDArray[Any]], NDArray[Any]],
+    empty: NDArray[Any],
+    name: str,
+    block_info: Any = None,
 ) -> NDArray[Any]:
-    """``function`` of a block's rows; ``empty`` where it has none."""
-    return function(finite(checked(X, None, "X")).X) if len(X) else empty
+    """``function`` of a block's rows; ``empty`` where it has none. dask gives ``block_info``."""
+    if not len(X):
+        return empty
+    if block_info:
+        name = f"block {block_info[0]['chunk-location'][0]} of {name}"
+    return function(finite(checked(X, None, name)).X)
 
 
 def _array(X: Any) -> Any:
     """X as a dask array of whole rows."""
-    if hasattr(X, "to_dask_array"):
+    if hasattr(type(X), "to_dask_array"):  # any attribute is one of a Delayed
         X = _of_numbers(X, "the dask dataframe").to_dask_array()
     if not isinstance(X, da.Array):
         raise TypeError(f"X must be a dask array or dataframe, got {type(X).__name__}")

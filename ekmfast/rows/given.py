@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,12 @@ from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.blocks import Blocks, from_memmap
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.device import choose, is_cuda_array, to_host
-from ekmfast.rows.protocol import Rows, RowsAtHand
+from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.threads import check_n_threads
+
+if TYPE_CHECKING:
+    from ekmfast.rows.cuda.rows import CudaRows
 
 # A memory map of a file at least so large is read in blocks.
 LARGE_MEMMAP = 1 << 30
@@ -79,51 +82,52 @@ def rows_of(
         _refuse_card(device, X)
         threads = check_n_threads(n_threads)
         return BlockRows(LocalSource(blocks, threads), threads, *options)
-    rows: RowsAtHand = array_rows_of(
-        X,
-        sample_weight,
-        check_array=check_array,
-        check_weight=check_weight,
-        device=device,
-        work=work,
-        n_threads=n_threads,
-        weighting=weighting,
-        fuzzifier=fuzzifier,
-    )
-    return rows
+    if device is None:
+        checks = check_array, check_weight
+        return array_rows_of(X, sample_weight, n_threads, *checks, weighting, fuzzifier)
+    if is_cuda_array(X):
+        choose(device, X)
+        return _rows_on_card(X, sample_weight, n_threads, check_weight, *options)
+    X = check_array(X)
+    s = check_weight(on_host(sample_weight), X)
+    if choose(device, X, work * X.size)[0] == "cuda":
+        from ekmfast.rows.cuda.rows import CudaRows
+
+        return CudaRows(X, s, check_n_threads(n_threads), *options)
+    return ArrayRows(X, s, check_n_threads(n_threads), *options)
 
 
 def array_rows_of(
     X: Any,
-    sample_weight: Any = None,
-    *,
+    sample_weight: Any,
+    n_threads: int | None,
     check_array: CheckArray,
     check_weight: CheckWeight,
-    device: str | None = None,
-    work: float = 0.0,
-    n_threads: int | None = None,
     weighting: str = "equilibrium",
     fuzzifier: float = 2.0,
-) -> Any:
-    """The same for X that is an array, or a copy of which is: `ArrayRows` or `CudaRows`."""
-    there = not isinstance(X, np.ndarray) and is_cuda_array(X)
-    if there:
-        if device is not None:
-            choose(device, X)
-        from ekmfast.rows.cuda.arrays import as_device
+) -> ArrayRows | CudaRows:
+    """The rows of an array, where it lies; parameters are those of `rows_of`."""
+    if not isinstance(X, np.ndarray) and is_cuda_array(X):
+        return _rows_on_card(X, sample_weight, n_threads, check_weight, weighting, fuzzifier)
+    X = check_array(X)
+    s = None if sample_weight is None else check_weight(on_host(sample_weight), X)
+    return ArrayRows(X, s, check_n_threads(n_threads), weighting, fuzzifier)
 
-        view = as_device(X)
-        s = check_weight(on_host(sample_weight), rows_like(view.shape[0], view.dtype))
-    else:
-        X = check_array(X)
-        s = check_weight(on_host(sample_weight), X)
-        there = device not in (None, "cpu") and choose(device, X, work * X.size)[0] == "cuda"
-    threads = check_n_threads(n_threads)
-    if not there:
-        return ArrayRows(X, s, threads, weighting, fuzzifier)
+
+def _rows_on_card(
+    X: Any,
+    sample_weight: Any,
+    n_threads: int | None,
+    check_weight: CheckWeight,
+    weighting: str,
+    fuzzifier: float,
+) -> CudaRows:
+    from ekmfast.rows.cuda.arrays import as_device
     from ekmfast.rows.cuda.rows import CudaRows
 
-    return CudaRows(X, s, threads, weighting, fuzzifier)
+    view = as_device(X)
+    s = check_weight(on_host(sample_weight), rows_like(view.shape[0], view.dtype))
+    return CudaRows(X, s, check_n_threads(n_threads), weighting, fuzzifier)
 
 
 def rows_like(n_rows: int, dtype: Any) -> NDArray[Any]:

@@ -36,15 +36,26 @@ def least_square(dtype: Any) -> float:
     return 2.0**-138 if dtype == np.float32 else 2.0**-1016
 
 
+def not_finite(rows: NDArray[Any]) -> tuple[int, int, str] | None:
+    """Row, column and name of the first number that is not finite; None where all are."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if not bad.size:
+        return None
+    row = int(bad[0])
+    column = int(np.flatnonzero(~np.isfinite(rows[row]))[0])
+    value = rows[row, column]
+    return row, column, "NaN" if np.isnan(value) else "infinity" if value > 0 else "-infinity"
+
+
 def _range(blocks: Iterable[NDArray[Any]]) -> tuple[Float64, Float64]:
     """Least and greatest value of each feature; refuses rows that are not finite."""
     low: Any = np.inf
     high: Any = -np.inf
     first = 0
     for block in blocks:
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if bad.size:
-            raise ValueError(f"X must be finite, got NaN or infinity in row {first + bad[0]}")
+        if (found := not_finite(block)) is not None:
+            row, column, value = found
+            raise ValueError(f"X must be finite, got {value} in row {first + row}, column {column}")
         if len(block):
             low = np.minimum(low, block.min(axis=0).astype(np.float64))
             high = np.maximum(high, block.max(axis=0).astype(np.float64))

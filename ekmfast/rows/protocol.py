@@ -40,6 +40,15 @@ class Rows(Sums, Protocol):
 
     `RowsAtHand` are those of which some can be taken at any time. A pass over others reads all of
     them anew, so seeding works on the sample that their survey holds.
+
+    Attributes
+    ----------
+    at_hand : bool
+        Whether these are `RowsAtHand`.
+    weighting, fuzzifier
+        What the weights w_kn of the sums are, as of `ArrayRows`.
+    feature_names : list of str or None
+        What the columns are called. None of an array, whose names scikit-learn looks at.
     """
 
     at_hand: bool
@@ -63,7 +72,11 @@ class Rows(Sums, Protocol):
     def feature_names(self) -> list[str] | None: ...
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """What a fit must know before it begins, in one pass; refuses NaN and infinity."""
+        """What a fit must know before it begins; refuses NaN and infinity.
+
+        One pass over arrays and blocks, and one more where the rows lie far from the first of
+        them that the kernels take them about. Three passes on a card.
+        """
         ...
 
     def with_weighting(self, weighting: str) -> Self:
@@ -87,11 +100,15 @@ class Rows(Sums, Protocol):
         ...
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
-        """The rows of these ascending numbers, in memory of the host."""
+        """The rows of these ascending numbers, in memory of the host; after `survey`."""
+        ...
+
+    def on_host(self) -> ArrayRows:
+        """All rows, in memory of the host."""
         ...
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> Batches:
-        """Batches of about that many rows; rows that are read in blocks have one a block."""
+        """Batches of about that many rows, or the blocks of rows in blocks; after `survey`."""
         ...
 
 
@@ -141,8 +158,4 @@ class RowsAtHand(Rows, Protocol):
 
         With ``rest`` also the rows behind the last whole stretch.
         """
-        ...
-
-    def on_host(self) -> ArrayRows:
-        """All rows, in memory of the host."""
         ...

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ekmfast.rows.ahead import AHEAD, ahead
 from ekmfast.rows.blocks import Block, Blocks
+from ekmfast.rows.limits import not_finite
 from ekmfast.rows.tree import Summable, tree_sum
 
 S = TypeVar("S", bound=Summable)
@@ -87,7 +88,17 @@ class LocalSource:
         self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
     ) -> NDArray[Any]:
         with closing(read_ahead(self.blocks)) as blocks:
-            return np.concatenate([function(finite(block).X) for block in blocks])
+            parts = (function(finite(block).X) for block in blocks)
+            if self.blocks.n_rows is None:  # not before a whole pass
+                return np.concatenate(list(parts))
+            found, end = None, 0
+            for part in parts:
+                if found is None:
+                    found = np.empty((self.blocks.n_rows, *part.shape[1:]), part.dtype)
+                begin, end = end, end + len(part)
+                found[begin:end] = part
+            assert found is not None  # Blocks without rows are refused
+            return found
 
     def each(self, indices: Sequence[int] | None = None) -> Generator[Apply, None, None]:
         with closing(read_ahead(self.blocks)) as blocks:
@@ -104,9 +115,9 @@ def finite(block: Block) -> Block:
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(block.X.sum()):
             return block
-    bad = np.flatnonzero(~np.isfinite(block.X).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{block.name}: row {bad[0]} of it holds NaN or infinity")
+    if (found := not_finite(block.X)) is not None:
+        row, column, value = found
+        raise ValueError(f"{block.name}: row {row} of it holds {value} in column {column}")
     return block
 
 

@@ -34,6 +34,18 @@ class CentredStatistics:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(empty, centroids, self.reference + self.sum_wx / self.sum_w[..., None])
 
+    def problem(self, i: int) -> CentredStatistics:
+        """The sums of one of the problems."""
+        one = slice(i, i + 1)
+        return CentredStatistics(
+            self.sum_wx[one],
+            self.sum_w[one],
+            self.sum_p[one],
+            self.exponent[one],
+            self.objective[one],
+            self.reference,
+        )
+
     def __add__(self, other: CentredStatistics) -> CentredStatistics:
         """The sums over both sets of rows; both are about the same reference."""
         if not np.array_equal(self.reference, other.reference):

@@ -22,6 +22,8 @@ Float64 = NDArray[np.float64]
 # Rows that are held of those that do not stay in memory, at most; wide rows are fewer.
 SAMPLE_ROWS = 50_000
 SAMPLE_BYTES = 128 << 20
+# Rows that the reference is the median of, as in csrc/ekm.cpp.
+REFERENCE_ROWS = 15
 # Below this share of the mean square about the reference the dispersion has lost digits.
 CANCELLED = 2.0**-10
 
@@ -50,11 +52,13 @@ class Moments:
         return cls(len(X), *_core.survey(X, sample_weight, reference, n_threads))
 
     def __add__(self, other: Moments) -> Moments:
+        with np.errstate(over="ignore", invalid="ignore"):  # `dispersion` looks
+            total = self.sum + other.sum
         return Moments(
             self.n_rows + other.n_rows,
             self.weight + other.weight,
             self.squares + other.squares,
-            self.sum + other.sum,
+            total,
             self.reference,
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
@@ -70,31 +74,42 @@ class Moments:
         with np.errstate(over="ignore", invalid="ignore"):  # weights may overflow: see below
             return self.reference + self.sum / self.weight
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the reference is so far from the mean that the dispersion has lost digits.
+
+        Of any point c the mean of 1/2 ||x - c||^2 is the dispersion and 1/2 ||mean - c||^2.
+        """
+        with np.errstate(all="ignore"):
+            beside = float(np.square(self.sum / self.weight).sum())
+            return bool(self.squares / self.weight - beside < CANCELLED * beside)
+
     def dispersion(self, rows: Sums, dtype: np.dtype[Any]) -> float:
         """The weighted mean of 1/2 ||x - mean||^2 of ``rows``, whose moments these are.
 
-        Of any point c the mean of 1/2 ||x - c||^2 is the dispersion and 1/2 ||mean - c||^2. Where
-        the reference is so far from the mean that this difference has lost digits, or where sums
-        in ``dtype`` may overflow, two passes by the kernels of the fit say what it will find.
+        Where sums in ``dtype`` may overflow, the kernels of the fit say what it will find.
         """
         if not self.weight > 0:
             return math.nan
         with np.errstate(over="ignore", invalid="ignore"):
-            offset = self.sum / self.weight
-            beside = float(offset @ offset)
-            dispersion = 0.5 * (self.squares / self.weight - beside)
             widest = float(np.square(self.high - self.low).sum())
-        sure = dispersion > CANCELLED * beside or self.squares == 0
-        if sure and 4 * max(self.weight, 1.0) * widest < largest_number(dtype):
-            return dispersion
-        return dispersion_by_passes(rows, self.reference)[1]
+        if not 4 * max(self.weight, 1.0) * widest < largest_number(dtype):
+            return dispersion_by_passes(rows, self.reference)[1]
+        offset = self.sum / self.weight
+        return max(0.5 * (self.squares / self.weight - float(offset @ offset)), 0.0)
+
+
+def reference_of(X: NDArray[Any]) -> Float64:
+    """The point about which kernels take the rows of X: the median of some of them."""
+    some = X[np.arange(min(REFERENCE_ROWS, len(X))) * len(X) // min(REFERENCE_ROWS, len(X))]
+    return _core.survey(np.ascontiguousarray(some), None, None, 1)[3]
 
 
 def dispersion_by_passes(rows: Sums, reference: Float64) -> tuple[Float64, float]:
     """The weighted mean (D,) of the rows, and the dispersion about it, in two passes.
 
     With one centroid the weights are 1, so J is the dispersion about that centroid whatever alpha
-    and the weighting are. The second pass, about the mean itself, does not cancel.
+    and the weighting are.
     """
     one = np.ones(1)
     first = rows.statistics(reference[None, None].copy(), one)

@@ -89,6 +89,11 @@ class Blocks:
         self._named = not refilled or feature_names is not None
         self._n_rows: int | None = None  # of a whole pass, once there was one
 
+    @property
+    def n_rows(self) -> int | None:
+        """Rows of all blocks, once there was a whole pass over them."""
+        return self._n_rows
+
     def __repr__(self) -> str:
         return f"Blocks({self.name!r})"
 

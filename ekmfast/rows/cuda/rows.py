@@ -23,7 +23,7 @@ from ekmfast.rows.limits import (
     smallest_mean,
 )
 from ekmfast.rows.statistics import CentredStatistics
-from ekmfast.rows.survey import Survey, dispersion_by_passes
+from ekmfast.rows.survey import CANCELLED, Survey, dispersion_by_passes
 
 Float64 = NDArray[np.float64]
 
@@ -104,7 +104,12 @@ class CudaRows:
 
     def survey(self, *, checksum: bool = False) -> Survey:
         """Three passes: the mean, the dispersion about it, the box."""
-        mean, dispersion = dispersion_by_passes(self, self.passes.reference.astype(np.float64))
+        reference = self.passes.reference.astype(np.float64)
+        mean, dispersion = dispersion_by_passes(self, reference)
+        if dispersion < CANCELLED * float(np.square(mean - reference).sum()):
+            # The reference lies far from all that has weight.
+            self.passes.reference = mean.astype(self.dtype)
+            mean, dispersion = dispersion_by_passes(self, mean)
         low, high = self.passes.box()
         if not (np.isfinite([low, high]).all() and np.isfinite(dispersion)):
             refuse_not_finite(self.parts())
@@ -214,8 +219,12 @@ class CudaRows:
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
         s = self.sample_weight
+        if isinstance(self.X, np.ndarray):
+            some = self.X if len(numbers) == self.n_rows else self.X[numbers]
+        else:
+            some = self.take(numbers).astype(self.dtype)
         return ArrayRows(
-            self.take(numbers).astype(self.dtype),
+            some,
             None if s is None else s[numbers],
             self.n_threads,
             self.weighting,
