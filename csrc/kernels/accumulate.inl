@@ -1,7 +1,6 @@
 // The sums over a slice with weights that the caller gives.
 #pragma once
 
-#include "gather.inl"
 #include "kernels.h"
 #include "lanes.inl"
 #include "pack.inl"
@@ -61,15 +60,8 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
     const T* given = weights + at * k;
     add_columns(given, count, k, sums.sum_w);
     if (d >= kRowProductMinD) {
-      // Gathering reads the weights column by column. The first panel's tell whether it pays.
       const i64 prefetch_rows = uses(Path::prefetch_product) ? count : 0;
-      const bool may = uses(Path::gather_given) && may_gather(d, k);
-      if (may) pack_columns<F>(weights, k, at, count < P ? count : P, s);
-      if (may && gathers<F>(d, k, T(0), s)) {
-        pack_columns<F>(weights, k, at, count, s);
-        sparse_product<F>(rows, at, count, k, T(0), s);
-        sums.sum_w[0] += zero_if_finite<F>(rows, at, at + count);
-      } else if (!uses(Path::given_rows)) {
+      if (!uses(Path::given_rows)) {
         pack_columns<F>(weights, k, at, count, s);
         row_product<F, false>(rows, at, count, k, prefetch_rows, s.weights, s);
       } else {

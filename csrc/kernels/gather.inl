@@ -99,22 +99,6 @@ static inline void gather_narrow(int vectors, const typename F::T* x, i64 stride
     gather_narrow<F, kVectors - 1>(vectors, x, stride, reference, picked, weights, count, sums);
 }
 
-// 0 where all rows are finite, else NaN. Idle rows are not read, but NaN in them must be reported.
-template <class F>
-static double zero_if_finite(const Rows<typename F::T>& in, i64 begin, i64 end) {
-  F sum = F::all(0);
-  const i64 whole = in.d / F::W * F::W;
-  for (i64 i = begin; i < end; ++i) {
-    const typename F::T* x = in.x + i * in.stride;
-    for (i64 j = 0; j < whole; j += F::W) sum = F::fma(F::load(x + j), F::all(0), sum);
-    if (whole < in.d)
-      sum = F::fma(F::load_part(x + whole, static_cast<int>(in.d - whole)), F::all(0), sum);
-  }
-  typename F::T lanes[F::W];
-  sum.store(lanes);
-  return sum_lanes<F::W>(lanes);
-}
-
 template <class F>
 static void sparse_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
                            typename F::T least_sample_weight, const Scratch<F>& s) {

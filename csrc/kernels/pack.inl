@@ -49,7 +49,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
         const F centre = F::load(reference + j);
         for (int i = 0; i < F::W; ++i) {
           const T* at = x + (row + i) * stride + j;
-          if (prefetch) Prefetch(at, kPrefetchVectors * F::W, 1, true).request(0);
+          if (prefetch) __builtin_prefetch(at + kPrefetchVectors * F::W, 0, 3);  // to the L1
           r[i] = F::load(at) - centre;
         }
         store_features<F>(r, F::W, panel + j * P + row, norm[v]);
@@ -166,7 +166,6 @@ struct Panels {
     const bool dense = in.stride <= 2 * in.d;
     plan = Prefetch(in.x, 0, uses(Path::prefetch_panels) && dense ? P * in.stride : 0);
     plan.spread((k + Tuned::kTileCentroids - 1) / Tuned::kTileCentroids, in.d);
-    plan.into_l1 = uses(Path::prefetch_l1) && kPrefetchPanels * bytes <= kPrefetchL1Bytes;
   }
 
   // The next panels belong to the part of these rows.

@@ -9,29 +9,24 @@
 namespace ekmfast {
 namespace {
 
-// Cache lines to prefetch. Some of them may lie behind the last row: those are requested too, which
+// Cache lines to prefetch into the L2 cache. Some of them may lie behind the last row: those are requested too, which
 // is allowed for any address, and never read.
 struct Prefetch {
   static constexpr i64 kLine = 64;  // bytes
   std::uintptr_t at = 0;
   i64 lines = 0;
   i64 tile_lines = 0, feature_lines = 0;  // what one tile of the scores requests, and each feature
-  bool into_l1 = false;                   // else into the L2 cache
 
   // The `count` numbers that begin `distance` numbers behind x.
   template <class T>
-  Prefetch(const T* x, i64 distance, i64 count, bool to_l1 = false)
+  Prefetch(const T* x, i64 distance, i64 count)
       : at(reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(distance) * sizeof(T)),
-        lines((count * static_cast<i64>(sizeof(T)) + kLine - 1) / kLine), into_l1(to_l1) {}
+        lines((count * static_cast<i64>(sizeof(T)) + kLine - 1) / kLine) {}
   Prefetch() = default;
 
   void request(i64 line) const {
     const std::uintptr_t begin = at + static_cast<std::uintptr_t>(line * kLine);
-    const void* address = reinterpret_cast<const void*>(begin);
-    if (into_l1)
-      __builtin_prefetch(address, 0, 3);
-    else
-      __builtin_prefetch(address, 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(begin), 0, 2);
   }
 
   void request_all() const {

@@ -222,21 +222,13 @@ static inline bool may_gather(i64 d, i64 k) {
          k >= kGatherMinK && k * d >= Tuned::kGatherMinSize;
 }
 
-// Whether so few of the first panel's weights matter that rows had better be gathered.
-// least_sample_weight is that of the rows, or 0 where a caller gives the weights: small ones may then
-// be meant.
-template <class F>
-static bool gathers(i64 d, i64 k, typename F::T least_sample_weight, const Scratch<F>& s) {
-  return may_gather(d, k) && is_sparse<F>(k, s.weights, least_sample_weight);
-}
-
 // Sums over rows begin .. begin + n, whose weights are in s.weights and, if d < kRowProductMinD,
 // whose panels are at `panels`; prefetch_rows as in row_product.
 template <class F>
 static void product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 prefetch_rows,
                     typename F::T least_sample_weight, const typename F::T* panels,
                     const Scratch<F>& s) {
-  if (gathers<F>(in.d, k, least_sample_weight, s))
+  if (may_gather(in.d, k) && is_sparse<F>(k, s.weights, least_sample_weight))
     sparse_product<F>(in, begin, n, k, least_sample_weight, s);
   else if (in.d >= kRowProductMinD)
     row_product<F, false>(in, begin, n, k, prefetch_rows, s.weights, s);

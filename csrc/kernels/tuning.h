@@ -13,58 +13,61 @@ namespace ekmfast {
 // use. bench/code_paths.py builds the kernels without one path after the other
 // (-DEKMFAST_WITHOUT=name), compares their results and times them; bench/results/code-paths.md holds
 // all figures. Behind each path: time without it / time with it, N x K x D, float32 unless said.
-// AMD EPYC (Zen 5), AVX-512 unless said, one thread, commit @commit@.
+// AMD EPYC (Zen 5), AVX-512 unless said, one thread, commit 86e998d.
 
 enum class Path {
   none,
 
   // tiny.inl: few centroids of few features
-  tiny,        // @tiny@
-  tiny_slice,  // vectors of a slice are kept for further problems: @tiny_slice@
-  tiny_links,  // long stretches of vectors, kTinyVectors: @tiny_links@
+  tiny,        // 1.68, 1000k x 3 x 2
+  tiny_slice,  // vectors of a slice are kept for further problems: 1.06, 100k x 3 x 2, 16 problems
+  tiny_links,  // long stretches of vectors, kTinyVectors: 1.08, 1000k x 3 x 2
 
   // dots.inl: few centroids of many features
-  dots,      // @dots@
-  dot_rows,  // kDotRows rows at a time: @dot_rows@
+  dots,      // 1.83, 50k x 3 x 1024
+  dot_rows,  // kDotRows rows at a time: 1.14, 50k x 4 x 768 (AVX2); AVX-512 differs from run to run
 
   // pack.inl, transpose.inl, unpack.inl
-  short_rows,     // packers of rows shorter than a vector: @short_rows@
-  very_short,     // some panels are packed at once, kVeryShort: @very_short@
-  shuffles,       // fewer shuffles than a transpose, kMaxShuffles: @shuffles@
-  unpack,         // weights are stored by transposing: @unpack@
-  shared_panels,  // further problems read the panels of the first: @shared_panels@
+  short_rows,     // packers of rows shorter than a vector: 1.19, assign 1000k x 3 x 2
+  very_short,     // some panels are packed at once, kVeryShort: 1.08, assign 1000k x 3 x 2
+  shuffles,       // fewer shuffles than a transpose, kMaxShuffles: 1.48, weights 1000k x 3 x 2
+  unpack,         // weights are stored by transposing: 1.87, weights 1000k x 3 x 2
+  shared_panels,  // further problems read the panels of the first: 1.66, 20k x 5 x 10, 176 problems
 
   // prefetch.inl
-  prefetch_panels,   // the memory of later panels: @prefetch_panels@
-  prefetch_spread,   // a few lines with each feature, not all at once: @prefetch_spread@
-  prefetch_l1,       // into the L1 cache, kPrefetchL1Bytes: @prefetch_l1@
-  prefetch_pack,     // once more while packing, kPrefetchVectors: @prefetch_pack@
-  prefetch_dots,     // kDotPrefetchRows: @prefetch_dots@
-  prefetch_product,  // rows of the second product where none are packed: @prefetch_product@
+  prefetch_panels,   // the memory of later panels: 2.03, 1000k x 8 x 8, float64
+  // a few lines with each feature, not all at once: 1.38, closest 100k x 6 x 128, 4 problems, float64
+  prefetch_spread,
+  prefetch_pack,     // once more while packing, kPrefetchVectors: 1.10, 20k x 10 x 768
+  prefetch_dots,     // kDotPrefetchRows: 1.58, 50k x 3 x 1024
+  // rows of the second product where none are packed: 1.32, 50k x 3 x 1024, float64
+  prefetch_product,
 
   // scratch.inl
-  parts,     // a slice is worked off in parts: @parts@
-  parts_l1,  // of kPartBytesL1: @parts_l1@
+  parts,     // a slice is worked off in parts: 1.14, 20k x 5 x 10, 176 problems, float64
+  parts_l1,  // of kPartBytesL1: 1.15, 20k x 5 x 10, 176 problems, float64
 
   // product.inl: the second product
-  row_product,   // reads rows, from kRowProductMinD features on: @row_product@
-  lane_product,  // samples stay in the lanes, below: @lane_product@
-  in_place,      // rows are read where they lie, up to kInPlaceMaxK centroids: @in_place@
-  copies,        // of rows, for more centroids: @copies@
-  vector_pairs,  // tiles of two vectors for what a wide tile leaves: @vector_pairs@
+  row_product,   // reads rows, from kRowProductMinD features on: 1.33, 100k x 64 x 128, float64
+  lane_product,  // samples stay in the lanes, below: 2.64, 20k x 5 x 10, 176 problems
+  in_place,      // rows are read where they lie, up to kInPlaceMaxK centroids: 1.73, 50k x 3 x 1024
+  // of rows, for more centroids: 1.35, 20k x 100 x 1024, float64 (AVX2); 1.06, 20k x 500 x 512,
+  // float64 (AVX-512)
+  copies,
+  vector_pairs,  // tiles of two vectors for what a wide tile leaves: 1.14, 200k x 16 x 32
 
   // gather.inl: nearly hard weights
-  gather,        // @gather@
-  gather_given,  // of weights that a caller gives: @gather_given@
+  gather,  // 1.48, 100k x 64 x 128, hard, float64
 
   // accumulate.inl: weights that a caller gives
-  given_rows,     // are read row by row, not packed: @given_rows@
-  short_columns,  // sums of fewer columns than a vector has lanes: @short_columns@
+  given_rows,     // are read row by row, not packed: 1.13, accumulate 200k x 16 x 32, float64
+  short_columns,  // sums of fewer columns than a vector has lanes: 4.30, accumulate 1000k x 3 x 2
 
   // exp2.inl, weigh.inl, assign.inl
-  lookup,         // 2^x by a table, F::kLookUp, for float64: @lookup@
-  reciprocal,     // no powers where the fuzzifier is 2: @reciprocal@
-  distance_sums,  // four sums of a distance at a time: @distance_sums@
+  // 2^x by a table, F::kLookUp, for float64: 1.16, 100k x 3 x 2, 16 problems, float64
+  lookup,
+  reciprocal,     // no powers where the fuzzifier is 2: 1.83, 200k x 16 x 32, fuzzy, float64
+  distance_sums,  // four sums of a distance at a time: 1.23, assign 50k x 3 x 1024
 };
 
 #ifndef EKMFAST_WITHOUT
@@ -143,8 +146,6 @@ constexpr std::int64_t kPartRowsL1 = 2 * kRowUnit;
 // panel is packed: the hardware prefetcher cannot follow this many streams.
 constexpr std::int64_t kPrefetchBytes = 8 << 10;
 constexpr int kPrefetchPanels = 2;  // at least
-// Panels go to the L1 cache if all that are on their way take no more than this, else to the L2.
-constexpr std::int64_t kPrefetchL1Bytes = 64 << 10;
 // The distance within a row while it is packed.
 constexpr int kPrefetchVectors = 4;
 
