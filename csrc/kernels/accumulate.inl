@@ -1,7 +1,6 @@
-// The sums over a block that weights of the caller make.
+// The sums over a slice with weights that the caller gives.
 #pragma once
 
-#include "gather.inl"
 #include "kernels.h"
 #include "lanes.inl"
 #include "pack.inl"
@@ -17,6 +16,11 @@ namespace {
 template <class T>
 static void add_columns(const T* weights, i64 n, i64 k, double* sums) {
   constexpr int W = F64::W;
+  if (k < W && !uses(Path::short_columns)) {
+    for (i64 i = 0; i < n; ++i)
+      for (i64 j = 0; j < k; ++j) sums[j] += static_cast<double>(weights[i * k + j]);
+    return;
+  }
   if (k < W) {  // W rows are k vectors, of which element e belongs to column e % k
     F64 sum[W];
     for (int v = 0; v < W; ++v) sum[v] = F64::all(0);
@@ -56,21 +60,19 @@ static void accumulate(const Rows<typename F::T>& rows, i64 begin, i64 end,
     const T* given = weights + at * k;
     add_columns(given, count, k, sums.sum_w);
     if (d >= kRowProductMinD) {
-      // Rows are gathered by columns, of which the first panel's tell whether they are sparse.
-      if (may_gather(d, k)) pack_columns<F>(weights, k, at, count < P ? count : P, s);
-      if (gathers<F>(d, k, T(0), s)) {
+      const i64 prefetch_rows = uses(Path::prefetch_product) ? count : 0;
+      if (!uses(Path::given_rows)) {
         pack_columns<F>(weights, k, at, count, s);
-        sparse_product<F>(rows, at, count, k, T(0), s);
-        sums.sum_w[0] += zero_if_finite<F>(rows, at, at + count);
+        row_product<F, false>(rows, at, count, k, prefetch_rows, s.weights, s);
       } else {
-        row_product<F, true>(rows, at, count, k, Tuned::kProductAsksAhead ? count : 0, given, s);
+        row_product<F, true>(rows, at, count, k, prefetch_rows, given, s);
       }
       continue;
     }
     pack_columns<F>(weights, k, at, count, s);
     panels.open(first, first + count);
     for (i64 p = first; p < first + count; p += P) {
-      panels.ahead(p).prefetch();
+      panels.prefetch(p).request_all();
       panels.pack(p);
     }
     lane_product<F>(d, count, k, panels.at(first), s);

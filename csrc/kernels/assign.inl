@@ -30,7 +30,7 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
     if (dots)
       dot_panel<F, kDotMaxK>(rows, begin + p, count, c, s.weights, s.half_norm + p, best);
     else
-      score_panel<F>(panels.pack(p), d, c, panels.ahead(p), s.weights, best);
+      score_panel<F>(panels.pack(p), d, c, panels.prefetch(p), s.weights, best);
     // Two float vectors carry the search; a label is exact in a float up to 2^24 centroids.
     F top[kPanelVectors], label[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) {
@@ -64,7 +64,7 @@ static void distances(const Rows<typename F::T>& rows, i64 begin, i64 end, const
       to = F64::fma(difference, difference, to);
     };
     i64 j = 0;
-    for (; j + 4 * W <= rows.d; j += 4 * W)
+    for (; uses(Path::distance_sums) && j + 4 * W <= rows.d; j += 4 * W)
       for (int v = 0; v < 4; ++v) add(j + v * W, sum[v]);
     for (; j + W <= rows.d; j += W) add(j, sum[0]);
     double total = 0;

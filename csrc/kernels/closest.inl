@@ -1,5 +1,5 @@
 // Seeding: how far every row is from the nearest of the seeds chosen so far, and what that would
-// be with a candidate added. All candidates of all seedings share one pack of the block.
+// be with a candidate added. All candidates of all seedings share one pack of the slice.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +53,7 @@ static void closest(const Rows<typename F::T>& rows, i64 begin, i64 end,
     const i64 count = n - p < P ? n - p : P;
     const T* panel = panels.pack(p);
     F norm[kPanelVectors], weight[kPanelVectors], unused[kPanelVectors];
-    score_panel<F>(panel, d, candidates, panels.ahead(p), s.weights, unused);
+    score_panel<F>(panel, d, candidates, panels.prefetch(p), s.weights, unused);
     for (int v = 0; v < kPanelVectors; ++v) {
       const F half = F::load(s.half_norm + p + v * F::W);
       norm[v] = half + half;

@@ -1,10 +1,10 @@
 // Few centroids, many features: the samples are read where they lie.
 //
-// A panel's transpose pays where many centroids share it. With four centroids at most, the scores
-// are dot products with the features in the lanes, summed across once a row.
+// Transposing rows into a panel pays where many centroids share it. With at most four centroids the
+// scores are dot products with the features in the lanes, and the lanes are summed once a row.
 #pragma once
 
-#include "ahead.inl"
+#include "prefetch.inl"
 #include "kernels.h"
 #include "lanes.inl"
 #include "scratch.inl"
@@ -16,8 +16,7 @@ namespace {
 
 template <class T>
 static inline bool by_dots(i64 k, i64 d) {
-  static_assert(kDotMinD<T> >= kRowProductMinD, "their product has no panels to read");
-  return k <= kDotMaxK && d >= kDotMinD<T>;
+  return uses(Path::dots) && d >= kRowProductMinD && k <= kDotMaxK && d >= kDotMinD<T>;
 }
 
 // Scores of R rows with G centroids, and half their squared norms; t at [centroid][row of panel].
@@ -36,7 +35,8 @@ static inline void dot_tile(const typename F::T* x, i64 stride, const typename F
     const F centre = F::load(reference + j);
     F y[R];
     for (int r = 0; r < R; ++r) {
-      Ahead(x + r * stride + j, kDotAhead * stride, F::W).prefetch();
+      if (uses(Path::prefetch_dots))
+        Prefetch(x + r * stride + j, kDotPrefetchRows * stride, F::W).request_all();
       y[r] = F::load(x + r * stride + j) - centre;
       norm[r] = F::fma(y[r], y[r], norm[r]);
     }

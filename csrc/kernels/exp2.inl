@@ -1,15 +1,17 @@
 // 2^x on vectors, x in [kMinExponent, 0]: x = n + f, a polynomial for 2^f, and 2^n put into the
-// exponent bits. Held to exactly 1 at f = 0 so that the largest membership of a row is exact.
+// exponent bits. It is exactly 1 at x = 0, so that the largest membership of a row is exact.
 //
 // Without a table n is an integer and |f| <= 1/2. The polynomials are minimax fits of 2^f in
 // relative error: degree 5 errs by 9.1e-8 (float32), degree 11 by 3.4e-18 (float64).
 //
-// Where a vector's lanes can be looked up (F::kLookUp), n is a multiple of 1 / W, |f| <= 1 / 2 W,
-// and 2^x = 2^floor(n) t (1 + f q(f)) with t = 2^(n - floor(n)) from a table of W numbers. Of degree
-// 2, q errs by 2.4e-9 of 2^f (float32, W = 16), of degree 6 by 6.0e-18 (float64, W = 8).
+// F::kLookUp (AVX-512): one vector holds a table of W numbers. n is a multiple of 1 / W,
+// |f| <= 1 / 2 W, and 2^x = 2^floor(n) t (1 + f q(f)) with t = 2^(n - floor(n)) from the table. Of
+// degree 2, q errs by 2.4e-9 of 2^f (float32, W = 16), of degree 6 by 6.0e-18 (float64, W = 8). In
+// float32 this takes as long as the polynomial, but errs by half as many units in the last place.
 #pragma once
 
 #include "simd/vectors.h"
+#include "tuning.h"
 
 namespace ekmfast {
 namespace {
@@ -67,7 +69,7 @@ static inline F exp2_by_table(F x) {
 
 template <class F>
 static inline F exp2_nonpositive(F x) {
-  if constexpr (F::kLookUp)
+  if constexpr (F::kLookUp && uses(Path::lookup))
     return exp2_by_table(x);
   else
     return exp2_by_polynomial(x);

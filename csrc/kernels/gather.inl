@@ -13,14 +13,15 @@
 namespace ekmfast {
 namespace {
 
-// A weight is idle below this share of its column's largest in the part: all idle ones together
-// are no more than the rounding of T. A share of the column's own, not of the row's: a centroid far
-// from everything keeps its ratio.
+// A weight is idle, and left out, below this share of the largest of its column in the part: all
+// idle ones together are no more than the rounding of T. The share is of the column's largest, not of
+// the row's, so that the ratio A_k / B_k of a centroid far from everything stays exact.
 template <class T>
 constexpr T kIdleShare = sizeof(T) == 4 ? T(0x1p-32) : T(0x1p-62);
 
-// And where the exponent was clamped, |w| <= s 2^clamp (1 + ln2 |clamp|): columns that consist of
-// such weights alone are redone (rescue.cpp), to the others they add nothing.
+// A weight is idle too where its exponent was clamped; then |w| <= s 2^clamp (1 + ln2 |clamp|).
+// Columns that consist of such weights alone are computed again (rescue.cpp); to others they add
+// nothing.
 template <class T>
 constexpr T kIdleWeight = sizeof(T) == 4 ? T(0x1p-93) : T(0x1p-890);
 static_assert(kMinExponent<float> == -100 && kMinExponent<double> == -900, "kIdleWeight");
@@ -52,7 +53,7 @@ static inline F idle_bound(const typename F::T* column, i64 n_padded, i64 k,
                 F::all(least_sample_weight * kIdleWeight<T>));
 }
 
-// Whether so few weights matter that gathering pays, judged by some of the first panel's.
+// Whether so few weights matter that gathering pays, judged by some columns of the first panel.
 template <class F>
 static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_sample_weight) {
   constexpr int P = panel_rows<F>();
@@ -67,30 +68,25 @@ static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_s
   return static_cast<double>(count) < kSparseBelow * static_cast<double>(seen);
 }
 
-// kVectors vectors of features, kRows rows at a time so that sums do not wait for one another; the
-// last vector holds `rest` features if kRest.
-template <class F, int kVectors, int kRows, bool kRest>
+// Adds up kVectors vectors of features of the picked rows; the last vector holds `rest` features if
+// kRest.
+template <class F, int kVectors, bool kRest>
 static inline void gather_tile(const typename F::T* x, i64 stride, const typename F::T* reference,
                                const std::int32_t* picked, const typename F::T* weights, i64 count,
                                int rest, typename F::T* sums) {
-  F acc[kRows][kVectors];
-  for (int u = 0; u < kRows; ++u)
-    for (int v = 0; v < kVectors; ++v) acc[u][v] = F::all(0);
-  for (i64 i = 0; i < count; i += kRows)
-    for (int u = 0; u < kRows; ++u) {
-      const typename F::T* row = x + picked[i + u] * stride;
-      const F w = F::all(weights[i + u]);
-      for (int v = 0; v < kVectors; ++v) {
-        const F y = kRest ? F::load_part(row + v * F::W, rest) -
-                                F::load_part(reference + v * F::W, rest)
-                          : F::load(row + v * F::W) - F::load(reference + v * F::W);
-        acc[u][v] = F::fma(w, y, acc[u][v]);
-      }
+  F acc[kVectors];
+  for (int v = 0; v < kVectors; ++v) acc[v] = F::load(sums + v * F::W);
+  for (i64 i = 0; i < count; ++i) {
+    const typename F::T* row = x + picked[i] * stride;
+    const F w = F::all(weights[i]);
+    for (int v = 0; v < kVectors; ++v) {
+      const F y = kRest ? F::load_part(row + v * F::W, rest) -
+                              F::load_part(reference + v * F::W, rest)
+                        : F::load(row + v * F::W) - F::load(reference + v * F::W);
+      acc[v] = F::fma(w, y, acc[v]);
     }
-  for (int v = 0; v < kVectors; ++v) {
-    for (int u = 1; u < kRows; ++u) acc[0][v] = acc[0][v] + acc[u][v];
-    (F::load(sums + v * F::W) + acc[0][v]).store(sums + v * F::W);
   }
+  for (int v = 0; v < kVectors; ++v) acc[v].store(sums + v * F::W);
 }
 
 template <class F, int kVectors>
@@ -98,26 +94,9 @@ static inline void gather_narrow(int vectors, const typename F::T* x, i64 stride
                                  const typename F::T* reference, const std::int32_t* picked,
                                  const typename F::T* weights, i64 count, typename F::T* sums) {
   if (vectors == kVectors)
-    return gather_tile<F, kVectors, (kVectors > 4 ? 1 : kVectors > 2 ? 2 : kGatherUnit), false>(
-        x, stride, reference, picked, weights, count, 0, sums);
+    return gather_tile<F, kVectors, false>(x, stride, reference, picked, weights, count, 0, sums);
   if constexpr (kVectors > 1)
     gather_narrow<F, kVectors - 1>(vectors, x, stride, reference, picked, weights, count, sums);
-}
-
-// 0 where all rows are finite, else NaN: an idle row is not read, but what it holds is to be told.
-template <class F>
-static double zero_if_finite(const Rows<typename F::T>& in, i64 begin, i64 end) {
-  F sum = F::all(0);
-  const i64 whole = in.d / F::W * F::W;
-  for (i64 i = begin; i < end; ++i) {
-    const typename F::T* x = in.x + i * in.stride;
-    for (i64 j = 0; j < whole; j += F::W) sum = F::fma(F::load(x + j), F::all(0), sum);
-    if (whole < in.d)
-      sum = F::fma(F::load_part(x + whole, static_cast<int>(in.d - whole)), F::all(0), sum);
-  }
-  typename F::T lanes[F::W];
-  sum.store(lanes);
-  return sum_lanes<F::W>(lanes);
 }
 
 template <class F>
@@ -141,18 +120,13 @@ static void sparse_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 
                     s.picked + count);
         count += __builtin_popcount(bits);
       }
-    for (; count % kGatherUnit; ++count) {
-      s.picked[count] = 0;
-      s.picked_weights[count] = 0;
-    }
     T* sums = s.partial + i * s.d_padded;
     for (i64 j = 0; j < in.d;) {
       const i64 whole = (in.d - j) / F::W;
       const int vectors = static_cast<int>(whole < kGatherVectors ? whole : kGatherVectors);
       if (vectors == 0) {
-        gather_tile<F, 1, kGatherUnit, true>(x + j, in.stride, in.reference + j, s.picked,
-                                             s.picked_weights, count, static_cast<int>(in.d - j),
-                                             sums + j);
+        gather_tile<F, 1, true>(x + j, in.stride, in.reference + j, s.picked, s.picked_weights,
+                                count, static_cast<int>(in.d - j), sums + j);
         break;
       }
       gather_narrow<F, kGatherVectors>(vectors, x + j, in.stride, in.reference + j, s.picked,

@@ -17,8 +17,8 @@ namespace ekmfast {
 namespace {
 
 template <class F>
-static i64 scratch_bytes(i64 block_rows, i64 d, i64 k) {
-  return Scratch<F>(nullptr, block_rows, d, k).bytes;
+static i64 scratch_bytes(i64 slice_rows, i64 d, i64 k) {
+  return Scratch<F>(nullptr, slice_rows, d, k).bytes;
 }
 
 template <class F>
@@ -33,7 +33,7 @@ static void exp2_array(const typename F::T* x, i64 n, typename F::T* y) {
 
 template <class F>
 constexpr Kernels<typename F::T> kernels_for() {
-  static_assert(kRowUnit % panel_rows<F>() == 0, "blocks must be whole panels");
+  static_assert(kRowUnit % panel_rows<F>() == 0, "slices must be whole panels");
   return {Tuned::kTileCentroids,
           scratch_bytes<F>,
           {statistics<F, Weighting::equilibrium>, statistics<F, Weighting::maximum_entropy>,

@@ -1,8 +1,9 @@
 // What the driver (ekm.cpp) and the kernels of one instruction set know of each other.
 //
-// The kernels work on a *block* of rows at a time and include no Python and no STL containers:
-// an inline function of the library compiled here with AVX-512 flags would be a weak symbol, and
-// the linker may keep that copy for every processor.
+// A chunk of rows, whose sums one thread forms, is cut into *slices*, and the kernels work on one
+// slice at a time. They include no Python and no STL containers: an inline function of the library
+// compiled here with AVX-512 flags would be a weak symbol, and the linker may keep that copy for
+// every processor.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +27,14 @@ struct Rows {
 
 // K centroids made ready for the register tiles (see ekm.cpp, Prepared).
 // With y = x - reference, c likewise, and a scale q, alpha * log2(e) where scores are exponents:
-//   tiles hold q * c_k,   bias_k = -q/2 ||c_k||^2,   so that   t_k = bias_k + y . (q c_k)
-// is -q d_k + q/2 ||y||^2: the exponent (base 2) of the membership up to a term shared by a row.
+//   tiles hold q * c_k,   bias_k = -q/2 ||c_k||^2,   and the score is   t_k = bias_k + y . (q c_k),
+// which is -q d_k + q/2 ||y||^2. The second term is the same for all centroids of a row and cancels
+// in the memberships.
 template <class T>
 struct Centroids {
   std::int64_t k;
   const T* tiles;  // groups of tile_k centroids: [group][d][centroid in group]; the last is narrower
-  const T* rows;   // (k, d) the same row by row, where by_dots (dots.inl) asks for it; or null
+  const T* rows;   // (k, d) the same row by row, for dots.inl; null for sizes that never go there
   const T* bias;   // (k,)
   double inv_q;    // 1 / q
   T power;         // 1 / (fuzzifier - 1)
@@ -56,16 +58,16 @@ struct Moments {
   T* high;          // (d,)
 };
 
-// The functions of one instruction set. Blocks are multiples of kRowUnit rows (tuning.h).
+// The functions of one instruction set. Slices are multiples of kRowUnit rows (tuning.h).
 template <class T>
 struct Kernels {
   int tile_k;  // centroids in a register tile
 
-  // Bytes of 64-byte-aligned scratch that the functions below need for blocks of these sizes.
-  std::int64_t (*scratch_bytes)(std::int64_t block_rows, std::int64_t d, std::int64_t k);
+  // Bytes of 64-byte-aligned scratch that the functions below need for slices of these sizes.
+  std::int64_t (*scratch_bytes)(std::int64_t slice_rows, std::int64_t d, std::int64_t k);
 
-  // IN rows, begin, end (end - begin <= block_rows), centroids[n_problems]; OUT sums[n_problems]
-  // (added to). One read of the block serves every problem. One function for each Weighting; q is
+  // IN rows, begin, end (end - begin <= slice_rows), centroids[n_problems]; OUT sums[n_problems]
+  // (added to). One read of the slice serves every problem. One function for each Weighting; q is
   // 2 for the fuzzy one.
   void (*statistics[kWeightings])(const Rows<T>& rows, std::int64_t begin,
                                   std::int64_t end, const Centroids<T>* centroids, const Sums* sums,
@@ -107,7 +109,8 @@ struct Kernels {
 };
 
 // Exponents are clamped here: what is smaller adds nothing beside a row's largest term, and
-// denormal numbers are slow. Columns that live on such terms alone are redone exactly (rescue.cpp).
+// denormal numbers are slow. Columns that consist of such terms alone are computed again exactly
+// (rescue.cpp).
 template <class T>
 constexpr T kMinExponent = sizeof(T) == 4 ? T(-100) : T(-900);
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstring>
 
-#include "ahead.inl"
+#include "prefetch.inl"
 #include "kernels.h"
 #include "lanes.inl"
 #include "scratch.inl"
@@ -15,8 +15,9 @@
 namespace ekmfast {
 namespace {
 
-// W numbers of each of W rows, feature by feature: `width` of them go into the panel. The norm is
-// summed in the order of the scores, whose rounding it shares where a row is near a centroid.
+// Transposes W numbers of each of W rows and stores the first `width` features into the panel. The
+// norm is summed feature by feature like the scores: where a row is near a centroid, the difference
+// of both must be small, and then their roundings agree.
 template <class F>
 static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm) {
   Transpose<F>::run(r);
@@ -26,8 +27,8 @@ static inline void store_features(F* r, i64 width, typename F::T* panel, F& norm
   }
 }
 
-// One panel of `count` rows from `begin` on, zeros behind them. Vector by vector of rows in turns,
-// or each addition to a norm would wait for the one before.
+// One panel of `count` rows from `begin` on, zeros behind them. The panel's vectors of rows take
+// turns, so that no addition to a norm waits for the one before.
 template <class F>
 static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
                        typename F::T* panel, typename F::T* half_norm) {
@@ -36,7 +37,8 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
   const i64 d = in.d, stride = in.stride;
   const T* reference = in.reference;
   const T* x = in.x + begin * stride;
-  const bool far = d > kVectorsAhead * F::W;  // or it would be asked for in the next rows
+  // In shorter rows the request would reach into the next row.
+  const bool prefetch = uses(Path::prefetch_pack) && d > kPrefetchVectors * F::W;
   F norm[kPanelVectors];
   for (int v = 0; v < kPanelVectors; ++v) norm[v] = F::all(0);
   for (i64 j = 0; j < d; j += F::W)
@@ -47,7 +49,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
         const F centre = F::load(reference + j);
         for (int i = 0; i < F::W; ++i) {
           const T* at = x + (row + i) * stride + j;
-          if (far) Ahead(at, kVectorsAhead * F::W, 1, true).prefetch(0);
+          if (prefetch) __builtin_prefetch(at + kPrefetchVectors * F::W, 0, 3);  // to the L1
           r[i] = F::load(at) - centre;
         }
         store_features<F>(r, F::W, panel + j * P + row, norm[v]);
@@ -77,7 +79,7 @@ static inline __attribute__((always_inline)) void pack_short_panel(
   EKMFAST_UNROLL for (int j = 0; j < D; ++j) centre[j] = F::all(in.reference[j]);
   for (int row = 0; row < P; row += F::W) {
     F features[D];
-    // The loads end with the last number: what lies behind it may not be there to read.
+    // No load may reach behind the last number, which can be the end of the caller's memory.
     if (in.stride == D && row * D + numbers_read<F, D>() <= readable * D) {
       transpose_rows<F, D>(x + row * D, features);
       for (int j = 0; j < D; ++j) features[j] = features[j] - centre[j];
@@ -103,7 +105,7 @@ template <class F, int D>
 static void pack_short_rows(const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable,
                             typename F::T* panels, typename F::T* half_norm) {
   constexpr i64 P = panel_rows<F>();
-  if constexpr (D > kVeryShort) {
+  if constexpr (D > kVeryShort || !uses(Path::very_short)) {
     pack_short_panel<F, D>(in, begin, count, readable, panels, half_norm);
   } else {
     for (i64 p = 0; p < count; p += P)
@@ -119,7 +121,7 @@ using Pack = void (*)(const Rows<typename F::T>& in, i64 begin, i64 count, i64 r
 template <class F, int D = F::W>
 static Pack<F> packer(i64 d) {
   if constexpr (D == F::W) {
-    if (d >= D) return pack_panel<F>;
+    if (d >= D || !uses(Path::short_rows)) return pack_panel<F>;
   } else if (d == D) {
     return pack_short_rows<F, D>;
   }
@@ -139,11 +141,11 @@ static void pack_weights(const Rows<typename F::T>& in, i64 begin, i64 n, i64 n_
   for (i64 i = n; i < n_padded; ++i) to[i] = 0;
 }
 
-// How long a panel stays: until the next is packed, those of a part, or all of the block.
-enum class Keep { panel, part, block };
+// How long a panel stays: until the next is packed, those of a part, or all of the slice.
+enum class Keep { panel, part, slice };
 
-// The panels of a block, packed one by one, or some small ones at once, just before their scores,
-// which then find them in the L1 cache. Rows p are counted from the block's first.
+// The panels of a slice. Each is packed just before its scores, which then find it in the L1 cache;
+// very small ones are packed several at a time. Rows p are counted from the slice's first.
 template <class F>
 struct Panels {
   using T = typename F::T;
@@ -156,12 +158,14 @@ struct Panels {
       : in(rows), begin(from), n(to - from), panels(panels_to), half_norm(half_norm_to),
         keep(kept), pack_rows(packer<F>(rows.d)), part_end(n) {
     const i64 bytes = P * in.d * static_cast<i64>(sizeof(T));
-    if (in.d < F::W && in.d <= kVeryShort) rows_at_once = kBytesAhead / 4 / bytes * P;
-    rows_ahead = (kBytesAhead > kPanelsAhead * bytes ? kBytesAhead / bytes : kPanelsAhead) * P;
-    // Where rows lie far apart, most of what is between them is not theirs.
-    plan = Ahead(in.x, 0, in.stride <= 2 * in.d ? P * in.stride : 0);
+    if (uses(Path::short_rows) && uses(Path::very_short) && in.d < F::W && in.d <= kVeryShort)
+      rows_at_once = kPrefetchBytes / 4 / bytes * P;
+    const bool few = kPrefetchBytes <= kPrefetchPanels * bytes;
+    prefetch_rows = (few ? kPrefetchPanels : kPrefetchBytes / bytes) * P;
+    // Rows that lie far apart are not prefetched: most of the lines between them hold other data.
+    const bool dense = in.stride <= 2 * in.d;
+    plan = Prefetch(in.x, 0, uses(Path::prefetch_panels) && dense ? P * in.stride : 0);
     plan.spread((k + Tuned::kTileCentroids - 1) / Tuned::kTileCentroids, in.d);
-    plan.near = kPanelsAhead * bytes <= kBytesNear;
   }
 
   // The next panels belong to the part of these rows.
@@ -171,7 +175,7 @@ struct Panels {
   }
 
   T* at(i64 p) const {
-    return panels + (keep == Keep::block ? p : keep == Keep::part ? p - part : p - first) * in.d;
+    return panels + (keep == Keep::slice ? p : keep == Keep::part ? p - part : p - first) * in.d;
   }
 
   // In order.
@@ -185,10 +189,10 @@ struct Panels {
     return at(p);
   }
 
-  // What will be packed some panels later: as many as hold kBytesAhead.
-  Ahead ahead(i64 p) const {
-    Ahead next = plan;
-    next.at = Ahead(in.x + (begin + p) * in.stride, rows_ahead * in.stride, 0).at;
+  // The memory of the panel to be packed prefetch_rows after row p.
+  Prefetch prefetch(i64 p) const {
+    Prefetch next = plan;
+    next.at = Prefetch(in.x + (begin + p) * in.stride, prefetch_rows * in.stride, 0).at;
     return next;
   }
 
@@ -197,8 +201,8 @@ struct Panels {
   const Pack<F> pack_rows;
   i64 part = 0, part_end;                       // rows of the part
   i64 first = 0, packed = 0, rows_at_once = P;  // those packed last
-  i64 rows_ahead;
-  Ahead plan;
+  i64 prefetch_rows;
+  Prefetch plan;
 };
 
 // A caller's weights (n, k), from row `begin` on, as the product reads them,
@@ -209,9 +213,9 @@ static void pack_columns(const typename F::T* weights, i64 k, i64 begin, i64 n,
   constexpr int P = panel_rows<F>();
   for (i64 j = 0; j < k; ++j) s.exponentials[j] = 0;
   const Rows<typename F::T> in = {weights, k, k, nullptr, s.exponentials};
-  Panels<F> panels(in, begin, begin + n, s.weights, s.half_norm, Keep::block, 1);
+  Panels<F> panels(in, begin, begin + n, s.weights, s.half_norm, Keep::slice, 1);
   for (i64 p = 0; p < n; p += P) {
-    panels.ahead(p).prefetch();
+    panels.prefetch(p).request_all();
     panels.pack(p);
   }
 }

@@ -1,12 +1,12 @@
 // Stage 4: sum_n w_kn y_n, the second product, over some rows that are still in the caches.
 //
-// Sums of T go to s.partial, which flush() adds to doubles once a block.
+// Sums of T go to s.partial, which flush() adds to doubles once a slice.
 #pragma once
 
-#include "ahead.inl"
 #include "gather.inl"
 #include "kernels.h"
 #include "lanes.inl"
+#include "prefetch.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "tuning.h"
@@ -18,12 +18,12 @@ namespace {
 // broadcast.
 // weights: [panel][k][panel_rows], or [row][k] if kByRow, pointing at the tile's first centroid.
 //   kCopied    x is a copy of the strip, centred and padded;
-//   else       x is where the rows lie; the last vector holds `rest` features if kRest, and what lies
-//              `ahead` numbers behind is asked for if that is not 0.
+//   else       x is where the rows lie; the last vector holds `rest` features if kRest, and memory
+//              `distance` numbers behind each row is prefetched if that is not 0.
 template <class F, int G, int kVectors, bool kCopied, bool kRest, bool kByRow>
 static inline void product_tile(const typename F::T* x, i64 stride,
                                 const typename F::T* reference, i64 n, i64 k,
-                                const typename F::T* weights, int rest, i64 ahead, i64 d_padded,
+                                const typename F::T* weights, int rest, i64 distance, i64 d_padded,
                                 typename F::T* sums) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
@@ -39,7 +39,7 @@ static inline void product_tile(const typename F::T* x, i64 stride,
       if constexpr (kCopied) {
         for (int v = 0; v < kVectors; ++v) y[v] = F::load(row + v * F::W);
       } else {
-        if (ahead) Ahead(row, ahead, kVectors * F::W).prefetch();
+        if (distance) Prefetch(row, distance, kVectors * F::W).request_all();
         for (int v = 0; v < kVectors; ++v)
           y[v] = kRest
                      ? F::load_part(row + v * F::W, rest) - F::load_part(reference + v * F::W, rest)
@@ -61,46 +61,47 @@ static inline void product_tile(const typename F::T* x, i64 stride,
 // Rows where they lie.
 template <class F, int G, int kVectors, bool kRest, bool kByRow>
 static inline void rows_in_place(int g, const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
-                                 i64 j, int rest, i64 ahead, const typename F::T* weights,
+                                 i64 j, int rest, i64 prefetch_rows, const typename F::T* weights,
                                  const Scratch<F>& s, typename F::T* sums) {
   if (g < G) {
     if constexpr (G > 1)
-      rows_in_place<F, G - 1, kVectors, kRest, kByRow>(g, in, begin, n, k, j, rest, ahead, weights,
-                                                       s, sums);
+      rows_in_place<F, G - 1, kVectors, kRest, kByRow>(g, in, begin, n, k, j, rest, prefetch_rows,
+                                                       weights, s, sums);
     return;
   }
   product_tile<F, G, kVectors, false, kRest, kByRow>(in.x + begin * in.stride + j, in.stride,
-                                              in.reference + j, n, k, weights, rest,
-                                              ahead * in.stride, s.d_padded, sums + j);
+                                                     in.reference + j, n, k, weights, rest,
+                                                     prefetch_rows * in.stride, s.d_padded,
+                                                     sums + j);
 }
 
 template <class F, bool kByRow>
-static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
-                             const typename F::T* all_weights, const Scratch<F>& s) {
+static void product_in_place(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
+                             i64 prefetch_rows, const typename F::T* all_weights,
+                             const Scratch<F>& s) {
   constexpr int kVectors = Tuned::kProductVectors, G = Tuned::kProductCentroids;
   constexpr int P = panel_rows<F>();
-  for (i64 first = 0; first < n; first += kStripRows) {
-    const i64 count = n - first < kStripRows ? n - first : kStripRows, at = begin + first;
-    for (i64 j = 0; j < in.d;) {
-      const i64 left = in.d - j, whole = left / F::W;
-      const i64 vectors = whole >= kVectors ? kVectors : whole >= 2 ? 2 : whole;
-      for (i64 i = 0; i < k; i += G) {
-        const int g = static_cast<int>(k - i < G ? k - i : G);
-        const typename F::T* weights = all_weights + first * k + i * (kByRow ? 1 : P);
-        typename F::T* sums = s.partial + i * s.d_padded;
-        if (vectors == kVectors)
-          rows_in_place<F, G, kVectors, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s,
-                                                       sums);
-        else if (vectors == 2)
-          rows_in_place<F, G, 2, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
-        else if (vectors == 1)
-          rows_in_place<F, G, 1, false, kByRow>(g, in, at, count, k, j, 0, ahead, weights, s, sums);
-        else
-          rows_in_place<F, G, 1, true, kByRow>(g, in, at, count, k, j, static_cast<int>(left),
-                                               ahead, weights, s, sums);
-      }
-      j += vectors > 0 ? vectors * F::W : left;
+  for (i64 j = 0; j < in.d;) {
+    const i64 left = in.d - j, whole = left / F::W;
+    const bool pair = whole >= 2 && uses(Path::vector_pairs);
+    const i64 vectors = whole >= kVectors ? kVectors : pair ? 2 : whole >= 1;
+    for (i64 i = 0; i < k; i += G) {
+      const int g = static_cast<int>(k - i < G ? k - i : G);
+      const i64 early = i == 0 ? prefetch_rows : 0;  // one request a row serves all centroids
+      const typename F::T* weights = all_weights + i * (kByRow ? 1 : P);
+      typename F::T* sums = s.partial + i * s.d_padded;
+      if (vectors == kVectors)
+        rows_in_place<F, G, kVectors, false, kByRow>(g, in, begin, n, k, j, 0, early, weights, s,
+                                                     sums);
+      else if (vectors == 2)
+        rows_in_place<F, G, 2, false, kByRow>(g, in, begin, n, k, j, 0, early, weights, s, sums);
+      else if (vectors == 1)
+        rows_in_place<F, G, 1, false, kByRow>(g, in, begin, n, k, j, 0, early, weights, s, sums);
+      else
+        rows_in_place<F, G, 1, true, kByRow>(g, in, begin, n, k, j, static_cast<int>(left),
+                                             early, weights, s, sums);
     }
+    j += vectors > 0 ? vectors * F::W : left;
   }
 }
 
@@ -118,35 +119,31 @@ static inline void strip_tile(int g, int vectors, i64 n, i64 k, const typename F
   }
 }
 
-// Each strip copied before it is read once for every few centroids: rows a power of two apart drive
-// each other out of the L1 cache.
+// kProductVectors vectors of features of all rows, a strip, are copied before the tiles of all
+// centroids read them: where rows lie a power of two apart, their lines drive each other out of the
+// L1 cache.
 template <class F, bool kByRow>
 static void product_of_copies(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k,
                               const typename F::T* weights, const Scratch<F>& s) {
   using T = typename F::T;
   constexpr int kVectors = Tuned::kProductVectors, G = Tuned::kProductCentroids;
   constexpr int P = panel_rows<F>();
-  for (i64 first = 0; first < n; first += kStripRows) {
-    const i64 count = n - first < kStripRows ? n - first : kStripRows;
-    for (i64 j = 0; j < in.d; j += kVectors * F::W) {
-      const i64 left = round_up(in.d - j, F::W) / F::W;
-      const int vectors = static_cast<int>(left < kVectors ? left : kVectors);
-      const T* x = in.x + (begin + first) * in.stride;
-      for (i64 i = 0; i < count; ++i)
-        for (int v = 0; v < vectors; ++v) {
-          const i64 at = j + v * F::W, there = in.d - at;
-          const F y = there >= F::W
-                          ? F::load(x + i * in.stride + at) - F::load(in.reference + at)
-                          : F::load_part(x + i * in.stride + at, static_cast<int>(there)) -
-                                F::load_part(in.reference + at, static_cast<int>(there));
-          y.store(s.strip + (i * vectors + v) * F::W);
-        }
-      for (i64 i = 0; i < k; i += G) {
-        const int g = static_cast<int>(k - i < G ? k - i : G);
-        strip_tile<F, G, kVectors, kByRow>(
-            g, vectors, count, k, weights + first * k + i * (kByRow ? 1 : P), s,
-            s.partial + i * s.d_padded + j);
+  const T* x = in.x + begin * in.stride;
+  for (i64 j = 0; j < in.d; j += kVectors * F::W) {
+    const i64 left = round_up(in.d - j, F::W) / F::W;
+    const int vectors = static_cast<int>(left < kVectors ? left : kVectors);
+    for (i64 i = 0; i < n; ++i)
+      for (int v = 0; v < vectors; ++v) {
+        const i64 at = j + v * F::W, there = in.d - at;
+        const F y = there >= F::W ? F::load(x + i * in.stride + at) - F::load(in.reference + at)
+                                  : F::load_part(x + i * in.stride + at, static_cast<int>(there)) -
+                                        F::load_part(in.reference + at, static_cast<int>(there));
+        y.store(s.strip + (i * vectors + v) * F::W);
       }
+    for (i64 i = 0; i < k; i += G) {
+      const int g = static_cast<int>(k - i < G ? k - i : G);
+      strip_tile<F, G, kVectors, kByRow>(g, vectors, n, k, weights + i * (kByRow ? 1 : P), s,
+                                         s.partial + i * s.d_padded + j);
     }
   }
 }
@@ -198,13 +195,13 @@ static inline void lane_group(int g, const typename F::T* panels, i64 d, i64 n_p
   }
 }
 
-// d >= kRowProductMinD, and weights as in product_tile. Where no panels are packed, so that nothing
-// else has asked for them, the rows that come `ahead` rows later are asked for.
+// For d >= kRowProductMinD; weights as in product_tile. Where panels are packed, packing has
+// prefetched the rows; elsewhere prefetch_rows is the prefetch distance in rows, else 0.
 template <class F, bool kByRow>
-static void row_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
+static void row_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 prefetch_rows,
                         const typename F::T* weights, const Scratch<F>& s) {
   if (k <= kInPlaceMaxK)
-    product_in_place<F, kByRow>(in, begin, n, k, ahead, weights, s);
+    product_in_place<F, kByRow>(in, begin, n, k, prefetch_rows, weights, s);
   else
     product_of_copies<F, kByRow>(in, begin, n, k, weights, s);
 }
@@ -215,33 +212,26 @@ static void lane_product(i64 d, i64 n, i64 k, const typename F::T* panels, const
   constexpr int P = panel_rows<F>(), G = Tuned::kProductCentroids;
   for (i64 i = 0; i < k; i += G) {
     const int g = static_cast<int>(k - i < G ? k - i : G);
-    lane_group<F, G>(g, panels, d, round_up(n, P), k, s.weights + i * P,
-                                     s.partial + i * d * F::W);
+    lane_group<F, G>(g, panels, d, round_up(n, P), k, s.weights + i * P, s.partial + i * d * F::W);
   }
 }
 
+// Gathered sums lie as row_product's do.
 static inline bool may_gather(i64 d, i64 k) {
-  static_assert(Tuned::kGatherMinD >= kRowProductMinD, "lane_product knows no gathering");
-  return d >= Tuned::kGatherMinD && k >= kSparseMinK;
-}
-
-// Whether so few of the first panel's weights matter that rows had better be gathered.
-// least_sample_weight is the rows', or 0 where the weights are a caller's, who may mean small ones.
-template <class F>
-static bool gathers(i64 d, i64 k, typename F::T least_sample_weight, const Scratch<F>& s) {
-  return may_gather(d, k) && is_sparse<F>(k, s.weights, least_sample_weight);
+  return uses(Path::gather) && d >= kRowProductMinD && d >= Tuned::kGatherMinD &&
+         k >= kGatherMinK && k * d >= Tuned::kGatherMinSize;
 }
 
 // Sums over rows begin .. begin + n, whose weights are in s.weights and, if d < kRowProductMinD,
-// whose panels are at `panels`; ahead as in row_product.
+// whose panels are at `panels`; prefetch_rows as in row_product.
 template <class F>
-static void product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 ahead,
+static void product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 k, i64 prefetch_rows,
                     typename F::T least_sample_weight, const typename F::T* panels,
                     const Scratch<F>& s) {
-  if (gathers<F>(in.d, k, least_sample_weight, s))
+  if (may_gather(in.d, k) && is_sparse<F>(k, s.weights, least_sample_weight))
     sparse_product<F>(in, begin, n, k, least_sample_weight, s);
   else if (in.d >= kRowProductMinD)
-    row_product<F, false>(in, begin, n, k, ahead, s.weights, s);
+    row_product<F, false>(in, begin, n, k, prefetch_rows, s.weights, s);
   else
     lane_product<F>(in.d, n, k, panels, s);
 }

@@ -1,7 +1,7 @@
 // Stage 2: scores, the first product.
 #pragma once
 
-#include "ahead.inl"
+#include "prefetch.inl"
 #include "kernels.h"
 #include "lanes.inl"
 #include "scratch.inl"
@@ -12,11 +12,10 @@ namespace ekmfast {
 namespace {
 
 // G centroids x the 3 vectors of a panel, in registers over all features. `best` is the running
-// maximum over the centroids seen so far. What is `ahead` is asked for meanwhile, some lines with
-// each feature.
+// maximum over the centroids seen so far. Some lines are prefetched with each feature.
 template <class F, int G>
 static inline void score_tile(const typename F::T* panel, i64 d, const typename F::T* tile,
-                              const typename F::T* bias, const Ahead& ahead,
+                              const typename F::T* bias, const Prefetch& prefetch,
                               typename F::T* t, F* best) {
   constexpr int P = panel_rows<F>();
   F acc[G][kPanelVectors];
@@ -31,8 +30,9 @@ static inline void score_tile(const typename F::T* panel, i64 d, const typename 
     }
   };
   i64 j = 0;
-  for (i64 line = 0; line < ahead.lines; ++j) {
-    for (const i64 next = line + ahead.a_feature; line < next; ++line) ahead.prefetch(line);
+  for (i64 line = 0; line < prefetch.lines; ++j) {
+    const i64 next = line + prefetch.feature_lines;
+    for (; line < next; ++line) prefetch.request(line);
     add(j);
   }
   for (; j < d; ++j) add(j);
@@ -49,23 +49,22 @@ static inline void score_tile(const typename F::T* panel, i64 d, const typename 
 // The last, narrower group of centroids: pick the tile of its width at compile time.
 template <class F, int G>
 static inline void score_rest(int g, const typename F::T* panel, i64 d, const typename F::T* tile,
-                              const typename F::T* bias, const Ahead& ahead,
+                              const typename F::T* bias, const Prefetch& prefetch,
                               typename F::T* t, F* best) {
-  if (g == G) return score_tile<F, G>(panel, d, tile, bias, ahead, t, best);
-  if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, ahead, t, best);
+  if (g == G) return score_tile<F, G>(panel, d, tile, bias, prefetch, t, best);
+  if constexpr (G > 1) score_rest<F, G - 1>(g, panel, d, tile, bias, prefetch, t, best);
 }
 
-// Meanwhile `ahead` comes into a cache, a share with each tile: all at once would fill the
-// queues of outstanding reads, and loads wait behind them.
+// Meanwhile the memory named by `prefetch` is requested, a share with each tile.
 template <class F>
 static inline void score_panel(const typename F::T* panel, i64 d,
-                               const Centroids<typename F::T>& c, const Ahead& ahead,
+                               const Centroids<typename F::T>& c, const Prefetch& prefetch,
                                typename F::T* t, F* row_best) {
   constexpr int P = panel_rows<F>();
   F best[kPanelVectors];  // not the caller's, which is in memory: each tile would wait for it
   EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
   for (i64 k = 0; k < c.k; k += Tuned::kTileCentroids) {
-    const Ahead share = ahead.share(k / Tuned::kTileCentroids);
+    const Prefetch share = prefetch.share_of_tile(k / Tuned::kTileCentroids);
     if (k + Tuned::kTileCentroids <= c.k)
       score_tile<F, Tuned::kTileCentroids>(panel, d, c.tiles + k * d, c.bias + k, share, t + k * P,
                                            best);

@@ -20,14 +20,14 @@ static inline i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * uni
 constexpr i64 kPickedSpare = 16;
 
 template <class T>
-static i64 part_rows(i64 block_rows, i64 d, i64 k) {
+static i64 part_rows(i64 slice_rows, i64 d, i64 k) {
   constexpr i64 unit = kRowUnit;
   const i64 row_bytes = (d + k) * static_cast<i64>(sizeof(T));
   i64 rows = kPartBytesL1 / row_bytes / unit * unit;
-  if (rows < kPartRowsL1) rows = kPartBytesL2 / row_bytes / unit * unit;
+  if (rows < kPartRowsL1 || !uses(Path::parts_l1)) rows = kPartBytesL2 / row_bytes / unit * unit;
   if (rows < unit) rows = unit;
-  const i64 all = round_up(block_rows, unit);
-  return rows < all ? rows : all;
+  const i64 all = round_up(slice_rows, unit);
+  return uses(Path::parts) && rows < all ? rows : all;
 }
 
 template <class F>
@@ -41,7 +41,7 @@ struct Scratch {
   T* sum_w;           // [k][W] lanes of sum s w
   T* sum_p;           // [k][W] lanes of sum s p
   T* partial;         // sum s w y: [k][d_padded], or [k][d][W] lanes if d < kRowProductMinD
-  T* strip;           // [row of kStripRows][Tuned::kProductVectors vectors] centred features
+  T* strip;           // [row of part][Tuned::kProductVectors vectors] centred features
   std::int32_t* picked;  // [row of part] rows that matter to one centroid, and their weights
   T* picked_weights;
   i64 part;           // rows
@@ -49,9 +49,9 @@ struct Scratch {
   i64 partial_size;
   i64 bytes;
 
-  Scratch(void* base, i64 block_rows, i64 d, i64 k) {
-    const i64 n = round_up(block_rows, panel_rows<F>());
-    part = part_rows<T>(block_rows, d, k);
+  Scratch(void* base, i64 slice_rows, i64 d, i64 k) {
+    const i64 n = round_up(slice_rows, panel_rows<F>());
+    part = part_rows<T>(slice_rows, d, k);
     d_padded = round_up(d, F::W);
     partial_size = k * (d < kRowProductMinD ? d * F::W : d_padded);
     bytes = 0;
@@ -63,7 +63,8 @@ struct Scratch {
     sum_w = take(base, k * F::W);
     sum_p = take(base, k * F::W);
     partial = take(base, partial_size);
-    strip = take(base, d < kRowProductMinD ? 0 : kStripRows * Tuned::kProductVectors * F::W);
+    const bool copies = d >= kRowProductMinD && k > kInPlaceMaxK;
+    strip = take(base, copies ? part * Tuned::kProductVectors * F::W : 0);
     picked = take<std::int32_t>(base, part + kPickedSpare);
     picked_weights = take(base, part + kPickedSpare);
   }

@@ -1,16 +1,17 @@
-// The sums of all problems over a block.
+// The sums of all problems over a slice.
 //
-// A block of rows goes through four stages, a file each, all in cache:
+// A slice of rows goes through four stages, a file each; what they write for each other stays in the
+// caches:
 //   pack      centre the rows and lay them out in panels [feature][3 vectors of samples], so that
 //             samples sit in the lanes and every later minimum, exponential and sum is vertical;
 //   scores    t_k = bias_k + y . (q c_k): the first product, register tiles of centroids x panel;
 //   weights   row maximum, exponentials, and  w_k = p_k (1 + ln2 (r_k - sum_i p_i r_i))  with
 //             r_k = t_k - max t, which is Eq. 38 because alpha (d_k - E) = -ln2 (r_k - sum p r);
-//   product   sum_n w_kn y_n, accumulated in registers over a part of the block or some rows of it.
-// The products' sums are added to doubles once a block.
+//   product   sum_n w_kn y_n, accumulated in registers over a part of the slice.
+// The products' sums are added to doubles once a slice.
 #pragma once
 
-#include "ahead.inl"
+#include "prefetch.inl"
 #include "dots.inl"
 #include "kernels.h"
 #include "lanes.inl"
@@ -41,17 +42,20 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = centroids->k;
-  if constexpr (kWeighting == Weighting::equilibrium)
+  if constexpr (kWeighting == Weighting::equilibrium && uses(Path::tiny))
     if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems, scratch)) return;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = kWeighting != Weighting::fuzzy && by_dots<T>(k, d);
-  const Keep keep = n_problems > 1 ? Keep::block : d < kRowProductMinD ? Keep::part : Keep::panel;
+  const bool shared = uses(Path::shared_panels);
+  const Keep keep = 
+      n_problems > 1 && shared ? Keep::slice : d < kRowProductMinD ? Keep::part : Keep::panel;
   Panels<F> panels(rows, begin, end, s.panels, s.half_norm, keep, k);
   pack_weights<F>(rows, begin, n, n_padded, s);
   const T least = rows.sample_weight ? least_positive(s.sample_weight, n) : T(1);
   for (i64 problem = 0; problem < n_problems; ++problem) {
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
+    const bool packs = problem == 0 || !shared;
     for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
     for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
     // J = sum s (1/2 ||y||^2 - e / q), its two sums apart: one rounding of 1 / q for all.
@@ -60,7 +64,7 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
       const i64 count = n - first < s.part ? n - first : s.part;
       panels.open(first, first + count);
       F norm = F::all(0), e = F::all(0);
-      int run = 0;
+      int vectors = 0;  // summed in norm and e
       for (i64 p = first; p < first + count; p += P) {
         T* t = s.weights + (p - first) * k;
         F best[kPanelVectors], cost[kPanelVectors];
@@ -68,8 +72,8 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
           dot_panel<F, kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
                                           s.half_norm + p, best);
         } else {
-          if (problem == 0) panels.pack(p);
-          score_panel<F>(panels.at(p), d, c, problem == 0 ? panels.ahead(p) : Ahead(), t, best);
+          if (packs) panels.pack(p);
+          score_panel<F>(panels.at(p), d, c, packs ? panels.prefetch(p) : Prefetch(), t, best);
         }
         weigh_panel<F, kWeighting>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best,
                                    t, s, cost);
@@ -78,14 +82,14 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
           norm = F::fma(weight, F::load(s.half_norm + p + v * F::W), norm);
           e = F::fma(weight, cost[v], e);
         }
-        if (p + P >= first + count || ++run == kRunVectors / kPanelVectors) {
+        if (p + P >= first + count || (vectors += kPanelVectors) + kPanelVectors > kCostVectors) {
           if constexpr (kWeighting != Weighting::fuzzy) norm.add_to(norms);
           e.add_to(costs);
           norm = e = F::all(0);
-          run = 0;
+          vectors = 0;
         }
       }
-      product<F>(rows, begin + first, count, k, dots && Tuned::kProductAsksAhead ? count : 0, least,
+      product<F>(rows, begin + first, count, k, dots && Tuned::kPrefetchAfterDots ? count : 0, least,
                  d < kRowProductMinD ? panels.at(first) : nullptr, s);
     }
     const double cost_sum = sum_lanes<F::W>(costs) * c.inv_q;

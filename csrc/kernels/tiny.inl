@@ -1,9 +1,10 @@
 // Few centroids of few features, K and D known at compile time, where each vector of samples is
 // little work but a long chain of it: score, maximum, exponential, sum, division, weights, sums.
 //
-// The processor looks about two such chains ahead, which is too few to fill their gaps. So a run of
-// vectors goes through the chain link by link, in loops of independent steps; what the loops write
-// for each other stays in the L1 cache.
+// A processor sees the instructions of about two such chains at a time, too few to keep it busy while
+// each step waits for the one before. So the chain is cut into three loops, each over a stretch of
+// vectors whose steps do not depend on one another; what the loops write for each other stays in the
+// L1 cache.
 #pragma once
 
 #include "exp2.inl"
@@ -28,8 +29,8 @@ struct TinyVector {
   Vector best, r[K], u[K], sum, moment;  // max t, r_k, u_k, S and S m
 };
 
-// W rows of which `count` are there, apart in memory or the last of a block; the others are at the
-// reference and weigh nothing.
+// Copies W rows that lie apart in memory, or the last `count` < W of a slice. What is missing is
+// filled with the reference at weight 0.
 template <class F, int D>
 static __attribute__((noinline)) void copy_rows(const Rows<typename F::T>& in, i64 begin, i64 count,
                                                 typename F::T* x, typename F::T* weight) {
@@ -41,19 +42,20 @@ static __attribute__((noinline)) void copy_rows(const Rows<typename F::T>& in, i
   }
 }
 
-// The block's vectors of features and of sample weights, for further problems; or null.
+// The slice's vectors of features and of sample weights, kept for further problems; null if there is
+// one problem.
 template <class F>
-struct TinyBlock {
+struct TinySlice {
   typename F::T *features, *sample_weight;
   double half_norms;  // 1/2 sum s ||y||^2
 };
 
-// The W samples from `row` on of the n of a block.
+// The W samples from `row` on of the n of a slice.
 template <class F, int D>
 static inline void tiny_samples(const Rows<typename F::T>& in, i64 begin, i64 n, i64 row,
                                 const F* centre, F* y, F& weight) {
   using T = typename F::T;
-  // The loads end with the last number: what lies behind it may not be there to read.
+  // No load may reach behind the slice's last number, which can be the end of the caller's memory.
   if (in.stride == D && row * D + numbers_read<F, D>() <= n * D) {
     transpose_rows<F, D>(in.x + (begin + row) * D, y);
     weight = in.sample_weight ? F::load(in.sample_weight + begin + row) : F::all(1);
@@ -115,10 +117,10 @@ static inline void tiny_weights(const TinyVector<F, K, D>& from, TinySums<F, K, 
   }
 }
 
-// kAgain: another problem has gone before, and the block is read as it was left.
+// kAgain: an earlier problem has stored the slice's vectors in `slice`, and they are read from there.
 template <class F, int K, int D, bool kAgain>
 static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroids<typename F::T>& c,
-                 TinyBlock<F>& block, const Sums& out) {
+                 TinySlice<F>& slice, const Sums& out) {
   using T = typename F::T;
   constexpr i64 W = F::W;
   F centre[D];
@@ -129,47 +131,48 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
     EKMFAST_UNROLL for (int j = 0; j < D; ++j) sums.wx[k][j] = F::all(0);
   }
   double norms[W] = {}, costs[W] = {};
-  alignas(64) TinyVector<F, K, D> run[kTinyRun];
-  for (i64 first = 0; first < n; first += kTinyRun * W) {
-    const i64 left = (n - first + W - 1) / W, count = left < kTinyRun ? left : kTinyRun;
+  alignas(64) TinyVector<F, K, D> stretch[kTinyVectors];
+  for (i64 first = 0; first < n; first += kTinyVectors * W) {
+    const i64 left = (n - first + W - 1) / W, count = left < kTinyVectors ? left : kTinyVectors;
     F norm_sum = F::all(0);
     for (i64 v = 0; v < count; ++v) {
       const i64 row = first + v * W;
       F y[D], weight;
       if constexpr (kAgain) {
-        for (int j = 0; j < D; ++j) y[j] = F::load(block.features + row * D + j * W);
-        weight = F::load(block.sample_weight + row);
+        for (int j = 0; j < D; ++j) y[j] = F::load(slice.features + row * D + j * W);
+        weight = F::load(slice.sample_weight + row);
       } else {
         tiny_samples<F, D>(in, begin, n, row, centre, y, weight);
         F norm = y[0] * y[0];
         for (int j = 1; j < D; ++j) norm = F::fma(y[j], y[j], norm);
         norm_sum = F::fma(weight, norm * F::all(T(0.5)), norm_sum);
-        if (v % kRunVectors == kRunVectors - 1 || v == count - 1) {
+        if (v % kCostVectors == kCostVectors - 1 || v == count - 1) {
           norm_sum.add_to(norms);
           norm_sum = F::all(0);
         }
-        if (block.features) {
-          for (int j = 0; j < D; ++j) y[j].store(block.features + row * D + j * W);
-          weight.store(block.sample_weight + row);
+        if (slice.features) {
+          for (int j = 0; j < D; ++j) y[j].store(slice.features + row * D + j * W);
+          weight.store(slice.sample_weight + row);
         }
       }
-      for (int j = 0; j < D; ++j) y[j].store(run[v].features[j]);
-      weight.store(run[v].sample_weight);
-      tiny_scores<F, K, D>(y, c, run[v]);
+      for (int j = 0; j < D; ++j) y[j].store(stretch[v].features[j]);
+      weight.store(stretch[v].sample_weight);
+      tiny_scores<F, K, D>(y, c, stretch[v]);
     }
-    for (i64 v = 0; v < count; ++v) tiny_exponentials<F, K, D>(run[v]);
+    for (i64 v = 0; v < count; ++v) tiny_exponentials<F, K, D>(stretch[v]);
     sums.cost = F::all(0);
     for (i64 v = 0; v < count; ++v) {
-      tiny_weights<F, K, D>(run[v], sums);
-      if (v % kRunVectors == kRunVectors - 1 || v == count - 1) {
+      tiny_weights<F, K, D>(stretch[v], sums);
+      if (v % kCostVectors == kCostVectors - 1 || v == count - 1) {
         sums.cost.add_to(costs);
         sums.cost = F::all(0);
       }
     }
   }
-  if constexpr (!kAgain) block.half_norms = sum_lanes<W>(norms);
-  // One product alone that a compiler may fuse: a problem's J is the same beside others.
-  *out.objective += block.half_norms - sum_lanes<W>(costs) * c.inv_q;
+  if constexpr (!kAgain) slice.half_norms = sum_lanes<W>(norms);
+  // Only one product here can be fused with the subtraction, so that rounding, and with it J, does
+  // not depend on whether other problems are computed beside this one.
+  *out.objective += slice.half_norms - sum_lanes<W>(costs) * c.inv_q;
   T lanes[K][D + 2][W];
   EKMFAST_UNROLL for (int k = 0; k < K; ++k) {
     EKMFAST_UNROLL for (int j = 0; j < D; ++j) sums.wx[k][j].store(lanes[k][j]);
@@ -183,7 +186,7 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
   }
 }
 
-// True if the block was of a size that tiny() is for.
+// True if K and D were so small that tiny() has computed the sums.
 template <class F, int K = kTinyMaxK, int D = kTinyMaxD>
 static inline bool try_tiny(const Rows<typename F::T>& in, i64 begin, i64 n,
                             const Centroids<typename F::T>* c, const Sums* out, i64 n_problems,
@@ -196,14 +199,15 @@ static inline bool try_tiny(const Rows<typename F::T>& in, i64 begin, i64 n,
     if (in.d < D) return try_tiny<F, K, D - 1>(in, begin, n, c, out, n_problems, scratch);
   }
   if constexpr (K * D <= kTinyMaxSize) {
-    TinyBlock<F> block = {nullptr, nullptr, 0};
-    if (n_problems > 1) {
+    TinySlice<F> slice = {nullptr, nullptr, 0};
+    if (n_problems > 1 && uses(Path::tiny_slice)) {
       const Scratch<F> s(scratch, n, D, K);
-      block.features = s.panels;
-      block.sample_weight = s.sample_weight;
+      slice.features = s.panels;
+      slice.sample_weight = s.sample_weight;
     }
-    tiny<F, K, D, false>(in, begin, n, c[0], block, out[0]);
-    for (i64 i = 1; i < n_problems; ++i) tiny<F, K, D, true>(in, begin, n, c[i], block, out[i]);
+    tiny<F, K, D, false>(in, begin, n, c[0], slice, out[0]);
+    for (i64 i = 1; i < n_problems; ++i)
+      tiny<F, K, D, uses(Path::tiny_slice)>(in, begin, n, c[i], slice, out[i]);
     return true;
   }
   return false;

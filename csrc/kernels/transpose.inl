@@ -132,7 +132,7 @@ static inline __attribute__((always_inline)) void deinterleave(const F* v, F* fe
 
 template <class F, int D>
 constexpr bool by_shuffles() {
-  return shuffles(D) <= Tuned::kMaxShuffles;
+  return uses(Path::shuffles) && shuffles(D) <= Tuned::kMaxShuffles;
 }
 
 // Else the first D rows of the transpose of the W numbers from where each row begins, of which the

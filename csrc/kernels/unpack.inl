@@ -97,6 +97,11 @@ static inline void unpack_short(i64 k, const typename F::T* t, i64 count, typena
 template <class F>
 static inline void unpack_panel(const typename F::T* t, i64 k, i64 count, typename F::T* out) {
   constexpr int P = panel_rows<F>();
+  if (!uses(Path::unpack)) {
+    for (i64 i = 0; i < count; ++i)
+      for (i64 j = 0; j < k; ++j) out[i * k + j] = t[j * P + i];
+    return;
+  }
   if (k < F::W) return unpack_short<F, F::W - 1>(k, t, count, out);
   for (i64 row = 0; row < count; row += F::W)
     for (i64 j = 0; j < k; j += F::W) {

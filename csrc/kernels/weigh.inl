@@ -114,7 +114,7 @@ static inline void weigh_fuzzy(const typename F::T* panel, i64 d,
   constexpr int P = panel_rows<F>();
   constexpr T kMinNormal = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
   const F zero = F::all(0), one = F::all(1), floor = F::all(kMinExponent<T>);
-  const bool reciprocal = c.power == T(1);  // m = 2: v = r
+  const bool reciprocal = uses(Path::reciprocal) && c.power == T(1);  // m = 2: v = r
   F norm[kPanelVectors], least[kPanelVectors], sum[kPanelVectors];
   for (int v = 0; v < kPanelVectors; ++v) {
     const F half = F::load(half_norm + v * F::W);

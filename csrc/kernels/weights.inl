@@ -34,7 +34,7 @@ static double weights(const Rows<typename F::T>& rows, i64 begin, i64 end,
     if (dots)
       dot_panel<F, kDotMaxK>(rows, begin + p, count, c, t, s.half_norm + p, best);
     else
-      score_panel<F>(panels.pack(p), d, c, panels.ahead(p), t, best);
+      score_panel<F>(panels.pack(p), d, c, panels.prefetch(p), t, best);
     weigh_panel<F, Weighting::equilibrium>(panels.at(p), d, c, s.sample_weight + p,
                                            s.half_norm + p, best, t, s, cost);
     for (int v = 0; v < kPanelVectors; ++v) {

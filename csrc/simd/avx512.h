@@ -27,8 +27,8 @@ struct F32 {
   static constexpr bool kLookUp = true;  // see kernels/exp2.inl
   // To multiples of 1 / W.
   static F32 round_to_steps(F32 a) { return {_mm512_roundscale_ps(a.v, 0x48)}; }
-  // 2^(n - floor(n)) of such multiples, which a number's last bits count beside 3 2^18 (float64:
-  // 3 2^48).
+  // 2^(n - floor(n)) of such multiples. In n + 3 2^18 (float64: 3 2^48) the last bits of the number
+  // count multiples of 1 / W, and the permutation reads only those that number the lanes.
   static F32 power_of_fraction(F32 n) {
     const __m512 powers = _mm512_setr_ps(
         1.0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f,

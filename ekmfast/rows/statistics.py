@@ -65,7 +65,8 @@ class CentredStatistics:
             return wx, np.ldexp(sums.sum_w, shift), np.ldexp(sums.sum_p, shift)
 
         (wx, w, p), (more_wx, more_w, more_p) = scaled(self), scaled(other)
-        objective = self.objective + other.objective
-        return CentredStatistics(
-            wx + more_wx, w + more_w, p + more_p, exponent, objective, self.reference
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever asked looks at the result
+            objective = self.objective + other.objective
+            return CentredStatistics(
+                wx + more_wx, w + more_w, p + more_p, exponent, objective, self.reference
+            )
