@@ -801,7 +801,8 @@ def test_samples_that_are_not_finite(name, dtype, bad, isa):
             for column in {0, d - 1}:
                 X, C = data(100, 2, d, dtype)
                 X[row, column] = bad
-                with pytest.raises(
+                message = rf"X must be finite.* {row}, column {column}$"
+                with pytest.raises(ValueError, match=message):
                     ValueError, match=rf"X must be finite.* {row}, column {column}$"
                 ):
                     CALLS[name](X) if name == "update_centroids" else CALLS[name](X, C)
