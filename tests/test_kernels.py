@@ -803,8 +803,6 @@ def test_samples_that_are_not_finite(name, dtype, bad, isa):
                 X[row, column] = bad
                 message = rf"X must be finite.* {row}, column {column}$"
                 with pytest.raises(ValueError, match=message):
-                    ValueError, match=rf"X must be finite.* {row}, column {column}$"
-                ):
                     CALLS[name](X) if name == "update_centroids" else CALLS[name](X, C)
 
 
