@@ -36,7 +36,7 @@ static inline void dot_tile(const typename F::T* x, i64 stride, const typename F
     F y[R];
     for (int r = 0; r < R; ++r) {
       if (uses(Path::prefetch_dots))
-        Prefetch(x + r * stride + j, kDotPrefetchRows * stride, F::W).request_all();
+        PrefetchL2(x + r * stride + j, kDotPrefetchRows * stride, F::W).request_all();
       y[r] = F::load(x + r * stride + j) - centre;
       norm[r] = F::fma(y[r], y[r], norm[r]);
     }

@@ -9,9 +9,10 @@
 namespace ekmfast {
 namespace {
 
-// Cache lines to prefetch into the L2 cache. Some of them may lie behind the last row: those are requested too, which
+// Cache lines to prefetch. Some of them may lie behind the last row: those are requested too, which
 // is allowed for any address, and never read.
-struct Prefetch {
+template <int kLocality>
+struct PrefetchInto {
   static constexpr i64 kLine = 64;  // bytes
   std::uintptr_t at = 0;
   i64 lines = 0;
@@ -19,14 +20,14 @@ struct Prefetch {
 
   // The `count` numbers that begin `distance` numbers behind x.
   template <class T>
-  Prefetch(const T* x, i64 distance, i64 count)
+  PrefetchInto(const T* x, i64 distance, i64 count)
       : at(reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(distance) * sizeof(T)),
         lines((count * static_cast<i64>(sizeof(T)) + kLine - 1) / kLine) {}
-  Prefetch() = default;
+  PrefetchInto() = default;
 
   void request(i64 line) const {
     const std::uintptr_t begin = at + static_cast<std::uintptr_t>(line * kLine);
-    __builtin_prefetch(reinterpret_cast<const void*>(begin), 0, 2);
+    __builtin_prefetch(reinterpret_cast<const void*>(begin), 0, kLocality);
   }
 
   void request_all() const {
@@ -40,13 +41,16 @@ struct Prefetch {
     feature_lines = uses(Path::prefetch_spread) ? (tile_lines + d - 1) / d : lines;
   }
 
-  Prefetch share_of_tile(i64 i) const {
-    Prefetch part = *this;
+  PrefetchInto share_of_tile(i64 i) const {
+    PrefetchInto part = *this;
     part.at += static_cast<std::uintptr_t>(i * tile_lines * kLine);
     part.lines = lines - i * tile_lines < tile_lines ? lines - i * tile_lines : tile_lines;
     return part;
   }
 };
+
+typedef PrefetchInto<3> Prefetch;  // into the L1 cache
+typedef PrefetchInto<2> PrefetchL2;
 
 }  // namespace
 }  // namespace ekmfast

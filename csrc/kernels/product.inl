@@ -39,7 +39,7 @@ static inline void product_tile(const typename F::T* x, i64 stride,
       if constexpr (kCopied) {
         for (int v = 0; v < kVectors; ++v) y[v] = F::load(row + v * F::W);
       } else {
-        if (distance) Prefetch(row, distance, kVectors * F::W).request_all();
+        if (distance) PrefetchL2(row, distance, kVectors * F::W).request_all();
         for (int v = 0; v < kVectors; ++v)
           y[v] = kRest
                      ? F::load_part(row + v * F::W, rest) - F::load_part(reference + v * F::W, rest)
