@@ -66,7 +66,7 @@ def test_auto_on_the_imbalanced_sets(data, k, least):
 def test_auto_on_many_rows_chooses_on_a_sample(monkeypatch):
     X, y = set_a()
     whole = EKMeans(3, random_state=0).fit(X)
-    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SAMPLE_ROWS", 1500)
+    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SEARCH_ROWS", 1500)
     model = EKMeans(3, random_state=0).fit(X)
     assert whole.alpha_ / 2 <= model.alpha_ <= whole.alpha_ * 2
     again = EKMeans(3, alpha=model.alpha_, random_state=1).fit(X)

@@ -175,7 +175,7 @@ def test_a_fitted_model_tells_the_same_of_rows_wherever_they_are(name, kind, met
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_fit_goes_on_from_its_checkpoint(name, kind, tmp_path, monkeypatch):
     # As if there were too many rows for the search of alpha to run on all.
-    monkeypatch.setattr("ekmfast.estimators.ekmeans.SAMPLE_ROWS", 500)
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 500)
     monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 500)
     given, own_weight = (X, WEIGHT) if kind == "array" else KINDS[kind](X, WEIGHT, tmp_path)
     path = tmp_path / "checkpoint"

@@ -21,10 +21,11 @@ from ekmfast import (
     MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
+    _core,
     ekm_step,
 )
 from ekmfast.fit import merging
-from ekmfast.fit.problem import Problem
+from ekmfast.fit.problem import FAR_ROWS, Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import WINDOW, Run, solve
 from ekmfast.rows.array import ArrayRows
@@ -323,3 +324,130 @@ def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
     assert unsaid not in stopped
     for warning in caught:
         assert ("alpha" in str(warning.message)) <= (cls is EKMeans)
+
+
+# --- the compiled solver ---
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_leap_is_where_the_last_steps_would_vanish(seed):
+    """The least-squares solution of the compiled solver is that of LAPACK, of least norm."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_t(4, (200, 3))
+    problem = problem_of(X)
+    compared = 0
+
+    def report(runs):
+        nonlocal compared
+        for run in runs:
+            if run.leap is None or not 2 <= len(run.past) <= 6:
+                continue
+            *past, (centroids, step) = run.past
+            moves = np.stack([(centroids - c).ravel() for c, _ in past], axis=1)
+            turns = np.stack([(step - g).ravel() for _, g in past], axis=1)
+            scale = np.linalg.norm(turns, axis=0)
+            gamma = np.linalg.lstsq(turns / scale, step.ravel(), rcond=1e-6)[0] / scale
+            leap = centroids + step - ((moves + turns) @ gamma).reshape(step.shape)
+            leap = np.clip(leap, *problem.bounds)
+            unit = np.abs(gamma).max() * np.abs(moves + turns).max() + 1
+            np.testing.assert_allclose(run.leap, leap, atol=1e-9 * unit)
+            compared += 1
+        return False
+
+    starts = np.stack([X[rng.integers(0, 200, 4)] for _ in range(3)])
+    solve(
+        problem.rows,
+        starts,
+        2 / problem.dispersion,
+        tol=1e-5,
+        radius=problem.radius,
+        resolution=1e-13,
+        max_iter=40,
+        bounds=problem.bounds,
+        report=report,
+        window=30,  # so that the points that a leap was computed from are all there
+    )
+    assert compared > 5
+
+
+def test_a_run_that_was_copied_goes_on_to_the_same_bits():
+    X = set_a()[0]
+    problem = problem_of(X)
+    starts = np.stack([X[[0, 2010, 2200]], X[[5, 6, 7]]])
+    options = {"tol": 1e-8, "radius": 1.0, "resolution": 1e-13, "max_iter": 200}
+    whole = solve(problem.rows, starts, 1.0, **options)
+    some = solve(problem.rows, starts, 1.0, **options | {"max_iter": 7})
+    rest = solve(problem.rows, starts, 1.0, runs=list(some), **options)
+    for a, b in zip(whole, rest, strict=True):
+        np.testing.assert_array_equal(a.centroids, b.centroids)
+        assert a.history == b.history
+
+
+def test_threads_do_not_change_what_runs_do():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 40))
+    starts = np.stack([X[rng.integers(0, 300, 60)] for _ in range(12)])  # 28,800 numbers
+    one, two = (
+        solve(
+            ArrayRows(X),
+            starts,
+            0.1,
+            tol=1e-6,
+            radius=6.0,
+            resolution=1e-13,
+            max_iter=15,
+            n_threads=n_threads,
+        )
+        for n_threads in (1, 2)
+    )
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a.centroids, b.centroids)
+
+
+def test_the_extension_refuses_what_does_not_fit():
+    rules = (1e-4, 1e-9, 1e-13, 5, True, None, None)
+    with pytest.raises(ValueError, match=r"starts must have shape \(s, k, d\)"):
+        _core.Solver(np.zeros((3, 2)), np.ones(3), *rules)
+    with pytest.raises(ValueError, match=r"alpha must have shape \(s,\)"):
+        _core.Solver(np.zeros((3, 2, 2)), np.ones(2), *rules)
+    with pytest.raises(ValueError, match="low and high belong together"):
+        _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules[:5], np.zeros(2), None)
+    with pytest.raises(ValueError, match="low has the wrong size"):
+        _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules[:5], np.zeros(3), np.zeros(3))
+    solver = _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules)
+    sums = np.zeros((3, 2, 2)), np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3), np.zeros(2)
+    with pytest.raises(ValueError, match="sums must be those of the candidates"):
+        solver.advance(*(part[:2] for part in sums), 1)
+    with pytest.raises(ValueError, match="no such run"):
+        solver.get_run(3)
+    with pytest.raises(ValueError, match="step has the wrong size"):
+        solver.set_run(0, solver.get_run(0) | {"step": np.zeros(3)})
+    assert len(solver) == solver.n_going == 3
+
+
+# --- samples that stand for all rows ---
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_sample_stands_for_all_rows(weighted):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(40_000, 3)), rng.normal(20, 1, (12, 3))])
+    s = rng.integers(0, 3, len(X)).astype(float) if weighted else None
+    problem = Problem(ArrayRows(X, s), 2, tol=1e-4, max_iter=300)
+    sample = problem.sample(1000, np.random.RandomState(0)).rows
+    assert 1000 <= sample.n_rows <= 1000 + 2 * FAR_ROWS
+    total = len(X) if s is None else s.sum()
+    assert sample.sample_weight.sum() == pytest.approx(total, rel=1e-2)
+    far = (sample.X > 10).all(axis=1)
+    wanted = np.ones(12) if s is None else s[-12:]
+    # The few rows far from all others are there, as heavy as they are.
+    assert far.sum() == (wanted > 0).sum()
+    np.testing.assert_allclose(np.sort(sample.sample_weight[far]), np.sort(wanted[wanted > 0]))
+
+
+def test_a_default_fit_finds_a_cluster_that_a_sample_would_miss():
+    rng = np.random.default_rng(1)
+    sizes, centres = (50_000, 9_000, 25), np.array([[0.0, 0], [7, 0], [0, 14]])
+    X = np.concatenate([c + rng.normal(size=(n, 2)) for n, c in zip(sizes, centres, strict=True)])
+    labels = EKMeans(3, random_state=0).fit(X).labels_
+    assert np.sort(np.bincount(labels)).tolist() == pytest.approx(sorted(sizes), rel=0.02)

@@ -14,7 +14,7 @@ from ekmfast.estimators.base import CentroidEstimator, check_weight
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress
-from ekmfast.fit.search import AlphaPath, explore
+from ekmfast.fit.search import AlphaPath, compare_alphas, path_of
 from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
@@ -95,7 +95,8 @@ def alpha_path(
     problem = Problem(rows, n_clusters, tol=tol, max_iter=max_iter, report=report)
     dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
     starts = problem.starts(init, resolve_n_init(n_init, init), check_seed(random_state))
-    return explore(problem, starts, _check_alphas(alphas, dvariance), dvariance)
+    found = compare_alphas(problem, starts, _check_alphas(alphas, dvariance))
+    return path_of(problem, found, dvariance)
 
 
 def _check_array(X: Any) -> NDArray[Any]:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast.fit.checkpoint import Checkpoint
-from ekmfast.fit.seeding import initial_centroids
+from ekmfast.fit.seeding import MIXTURE, farthest_and_drawn, initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Runs, solve
 from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.given import on_host
 from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
 from ekmfast.rows.survey import Survey
 
@@ -99,12 +100,35 @@ class Problem:
         return float(np.sqrt(2 * self.survey.dispersion))
 
     def sample(self, n_rows: int, random_state: np.random.RandomState) -> Problem:
-        """The problem of ``n_rows`` of the rows at most; these are at hand."""
+        """The problem of some rows that stand for all, ``n_rows`` and a few more at most.
+
+        They are a uniform sample, and rows that lie far from what the sample offers: the farthest
+        of all, and some drawn with chances by their squared distance. A sampled row has the weight
+        of those that it stands for, so that a small cluster keeps its own.
+        """
         rows: RowsAtHand = self.survey.sample
-        if rows.n_rows > n_rows:
-            s = rows.sample_weight
-            numbers = np.arange(rows.n_rows) if s is None else np.flatnonzero(s)
-            rows = rows.subset(np.sort(random_state.permutation(numbers)[:n_rows]))
+        if rows.n_rows <= n_rows:
+            return self.at_hand()
+        s = rows.sample_weight
+        numbers = np.arange(rows.n_rows) if s is None else np.flatnonzero(s)
+        if len(numbers) <= n_rows:
+            return self.of(rows.subset(numbers), self.report)
+        numbers = np.sort(random_state.permutation(numbers)[:n_rows])
+        some = rows.fetch(numbers)
+        X, own = some.X, some.sample_weight
+        mass = np.ones(len(X)) if own is None else own.astype(np.float64)
+        mass *= self.survey.total_weight / mass.sum()
+        seeds = initial_centroids(some, self.n_clusters, "auto", len(MIXTURE), random_state)
+        _, distances = rows.nearest(np.unique(seeds.reshape(-1, X.shape[1]), axis=0))
+        far = farthest_and_drawn(on_host(distances), s, FAR_ROWS * self.n_clusters, random_state)
+        added = rows.fetch(np.setdiff1d(far, numbers))
+        more = np.ones(added.n_rows) if added.sample_weight is None else added.sample_weight
+        weight = np.concatenate([mass, more]).astype(self.dtype)
+        return self.of(rows.replaced(np.concatenate([X, added.X]), weight), self.report)
+
+    def at_hand(self) -> Problem:
+        """The problem of the same rows in memory, where the survey's sample holds all of them."""
+        rows = self.survey.sample
         return self if rows is self.rows else self.of(rows, self.report)
 
     def of(self, rows: Rows, report: Callable[[Runs], bool] | None = None) -> Problem:

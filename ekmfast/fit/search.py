@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -75,11 +75,23 @@ class AlphaPath:
     best: int
     n_components: int | None = None
     rows: NDArray[np.intp] | None = None
-    _runs: list[Run] = field(repr=False, default_factory=list)
 
 
-def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float) -> AlphaPath:
-    """Run every start (S, K, D) at every alpha (A,) and keep the best of each alpha.
+@dataclass(frozen=True)
+class Candidates:
+    """The best run at each of A alphas, its labels of the rows at hand, and the likeliest."""
+
+    runs: list[Run]
+    merged: list[NDArray[np.intp]]  # of each run the first of the centroids that coincide
+    labels: NDArray[np.int32]  # (A, N)
+    n_distinct: NDArray[np.intp]  # (A,), centroids that do not coincide with another
+    likelihood: Float64  # (A,)
+    n_components: int | None
+    best: int
+
+
+def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candidates:
+    """Run every start (S, K, D) at every alpha (A,), and compare the best of each alpha.
 
     Labels are those of all rows, or of the survey's sample where that does not hold all.
     """
@@ -98,50 +110,57 @@ def explore(problem: Problem, starts: Float64, alphas: Float64, dvariance: float
 
     labels = np.empty((len(runs), len(X)), np.int32)
     merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
-    effective = np.array([count_distinct(names) for names in merged])
+    n_distinct = np.array([count_distinct(names) for names in merged])
     likelihood = np.empty(len(runs))
+    known: dict[bytes, float] = {}  # neighbouring alphas often give the same labels
     for a, run in enumerate(runs):
         labels[a] = rows.label(run.centroids, merged[a])
-        likelihood[a] = classification_likelihood(evidence, labels[a][sample], sampled_weight)
-    alike = [adjusted_rand(a, b) for a, b in pairwise(labels)]
+        key = labels[a].tobytes()
+        if key not in known:
+            known[key] = classification_likelihood(evidence, labels[a][sample], sampled_weight)
+        likelihood[a] = known[key]
     allowed = np.ones(len(runs), bool)
-    if evidence.shape[1] < X.shape[1] and (effective == n_clusters).any():
+    if evidence.shape[1] < X.shape[1] and (n_distinct == n_clusters).any():
         # What tells merged clusters apart may lie in the components that were left out.
-        allowed = effective == n_clusters
+        allowed = n_distinct == n_clusters
+    n_components = None if evidence.shape[1] == X.shape[1] else evidence.shape[1]
+    best = _most_likely(np.where(allowed, likelihood, -np.inf))
+    return Candidates(runs, merged, labels, n_distinct, likelihood, n_components, best)
+
+
+def path_of(problem: Problem, found: Candidates, dvariance: float) -> AlphaPath:
+    """The candidates as what :func:`alpha_path` returns."""
+    runs, labels = found.runs, found.labels
+    alike = [adjusted_rand(a, b) for a, b in pairwise(labels)]
     left, right = np.array([np.nan, *alike]), np.array([*alike, np.nan])
     return AlphaPath(
-        alphas=alphas,
+        alphas=np.array([run.alpha for run in runs]),
         dvariance=dvariance,
-        centroids=np.stack([run.centroids for run in runs]).astype(X.dtype),
+        centroids=np.stack([run.centroids for run in runs]).astype(problem.dtype),
         labels=labels,
         rows=problem.survey.numbers,
-        sizes=_sizes(problem, runs, merged, labels, weight),
-        n_clusters_effective=effective,
+        sizes=_sizes(problem, found),
+        n_clusters_effective=found.n_distinct,
         objective=np.array([run.objective for run in runs]),
-        likelihood=likelihood,
+        likelihood=found.likelihood,
         agreement=np.nanmean([left, right], axis=0) if alike else np.ones(1),
         converged=np.array([run.converged for run in runs]),
-        best=_most_likely(np.where(allowed, likelihood, -np.inf)),
-        n_components=None if evidence.shape[1] == X.shape[1] else evidence.shape[1],
-        _runs=runs,
+        best=found.best,
+        n_components=found.n_components,
     )
 
 
-def _sizes(
-    problem: Problem,
-    runs: list[Run],
-    merged: list[NDArray[np.intp]],
-    labels: NDArray[np.int32],
-    weight: NDArray[Any] | None,
-) -> Float64:
+def _sizes(problem: Problem, found: Candidates) -> Float64:
     """The weight of the rows with each label, (A, K)."""
-    n_clusters = len(merged[0])
+    n_clusters = len(found.merged[0])
     if problem.survey.whole:
-        return np.stack([np.bincount(row, weight, n_clusters) for row in labels]).astype(float)
+        weight = problem.survey.sample.sample_weight
+        sizes = [np.bincount(row, weight, n_clusters) for row in found.labels]
+        return np.stack(sizes).astype(float)
     # One more pass, by hard k-means: its sums of weights are the sizes.
-    centroids = np.stack([run.centroids for run in runs])
-    hard = problem.rows.with_weighting("hard").statistics(centroids, np.ones(len(runs)))
-    pairs = zip(merged, hard.sum_w, strict=True)
+    centroids = np.stack([run.centroids for run in found.runs])
+    hard = problem.rows.with_weighting("hard").statistics(centroids, np.ones(len(found.runs)))
+    pairs = zip(found.merged, hard.sum_w, strict=True)
     return np.stack([np.bincount(names, own, n_clusters) for names, own in pairs])
 
 

@@ -160,6 +160,30 @@ def _grow(
     return seeds
 
 
+def farthest_and_drawn(
+    distances: NDArray[Any],
+    sample_weight: NDArray[Any] | None,
+    limit: int,
+    random_state: np.random.RandomState,
+) -> NDArray[np.intp]:
+    """Numbers of about ``limit`` rows far from some centroids, given squared distances (N,).
+
+    Half are the farthest, which small clusters far away cannot escape; half are drawn without
+    replacement, with chances by weight and distance, as k-means|| (Bahmani et al., 2012) draws. A
+    draw's ticket is an exponential time divided by the chance, and the earliest win.
+    """
+    limit = min(limit, len(distances))
+    chance = distances.astype(np.float64)
+    if sample_weight is not None:
+        chance *= sample_weight
+    farthest = np.argpartition(np.where(chance > 0, distances, -1), -limit // 2)[-limit // 2 :]
+    times = random_state.standard_exponential(len(chance))
+    with np.errstate(divide="ignore"):
+        ticket = np.where(chance > 0, times / chance, np.inf)
+    drawn = np.argpartition(ticket, limit // 2)[: limit // 2]
+    return np.union1d(farthest, drawn)
+
+
 def _random(
     rows: RowsAtHand, n_clusters: int, random_state: np.random.RandomState
 ) -> NDArray[np.intp]:

@@ -153,6 +153,14 @@ class RowsAtHand(Rows, Protocol):
         """The rows of these numbers, in the same place."""
         ...
 
+    def replaced(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> RowsAtHand:
+        """Other rows, given in memory of the host, for the same place to compute."""
+        ...
+
+    def nearest(self, centroids: Float64) -> tuple[Any, Any]:
+        """Labels (N,) and squared distances (N,), of the kind of X; of equals the first."""
+        ...
+
     def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> RowsAtHand:
         """The stretches of so many consecutive rows with these numbers, in the same place.
 
