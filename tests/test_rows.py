@@ -419,13 +419,13 @@ NAMES = {np.nan: "NaN", np.inf: "infinity", -np.inf: "-infinity"}
 # Row 300 of the data is row 49 of the third of blocks, and so on.
 WHERE = {
     "array": "X must be finite, got {} in row 300, column 1",
-    "blocks": r"block 2 of the list of arrays \(from row 251 on\): row 49 of it holds {} in "
+    "blocks": r"block 2 of the list of arrays \(from row 251 on\): its row 49 holds {} in "
     "column 1",
-    "one block": r"block 0 of the list of arrays .*: row 300 of it holds {} in column 1",
-    "a function": r"block 2 of read \(from row 251 on\): row 49 of it holds {} in column 1",
-    "a memory map": r"block 1 of .*x.npy \(from row 250 on\): row 50 of it holds {} in column 1",
-    "dask": r"block 2 of the dask array.*: row 49 of it holds {} in column 1",
-    "a dask frame": r"block 1 of the dask dataframe.*: row 0 of it holds {} in column 1",
+    "one block": r"block 0 of the list of arrays .*: its row 300 holds {} in column 1",
+    "a function": r"block 2 of read \(from row 251 on\): its row 49 holds {} in column 1",
+    "a memory map": r"block 1 of .*x.npy \(from row 250 on\): its row 50 holds {} in column 1",
+    "dask": r"block 2 of the dask array.*: its row 49 holds {} in column 1",
+    "a dask frame": r"block 1 of the dask dataframe.*: its row 0 holds {} in column 1",
 }
 
 
@@ -493,7 +493,7 @@ def test_blocks_that_change_their_length_are_refused(name):
         yield X[:cut]
         yield X[cut:]
 
-    with pytest.raises(ValueError, match="has 401 rows, in an earlier pass 400: must be the same"):
+    with pytest.raises(ValueError, match="401 rows, but had 400 in an .*must be the same"):
         fitted(name, blocks.from_factory(read), None)
 
 
@@ -515,8 +515,8 @@ def test_what_rows_cannot_be_is_said():
     given, _ = of_blocks(X, None, None)
     with pytest.raises(ValueError, match="device='cuda' takes arrays, not Blocks"):
         rows_of(given, device="cuda", **UNCHECKED)
-    with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
+    with pytest.raises(ValueError, match="sample_weight must be None for Blocks"):
         rows_of(given, WEIGHT, **UNCHECKED)
     da = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match="sample_weight is a dask collection, X is none"):
+    with pytest.raises(TypeError, match="sample_weight is a Dask collection, but X is not"):
         rows_of(X, da.from_array(WEIGHT), **UNCHECKED)

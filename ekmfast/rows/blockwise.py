@@ -1,4 +1,4 @@
-"""Rows in blocks: the statistics of each by the processor, added in a fixed order."""
+"""Rows in blocks: the CPU computes the statistics of each, which are added in a fixed order."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Float64 = NDArray[np.float64]
 
 
 def aligned(array: Float64) -> Float64:
-    """The array, or a copy where what came over a network begins between two numbers."""
+    """The array, or an aligned copy: an array received over a network may be unaligned."""
     return np.require(array, requirements=["C", "A"])
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass computes; small, for it is sent to wherever the blocks are."""
+    """What one pass computes for a block. It is small, since it is sent to where the blocks are."""
 
-    reference: Float64  # (D,), the same for all blocks, for sums about it to add
+    reference: Float64  # (D,), the same for all blocks, so that their sums can be added
     weighting: str = "equilibrium"
     fuzzifier: float = 2.0
     n_threads: int = 1
@@ -65,8 +65,8 @@ class Pass:
 class BlockRows:
     """Rows that a source reads block by block, anew in each pass.
 
-    ``threads_here`` is that of what is computed from the sample; ``n_threads`` is the source's, of
-    what is computed for one block.
+    ``threads_here`` is the number of threads for computations with the sample in this process;
+    ``n_threads``, of the source, is the number for computations with one block.
     """
 
     at_hand = False
@@ -84,7 +84,7 @@ class BlockRows:
         self.fuzzifier = fuzzifier
         self._first: tuple[Kind, Float64] | None = None
         self._total_weight: float | None = None
-        # Of each block that has rows: its index, its rows and their weight; known by the survey.
+        # For each block with rows: index, number of rows and their weight. The survey fills it.
         self._blocks = np.empty((0, 3))
 
     @property
@@ -109,7 +109,7 @@ class BlockRows:
 
     @property
     def _begun(self) -> tuple[Kind, Float64]:
-        """What kind of blocks these are, and a point amid the first one's rows."""
+        """The kind of the blocks, and the median of some rows of the first one as reference."""
         if self._first is None:
             self._first = self.source.first(begin)
         return self._first
@@ -119,7 +119,7 @@ class BlockRows:
         return Pass(self._begun[1], self.weighting, self.fuzzifier, self.n_threads)
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """One pass over the blocks, and a look at the first one."""
+        """One pass over the blocks, after reading the first one."""
         kind, reference = self._begun
         row_bytes = kind.n_features * kind.dtype.itemsize
         found = self.source.sum(
@@ -182,11 +182,12 @@ class BlockRows:
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over the blocks for centroids (S, K, D) and alpha (S,).
 
-        Whether a column underflows is a matter of all blocks together: in a block without a row of
-        some cluster all of that cluster's memberships may. So the blocks leave such columns be, and
-        only problems with a column that underflows in the sum are done again, with the rescue.
+        In a block without rows of some cluster, all memberships of that cluster may underflow,
+        although they do not in other blocks. Therefore the first pass does not rescue columns, and
+        a second pass, with the rescue, is made only for problems in which the sum over all blocks
+        has a column that underflowed.
         """
-        if self._total_weight is None:  # nothing says yet what is little
+        if self._total_weight is None:  # before the survey it is not known how small is too small
             return self._sum(centroids, alpha, rescue=True)
         sums = self._sum(centroids, alpha, rescue=False)
         if self.weighting == "hard":
@@ -199,7 +200,8 @@ class BlockRows:
         rescued = self._sum(centroids[again], alpha[again], rescue=True)
         both = {"reference": sums.reference}
         for name in ("sum_wx", "sum_w", "sum_p", "exponent", "objective"):
-            both[name] = getattr(sums, name).copy()  # what another process sent may be read-only
+            # Copied, since an array that another process sent may be read-only.
+            both[name] = getattr(sums, name).copy()
             both[name][again] = getattr(rescued, name)
         return CentredStatistics(**both)
 
@@ -225,11 +227,11 @@ class BlockRows:
         with closing(self.source.each()) as blocks:
             for apply in blocks:
                 part = apply(_rows_of)
-                if part is not None:  # a block of dask's may have no rows
+                if part is not None:  # a Dask block may have no rows
                     yield part
 
     def on_host(self) -> ArrayRows:
-        """All rows, held in memory: for few of them."""
+        """All rows in memory, for data that are known to fit."""
         return self._held(self.source.sum(all_rows))
 
     def _held(self, some: Picked) -> ArrayRows:
@@ -238,7 +240,7 @@ class BlockRows:
         )
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
-        """One pass; the survey, which counts the rows, has to come first."""
+        """One pass over the blocks. It needs the numbers of rows, which the survey counts."""
         assert len(self._blocks)
         if not len(numbers):
             return ArrayRows(np.empty((0, self.n_features), self.dtype))
@@ -246,11 +248,11 @@ class BlockRows:
         return self._held(self.source.sum(pick_some))
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> BlockBatches:
-        assert len(self._blocks)  # the survey counts them
+        assert len(self._blocks)  # the survey fills them
         return BlockBatches(self, self._blocks[:, 2])
 
     def _far_rows(self, centroids: Float64, seed: int, limit: int) -> ArrayRows:
-        """Rows far from all centroids (K, D), drawn by one pass: see `far_rows`."""
+        """Rows drawn in one pass, likely far from all centroids (K, D): see `far_rows`."""
         far: Lottery = self.source.sum(
             partial(
                 far_rows,
@@ -264,7 +266,7 @@ class BlockRows:
 
     @property
     def _places(self) -> dict[int, tuple[int, int]]:
-        """Of each block, by its index, the number of its first row and how many there are."""
+        """For the index of each block the number of its first row and its number of rows."""
         sizes = self._blocks[:, 1].astype(np.int64)
         first = np.cumsum(sizes) - sizes
         pairs = zip(first.tolist(), sizes.tolist(), strict=True)
@@ -287,7 +289,7 @@ def _weights(centroids: Float64, alpha: float, n_threads: int, X: NDArray[Any]) 
 
 
 class BlockBatches:
-    """A batch for each block, in their order: they are read one after another."""
+    """One batch for each block, in the order in which the blocks are read."""
 
     def __init__(self, rows: BlockRows, masses: Float64) -> None:
         self.rows = rows
@@ -308,7 +310,7 @@ class BlockBatches:
 
 
 class OneBlock:
-    """The sums of one block, wherever it is."""
+    """One block as `Sums`, in this process or on a cluster."""
 
     def __init__(self, apply: Apply, one_pass: Callable[..., CentredStatistics]) -> None:
         self.apply, self.one_pass = apply, one_pass
@@ -322,16 +324,20 @@ class OneBlock:
 
 
 # --------------------------------------------------------------------------------------------------
-# What is done with one block, here or where it is
+# Functions of one block, which run in this process or on the cluster that holds the block
 
 
 @dataclass(frozen=True)
 class Lottery:
-    """Rows that drew the smallest tickets, at most ``limit``: of any number of blocks together."""
+    """A random sample of the rows of any number of blocks.
+
+    Every row draws a random number, its ticket; the sample is the at most ``limit`` rows with the
+    smallest tickets. Therefore the samples of two sets of blocks determine that of their union.
+    """
 
     limit: int
     ticket: Float64  # (n,)
-    place: NDArray[np.int64]  # (n, 2): block, and row of it
+    place: NDArray[np.int64]  # (n, 2): index of the block, and row in it
     X: NDArray[Any]  # (n, D)
     sample_weight: NDArray[Any] | None
 
@@ -339,7 +345,7 @@ class Lottery:
     def held(
         cls, limit: int, ticket: Float64, block: Block, index: int, most: float = np.inf
     ) -> Lottery:
-        """Draw from one block; tickets of ``most`` or more never win."""
+        """The sample of one block, without rows whose ticket is ``most`` or more."""
         rows = np.flatnonzero(ticket < most)
         if len(rows) > limit:
             rows = np.sort(rows[np.argpartition(ticket[rows], limit)[:limit]])
@@ -348,7 +354,7 @@ class Lottery:
         return cls(limit, ticket[rows], place, block.X[rows], None if s is None else s[rows])
 
     def __add__(self, other: Lottery) -> Lottery:
-        """The winners of both."""
+        """The sample of the rows of both."""
         ticket = np.concatenate([self.ticket, other.ticket])
         rows = np.arange(len(ticket))
         if len(rows) > self.limit:
@@ -367,7 +373,7 @@ class Lottery:
 
 @dataclass(frozen=True)
 class BlockSurvey:
-    """What the survey finds of some blocks."""
+    """The result of the survey for some blocks."""
 
     moments: Moments
     sample: Lottery
@@ -385,7 +391,7 @@ class BlockSurvey:
 
 @dataclass(frozen=True)
 class Picked:
-    """Rows that were asked for, in order."""
+    """The requested rows of some blocks, in order."""
 
     X: NDArray[Any]
     sample_weight: NDArray[Any] | None
@@ -398,7 +404,7 @@ class Picked:
 
 
 def begin(block: Block, index: int) -> tuple[Kind, Float64]:
-    """What kind of blocks these are, and a point amid the first one's rows."""
+    """The kind of the blocks, and the median of some rows of this first one."""
     return Kind.of(block), reference_of(block.X)
 
 
@@ -415,9 +421,9 @@ def survey(
 ) -> BlockSurvey:
     """The survey of one block.
 
-    Where the number of all rows is known, tickets that will not be among the ``n_sample`` smallest
-    are dropped here, not sent: of n uniform ones the m-th smallest is m / n, give or take
-    sqrt(m) / n.
+    If the number of all rows, n, is known, rows whose ticket cannot be among the m = ``n_sample``
+    smallest are dropped here, so that they need not be sent: the m-th smallest of n uniform numbers
+    has the mean m / n and a standard deviation of about sqrt(m) / n.
     """
     most = np.inf
     if n_rows is not None and block.sample_weight is None:
@@ -428,7 +434,7 @@ def survey(
         finite(block)
     ticket = np.random.default_rng([0, index]).random(len(block.X))
     if block.sample_weight is not None:
-        ticket[block.sample_weight == 0] += 1  # only where there are no others
+        ticket[block.sample_weight == 0] += 1  # sampled only if there are too few other rows
     return BlockSurvey(
         moments,
         Lottery.held(n_sample, ticket, block, index, most),
@@ -440,10 +446,11 @@ def survey(
 def far_rows(
     block: Block, index: int, *, centroids: Float64, seed: int, limit: int, n_threads: int
 ) -> Lottery:
-    """Rows drawn without replacement, with chances proportional to weighted squared distance.
+    """Rows drawn without replacement, with probabilities proportional to s_n min_k ||x_n - c_k||^2.
 
-    The k-means|| rule of Bahmani et al. (2012), with a fixed number of rows. A ticket is an
-    exponential time divided by the chance; the earliest win.
+    This is the rule of k-means|| (Bahmani et al., 2012), with a fixed number of rows. A ticket is
+    an exponential random number divided by that product, so that the rows with the smallest tickets
+    are such a sample.
     """
     _, d2 = nearest_centroids(block.X, aligned(centroids), n_threads)
     chance = d2.astype(np.float64)
@@ -463,18 +470,18 @@ def counted(
     places: dict[int, tuple[int, int]],
     **more: Any,
 ) -> Any:
-    """A function of a block that must have as many rows as it had in the survey."""
+    """``function`` of a block; refuses a block whose number of rows differs from the survey's."""
     _, n_rows = places.get(index, (0, 0))
     if n_rows != len(block.X):
         raise ValueError(
-            f"{block.name}: has {len(block.X)} rows, in an earlier pass {n_rows}: must be the same "
-            "each time"
+            f"{block.name}: has {len(block.X)} rows, but had {n_rows} in an earlier pass; the "
+            "blocks must be the same each time"
         )
     return function(block, index, **more)
 
 
 def all_rows(block: Block, index: int) -> Picked:
-    """A copy of the block's rows, which may lie in memory that is used again."""
+    """A copy of the block's rows, since the next block may overwrite their memory."""
     s = finite(block).sample_weight
     return Picked(block.X.copy(), None if s is None else s.copy())
 
@@ -486,7 +493,7 @@ def pick(
     numbers: NDArray[np.int64],
     places: dict[int, tuple[int, int]],
 ) -> Picked:
-    """Those of the rows ``numbers``, counted through all blocks, that this block holds."""
+    """The rows of this block among ``numbers``, which count the rows of all blocks."""
     found: Picked = counted(block, index, function=_pick, places=places, numbers=numbers, at=places)
     return found
 
