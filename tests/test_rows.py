@@ -493,7 +493,7 @@ def test_blocks_that_change_their_length_are_refused(name):
         yield X[:cut]
         yield X[cut:]
 
-    with pytest.raises(ValueError, match="401 rows, but had 400 in an .*must be the same"):
+    with pytest.raises(ValueError, match=r"401 rows, but had 400 in an .*must be the same"):
         fitted(name, blocks.from_factory(read), None)
 
 
