@@ -36,9 +36,9 @@ ROUNDING = 1e-5
 class SemiSupervisedEKMeans(CentroidEstimator):
     """Equilibrium k-means with known labels of some rows.
 
-    Cluster k is class k. Centroids start at the means of their labelled rows, and labelled rows
-    attract the centroid of their class, the more strongly the larger ``theta`` is. Clusters without
-    labelled rows are found among the other rows.
+    Cluster k is class k. Centroids start at the means of their labelled rows, and a labelled row
+    that is nearer to other centroids attracts that of its class, the more strongly the larger
+    ``theta`` is. Clusters without labelled rows are found among the other rows.
 
     Parameters
     ----------
@@ -181,8 +181,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             maps of 1 GiB or more, ``labels_`` is not set.
         y : array-like of shape (N,), default=None
             Cluster of each row, an integer in [0, n_clusters), or -1 if it is not known. It may be
-            a column of pandas, polars or Arrow. A missing value raises an error, since it might be
-            an unknown or a lost label. A list of arrays, one for each block, is concatenated.
+            a column of pandas, polars or Arrow. A missing value raises an error, since it might not
+            mean -1. A list of arrays, one for each block, is concatenated.
         sample_weight : array-like of shape (N,), default=None
             Non-negative; 2 counts a row, and its label, twice. Must be None for Blocks, which
             contain weights.
