@@ -29,7 +29,7 @@ from ekmfast._arguments import shown
 # The largest C int, with which PyTorch, NumPy and the kernels count.
 MOST = 2**31 - 1
 
-ErrorClass = type[TypeError] | type[ValueError]
+Fault = type[TypeError] | type[ValueError]
 
 
 class Constraint(ABC):
@@ -52,7 +52,7 @@ class Constraint(ABC):
         return f"{', '.join(others)} or {last}" if others else last
 
     @abstractmethod
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         """The class of the error for ``value``; None if it is allowed."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Integer(Constraint):
         self.most = most
         self.multiple_of = multiple_of
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         number = _as_integer(value)
         if number is None:
             return TypeError
@@ -120,7 +120,7 @@ class Number(Constraint):
         self.open_low = open_low
         self.open_high = open_high
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         if isinstance(value, bool) or not isinstance(value, Real):
             return TypeError
         number = as_float(value)
@@ -152,7 +152,7 @@ class OneOf(Constraint):
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         if not isinstance(value, str):
             return TypeError
         return None if value in self.names else ValueError
@@ -168,7 +168,7 @@ class Kind(Constraint):
         self.test = test
         self.words = words
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         return None if self.test(value) else TypeError
 
     def alternatives(self, value: Any) -> list[str]:
@@ -181,7 +181,7 @@ class AnyOf(Constraint):
     def __init__(self, *constraints: Constraint) -> None:
         self.constraints = constraints
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         faults = [constraint.fault(value) for constraint in self.constraints]
         if None in faults:
             return None
@@ -207,7 +207,7 @@ class SequenceOf(Constraint):
         # An iterator can be iterated over only once, so its items are kept in a list.
         return super().check(name, list(value) if isinstance(value, Iterator) else value)
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         if isinstance(value, str | bytes) or not isinstance(value, Iterable | Sequence):
             return TypeError
         try:
@@ -233,7 +233,7 @@ class FilePath(Constraint):
     def check(self, name: str, value: Any) -> Path:
         return cast(Path, super().check(name, value))
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         return None if isinstance(value, str | os.PathLike) else TypeError
 
     def alternatives(self, value: Any) -> list[str]:
@@ -249,7 +249,7 @@ class Later(Constraint):
     def __init__(self, make: Callable[[], Constraint]) -> None:
         self.make = make
 
-    def fault(self, value: Any) -> ErrorClass | None:
+    def fault(self, value: Any) -> Fault | None:
         return self.make().fault(value)
 
     def alternatives(self, value: Any) -> list[str]:

@@ -402,7 +402,8 @@ def test_rows_behind_the_array_of_an_npy_are_not_left_out(tmp_path):
         np.save(file, clusters(100))
         np.save(file, clusters(50))
     with pytest.raises(
-        ValueError, match=r"X\.npy: 1,328 bytes follow the \(100, 3\) that its header"
+        ValueError,
+        match=r"X\.npy: 1,328 bytes follow the array of shape \(100, 3\) that its header",
     ):
         blocks.from_npy(tmp_path / "X.npy")
 
@@ -437,7 +438,7 @@ def test_frames_bring_their_names(library, make):
     plain = EKMeans(3, alpha=0.3, init=START, random_state=0).fit(blocks.from_arrays(split(X, 100)))
     assert model.cluster_centers_.tobytes() == plain.cluster_centers_.tobytes()
     with pytest.raises(
-        ValueError, match=r"block 1 of .*: has columns \['b', 'a', 'c'\], the first"
+        ValueError, match=r"block 1 of .*: has columns \['b', 'a', 'c'\], but the first"
     ):
         model.fit(data("abc", "bac"))
 
@@ -507,7 +508,11 @@ def test_parquet_of_float32_columns_is_float32_and_a_null_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (np.full((5, 3), np.nan), ValueError, r"block 1 of .* \(from row 100 on\): row 0 of it"),
+        (
+            np.full((5, 3), np.nan),
+            ValueError,
+            r"block 1 of .* \(from row 100 on\): its row 0 holds",
+        ),
         (np.full((5, 3), np.inf), ValueError, "holds infinity in column 0"),
         (np.zeros((5, 2)), ValueError, r"block 1 of .*: has 2 features, but the first block has 3"),
         (np.zeros((5, 3), "f"), TypeError, "has dtype float32, but the first block has float64"),

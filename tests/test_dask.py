@@ -225,7 +225,9 @@ def test_a_worker_killed_in_mid_fit_costs_time_alone(cluster, tmp_path, persiste
 def test_a_block_with_nan_or_another_width_is_named(cluster):
     X = clusters(1000)
     X[777, 1] = np.nan
-    with pytest.raises(ValueError, match=r"block 3 of the dask array \(from row 750 on\): row 27"):
+    with pytest.raises(
+        ValueError, match=r"block 3 of the dask array \(from row 750 on\): its row 27"
+    ):
         EKMeans(3).fit(da.from_array(X, chunks=(250, 3)))
     data = da.from_array(clusters(1000), chunks=(250, 3)).map_blocks(_narrow, dtype=float)
     with pytest.raises(ValueError, match=r"block 2 of the dask array.*: has 2 features"):

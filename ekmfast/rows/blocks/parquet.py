@@ -25,7 +25,7 @@ def _parquet_files(folder: Path) -> list[Path]:
             "left out: name one folder of files"
         )
     if not files:
-        raise ValueError(f"{folder}: contains no .parquet file")
+        raise ValueError(f"{folder}: holds no .parquet file")
     for file in files:
         if not file.exists():
             raise FileNotFoundError(f"{file}: a link to a file that does not exist")

@@ -1,4 +1,4 @@
-"""The CUDA kernels: Eq. 38, Eq. 39 and the objective of arXiv 2402.14490, and what seeding needs.
+"""The CUDA kernels for Eq. 38, Eq. 39 and the objective of arXiv 2402.14490, and for the starts.
 
 Each function makes a kernel for one dtype and one shape, so that loops over K and D unroll and
 small arrays become registers. The formulas are those of the CPU's kernels
