@@ -93,34 +93,34 @@ class BlockRows:
 
     @property
     def n_features(self) -> int:
-        return self.source.n_features or self._begun[0].n_features
+        return self.source.n_features or self._kind_and_reference[0].n_features
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._begun[0].dtype
+        return self._kind_and_reference[0].dtype
 
     @property
     def weighted(self) -> bool:
-        return self._begun[0].weighted
+        return self._kind_and_reference[0].weighted
 
     @property
     def feature_names(self) -> list[str] | None:
         return self.source.feature_names
 
     @property
-    def _begun(self) -> tuple[Kind, Float64]:
+    def _kind_and_reference(self) -> tuple[Kind, Float64]:
         """The kind of the blocks, and the median of some rows of the first one as reference."""
         if self._first is None:
-            self._first = self.source.first(begin)
+            self._first = self.source.first(kind_and_reference)
         return self._first
 
     @property
     def _pass(self) -> Pass:
-        return Pass(self._begun[1], self.weighting, self.fuzzifier, self.n_threads)
+        return Pass(self._kind_and_reference[1], self.weighting, self.fuzzifier, self.n_threads)
 
     def survey(self, *, checksum: bool = False) -> Survey:
         """One pass over the blocks, after reading the first one."""
-        kind, reference = self._begun
+        kind, reference = self._kind_and_reference
         row_bytes = kind.n_features * kind.dtype.itemsize
         found = self.source.sum(
             partial(
@@ -133,15 +133,15 @@ class BlockRows:
                 checksum=checksum,
             )
         )
-        moments, drawn = found.moments, found.sample
+        moments, sampled = found.moments, found.sample
         self._blocks = found.blocks
         if not moments.weight > 0:
             raise ValueError(f"sample_weight must have a positive sum, got {moments.weight}")
         self._total_weight = moments.weight
-        order = np.lexsort(drawn.place.T[::-1])
-        s = drawn.sample_weight
+        order = np.lexsort(sampled.place.T[::-1])
+        s = sampled.sample_weight
         sample = ArrayRows(
-            drawn.X[order],
+            sampled.X[order],
             None if s is None else s[order],
             self.threads_here,
             self.weighting,
@@ -150,7 +150,7 @@ class BlockRows:
         numbers = None
         if sample.n_rows < moments.n_rows:
             places = self._places
-            numbers = np.array([places[block][0] + row for block, row in drawn.place[order]])
+            numbers = np.array([places[block][0] + row for block, row in sampled.place[order]])
         return Survey(
             moments.n_rows,
             moments.weight,
@@ -166,7 +166,10 @@ class BlockRows:
 
     def _dispersion(self, moments: Moments) -> float:
         if moments.cancelled:
-            kind, self._first = self._begun[0], (self._begun[0], moments.mean)
+            kind, self._first = (
+                self._kind_and_reference[0],
+                (self._kind_and_reference[0], moments.mean),
+            )
             again: BlockSurvey = self.source.sum(
                 partial(
                     survey,
@@ -232,11 +235,11 @@ class BlockRows:
 
     def on_host(self) -> ArrayRows:
         """All rows in memory, for data that are known to fit."""
-        return self._held(self.source.sum(all_rows))
+        return self._array_rows(self.source.sum(all_rows))
 
-    def _held(self, some: Picked) -> ArrayRows:
+    def _array_rows(self, rows: FetchedRows) -> ArrayRows:
         return ArrayRows(
-            some.X, some.sample_weight, self.threads_here, self.weighting, self.fuzzifier
+            rows.X, rows.sample_weight, self.threads_here, self.weighting, self.fuzzifier
         )
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
@@ -244,8 +247,8 @@ class BlockRows:
         assert len(self._blocks)
         if not len(numbers):
             return ArrayRows(np.empty((0, self.n_features), self.dtype))
-        pick_some = partial(pick, numbers=np.asarray(numbers, np.int64), places=self._places)
-        return self._held(self.source.sum(pick_some))
+        fetch_some = partial(fetch_rows, numbers=np.asarray(numbers, np.int64), places=self._places)
+        return self._array_rows(self.source.sum(fetch_some))
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> BlockBatches:
         assert len(self._blocks)  # the survey fills them
@@ -253,7 +256,7 @@ class BlockRows:
 
     def _far_rows(self, centroids: Float64, seed: int, limit: int) -> ArrayRows:
         """Rows drawn in one pass, likely far from all centroids (K, D): see `far_rows`."""
-        far: Lottery = self.source.sum(
+        far: RowSample = self.source.sum(
             partial(
                 far_rows,
                 centroids=centroids,
@@ -303,7 +306,7 @@ class BlockBatches:
     ) -> Generator[tuple[int, OneBlock], None, None]:
         """Yield the number of each block and its rows."""
         places = self.rows._places
-        one_pass = partial(counted, function=self.rows._pass, places=places)
+        one_pass = partial(with_same_size, function=self.rows._pass, places=places)
         with closing(self.rows.source.each(list(places))) as blocks:
             for b, apply in enumerate(blocks):
                 yield b, OneBlock(apply, one_pass)
@@ -328,43 +331,44 @@ class OneBlock:
 
 
 @dataclass(frozen=True)
-class Lottery:
+class RowSample:
     """A random sample of the rows of any number of blocks.
 
-    Every row draws a random number, its ticket; the sample is the at most ``limit`` rows with the
-    smallest tickets. Therefore the samples of two sets of blocks determine that of their union.
+    Every row gets a random number, its key. The sample consists of the ``limit`` rows with the
+    smallest keys, or of all rows if there are fewer. Therefore the samples of two sets of blocks
+    determine the sample of their union.
     """
 
     limit: int
-    ticket: Float64  # (n,)
+    key: Float64  # (n,)
     place: NDArray[np.int64]  # (n, 2): index of the block, and row in it
     X: NDArray[Any]  # (n, D)
     sample_weight: NDArray[Any] | None
 
     @classmethod
-    def held(
-        cls, limit: int, ticket: Float64, block: Block, index: int, most: float = np.inf
-    ) -> Lottery:
-        """The sample of one block, without rows whose ticket is ``most`` or more."""
-        rows = np.flatnonzero(ticket < most)
+    def of_block(
+        cls, limit: int, key: Float64, block: Block, index: int, bound: float = np.inf
+    ) -> RowSample:
+        """The sample of one block, without rows whose key is ``bound`` or more."""
+        rows = np.flatnonzero(key < bound)
         if len(rows) > limit:
-            rows = np.sort(rows[np.argpartition(ticket[rows], limit)[:limit]])
+            rows = np.sort(rows[np.argpartition(key[rows], limit)[:limit]])
         place = np.column_stack([np.full(len(rows), index, np.int64), rows])
         s = block.sample_weight
-        return cls(limit, ticket[rows], place, block.X[rows], None if s is None else s[rows])
+        return cls(limit, key[rows], place, block.X[rows], None if s is None else s[rows])
 
-    def __add__(self, other: Lottery) -> Lottery:
+    def __add__(self, other: RowSample) -> RowSample:
         """The sample of the rows of both."""
-        ticket = np.concatenate([self.ticket, other.ticket])
-        rows = np.arange(len(ticket))
+        key = np.concatenate([self.key, other.key])
+        rows = np.arange(len(key))
         if len(rows) > self.limit:
-            rows = np.sort(np.argpartition(ticket, self.limit)[: self.limit])
+            rows = np.sort(np.argpartition(key, self.limit)[: self.limit])
         s = None
         if self.sample_weight is not None and other.sample_weight is not None:
             s = np.concatenate([self.sample_weight, other.sample_weight])[rows]
-        return Lottery(
+        return RowSample(
             self.limit,
-            ticket[rows],
+            key[rows],
             np.concatenate([self.place, other.place])[rows],
             np.concatenate([self.X, other.X])[rows],
             s,
@@ -376,7 +380,7 @@ class BlockSurvey:
     """The result of the survey for some blocks."""
 
     moments: Moments
-    sample: Lottery
+    sample: RowSample
     blocks: Float64  # (B, 3): index, rows and weight of each
     checksum: int
 
@@ -390,20 +394,20 @@ class BlockSurvey:
 
 
 @dataclass(frozen=True)
-class Picked:
+class FetchedRows:
     """The requested rows of some blocks, in order."""
 
     X: NDArray[Any]
     sample_weight: NDArray[Any] | None
 
-    def __add__(self, other: Picked) -> Picked:
+    def __add__(self, other: FetchedRows) -> FetchedRows:
         s = None
         if self.sample_weight is not None and other.sample_weight is not None:
             s = np.concatenate([self.sample_weight, other.sample_weight])
-        return Picked(np.concatenate([self.X, other.X]), s)
+        return FetchedRows(np.concatenate([self.X, other.X]), s)
 
 
-def begin(block: Block, index: int) -> tuple[Kind, Float64]:
+def kind_and_reference(block: Block, index: int) -> tuple[Kind, Float64]:
     """The kind of the blocks, and the median of some rows of this first one."""
     return Kind.of(block), reference_of(block.X)
 
@@ -421,23 +425,23 @@ def survey(
 ) -> BlockSurvey:
     """The survey of one block.
 
-    If the number of all rows, n, is known, rows whose ticket cannot be among the m = ``n_sample``
+    If the number of all rows, n, is known, rows whose key cannot be among the m = ``n_sample``
     smallest are dropped here, so that they need not be sent: the m-th smallest of n uniform numbers
     has the mean m / n and a standard deviation of about sqrt(m) / n.
     """
-    most = np.inf
+    bound = np.inf
     if n_rows is not None and block.sample_weight is None:
-        most = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
+        bound = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
     kind.check(block)
     moments = Moments.of(block.X, block.sample_weight, aligned(reference), n_threads)
     if not moments.finite:
         finite(block)
-    ticket = np.random.default_rng([0, index]).random(len(block.X))
+    key = np.random.default_rng([0, index]).random(len(block.X))
     if block.sample_weight is not None:
-        ticket[block.sample_weight == 0] += 1  # sampled only if there are too few other rows
+        key[block.sample_weight == 0] += 1  # sampled only if there are too few other rows
     return BlockSurvey(
         moments,
-        Lottery.held(n_sample, ticket, block, index, most),
+        RowSample.of_block(n_sample, key, block, index, bound),
         np.array([[index, len(block.X), moments.weight]]),
         checksum_of(block.X, block.sample_weight, index) if checksum else 0,
     )
@@ -445,24 +449,24 @@ def survey(
 
 def far_rows(
     block: Block, index: int, *, centroids: Float64, seed: int, limit: int, n_threads: int
-) -> Lottery:
+) -> RowSample:
     """Rows drawn without replacement, with probabilities proportional to s_n min_k ||x_n - c_k||^2.
 
-    This is the rule of k-means|| (Bahmani et al., 2012), with a fixed number of rows. A ticket is
-    an exponential random number divided by that product, so that the rows with the smallest tickets
+    This is the rule of k-means|| (Bahmani et al., 2012), with a fixed number of rows. A key is
+    an exponential random number divided by that product, so that the rows with the smallest keys
     are such a sample.
     """
     _, d2 = nearest_centroids(block.X, aligned(centroids), n_threads)
-    chance = d2.astype(np.float64)
+    probability = d2.astype(np.float64)
     if block.sample_weight is not None:
-        chance *= block.sample_weight
-    times = np.random.default_rng([seed, index]).standard_exponential(len(chance))
+        probability *= block.sample_weight
+    exponential = np.random.default_rng([seed, index]).standard_exponential(len(probability))
     with np.errstate(divide="ignore"):
-        ticket = np.where(chance > 0, times / chance, np.inf)
-    return Lottery.held(limit, ticket, block, index)
+        key = np.where(probability > 0, exponential / probability, np.inf)
+    return RowSample.of_block(limit, key, block, index)
 
 
-def counted(
+def with_same_size(
     block: Block,
     index: int,
     *,
@@ -480,28 +484,30 @@ def counted(
     return function(block, index, **more)
 
 
-def all_rows(block: Block, index: int) -> Picked:
+def all_rows(block: Block, index: int) -> FetchedRows:
     """A copy of the block's rows, since the next block may overwrite their memory."""
     s = finite(block).sample_weight
-    return Picked(block.X.copy(), None if s is None else s.copy())
+    return FetchedRows(block.X.copy(), None if s is None else s.copy())
 
 
-def pick(
+def fetch_rows(
     block: Block,
     index: int,
     *,
     numbers: NDArray[np.int64],
     places: dict[int, tuple[int, int]],
-) -> Picked:
+) -> FetchedRows:
     """The rows of this block among ``numbers``, which count the rows of all blocks."""
-    found: Picked = counted(block, index, function=_pick, places=places, numbers=numbers, at=places)
+    found: FetchedRows = with_same_size(
+        block, index, function=_fetch_rows, places=places, numbers=numbers, at=places
+    )
     return found
 
 
-def _pick(
+def _fetch_rows(
     block: Block, index: int, numbers: NDArray[np.int64], at: dict[int, tuple[int, int]]
-) -> Picked:
+) -> FetchedRows:
     begin, n_rows = at[index]
     a, b = np.searchsorted(numbers, [begin, begin + n_rows])
     rows, s = numbers[a:b] - begin, block.sample_weight
-    return Picked(block.X[rows], None if s is None else s[rows])
+    return FetchedRows(block.X[rows], None if s is None else s[rows])

@@ -140,7 +140,7 @@ class DaskSource:
         return _compute(Delayed(keys[0], graph))
 
 
-class Refusal(NamedTuple):
+class BlockError(NamedTuple):
     """The error of an invalid block, as a result: Dask would repeat a task that raises it."""
 
     error: Exception
@@ -148,19 +148,19 @@ class Refusal(NamedTuple):
 
 def _leaf(
     function: Callable[[Block, int], R], index: int, name: str, X: Any, weight: Any
-) -> R | Refusal | None:
-    """``function`` of a block; None if it has no rows, a `Refusal` if it is invalid."""
+) -> R | BlockError | None:
+    """``function`` of a block; None if it has no rows, a `BlockError` if it is invalid."""
     try:
         block = checked(X, weight, name)
         return function(block, index) if len(block.X) else None
     except (ValueError, TypeError) as error:
-        return Refusal(error)
+        return BlockError(error)
 
 
-def _add(*parts: S | Refusal | None) -> S | Refusal | None:
+def _add(*parts: S | BlockError | None) -> S | BlockError | None:
     some: list[Any] = []
     for part in parts:
-        if isinstance(part, Refusal):
+        if isinstance(part, BlockError):
             return part
         if part is not None:
             some.append(part)
@@ -250,7 +250,7 @@ def _compute(task: Any) -> Any:
         except BaseException:
             future.cancel()
             raise
-    if isinstance(result, Refusal):
+    if isinstance(result, BlockError):
         raise result.error
     return result
 

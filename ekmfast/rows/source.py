@@ -124,10 +124,10 @@ def finite(block: Block) -> Block:
 
 def read_ahead(blocks: Blocks) -> Generator[Block, None, None]:
     """Yield the blocks; the memory of one may be overwritten after the next is asked for."""
-    return ahead(blocks.read(Spare().allocate))
+    return ahead(blocks.read(BufferPool().allocate))
 
 
-class Spare:
+class BufferPool:
     """Buffers for blocks, used in turn.
 
     There are `AHEAD` + 3 of them: the caller computes with one, `AHEAD` wait, the reader fills one,
