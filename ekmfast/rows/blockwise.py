@@ -63,7 +63,7 @@ class Pass:
 
 
 class BlockRows:
-    """Rows that a source reads block by block, anew in each pass.
+    """Rows that a source reads block by block in every pass.
 
     ``threads_here`` is the number of threads for computations with the sample in this process;
     ``n_threads``, of the source, is the number for computations with one block.
