@@ -1,4 +1,5 @@
-// The only file that knows Python: check, take pointers, release the GIL, compute, return.
+// The only file that uses Python. Each function checks its arguments, takes their pointers,
+// releases the GIL, computes, and returns arrays.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -32,12 +33,12 @@ namespace {
 
 typedef py::array_t<double, py::array::c_style> DoubleArray;
 
-// compute() without the GIL.
+// Calls compute() without the GIL.
 template <class Compute>
 void without_gil(Compute compute) {
   PyThreadState* const state = PyEval_SaveThread();
   std::exception_ptr failure;
-  // Once more in the child of a fork: what compute() writes does not depend on what was there.
+  // In the child of a fork it is called again, which is safe, since it overwrites all its output.
   for (bool again = true; again;) {
     again = false;
     try {
@@ -48,9 +49,9 @@ void without_gil(Compute compute) {
       failure = std::current_exception();
     }
   }
-  // A daemon thread that asks for the GIL while the interpreter exits is ended here by Python before
-  // 3.14, which unwinds its stack: destructors would touch Python's objects without the GIL. It waits
-  // for the process' end instead, as Python 3.14 has it.
+  // If a daemon thread asks for the GIL while the interpreter exits, Python before 3.14 ends the
+  // thread and unwinds its stack, so that destructors would use Python objects without the GIL. The
+  // thread waits for the end of the process instead, as in Python 3.14.
   try {
     PyEval_RestoreThread(state);
   } catch (...) {
@@ -61,8 +62,8 @@ void without_gil(Compute compute) {
 
 [[noreturn]] void refuse(const std::string& what) { throw py::value_error(what); }
 
-// ekmfast/kernels.py has told the user what is wrong in the user's words; these checks only keep a
-// direct caller of this module from reading memory that is not there.
+// ekmfast/kernels.py has checked the arguments before, with better messages. The checks here only
+// prevent that a direct call of this module reads or writes outside of arrays.
 bool aligned(const py::array& array, std::size_t alignment) {
   return reinterpret_cast<std::uintptr_t>(array.data()) % alignment == 0;
 }
@@ -147,7 +148,7 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
   const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
   if (alpha.ndim() != 1 || alpha.shape(0) != problems) refuse("alpha must have shape (s,)");
   check_aligned(alpha, "alpha");
-  // Between all centroids a membership is 1/k, and its power must not underflow.
+  // At equal distances a membership is 1/k, and its power (1/k)^m must not underflow.
   if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(static_cast<double>(k)) > 800)
     refuse("fuzzifier must be <= 1 + 800 / log2(k)");
   threads(n_threads);
@@ -208,7 +209,7 @@ double assign_of(const py::array& X, const DoubleArray& centroids, const py::arr
   check_centroids(centroids, s.d);
   threads(n_threads);
   const py::ssize_t k = centroids.shape(0);
-  // The kernels carry a label as a number of T while they search (assign.inl).
+  // The kernels store a label as a number of T while they search (assign.inl).
   if (k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
     refuse("centroids must be at most 2^24 for float32 and 2^31 for float64");
   std::int32_t* l = writable<std::int32_t>(labels, {X.shape(0)}, "labels");
@@ -444,18 +445,18 @@ py::array exp2_of(const py::array& x) {
 
 py::array exp2_kernel(const py::array& x) { return is_float32(x) ? exp2_of<float>(x) : exp2_of<double>(x); }
 
-// Python runs handlers of signals in its main thread alone: the others need not ask.
+// Python runs signal handlers only in its main thread, so that only this thread asks for them.
 std::atomic<unsigned long> g_main_thread{0};
 
 void watch_main_thread() {
   const py::object threading = py::module_::import("threading");
   g_main_thread = threading.attr("main_thread")().attr("ident").cast<unsigned long>();
-  // In the child of a fork it is the one that has forked.
+  // In the child of a fork the main thread is the one that called fork.
   py::module_::import("os").attr("register_at_fork")(
       py::arg("after_in_child") = py::cpp_function([] { g_main_thread = PyThread_get_thread_ident(); }));
 }
 
-// Runs the handlers of signals that came; true when one of them raised, as Ctrl-C's does.
+// Runs the handlers of pending signals; true if one of them raised an exception, as for Ctrl-C.
 bool signal_raised() {
   if (PyThread_get_thread_ident() != g_main_thread) return false;
   const py::gil_scoped_acquire gil;
@@ -481,7 +482,7 @@ std::vector<std::string> available_isas() {
 
 }  // namespace
 
-// What threadpoolctl calls (see ekmfast/_threads.py).
+// threadpoolctl calls these functions (see ekmfast/rows/threads.py).
 extern "C" {
 __attribute__((visibility("default"))) int ekmfast_get_num_threads(void) {
   return ekmfast::default_threads();
@@ -499,7 +500,7 @@ PYBIND11_MODULE(_core, m) {
     try {
       if (thrown) std::rethrow_exception(thrown);
     } catch (const ekmfast::Interrupted&) {
-      // The handler's exception is set already; it is what the caller gets.
+      // The signal handler has already set a Python exception, which the caller gets.
     }
   });
   m.def("statistics", &statistics, py::arg("X").noconvert(), py::arg("centroids").noconvert(),

@@ -35,44 +35,44 @@ Scratch allocate_scratch(std::int64_t bytes) {
   return Scratch(p);
 }
 
-// How rows are cut. A function of the problem's sizes alone: never of the threads, so that sums
-// are formed in the same order whoever forms them.
+// How rows are divided into chunks, whose sums one thread forms, and chunks into slices, on which a
+// kernel works at a time. It depends only on the sizes of the problem and not on the number of
+// threads, so that sums are always formed in the same order.
 struct Cut {
-  static constexpr std::int64_t kMaxBlockRows = 32 * kRowUnit;
+  static constexpr std::int64_t kMaxSliceRows = 32 * kRowUnit;
 
-  std::int64_t n, block_rows, n_blocks, n_chunks;
+  std::int64_t n, slice_rows, n_slices, n_chunks;
 
-  // max_rows: of a block, whose sums are then added to a chunk's; sums: numbers that a chunk
-  // accumulates into.
+  // max_rows: largest number of rows of a slice; sums: how many numbers a chunk sums.
   Cut(std::int64_t rows, std::int64_t max_rows, std::int64_t sums) : n(rows) {
-    block_rows = std::clamp(max_rows / kRowUnit * kRowUnit, kRowUnit, kMaxBlockRows);
-    n_blocks = (n + block_rows - 1) / block_rows;
-    // Enough chunks for many threads, few enough that adding them up stays cheap and that their
-    // sums, should one thread be held up, stay within some 64 MB (or four chunks).
+    slice_rows = std::clamp(max_rows / kRowUnit * kRowUnit, kRowUnit, kMaxSliceRows);
+    n_slices = (n + slice_rows - 1) / slice_rows;
+    // Enough chunks for many threads, but so few that adding their sums is cheap, and that the sums
+    // of all chunks take at most 64 MB (or that of four chunks), if all wait for a slow thread.
     sums = std::max<std::int64_t>(sums, 1);
     const std::int64_t cheap = std::clamp<std::int64_t>((1 << 20) / sums, 16, 128);
     const std::int64_t small = std::max<std::int64_t>((1 << 23) / sums, 4);
-    n_chunks = std::min({n_blocks, cheap, small});
+    n_chunks = std::min({n_slices, cheap, small});
   }
 
-  // For blocks of which so many numbers of T a row stay in the L2 cache.
+  // The largest number of rows, with so many numbers of T each, that stay in the L2 cache.
   template <class T>
   static std::int64_t rows_in_cache(std::int64_t numbers) {
     return (512 << 10) / (numbers * static_cast<std::int64_t>(sizeof(T)));
   }
 
-  std::int64_t first_block(std::int64_t chunk) const { return chunk * n_blocks / n_chunks; }
+  std::int64_t first_slice(std::int64_t chunk) const { return chunk * n_slices / n_chunks; }
 
-  template <class Body>  // body(begin, end) for each block of a chunk
-  void for_blocks(std::int64_t chunk, Body body) const {
-    for (std::int64_t b = first_block(chunk); b < first_block(chunk + 1); ++b) {
+  template <class Body>  // body(begin, end) for each slice of a chunk
+  void for_slices(std::int64_t chunk, Body body) const {
+    for (std::int64_t i = first_slice(chunk); i < first_slice(chunk + 1); ++i) {
       checkpoint();
-      body(b * block_rows, std::min(n, (b + 1) * block_rows));
+      body(i * slice_rows, std::min(n, (i + 1) * slice_rows));
     }
   }
 };
 
-// Waking a thread costs some microseconds: below about that much arithmetic one thread is faster.
+// Waking a thread takes some microseconds, so that one thread is faster for little arithmetic.
 int useful_threads(int n_threads, double multiply_adds) {
   constexpr double kWorthAThread = 1e6;
   const double useful = multiply_adds / kWorthAThread;
@@ -89,7 +89,7 @@ template <class T>
 struct Prepared {
   std::vector<T> tiles, rows, bias;
   Centroids<T> view;
-  bool finite = true;  // false where a centroid is beyond what T holds: the results are void
+  bool finite = true;  // if false, T cannot hold a centroid, and the results must not be used
 
   Prepared(const double* centroids, double q, std::int64_t k, std::int64_t d, const T* reference,
            int tile_k)
@@ -123,9 +123,10 @@ struct Prepared {
 template <class T>
 double exponent_scale(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
                       const T* reference) {
-  // Memberships are uniform to the last bit long before q c reaches T's denormal numbers, which
-  // would spoil J: hold q above them. Rows are smaller than `far` (their squares are in T), but
-  // centroids need not be: there q ||c||^2 is what has to stay small, and large enough.
+  // For very small alpha, q c would be a denormal number of T, which would make J inaccurate. A
+  // larger q avoids this and does not change the memberships, which are equal to the last bit long
+  // before. Rows are smaller than `far`, since T holds their squares; for a centroid beyond `far`
+  // it is q ||c||^2 that must be in the range of T.
   const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290, far = sizeof(T) == 4 ? 1e19 : 1e154;
   double largest = 0;
   for (std::int64_t i = 0; i < k * d; ++i) {
@@ -136,13 +137,13 @@ double exponent_scale(const double* centroids, double alpha, std::int64_t k, std
   return std::max(alpha * kLog2E, smallest / largest * std::min(1.0, far / largest));
 }
 
-// Runs body(chunk, scratch) over the chunks of a cut, with the scratch of the running thread.
+// Runs body(chunk, scratch) for all chunks, with the scratch memory of the running thread.
 template <class T, class Body>
 void for_chunks(const Kernels<T>& kernels, const Cut& cut, std::int64_t d, std::int64_t k,
                 int n_threads, Body body) {
   n_threads = static_cast<int>(std::min<std::int64_t>(n_threads, cut.n_chunks));
   std::vector<Scratch> scratch(static_cast<std::size_t>(std::max(1, n_threads)));
-  const std::int64_t bytes = kernels.scratch_bytes(cut.block_rows, d, k);
+  const std::int64_t bytes = kernels.scratch_bytes(cut.slice_rows, d, k);
   parallel_for(cut.n_chunks, n_threads, [&](std::int64_t chunk, int slot) {
     Scratch& mine = scratch[static_cast<std::size_t>(slot)];
     if (!mine) mine = allocate_scratch(bytes);
@@ -151,7 +152,7 @@ void for_chunks(const Kernels<T>& kernels, const Cut& cut, std::int64_t d, std::
 }
 
 double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
-  // An exponential and what is around it weigh about as much as ten multiply-adds.
+  // The exponential of a score and the operations around it take as long as ten multiply-adds.
   return static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(2 * d + 10);
 }
 
@@ -161,7 +162,7 @@ std::vector<std::int64_t> up_to(std::int64_t n) {
   return numbers;
 }
 
-// One chunk's sums of one problem: [sum_wx (k, d) | sum_w (k) | sum_p (k) | objective].
+// How many sums a chunk forms for a problem: [sum_wx (k, d) | sum_w (k) | sum_p (k) | objective].
 std::int64_t sums_size(std::int64_t d, std::int64_t k) { return k * d + 2 * k + 1; }
 
 template <class T>
@@ -172,7 +173,7 @@ double total_weight(const Samples<T>& samples) {
   return sum;
 }
 
-// A block of rows of U, widened to T.
+// A slice of rows of type U, converted to the wider type T.
 template <class T, class U>
 struct Widened {
   std::vector<T> x, sample_weight, reference;
@@ -191,8 +192,8 @@ struct Widened {
   }
 };
 
-// Sums of all rows, (n_problems, sums_size), computed in T. The objective of a problem whose
-// centroids T cannot hold is NaN.
+// Sums over all rows, (n_problems, sums_size), computed in T. The objective of a problem is NaN if
+// T cannot hold its centroids.
 template <class T, class U>
 std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
                             const double* alpha, std::int64_t n_problems, std::int64_t k,
@@ -200,7 +201,7 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
                             int n_threads) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
-  const auto block_statistics = kernels.statistics[static_cast<int>(weighting)];
+  const auto slice_statistics = kernels.statistics[static_cast<int>(weighting)];
   const std::vector<T> ref(reference, reference + d);
   std::vector<Prepared<T>> prepared;
   std::vector<Centroids<T>> views;
@@ -214,11 +215,12 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
     views.back().power = static_cast<T>(1 / (fuzzifier - 1));
   }
 
-  // Several problems read a block again: it stays in the L2 cache. Where there are many sums, blocks
-  // are as long as makes adding them cheap, short enough to share out. The block size does not
-  // depend on the number of problems, so batching changes only the order of summation.
-  constexpr std::int64_t kManySums = 2048, kBlockOfMany = 8 * kRowUnit;
-  const std::int64_t rows = k * d < kManySums ? Cut::kMaxBlockRows : kBlockOfMany;
+  // All problems read a slice before the next slice is read, so it should stay in the L2 cache.
+  // With many sums, slices have fewer rows: still enough that adding their sums is cheap, but so
+  // few that there are slices for all threads. The size of a slice does not depend on the number of
+  // problems, so that batching problems changes only the order of summation.
+  constexpr std::int64_t kManySums = 2048, kRowsForManySums = 8 * kRowUnit;
+  const std::int64_t rows = k * d < kManySums ? Cut::kMaxSliceRows : kRowsForManySums;
   const Cut cut(samples.n, std::min(rows, Cut::rows_in_cache<T>(d)), n_problems * size);
   OrderedSum all(cut.n_chunks, n_problems * size);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
@@ -228,13 +230,13 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
       double* at = part.get() + s * size;
       sums.push_back({at, at + k * d, at + k * d + k, at + k * d + 2 * k});
     }
-    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
       if constexpr (std::is_same<T, U>::value) {
-        block_statistics(rows_of(samples, reference), begin, end, views.data(), sums.data(),
+        slice_statistics(rows_of(samples, reference), begin, end, views.data(), sums.data(),
                          n_problems, scratch);
       } else {
-        const Widened<T, U> block(samples, reference, begin, end);
-        block_statistics(block.rows, 0, end - begin, views.data(), sums.data(), n_problems,
+        const Widened<T, U> slice(samples, reference, begin, end);
+        slice_statistics(slice.rows, 0, end - begin, views.data(), sums.data(), n_problems,
                          scratch);
       }
     });
@@ -279,8 +281,9 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
                                                weighting, fuzzifier, n_threads);
   const double weight = total_weight(samples);
   const bool fuzzy = weighting == Weighting::fuzzy;
-  // Powers p^m underflow before the memberships do.
-  const std::int64_t witness = fuzzy ? k * d : k * d + k;
+  // Where the sums are that show whether a column underflows: sum_w of the fuzzy weighting, whose
+  // w = p^m underflow before the memberships p, else sum_p.
+  const std::int64_t mass = fuzzy ? k * d : k * d + k;
 
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double* at = total.data() + s * size;
@@ -294,23 +297,24 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
 
     std::vector<std::int64_t> columns;
     for (std::int64_t i = 0; i < k; ++i)
-      if (underflowed<T>(at[witness + i], weight) ||
-          products_underflowed<T>(at + i * d, d, at[witness + i], weight, samples.n))
+      if (underflowed<T>(at[mass + i], weight) ||
+          products_underflowed<T>(at + i * d, d, at[mass + i], weight, samples.n))
         columns.push_back(i);
     if (columns.empty()) continue;
     if (sizeof(T) < sizeof(double)) {
-      // float64 reaches 2^800 times deeper at twice the cost of a pass; few columns need more.
+      // In float64 memberships may be 2^800 times smaller, which suffices for most columns. It
+      // takes twice as long as a pass in float32, and less than rescue_columns.
       const std::vector<double> deeper =
           sum_all<double>(samples, centroids + s * k * d, alpha + s, 1, k, reference, weighting,
                           fuzzifier, n_threads);
       bool all = false;
       for (std::int64_t i : columns)
-        all = all || (!fuzzy && contradicts<T>(deeper[static_cast<std::size_t>(witness + i)], 0, weight));
+        all = all || (!fuzzy && contradicts<T>(deeper[static_cast<std::size_t>(mass + i)], 0, weight));
       if (all) columns = up_to(k);
       if (all || fuzzy) objective[s] = deeper.back();
       std::vector<std::int64_t> still;
       for (std::int64_t i : columns) {
-        if (!fuzzy && underflowed<double>(deeper[static_cast<std::size_t>(witness + i)], weight)) {
+        if (!fuzzy && underflowed<double>(deeper[static_cast<std::size_t>(mass + i)], weight)) {
           still.push_back(i);
           continue;
         }
@@ -351,7 +355,7 @@ double weights(const Samples<T>& samples, const double* centroids, double alpha,
   rows.sample_weight = nullptr;
   std::vector<double> witness(static_cast<std::size_t>(cut.n_chunks));
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
-    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
       witness[static_cast<std::size_t>(chunk)] +=
           kernels.weights(rows, begin, end, prepared.view, out, scratch);
     });
@@ -372,7 +376,7 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
   const Rows<T> rows = rows_of(samples, reference);
   std::vector<double> sums(static_cast<std::size_t>(cut.n_chunks));
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
-    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
       kernels.nearest(rows, begin, end, prepared.view, labels, scratch);
       kernels.distances(rows, begin, end, centroids, labels, squared_distances);
       double sum = 0;
@@ -392,14 +396,14 @@ void closest(const Samples<T>& samples, const double* candidates, std::int64_t n
   const std::int64_t d = samples.d, k = n_seedings * n_candidates;
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
-  // By q = 2 a score is 2 y . c - ||c||^2, and scaling by 2 rounds nothing.
+  // With q = 2 a score is 2 y . c - ||c||^2; multiplication by 2 is exact.
   const Prepared<T> prepared(candidates, 2.0, k, d, reference, kernels.tile_k);
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), k);
   const Rows<T> rows = rows_of(samples, reference);
   OrderedSum all(cut.n_chunks, k);
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
     OrderedSum::Part part = all.take();
-    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
       kernels.closest(rows, begin, end, prepared.view, n_seedings, distances, samples.n, update,
                       part.get(), scratch);
     });
@@ -422,7 +426,7 @@ void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, con
   for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
     OrderedSum::Part part = all.take();
     double* at = part.get();
-    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
       kernels.accumulate(rows, begin, end, weights, k, {at, at + k * d, nullptr, nullptr}, scratch);
     });
     all.add(chunk, std::move(part));
@@ -448,7 +452,7 @@ void survey(const Samples<T>& samples, const T* reference, int n_threads, double
   for_chunks(kernels, cut, d, 1, n_threads, [&](std::int64_t chunk, void*) {
     OrderedSum::Part part = all.take();
     double* at = part.get();
-    cut.for_blocks(chunk, [&](std::int64_t begin, std::int64_t end) {
+    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
       kernels.survey(rows, begin, end,
                      {at, at + 1, at + 2, lows.data() + chunk * d, highs.data() + chunk * d});
     });

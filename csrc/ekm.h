@@ -1,5 +1,5 @@
 // The plain C++ API: Eq. 38 and Eq. 39 of "Imbalanced Data Clustering using Equilibrium K-Means"
-// (arXiv 2402.14490) over all rows, in parallel, with results that do not depend on the threads.
+// (arXiv 2402.14490) over all rows, in parallel. Results do not depend on the number of threads.
 //
 // With d_kn = 1/2 ||x_n - c_k||^2 and p_kn = softmax_k(-alpha d_kn), E_n = sum_k p_kn d_kn:
 //   w_kn = p_kn (1 - alpha (d_kn - E_n))           Eq. 38
@@ -20,22 +20,23 @@ struct Samples {
   const T* sample_weight;   // (n,) or null for ones
 };
 
-// A point amid the data, (d,), OUT: the median of a few rows, feature by feature. Kernels subtract
-// it from the rows, since ||x||^2 + ||c||^2 - 2 x c loses all digits far from the origin; a median,
-// not a mean, so that one wild row does not take the others' digits away.
+// OUT reference (d,): a point among the data, the median of a few rows in each feature. The kernels
+// subtract it from the rows, since ||x||^2 + ||c||^2 - 2 x c loses all digits far from the origin.
+// It is a median, since one row far from the others would move a mean far away from them.
 template <class T>
 void find_reference(const Samples<T>& samples, T* reference);
 
-// Sums over all rows of several problems (sets of centroids) in one read of the samples.
+// Sums over all rows for several problems (sets of centroids) in one reading of the samples.
 //
 // IN  centroids (n_problems, k, d), alpha (n_problems,), reference (d,), weighting (weighting.h),
-//     fuzzifier > 1 (of the fuzzy one, which ignores alpha, as the hard one does)
+//     fuzzifier > 1 of the fuzzy weighting. The fuzzy and the hard weighting ignore alpha. Without
+//     rescue the sums of columns that underflow are left as they are, and exponents are 0.
 // OUT sum_wx (n_problems, k, d) = 2^-e_k sum_n s_n w_kn (x_n - reference)
 //     sum_w, sum_p (n_problems, k) = 2^-e_k sum_n s_n w_kn, 2^-e_k sum_n s_n p_kn
-//     exponent (n_problems, k) = e_k: 0, but for a column whose memberships underflow; its sums
-//     are then scaled by its own largest membership, which leaves their ratio exact. A column of
-//     the hard and the fuzzy weighting may sum to 0
-//     objective (n_problems,) = J; not finite if any sample is not, or if T overflows
+//     exponent (n_problems, k) = e_k, which is 0 except for a column whose memberships underflow:
+//     its sums are relative to its largest membership, so that their ratio is exact. The sums of a
+//     column of the hard or the fuzzy weighting may be 0.
+//     objective (n_problems,) = J; not finite if a sample is not finite or if T overflows
 template <class T>
 void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
                 std::int64_t n_problems, std::int64_t k, const T* reference,
@@ -44,24 +45,26 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
                 double* objective);
 
 // IN centroids (k, d), alpha, reference (d,); OUT weights (n, k) of Eq. 38.
-// Returns a number that is not finite if any sample is not, or if T overflows.
+// Returns a number that is not finite if a sample is not finite or if T overflows.
 template <class T>
 double weights(const Samples<T>& samples, const double* centroids, double alpha, std::int64_t k,
                const T* reference, int n_threads, T* weights);
 
-// IN centroids (k, d), reference (d,); OUT labels (n,) of the nearest centroid and the squared
-// distance to it, summed without cancellation. Returns the sum of the latter, not finite if T
-// overflows.
+// IN centroids (k, d), reference (d,); OUT labels (n,), the index of the nearest centroid, and
+// squared_distances (n,) to it, summed from differences, so that nothing cancels. Returns the sum
+// of squared_distances, which is not finite if T overflows.
 template <class T>
 double assign(const Samples<T>& samples, const double* centroids, std::int64_t k,
               const T* reference, int n_threads, std::int32_t* labels, T* squared_distances);
 
-// How far the rows are from the seeds of several seedings, and would be with one candidate more.
-// IN candidates (n_seedings, n_candidates, d), reference (d,); distances (n_seedings, n) squared,
-// to the nearest seed so far, +inf at first
+// For k-means++ and similar rules, which choose one row after another as a first centroid, for
+// several starts (seedings) at once: the sum of squared distances to the nearest chosen row, if a
+// candidate were chosen too.
+// IN candidates (n_seedings, n_candidates, d), reference (d,); distances (n_seedings, n), squared,
+// to the nearest row chosen so far, +inf at first
 // OUT potentials (n_seedings, n_candidates) = sum_n s_n min(distance, ||x_n - candidate||^2), not
-// finite if any sample is not, or if T overflows. If update (n_candidates is 1), the minima replace
-// the distances.
+// finite if a sample is not finite or if T overflows. With update, for which n_candidates is 1, the
+// minima replace the distances.
 template <class T>
 void closest(const Samples<T>& samples, const double* candidates, std::int64_t n_seedings,
              std::int64_t n_candidates, const T* reference, int n_threads, bool update,
@@ -73,9 +76,9 @@ void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, con
                 int n_threads, double* sum_wx, double* sum_w);
 
 // What a fit must know before it begins, from one reading of the rows.
-// IN reference (d,); OUT weight () = sum_n s_n, squares () = sum_n s_n ||x_n - reference||^2,
-// sum (d,) = sum_n s_n (x_n - reference), all in double whatever T: not finite if any sample is
-// not; low, high (d,): each feature's least and greatest value, of rows without weight too.
+// IN reference (d,); OUT weight () = sum_n s_n, squares () = sum_n s_n ||x_n - reference||^2, sum
+// (d,) = sum_n s_n (x_n - reference), all in double for every T, and not finite if a sample is not
+// finite; low, high (d,): smallest and largest value of each feature, including rows of weight 0.
 template <class T>
 void survey(const Samples<T>& samples, const T* reference, int n_threads, double* weight,
             double* squares, double* sum, double* low, double* high);

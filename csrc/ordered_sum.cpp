@@ -22,7 +22,7 @@ OrderedSum::Part OrderedSum::take() {
 void OrderedSum::add(std::int64_t index, Part part) {
   std::unique_lock<std::mutex> lock(mutex_);
   pending_[static_cast<std::size_t>(index)] = std::move(part);
-  if (adding_) return;  // whoever adds will come to it
+  if (adding_) return;  // the thread that is adding will add this part too
   adding_ = true;
   while (next_ < pending_.size() && pending_[next_]) {
     Part mine = std::move(pending_[next_]);

@@ -1,9 +1,9 @@
-// Sums of the parts of a whole, added in the order of the parts whichever thread is done first, so
-// that the rounding does not depend on the threads.
+// The sum of parts that several threads compute, always added in the order of the parts, so that
+// the rounding does not depend on the threads.
 //
-// Parts are added as soon as those before them are, by one thread at a time while the others go on
-// to the next: no more of them exist than are in work or wait for one before them, and what they
-// hold is mostly still in the caches.
+// A part is added as soon as all parts before it have been added, by one thread at a time, while
+// the other threads compute further parts. Therefore few parts exist at a time, and a part is
+// mostly still in a cache when it is added.
 #pragma once
 
 #include <cstddef>
@@ -23,19 +23,19 @@ class OrderedSum {
         total_(size_),
         pending_(static_cast<std::size_t>(n_parts)) {}
 
-  // Zeros, to be summed into and given back to add().
+  // A part of zeros, for the caller to sum into and to pass to add().
   Part take();
 
-  // Each index of 0 .. n_parts - 1 once.
+  // Must be called once for each index from 0 to n_parts - 1.
   void add(std::int64_t index, Part part);
 
-  // Complete once every part has been added.
+  // The sum, complete when every part has been added.
   const std::vector<double>& total() const { return total_; }
 
  private:
   const std::size_t size_;
   std::vector<double> total_;
-  std::mutex mutex_;  // of what follows; total_ is the adding thread's
+  std::mutex mutex_;  // guards the members below; total_ belongs to the thread that is adding
   std::vector<Part> pending_, free_;
   std::size_t next_ = 0;
   bool adding_ = false;

@@ -24,20 +24,20 @@ typedef std::chrono::steady_clock Clock;
 constexpr std::chrono::milliseconds kPollEvery{100};
 bool (*g_poll)() = nullptr;
 
-// Of how many forks since the pool was made this process is the child.
+// In a child process: how often it and its parents were forked since the first pool was made.
 std::atomic<int> g_forks{0};
 
-// What a thread that runs tasks knows of the call that it works for.
+// What a thread that runs tasks knows about its call of parallel_for.
 struct Call {
   std::atomic<bool>* stopped = nullptr;
-  bool polls = false;   // the thread that called parallel_for
-  bool helped = false;  // other threads of the pool work for the same call
+  bool polls = false;   // whether this thread called parallel_for and asks g_poll
+  bool helped = false;  // whether other threads of the pool work for the same call
   Clock::time_point next_poll;
 };
 thread_local Call t_call;
 
-// Sets t_call for as long as it lives. A handler of a signal may call a kernel itself, in the
-// midst of another.
+// Sets t_call during its lifetime and then restores the previous value, since a signal handler may
+// call a kernel during another call.
 class WorkingFor {
  public:
   WorkingFor(std::atomic<bool>* stopped, bool polls, bool helped) {
@@ -61,13 +61,14 @@ void poll_when_due() {
   t_call.next_poll = Clock::now() + kPollEvery;
 }
 
-// How long the caller looks out for the last helpers before it goes to sleep.
-constexpr std::chrono::microseconds kLookOut{50};
+// How long the caller polls for the end of the last helpers before it sleeps.
+constexpr std::chrono::microseconds kPollForHelpers{50};
 
-// Whether ready() came true within kLookOut. Any thread that wants this processor gets it.
+// Whether ready() becomes true within kPollForHelpers. Meanwhile other threads may run on this
+// processor.
 template <class Ready>
-bool look_out(Ready ready) {
-  const Clock::time_point end = Clock::now() + kLookOut;
+bool poll_until(Ready ready) {
+  const Clock::time_point end = Clock::now() + kPollForHelpers;
   do {
     if (ready()) return true;
     sched_yield();
@@ -87,7 +88,8 @@ class Pool {
     stopped_.store(false, std::memory_order_relaxed);
     failure_ = nullptr;
     {
-      std::lock_guard<std::mutex> lock(mutex_);  // or one who is about to sleep misses it
+      // Without the lock, a helper that is about to sleep would miss the notification.
+      std::lock_guard<std::mutex> lock(mutex_);
       const std::uint32_t number = gate_.load(std::memory_order_relaxed).number + 1;
       gate_.store({number, static_cast<std::uint16_t>(helpers), kOpen}, std::memory_order_release);
     }
@@ -96,10 +98,10 @@ class Pool {
     work(0);
     close();
     const auto all_left = [this] { return inside(gate_.load(std::memory_order_acquire)) == 0; };
-    if (!look_out(all_left)) {
+    if (!poll_until(all_left)) {
       std::unique_lock<std::mutex> lock(mutex_);
       while (!done_.wait_for(lock, kPollEvery, all_left)) {
-        // Once stopped, what the handler raised is not to be overwritten by another.
+        // After a stop, another handler must not overwrite the exception that the first one raised.
         if (stopped_.load(std::memory_order_relaxed)) continue;
         lock.unlock();
         poll_when_due();
@@ -112,19 +114,19 @@ class Pool {
   }
 
  private:
-  // A run is a room: helpers go in while it is open, and the caller, when nothing is left to do,
-  // closes it and waits for those inside alone. A helper that some other thread keeps from its
-  // processor comes too late and delays nobody.
-  // Aligned as one word of 8 bytes: Clang turns atomics of less into calls of a library of its own.
+  // Helpers may enter a call while its gate is open. When no task is left, the caller closes the
+  // gate and waits only for the helpers that have entered. A helper whose processor is busy with
+  // another thread therefore comes too late and delays nobody.
+  // The alignment makes it one word of 8 bytes; for a smaller one Clang would call a library.
   struct alignas(8) Gate {
-    std::uint32_t number;   // of the run
-    std::uint16_t helpers;  // the first so many are asked in
-    std::uint16_t state;    // how many are inside, and kOpen
+    std::uint32_t number;   // of the call
+    std::uint16_t helpers;  // helpers with slots up to this number may enter
+    std::uint16_t state;    // the number of helpers inside, plus kOpen while it is open
   };
   static constexpr std::uint16_t kOpen = 0x8000;
   static int inside(Gate gate) { return gate.state & ~kOpen; }
 
-  // number is that of the run which the helper was let into or not.
+  // Whether the helper entered; number is that of the call.
   bool enter(int slot, std::uint32_t& number) {
     Gate gate = gate_.load(std::memory_order_acquire);
     for (;;) {
@@ -143,7 +145,8 @@ class Pool {
       --left.state;
     } while (!gate_.compare_exchange_weak(gate, left, std::memory_order_acq_rel));
     if (left.state == 0) {
-      std::lock_guard<std::mutex> lock(mutex_);  // or it is told just before it waits
+      // Without the lock, the notification could come just before the caller waits for it.
+      std::lock_guard<std::mutex> lock(mutex_);
       done_.notify_one();
     }
   }
@@ -156,7 +159,7 @@ class Pool {
     } while (!gate_.compare_exchange_weak(gate, closed, std::memory_order_acq_rel));
   }
 
-  // Threads that the system refuses to start are done without.
+  // Starts missing helpers and returns how many there are; the system may refuse to start some.
   int grow(int helpers) {
     helpers = std::min(helpers, kOpen - 1);
     while (static_cast<int>(threads_.size()) < helpers) {
@@ -194,7 +197,7 @@ class Pool {
       try {
         (*task_)(i, slot);
       } catch (const Forked&) {
-        throw;  // a helper may have held any mutex when this process was forked: touch none
+        throw;  // a helper may have held a mutex at the time of the fork, so that none is locked
       } catch (...) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (!failure_) failure_ = std::current_exception();
@@ -220,13 +223,14 @@ struct Owner {
   Pool* pool = nullptr;
 };
 
-// Neither is ever destroyed: threads may still be inside when the process exits.
+// It and its pool are never destroyed, since threads may still use them when the process exits.
 Owner* g_owner = nullptr;
 
 Owner& owner() {
   static const bool made = [] {
     g_owner = new Owner;
-    // The child of a fork has none of the threads; the parent's pool is left behind unused.
+    // The child of a fork has none of the threads. It makes a new pool and leaves the old one
+    // unused.
     pthread_atfork(nullptr, nullptr, [] {
       g_owner = new Owner;
       ++g_forks;

@@ -1,8 +1,9 @@
 // The only place that starts threads: a persistent pool, made on first use.
 //
-// Why our own and not OpenMP: two OpenMP runtimes in one process (torch brings its own) spin
-// against each other, and GNU's is not safe after fork. Here waiting threads sleep (the caller after
-// it has looked out for some microseconds), and a forked child makes a new pool.
+// It does not use OpenMP: two OpenMP runtimes in one process, such as torch's and another one, slow
+// each other down by busy waiting, and GNU's is not safe after fork. Threads of this pool sleep
+// while they wait (the caller polls for some microseconds first), and the child of a fork makes a
+// new pool.
 #pragma once
 
 #include <cstdint>
@@ -11,32 +12,32 @@
 
 namespace ekmfast {
 
-// Threads that a call uses when it does not say: at first what set_default_threads() was given.
+// The number of threads of a call that does not specify it.
 int default_threads();
 void set_default_threads(int n);
 
-// Runs task(i, slot) for every i in [0, n_tasks), at most n_threads at a time; slot < n_threads
-// tells the running thread's scratch apart. Tasks are handed out in order. When another call holds
-// the pool, this one runs its tasks alone: results never depend on who ran them.
+// Runs task(i, slot) for every i in [0, n_tasks), at most n_threads at a time; slot < n_threads is
+// the number of the running thread, for scratch memory. Tasks begin in order. While another call
+// uses the pool, the calling thread runs all tasks itself.
 void parallel_for(std::int64_t n_tasks, int n_threads,
                   const std::function<void(std::int64_t task, int slot)>& task);
 
-// A person may want a long call to end. `poll` is asked about ten times a second, on the thread
-// that called parallel_for, and answers true for "stop"; the other threads are told.
+// Sets a function that can stop a long call, as Ctrl-C should. The thread that called parallel_for
+// calls it about ten times a second; if it returns true, all threads stop.
 void set_poll(bool (*poll)());
 
-// What parallel_for throws when it was stopped; whatever the tasks wrote is then of no use.
+// parallel_for throws this when it was stopped; the output of the tasks is then incomplete.
 struct Interrupted : std::exception {
   const char* what() const noexcept override { return "interrupted"; }
 };
 
-// What parallel_for throws in the child of a fork that a handler of a signal made in the midst of
-// it: the threads that had the other tasks are the parent's. Nothing is lost by calling it again.
+// parallel_for throws this in a child process if a signal handler forked during the call: the child
+// lacks the threads that run the other tasks. The caller may call parallel_for again.
 struct Forked {
-  bool stopped;  // the handler raised as well; callers of parallel_for see Interrupted then
+  bool stopped;  // the handler also raised an exception: parallel_for throws Interrupted instead
 };
 
-// Between two pieces of a task, of some milliseconds at most: throws Interrupted once stopped.
+// Throws Interrupted if the call was stopped. Tasks call it at least every few milliseconds.
 void checkpoint();
 
 }  // namespace ekmfast

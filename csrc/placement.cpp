@@ -13,7 +13,8 @@ void keep_off_this_processor(std::vector<std::thread>& helpers, int count, Place
   const int here = sched_getcpu();
   cpu_set_t processors;
   if (here < 0 || here >= CPU_SETSIZE) return;
-  if (sched_getaffinity(0, sizeof processors, &processors) != 0) return;  // more than it can hold
+  // It fails if there are more processors than cpu_set_t can hold.
+  if (sched_getaffinity(0, sizeof processors, &processors) != 0) return;
   if (CPU_COUNT(&processors) > 1) CPU_CLR(here, &processors);
   if (count <= last.helpers && CPU_EQUAL(&processors, &last.processors)) return;
   for (int i = 0; i < count; ++i)

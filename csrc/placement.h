@@ -1,8 +1,9 @@
 // Keeps the pool's helpers off the processor of the thread that calls them.
 //
-// Linux wakes a thread where its waker runs if it takes the others for busy, and in a virtual
-// machine it does so when they have gone to sleep: both then share one processor, for as long as
-// the passes are shorter than the milliseconds after which the system looks again.
+// Linux wakes a thread on the processor of the waking thread if it assumes that the others are
+// busy. In a virtual machine it assumes so of processors that sleep. Both threads then share one
+// processor until Linux balances the load after some milliseconds, which is longer than a short
+// pass.
 #pragma once
 
 #ifdef __linux__
@@ -14,7 +15,7 @@
 
 namespace ekmfast {
 
-// What was last asked for, so that it is not asked again.
+// The last request to the system, to avoid repeating it.
 struct Placement {
 #ifdef __linux__
   cpu_set_t processors = {};
@@ -22,8 +23,8 @@ struct Placement {
   int helpers = 0;
 };
 
-// Lets the first `count` helpers run where the caller may, but for the processor on which it is
-// now; if there is no other, there.
+// Allows the first `count` helpers all processors of the caller except the one on which it runs
+// now, unless that is the only one.
 void keep_off_this_processor(std::vector<std::thread>& helpers, int count, Placement& last);
 
 }  // namespace ekmfast

@@ -7,7 +7,7 @@
 namespace ekmfast {
 namespace {
 
-// The largest magnitude; NaN if there is one.
+// The largest absolute value; NaN if one of the values is not finite.
 double largest(const double* values, std::int64_t n) {
   double found = 0, witness = 0;  // 0 times what is not finite is NaN
   for (std::int64_t i = 0; i < n; ++i) {

@@ -1,25 +1,26 @@
-// Whether sums may be taken at their word, from the sums alone: a look at few numbers after each
-// call, so that only doubtful calls cost another look at the rows (ekmfast/_limits.py).
+// Whether sums can be trusted, decided from the sums alone. These are few numbers, so that they are
+// checked after each call; only if they are suspicious are the rows read again
+// (ekmfast/rows/limits.py).
 #pragma once
 
 #include <cstdint>
 
 namespace ekmfast {
 
-// A mean of squares above it does not come from squares that underflow T.
+// If a mean of squares is above this bound, the squares did not underflow T.
 template <class T>
 constexpr double kSmallestMean = sizeof(T) == 4 ? 0x1p-100 : 0x1p-960;
 
-// IN what statistics() (ekm.h) gives of n rows, and alpha. False where a sum is not finite; where
-// a mean is so small that squares or products may have underflowed; or where rounding moves
-// exponents, alpha d, by more than a hundredth in the mean.
+// IN the output of statistics() (ekm.h) for n rows, and alpha. False if a sum is not finite, if a
+// mean is so small that squares or products may have underflowed, or if rounding changes the
+// exponents alpha d by more than 0.01 on average.
 template <class T>
 bool plausible_sums(std::int64_t n, std::int64_t d, std::int64_t k, std::int64_t n_problems,
                     const double* alpha, const double* sum_wx, const double* sum_w,
                     const double* sum_p, const double* exponent, const double* objective);
 
-// The same for the sums of accumulate() (ekm.h), each column for itself; also false where one of
-// the weights' sums is 0.
+// The same for the sums of accumulate() (ekm.h), for each column; also false if the weights of a
+// column sum to 0.
 template <class T>
 bool plausible_update(std::int64_t n, std::int64_t d, std::int64_t k, const double* sum_wx,
                       const double* sum_w);

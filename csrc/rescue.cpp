@@ -15,12 +15,13 @@ namespace {
 constexpr double kLn2 = 0.69314718055994530942;
 constexpr double kLog2E = 1.44269504088896340736;
 constexpr std::int64_t kChunkRows = 4096;
-// Powers of two below a column's largest term at which another adds nothing: 53 bits of a double,
-// and room for the factor 1 - alpha (d - E), which grows with the distance but not like 2^d.
+// Terms smaller than 2^-kNegligible times the largest of a column do not change its sums: a double
+// has 53 bits, and the rest is a margin for the factor 1 - alpha (d - E), which grows only
+// linearly.
 constexpr double kNegligible = 100;
-// The share of the rows' weight below which a column lies far from all of them.
+// A column is far from all rows if sum_p is less than this share of the rows' weight.
 constexpr double kFarColumn = 0x1p-20;
-// Powers of two by which ordinary rounding does not move a membership.
+// Ordinary rounding changes a membership by a factor of less than 2^kOffByRounding.
 constexpr double kOffByRounding = 20;
 
 // Sums of one column over some rows, all multiplied by 2^-exponent.
@@ -37,7 +38,7 @@ struct Column {
     exponent = larger;
   }
 
-  // `part` is left at the scale of the sum.
+  // Also rescales `part` to the scale of the sum.
   void add(Column& part) {
     if (!std::isfinite(part.exponent)) return;
     if (part.exponent > exponent) rescale(part.exponent);
@@ -52,8 +53,8 @@ struct Column {
 
 template <class T>
 double least_mass() {
-  // A clamped entry contributes at most 2^clamp (1 + |clamp|) to a sum of weights. Asking for a
-  // mass 2^30 (2^60) above the clamp keeps that below 1e-7 (1e-15) of the column.
+  // A clamped membership adds at most 2^clamp (1 + |clamp|) to a sum of weights. If the mass is
+  // required to be 2^30 (float64: 2^60) times 2^clamp, that is less than 1e-7 (1e-15) of it.
   const double margin = sizeof(T) == 4 ? 30 : 60;
   return std::exp2(static_cast<double>(kMinExponent<T>) + margin);
 }
@@ -84,8 +85,8 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
   const std::int64_t d = samples.d;
   const std::int64_t n_chunks = (samples.n + kChunkRows - 1) / kChunkRows;
 
-  // Feature by feature for all centroids at once, which compilers turn into vectors without
-  // reordering any sum.
+  // Distances are summed over features for all centroids at once, since compilers can vectorise
+  // this loop without changing the order of any sum.
   std::vector<double> transposed(static_cast<std::size_t>(d * k));
   for (std::int64_t j = 0; j < k; ++j)
     for (std::int64_t f = 0; f < d; ++f)
@@ -113,7 +114,7 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
         v *= -0.5 * alpha * kLog2E;
         best = std::max(best, v);
       }
-      // r - best bounds log2 p from above: most rows add nothing to a column beside its largest.
+      // log2 p <= r - best, which shows for most rows that they do not change any column.
       bool adds = false;
       for (std::int64_t c = 0; c < n_columns; ++c)
         adds = adds || r[static_cast<std::size_t>(columns[c])] - best >
@@ -145,8 +146,8 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
     }
   };
 
-  // A few chunks at a time, so that memory does not grow with the rows, added in the order of the
-  // chunks, so that rounding does not depend on how many those are.
+  // A few chunks at a time are computed, so that memory does not grow with the number of rows. They
+  // are added in order, so that rounding does not depend on how many are computed at a time.
   std::vector<Column> total(static_cast<std::size_t>(n_columns));
   for (Column& c : total) c.sum_wx.assign(static_cast<std::size_t>(d), 0.0);
   const std::int64_t at_once =

@@ -1,21 +1,23 @@
-// The plain iteration c <- A / B (Eq. 39) is not monotone: weights may be negative, so B may come
-// near zero and throw a centroid far away. With P the sum of memberships:
+// The plain iteration c <- A / B (Eq. 39) does not always lower the objective J: weights may be
+// negative, so that B may be near zero and A / B far from the data. With P the sum of memberships:
 //
-// - where every B_k >= theta P_k the step is C + (A - B C) / max(B, theta P), which is the plain
-//   step, and is halved while the objective J rises;
-// - a *weak* column, B_k < theta P_k, takes its exact ratio A_k / B_k without descent being asked
-//   (that is how a dead centroid comes back), but only where that is amid the data, and only so
-//   often, since it can loop; else it takes the damped step like the others.
+// - If all B_k >= theta P_k, the step is (A - B C) / max(B, theta P), which then equals A / B - C.
+//   It is halved while J rises.
+// - A column with B_k < theta P_k is called *weak*. It moves to its exact ratio A_k / B_k, and J
+//   may rise: in this way a centroid without members returns to the data. This is done only if the
+//   ratio is within the bounds of the data, and only a limited number of times, since it could
+//   loop. Otherwise the column takes the damped step (A - B C) / max(B, theta P).
 //
-// A centroid without members would drift away without end, so no centroid leaves the box of the data
-// by more than the box's width; a run that ends on that edge has not converged.
+// A centroid without members would drift away without end, so no centroid may leave the bounding
+// box of the data by more than the box's width. A run that ends at this bound has not converged.
 //
-// Away from weak columns Anderson acceleration proposes where to go: the last few steps say how the
-// step changes with the centroids, and the proposal is where that linear model has it vanish. It is
-// taken only if J does not rise; otherwise the run falls back to the damped step.
+// Without weak columns, Anderson acceleration proposes the next centroids: a linear model of the
+// step as a function of the centroids is fitted to the last few steps, and the proposal is where
+// the model's step is zero. It is accepted only if J does not rise; otherwise the run takes the
+// damped step.
 //
-// Where a step turns back on the one before it, the map overshoots (its slope along the step is
-// below -1, or not far above): the next step is cut to what the secant through both says.
+// If a step points back along the move before it, the last move was too long. The next step is then
+// shortened by the secant method, see secant_size.
 #include "solver.h"
 
 #include <algorithm>
@@ -32,15 +34,17 @@ namespace {
 constexpr double kTheta = 0.1;
 constexpr std::int64_t kMaxWeakJumps = 20;
 constexpr std::int64_t kMaxHalvings = 12;
-// Steps shorter than Rules::noise are rounding; where so many passes bring none that is shorter, a
-// run is as near to its fixed point as it can come.
+// Steps shorter than Rules::noise may be rounding error. If so many passes bring no shorter step,
+// the run is as near to its fixed point as it can get.
 constexpr std::int64_t kStillPasses = 16;
-// A run is given up when its last fall of J, repeated this often, would not reach the best run.
+// A run is given up if J would still be above that of the best run after so many decreases as large
+// as its last ones.
 constexpr double kFallsToReachBest = 50;
 constexpr double kLeastSize = 1.0 / 64;
-// Directions of Anderson's model that are weaker than this share of the strongest are left out.
+// Anderson's model leaves out directions whose singular value is below this share of the largest.
 constexpr double kWeakDirection = 1e-6;
-// Numbers of all runs' centroids from which on threads save more than it takes to wake them.
+// If the centroids of all runs are more numbers than this, threads save more time than waking them
+// takes.
 constexpr std::int64_t kNumbersForThreads = 1 << 14;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -69,10 +73,10 @@ bool all_finite(const Vector& a) {
   return witness == 0;
 }
 
-// gamma that minimises ||b - sum_j gamma_j columns_j||, of least norm, without the weak directions.
-// Consumes the columns: by Gram and Schmidt they become orthonormal, columns = Q R, and the singular
-// value decomposition of the small R by one-sided Jacobi rotations, R V = U S, gives
-// gamma = V S^-1 U' Q' b.
+// The gamma of least norm that minimises ||b - sum_j gamma_j columns_j||, without the directions of
+// small singular values. Overwrites the columns: Gram-Schmidt orthogonalisation gives
+// columns = Q R, and one-sided Jacobi rotations the singular value decomposition R V = U S of the
+// small R, so that gamma = V S^-1 U' Q' b.
 Vector least_squares(std::vector<Vector>& columns, Vector b) {
   const std::size_t n = columns.size();
   std::vector<Vector> R(n, Vector(n, 0.0));  // by columns
@@ -80,14 +84,14 @@ Vector least_squares(std::vector<Vector>& columns, Vector b) {
   for (std::size_t j = 0; j < n; ++j) {
     Vector& q = columns[j];
     const double before = norm(q);
-    for (int twice = 0; twice < 2; ++twice)  // the second time for what the first one's rounding left
+    for (int pass = 0; pass < 2; ++pass)  // the second one removes what rounding left in the first
       for (std::size_t i = 0; i < j; ++i) {
         const double share = dot(columns[i], q);
         R[j][i] += share;
         for (std::size_t m = 0; m < q.size(); ++m) q[m] -= share * columns[i][m];
       }
     const double length = norm(q);
-    if (!(length > 1e-14 * before)) {  // it depends on those before it
+    if (!(length > 1e-14 * before)) {  // it is a linear combination of the columns before it
       std::fill(q.begin(), q.end(), 0.0);
       continue;
     }
@@ -130,11 +134,10 @@ Vector least_squares(std::vector<Vector>& columns, Vector b) {
   return gamma;
 }
 
-// Where the last steps, taken as linear in the centroids, would vanish; empty for no idea. Also notes
-// this point and step for the next time.
+// Anderson's proposal; empty if there is none. Also stores these centroids C and their step g.
 //
-// With dC_j = C - C_j and dG_j = g - g_j against the last points: gamma minimises
-// ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
+// With dC_j = C - C_j and dG_j = g - g_j for the last centroids C_j and their steps g_j, gamma
+// minimises ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
 Vector anderson(Run& run, std::int64_t window) {
   Vector proposal;
   const std::size_t n = run.past_steps.size(), size = run.step.size();
@@ -166,10 +169,10 @@ Vector anderson(Run& run, std::int64_t window) {
   return proposal;
 }
 
-// Share of the step to take, 1 unless it turns back on the move that led to it.
+// The share of the step to take, 1 unless the step points back along the last move.
 //
-// Along one direction the step is g(c) = s (c* - c); two values of g give s, and the share that lands
-// on c* is 1 / s = <moved, moved> / <moved, g_last - g>.
+// If the step along one direction is g(c) = s (c* - c), two values of g give s, and c* is reached
+// by the share 1 / s = <moved, moved> / <moved, g_last - g>.
 double secant_size(const Vector& moved, const Vector& last_step, const Vector& step) {
   if (!(dot(step, moved) < 0)) return 1;
   const double share = dot(moved, moved) / dot(moved, difference(last_step, step));
@@ -214,7 +217,7 @@ void Solver::advance(const double* sum_wx, const double* sum_w, const double* su
   std::vector<Run*> going;
   for (Run& run : runs_)
     if (!run.done) going.push_back(&run);
-  // Each run by itself: what it does depends on no other run, nor on the threads.
+  // Runs do not depend on each other here, so that the result does not depend on the threads.
   const std::int64_t n = static_cast<std::int64_t>(going.size()), size = k_ * d_;
   const bool worth_threads = n * size > kNumbersForThreads;
   parallel_for(n, worth_threads ? n_threads : 1, [&](std::int64_t i, int) {
@@ -227,7 +230,7 @@ void Solver::advance(const double* sum_wx, const double* sum_w, const double* su
 
 void Solver::advance_one(Run& run, const double* wx, const double* w, const double* p,
                      double objective, const double* reference) {
-  if (!std::isfinite(objective)) objective = kInfinity;  // ran off to where distances overflow
+  if (!std::isfinite(objective)) objective = kInfinity;  // centroids so far away that J overflows
   const bool rises = objective > run.objective + rules_.resolution * std::fabs(run.objective);
   if (rises && !run.leap.empty()) {
     run.leap.clear();
@@ -237,7 +240,7 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   if (rises && !run.step.empty() && !run.jumping) {
     run.size /= 2;
     if (++run.n_halvings > kMaxHalvings) {
-      // No descent along the step at the resolution of J: this is as low as it gets here.
+      // Even a tiny part of the step does not lower J, as far as the rounding of J can show.
       const double length = norm(run.step);
       run.done = true;
       run.converged = length * run.size <= rules_.threshold || length <= rules_.noise;
@@ -267,11 +270,12 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
       const std::size_t c = static_cast<std::size_t>(j);
       // A column that sums to exactly zero keeps its centroid.
       ratio[c] = w[i] == 0 ? at[j] : reference[j] + sums[j] / w[i];
-      // B near zero throws the ratio to either side; the damped step knows which way J falls.
+      // If B is near zero, the ratio may be far away on either side, whereas the damped step points
+      // to where J falls.
       if (bounded) weak = weak && ratio[c] >= rules_.low[c] && ratio[c] <= rules_.high[c];
     }
     run.jumping = run.jumping || weak;
-    // Where B >= theta P the damped step is A / B - C, the exact one.
+    // If B >= theta P, the share is 1, and the step is A / B - C.
     double share = w[i] / std::max(w[i], kTheta * p[i]);
     if (weak || !std::isfinite(share)) share = 1;
     for (std::int64_t j = 0; j < d_; ++j) {
@@ -309,9 +313,10 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   }
 }
 
-// Only runs that Anderson's proposals lead, which fall ever less: Lloyd's iteration, which has none,
-// may fall by much after it hardly fell, and lost its best run in 4 of 125 fits (by up to 0.9 % of J)
-// where it was given up by the same rule, for a quarter of the passes.
+// Only runs with a proposal of Anderson's are given up, since their decreases of J become smaller
+// and smaller. Lloyd's iteration, which has no proposals, may decrease J by much after small
+// decreases: with the same rule it lost its best run in 4 of 125 fits (by up to 0.9 % of J), and
+// saved a quarter of the passes.
 void Solver::give_up_losing_runs() {
   std::map<double, double> best;  // objective, by alpha
   for (const Run& run : runs_)
@@ -323,7 +328,7 @@ void Solver::give_up_losing_runs() {
     const std::size_t n = run.history.size();
     const auto lowest = best.find(run.alpha);
     if (run.done || run.jumping || run.leap.empty() || n < 4 || lowest == best.end()) continue;
-    // A rise, of rounding, is no fall: the run that is given up lies above the best, not at it.
+    // A rise, caused by rounding, counts as a decrease of 0, so that a run at the best J is kept.
     const double fall = std::max({0.0, run.history[n - 3] - run.history[n - 2],
                                   run.history[n - 2] - run.history[n - 1]});
     if (run.objective - kFallsToReachBest * fall > lowest->second) run.done = run.given_up = true;

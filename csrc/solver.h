@@ -1,7 +1,7 @@
 // The safeguarded fixed-point iteration over centroids, for many runs at once; see solver.cpp.
 //
-// It does not read rows: the caller asks for the candidates of all runs that are not done, computes
-// the sums of one pass at these (ekm.h), wherever the rows are, and hands them to advance().
+// It does not read rows. The caller asks for the candidates of all runs that are not done, computes
+// the sums of one pass for these centroids, wherever the rows are, and passes them to advance().
 #pragma once
 
 #include <cstdint>
@@ -9,31 +9,31 @@
 
 namespace ekmfast {
 
-// When a run is done, and where centroids may be.
+// When a run is done, and the bounds of centroids.
 struct Rules {
-  double threshold;    // length of a step, in units of the data, at which a run has converged
-  double noise;        // length of a step that may be rounding
-  double resolution;   // relative rounding of J
-  std::int64_t window; // steps that Anderson's proposal looks back on; 0 for none
-  bool compete;        // whether runs that will not reach the best of their alpha are given up
-  std::vector<double> low, high;  // (d,) each, the bounds of centroids; or both empty
+  double threshold;    // a run has converged if its step is at most this long, in units of the data
+  double noise;        // a step of at most this length may be rounding error
+  double resolution;   // relative rounding error of J
+  std::int64_t window; // how many earlier steps Anderson's proposal uses; 0 for no proposals
+  bool compete;        // whether to give up runs that will not reach the best one of their alpha
+  std::vector<double> low, high;  // (d,) each, the bounds of centroids; both empty for no bounds
 };
 
-// One restart: where it is, and where it would go next. Matrices are (k, d).
+// The state of one restart. Matrices are (k, d).
 struct Run {
   double alpha;
-  std::vector<double> centroids;  // the last accepted
-  std::vector<double> step;       // from centroids to the full proposal; empty at first
-  std::vector<double> leap;       // Anderson's proposal, tried before the step; or empty
-  std::vector<std::vector<double>> past_centroids, past_steps;  // the last points, oldest first
-  std::vector<double> history;    // the objective at every centroids that were accepted
+  std::vector<double> centroids;  // the last accepted ones
+  std::vector<double> step;       // the step from these centroids; empty before the first pass
+  std::vector<double> leap;       // Anderson's proposal, tried before the step; empty for none
+  std::vector<std::vector<double>> past_centroids, past_steps;  // for Anderson, oldest first
+  std::vector<double> history;    // the objective after every accepted step
   double objective;               // at the centroids; infinite before the first pass
-  double size = 1;                // share of the step that is tried
-  double least;                   // length of the shortest step so far
+  double size = 1;                // the share of the step that is tried
+  double least;                   // the length of the shortest step so far
   std::int64_t n_iter = 0, n_halvings = 0, n_jumps = 0;
-  std::int64_t n_still = 0;       // steps since the shortest one
-  bool jumping = false;           // the step holds an exact ratio: a rise of J is allowed
-  bool held = false;              // the step would leave the bounds and was cut
+  std::int64_t n_still = 0;       // number of steps since the shortest one
+  bool jumping = false;           // a weak column takes its exact ratio, so that J may rise
+  bool held = false;              // the step was shortened at the bounds
   bool converged = false, given_up = false, done = false;
 
   Run(const double* start, std::int64_t size, double alpha);
@@ -50,10 +50,10 @@ class Solver {
   std::vector<Run>& runs() { return runs_; }
   std::int64_t n_going() const;
 
-  // OUT centroids (n_going, k, d) and alpha (n_going,): where J and the sums are to be computed.
+  // OUT centroids (n_going, k, d) and alpha (n_going,) for which the caller computes sums and J.
   void candidates(double* centroids, double* alpha) const;
 
-  // The sums at the candidates, as `statistics` of ekm.h gives them: IN sum_wx (n_going, k, d),
+  // IN the sums for the candidates, as statistics() of ekm.h gives them: sum_wx (n_going, k, d),
   // sum_w, sum_p (n_going, k), objective (n_going,), reference (d,).
   void advance(const double* sum_wx, const double* sum_w, const double* sum_p,
                const double* objective, const double* reference, int n_threads);

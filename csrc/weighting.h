@@ -1,9 +1,9 @@
-// Which weights w_kn the sums are made with. With d_kn = 1/2 ||x_n - c_k||^2:
+// The definitions of the weights w_kn in the sums. With d_kn = 1/2 ||x_n - c_k||^2:
 //
 //   equilibrium      w = p (1 - alpha (d - E)),  p = softmax_k(-alpha d),  E = sum_k p d
 //                    J = sum_n s_n E_n
 //   maximum_entropy  w = p;   J = -1/alpha sum_n s_n ln sum_k exp(-alpha d_kn)
-//   hard             w = p = 1 at the nearest centroid (the first of equals), else 0
+//   hard             w = p = 1 for the nearest centroid (the first of equally near ones), else 0
 //                    J = sum_n s_n min_k d_kn
 //   fuzzy            p_kn = d_kn^(-1/(m-1)) / sum_i d_in^(-1/(m-1)),  w = p^m, m the fuzzifier
 //                    J = sum_n s_n sum_k w_kn d_kn

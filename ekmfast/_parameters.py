@@ -1,4 +1,4 @@
-"""What parameters may be, declared as data, and the one check that reads it.
+"""Tables of the values that parameters may have, and the function that checks values against them.
 
 A table maps the name of each parameter to a constraint:
 
@@ -7,8 +7,8 @@ A table maps the name of each parameter to a constraint:
 Traceback (most recent call last):
 ValueError: alpha must be 'auto' or a finite number > 0, got -1.0
 
-A value of a kind that is never right, such as a list for a number, is a TypeError. A value of the
-right kind that is not allowed, such as a number out of range or an unknown name, is a ValueError.
+A value of a wrong type, such as a list for a number, raises a TypeError. A value of the right type
+that is not allowed, such as a number out of range or an unknown name, raises a ValueError.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ import numpy as np
 
 from ekmfast._arguments import shown
 
-# PyTorch, NumPy and the kernels count with an int of C.
+# The largest C int, with which PyTorch, NumPy and the kernels count.
 MOST = 2**31 - 1
 
 Fault = type[TypeError] | type[ValueError]
 
 
 class Constraint(ABC):
-    """What one parameter may be."""
+    """The values that one parameter may have."""
 
     def check(self, name: str, value: Any) -> Any:
-        """The value in the type that the code computes with; an error that names it otherwise."""
+        """The value, converted to the type that the code uses; raises an error if not allowed."""
         fault = self.fault(value)
         if fault is not None:
             raise fault(f"{name} must be {self.allowed(value)}, got {self.given(value)}")
         return self.converted(value)
 
     def given(self, value: Any) -> str:
-        """``value`` as the message shows it."""
+        """``value`` as the error message shows it."""
         return shown(value)
 
     def allowed(self, value: Any = None) -> str:
-        """What is allowed instead of ``value``, in words."""
+        """The allowed values in words, for the error message about ``value``."""
         *others, last = self.alternatives(value)
         return f"{', '.join(others)} or {last}" if others else last
 
     @abstractmethod
     def fault(self, value: Any) -> Fault | None:
-        """The class of the error that ``value`` is, None where it is allowed."""
+        """The class of the error for ``value``; None if it is allowed."""
 
     @abstractmethod
     def alternatives(self, value: Any) -> list[str]:
-        """The words of `allowed`, one for each kind of value."""
+        """The parts of `allowed`, which are joined with "or"."""
 
     def converted(self, value: Any) -> Any:
         return value
@@ -84,7 +84,7 @@ class Integer(Constraint):
         words = f"an integer >= {self.least}"
         if self.multiple_of > 1:
             words = f"a multiple of {self.multiple_of} that is >= {self.least}"
-        # What numbers the machine can count to is told to those alone who went beyond.
+        # The limit of the machine's integers is mentioned only if ``value`` exceeds it.
         number = _as_integer(value)
         beyond = number is not None and number > self.most
         if beyond or self.most not in (MOST, math.inf):
@@ -105,7 +105,7 @@ def _as_integer(value: Any) -> int | None:
 
 
 class Number(Constraint):
-    """A finite number from ``least`` to ``most``, which are allowed unless that end is open."""
+    """A finite number from ``least`` to ``most``; an open end is itself not allowed."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Number(Constraint):
 
 
 def as_float(value: Real) -> float:
-    """``float(value)``, infinite where that overflows; what underflows is 0."""
+    """``float(value)``, or infinity if it is too large for a float."""
     try:
         return float(value)
     except OverflowError:
@@ -162,7 +162,7 @@ class OneOf(Constraint):
 
 
 class Kind(Constraint):
-    """Whatever ``test`` holds for, such as the instances of a class; ``words`` say what that is."""
+    """Values for which ``test`` is true, such as the instances of a class; ``words`` name them."""
 
     def __init__(self, test: Callable[[Any], bool], *words: str) -> None:
         self.test = test
@@ -176,7 +176,7 @@ class Kind(Constraint):
 
 
 class AnyOf(Constraint):
-    """What at least one of several constraints allows."""
+    """Values that at least one of several constraints allows."""
 
     def __init__(self, *constraints: Constraint) -> None:
         self.constraints = constraints
@@ -185,7 +185,7 @@ class AnyOf(Constraint):
         faults = [constraint.fault(value) for constraint in self.constraints]
         if None in faults:
             return None
-        # Its kind is right if it is right for one of them.
+        # The type of the value is right if it is right for one of the constraints.
         return ValueError if ValueError in faults else TypeError
 
     def alternatives(self, value: Any) -> list[str]:
@@ -197,14 +197,14 @@ class AnyOf(Constraint):
 
 
 class SequenceOf(Constraint):
-    """One value or more, or ``length`` of them, each of which ``each`` allows."""
+    """A sequence of ``length`` values, or of one or more, each of which ``each`` allows."""
 
     def __init__(self, each: Constraint, length: int | None = None) -> None:
         self.each = each
         self.length = length
 
     def check(self, name: str, value: Any) -> Any:
-        # An iterator can be gone through only once.
+        # An iterator can be iterated over only once, so its items are kept in a list.
         return super().check(name, list(value) if isinstance(value, Iterator) else value)
 
     def fault(self, value: Any) -> Fault | None:
@@ -212,7 +212,7 @@ class SequenceOf(Constraint):
             return TypeError
         try:
             faults = [self.each.fault(item) for item in value]
-        except TypeError:  # an array without axes says that it can be gone through
+        except TypeError:  # an array without axes is an Iterable, but cannot be iterated over
             return TypeError
         if TypeError in faults:
             return TypeError
@@ -228,7 +228,7 @@ class SequenceOf(Constraint):
 
 
 class FilePath(Constraint):
-    """The path of a file; checked, it is a `pathlib.Path`."""
+    """The path of a file, which ``check`` returns as a `pathlib.Path`."""
 
     def check(self, name: str, value: Any) -> Path:
         return cast(Path, super().check(name, value))
@@ -244,7 +244,7 @@ class FilePath(Constraint):
 
 
 class Later(Constraint):
-    """A constraint that is made when it is needed, as it takes an optional package to make it."""
+    """A constraint that is made when it is used, since it needs an optional package."""
 
     def __init__(self, make: Callable[[], Constraint]) -> None:
         self.make = make
@@ -260,11 +260,11 @@ class Later(Constraint):
 
 
 def _is_random_state(value: Any) -> bool:
-    # The module stands for NumPy's global generator, as it does for scikit-learn.
+    # As in scikit-learn, the module means NumPy's global generator.
     return value is np.random or isinstance(value, np.random.RandomState)
 
 
-# Constraints that several rooms share.
+# Constraints that several modules use.
 NONE = Kind(lambda value: value is None, "None")
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True", "False")
 CALLABLE = Kind(callable, "a callable")
@@ -272,13 +272,13 @@ PATH = FilePath()
 COUNT = Integer(1)
 POSITIVE = Number(0, open_low=True)
 ALPHA = AnyOf(OneOf("auto", "dvariance"), POSITIVE)
-# The alpha of estimators that do not search for one.
+# The alpha of estimators that do not search for the best alpha.
 DVARIANCE_OR_NUMBER = AnyOf(OneOf("dvariance"), POSITIVE)
-# Four convolutions of the autoencoder halve the sides of an image.
+# Each of the autoencoder's four convolutions halves the height and width of an image.
 IMAGE_SIZE = Integer(16, multiple_of=16)
 N_THREADS = AnyOf(NONE, COUNT)
 VERBOSE = AnyOf(BOOLEAN, Integer(0))
-# Seeds of NumPy's old generators, which scikit-learn's estimators use, and of its new ones.
+# Seeds of NumPy's RandomState, which scikit-learn's estimators use, and of NumPy's Generator.
 SEED = AnyOf(NONE, Integer(0, 2**32 - 1), Kind(_is_random_state, "a numpy.random.RandomState"))
 GENERATOR_SEED = AnyOf(NONE, Integer(0, math.inf))
 
@@ -286,12 +286,12 @@ GENERATOR_SEED = AnyOf(NONE, Integer(0, math.inf))
 def check_parameters(
     values: Mapping[str, Any], constraints: Mapping[str, Constraint]
 ) -> dict[str, Any]:
-    """The values that ``constraints`` name, checked, in the types that the code computes with."""
+    """The checked values of all names in ``constraints``, converted as `Constraint.check` does."""
     return {name: each.check(name, values[name]) for name, each in constraints.items()}
 
 
 def check_seed(random_state: Any) -> np.random.RandomState:
-    """The generator that ``random_state`` stands for."""
+    """The generator for ``random_state``, which may be a seed, a generator or None."""
     from sklearn.utils import check_random_state
 
     SEED.check("random_state", random_state)
@@ -299,7 +299,7 @@ def check_seed(random_state: Any) -> np.random.RandomState:
 
 
 class Parameters:
-    """Mixin of estimators: a class declares what its parameters may be, and ``fit`` checks them."""
+    """Mixin of estimators: a class declares the allowed parameters, and ``fit`` checks them."""
 
     _constraints: ClassVar[dict[str, Constraint]] = {}
 

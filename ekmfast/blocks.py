@@ -1,8 +1,8 @@
 """Data sets that are read in blocks of rows, so that they need not fit into memory.
 
-``EKMeans.fit``, and ``fit`` of most other estimators, take a :class:`Blocks` instead of X. Each
-pass over the data reads every block once, in order, and the next block is read while one is
-computed. Memory holds a few blocks, whatever the number of rows.
+The clustering estimators take a :class:`Blocks` instead of X in ``fit``. Each pass over the data
+reads every block once, in order, and a thread reads the next block while one is computed. Only a
+few blocks are in memory at a time, whatever the number of rows.
 
 >>> import numpy as np
 >>> from ekmfast import EKMeans, blocks

@@ -1,6 +1,7 @@
-"""EKMeans on dask arrays and dataframes: more data than one machine holds.
+"""EKMeans of Dask arrays and dataframes, for data that do not fit on one machine.
 
-Every estimator takes dask collections. The one here can also be made a model that needs no dask.
+Every estimator takes Dask collections. The one of this module can also be converted to a model that
+does not need Dask.
 
 >>> import dask.array as da
 >>> import numpy as np
@@ -19,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from ekmfast.estimators.ekmeans import EKMeans as LocalEKMeans
 
 try:
-    import dask  # noqa: F401 - said here, not in the midst of a fit
+    import dask  # noqa: F401 - so that the error comes at import, not during a fit
 except ImportError:
     raise ImportError('ekmfast.dask needs dask: pip install "ekmfast[dask]"') from None
 
@@ -27,23 +28,25 @@ __all__ = ["EKMeans"]
 
 
 class EKMeans(LocalEKMeans):
-    """EKMeans of dask arrays and dataframes.
+    """EKMeans of Dask arrays and dataframes.
 
-    Parameters, attributes and defaults are those of :class:`ekmfast.EKMeans`, and so is the result:
-    equal to rounding to that of the same rows in memory, given the same ``init`` and ``alpha``; the
-    same bits as those of :func:`ekmfast.blocks.from_arrays` with the same chunks. It depends on the
-    chunks, not on the workers.
+    Parameters, attributes and defaults are those of :class:`ekmfast.EKMeans`. With the same
+    ``init`` and ``alpha``, the result equals that of the same rows in memory up to rounding. It
+    equals that of :func:`ekmfast.blocks.from_arrays` to the bit if the blocks are the same. It
+    depends on the blocks (Dask's chunks of rows), but not on the workers.
 
-    Where a distributed client is active its cluster computes; else dask's own threads do.
+    If a distributed client is active, its cluster computes; otherwise Dask's own threads do.
 
-    - ``X`` is read once a pass: ``X.persist()`` it where the cluster's memory suffices. Else its
-      blocks should come from files, not from an array of the client's, which would be sent anew
-      each pass. A hundred passes are usual, chunks of 16 to 256 MB fitting.
-    - A worker that dies costs time: its blocks are loaded again elsewhere. For a client that dies
-      there is ``fit(..., checkpoint=path)``.
-    - ``n_threads`` is that of each task, 1 by default: the cluster runs one in each slot.
-    - ``predict``, ``transform``, ``membership`` and ``weights`` of dask collections are lazy dask
-      arrays; ``fit`` keeps no ``labels_`` of them; ``score`` computes.
+    - Every pass reads ``X``: call ``X.persist()`` if the cluster has enough memory. Otherwise the
+      blocks should come from files and not from an array in the client's memory, which would be
+      sent to the workers in each pass. A fit takes about a hundred passes; chunks of 16 to 256 MB
+      are suitable.
+    - If a worker dies, its blocks are loaded again by other workers. In case the client dies, use
+      ``fit(..., checkpoint=path)``.
+    - ``n_threads`` is the number of threads of each task, 1 by default, since a cluster runs as
+      many tasks at a time as it has threads.
+    - ``predict``, ``transform``, ``membership`` and ``weights`` of Dask collections return lazy
+      Dask arrays, and ``fit`` does not set ``labels_``. ``score`` returns a number.
 
     Examples
     --------
@@ -56,7 +59,7 @@ class EKMeans(LocalEKMeans):
     """
 
     def to_local(self) -> LocalEKMeans:
-        """The fitted model as :class:`ekmfast.EKMeans`: for ``save``.
+        """The fitted model as :class:`ekmfast.EKMeans`, for example for ``save``.
 
         Returns
         -------

@@ -8,11 +8,11 @@ arXiv 2402.14490)::
     c_k  = sum_n s_n w_kn x_n / sum_n s_n w_kn     Eq. 39
     J    = sum_n s_n E_n                           the objective
 
-Arrays of float32 and float64 with contiguous rows are read where they lie, and results have the
-dtype of ``X``; nothing is cast or copied behind the caller's back. NaN and infinity, and numbers
-so large or small that a result would be rounding alone, are found from the results themselves, so
-that checking costs no pass of its own; `rows.limits` then says which input is at fault. Where ``X``
-lies on a CUDA device, it is read there, and results of the kind of ``X`` lie there too.
+Arrays of float32 and float64 with contiguous rows are neither converted nor copied, and results
+have the dtype of ``X``. NaN, infinity, and numbers so large or small that a result would consist of
+rounding error are detected from the results, so that the check needs no pass over the rows. Only if
+a result is suspicious does `rows.limits` read the rows again to find the input at fault. If ``X``
+lies on a CUDA device, the results are computed there, and they are the same kind of array as ``X``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ if _wanted_isa and _wanted_isa not in _core.available_isas():
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Sums over some rows, all float64; those of disjoint rows add with ``+``.
+    """Sums over some rows, all float64; ``+`` adds those of disjoint rows.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Statistics:
     objective : float or ndarray
         ``J = sum_n s_n E_n``.
 
-    With several problems, centroids (S, K, D), each has a leading axis S.
+    For several problems, that is centroids (S, K, D), each of these has a leading axis S.
     """
 
     sum_wx: Float64
@@ -90,7 +90,7 @@ class Statistics:
             return NotImplemented
         if self.sum_wx.shape != other.sum_wx.shape:
             raise ValueError(
-                "Statistics of different problems do not add: sum_wx has shapes "
+                "Statistics of different problems cannot be added: sum_wx has shapes "
                 f"{self.sum_wx.shape} and {other.sum_wx.shape}"
             )
         return Statistics(
@@ -105,9 +105,9 @@ MOST_CENTROIDS = 2**31 - 1  # labels are int32
 
 
 def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
-    """An aligned C-contiguous array, without a copy where ``value`` is one.
+    """``value`` as an aligned C-contiguous array, without a copy if it is one already.
 
-    ``dtype`` None keeps float32 and makes all else float64.
+    If ``dtype`` is None, float32 is kept and everything else becomes float64.
     """
     if np.ma.is_masked(value):
         raise ValueError(f"{name} must not have masked entries: fill them or leave out their rows")
@@ -117,7 +117,7 @@ def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
             raise TypeError(f"got {given.dtype}")
         if dtype is None:
             dtype = given.dtype if given.dtype == np.float32 else np.float64
-        with np.errstate(over="ignore"):  # infinity is for the caller to find
+        with np.errstate(over="ignore"):  # the caller checks for infinity
             array = np.asarray(given, dtype=dtype, order="C")
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
@@ -129,7 +129,7 @@ def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
         X = _as_numbers(name, X)
     elif np.ma.is_masked(X):
         raise ValueError(f"{name} must not have masked entries: fill them or leave out their rows")
-    X = np.asarray(X)  # of subclasses, which have rules of their own
+    X = np.asarray(X)  # a plain array, since subclasses may define other operations
     if X.dtype.char not in "fd" or not X.dtype.isnative:
         raise TypeError(
             f"{name} must be float32 or float64 in native byte order, got {X.dtype}; "
@@ -146,7 +146,7 @@ def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     if X.size and not (rows_dense and rows_apart):
         raise ValueError(
             f"{name} must have contiguous rows, got strides {X.strides}; "
-            f"make them so with np.ascontiguousarray({name})"
+            f"use np.ascontiguousarray({name})"
         )
     if not X.flags.aligned:
         raise ValueError(
@@ -171,9 +171,9 @@ def _check_centroids(centroids: ArrayLike, d: int, several: bool) -> Float64:
 
 def _check_alpha(alpha: ArrayLike, shape: tuple[int, ...]) -> Float64:
     number: Any = alpha
-    if isinstance(number, float) and 0 < number < np.inf:  # what most calls pass, and fast
+    if isinstance(number, float) and 0 < number < np.inf:  # the usual case, made fast
         return np.full(shape, number)
-    if isinstance(number, int) and not 0 < number < 2**1023:  # what float() refuses to hold
+    if isinstance(number, int) and not 0 < number < 2**1023:  # float() would raise OverflowError
         raise ValueError(f"alpha must be finite and > 0, got {shown(alpha)}")
     try:
         a = _as_numbers("alpha", alpha, np.float64)
@@ -215,16 +215,16 @@ def _check_sample_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> ND
 
 
 def _rows(X: Any, sample_weight: Any, n_threads: int | None) -> ArrayRows | CudaRows:
-    """X where it lies, checked."""
+    """The rows of X, checked, wherever X lies."""
     return array_rows_of(X, sample_weight, n_threads, _check_samples, _check_sample_weight)
 
 
 def _check_sums(
     sums: CentredStatistics, rows: ArrayRows | CudaRows, C: Float64, alphas: Float64
 ) -> None:
-    """Refuse sums that are not finite or that are rounding alone, naming the input at fault.
+    """Raise an error that names the input at fault if sums are not finite or only rounding error.
 
-    C is (S, K, D), alphas (S,). Only then are the rows looked at.
+    C is (S, K, D), alphas (S,). The rows are read only if the sums themselves are suspicious.
     """
     n, dtype, s = rows.n_rows, rows.dtype, rows.sample_weight
     if _core.plausible_sums(
@@ -259,7 +259,7 @@ def _statistics(
     sample_weight: ArrayLike | None,
     n_threads: int | None,
 ) -> tuple[ArrayRows | CudaRows, Float64, CentredStatistics]:
-    """Validate and compute: rows, centroids and sums, whose leading axis S is there."""
+    """Check the arguments; return the rows, the centroids (S, K, D) and the sums."""
     rows = _rows(X, sample_weight, n_threads)
     C = _check_centroids(centroids, rows.n_features, several=True)
     alphas = _check_alpha(alpha, C.shape[:-2])
@@ -284,14 +284,14 @@ def ekm_statistics(
     ----------
     X : ndarray of shape (N, D), float32 or float64, rows contiguous
     centroids : array-like of shape (K, D) or (S, K, D)
-        Taken in float64. Several problems share each read of X.
+        Converted to float64. Several problems share each reading of X.
     alpha : float or array-like of shape (S,)
         Sharpness of the memberships, > 0, in units of 1 / (1/2 ||x||^2).
     sample_weight : array-like of shape (N,), default=None
-        Non-negative; 2 counts a row twice. Taken in the dtype of X.
+        Non-negative; 2 counts a row twice. Converted to the dtype of X.
     n_threads : int, default=None
         1 to 2^31 - 1. None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's
-        limits. The bits of the result do not depend on it.
+        limits. The result is the same, to the bit, for any number.
 
     Returns
     -------
@@ -300,14 +300,14 @@ def ekm_statistics(
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts,
-        ``alpha <= 0``. Also where an input is so large or small that a result would not be finite,
-        or would be rounding alone; the message names the input.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts, and
+        ``alpha <= 0``. Also if an input is so large or small that a result would not be finite or
+        would consist of rounding error; the message names the input.
 
     Notes
     -----
-    Weights are Eq. 38 of arXiv 2402.14490. O(N K D) work, O(K D) memory beyond a block of rows
-    per thread.
+    The weights are those of Eq. 38 of arXiv 2402.14490. The work is O(N K D). The memory is O(K D),
+    plus a slice of the rows for each thread.
 
     Examples
     --------
@@ -351,20 +351,20 @@ def ekm_step(
     Returns
     -------
     centroids : ndarray of shape (K, D) or (S, K, D), dtype of X
-        The ratio of Eq. 39 without any epsilon; exact also for a centroid so far away that all
-        its weights underflow. A column whose weights sum to exactly zero keeps its centroid.
+        The ratio of Eq. 39 without an epsilon. It is exact even for a centroid so far away that
+        all its weights underflow. A centroid whose weights sum to exactly zero does not move.
     objective : float or ndarray of shape (S,)
         J at the centroids *given*.
 
     Raises
     ------
     ValueError, TypeError
-        As :func:`ekm_statistics`.
+        As in :func:`ekm_statistics`.
 
     Notes
     -----
-    Weights may be negative (Eq. 38 of arXiv 2402.14490), so a step may leave the range of the
-    data and J may rise; :class:`EKMeans` guards against both.
+    Weights may be negative (Eq. 38 of arXiv 2402.14490), so that a step may move centroids out of
+    the range of the data, and J may rise; :class:`EKMeans` prevents both.
 
     Examples
     --------
@@ -390,12 +390,12 @@ def ekm_step(
 
 
 def _check_new(new: Float64, dtype: Any) -> None:
-    """Refuse centroids (S, K, D) that the dtype of X cannot hold."""
+    """Raise an error if the dtype of X cannot hold the new centroids (S, K, D)."""
     beyond = np.argwhere(~(np.abs(new) <= np.finfo(dtype).max))
     if len(beyond):
         raise ValueError(
-            f"centroid {beyond[0][1]} leaves the range of {dtype}: its weights, of both signs, "
-            "nearly cancel; choose another alpha or other centroids"
+            f"centroid {beyond[0][1]} leaves the range of {dtype}: its positive and negative "
+            "weights nearly cancel; choose another alpha or other centroids"
         )
 
 
@@ -413,25 +413,25 @@ def compute_weights(
     ----------
     X : ndarray of shape (N, D), float32 or float64, rows contiguous
     centroids : array-like of shape (K, D)
-        Taken in float64.
+        Converted to float64.
     alpha : float
         > 0.
     out : ndarray of shape (N, K), dtype of X, C-contiguous, default=None
-        Written to and returned; must not overlap X or the centroids.
+        The array to write to and return; it must not overlap X or the centroids.
     n_threads : int, default=None
 
     Returns
     -------
     weights : ndarray of shape (N, K), dtype of X
-        ``w_kn = p_kn (1 - alpha (d_kn - E_n))`` with the samples as rows, so each row sums to 1.
-        Entries may be negative.
+        ``w_kn = p_kn (1 - alpha (d_kn - E_n))``, one row for each sample. Each row sums to 1;
+        entries may be negative.
 
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts,
-        ``alpha <= 0``. Also where an input is so large or small that a result would not be finite,
-        or would be rounding alone; the message names the input.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts, and
+        ``alpha <= 0``. Also if an input is so large or small that a result would not be finite or
+        would consist of rounding error; the message names the input.
 
     Notes
     -----
@@ -453,7 +453,7 @@ def compute_weights(
 
 
 def _update(rows: ArrayRows | CudaRows, weights: Any) -> NDArray[Any]:
-    """Eq. 39, or an error that names the input at fault."""
+    """The centroids of Eq. 39, or an error that names the input at fault."""
     sum_wx, sum_w, reference = rows.accumulate(weights)
     n, dtype = rows.n_rows, rows.dtype
     if not _core.plausible_update(n, sum_wx, sum_w, dtype == np.float32):
@@ -488,7 +488,7 @@ def update_centroids(
     ----------
     X : ndarray of shape (N, D), float32 or float64, rows contiguous
     weights : ndarray of shape (N, K), dtype of X, C-contiguous
-        As :func:`compute_weights` returns them; any real numbers will do.
+        As :func:`compute_weights` returns them, or any other real numbers.
     n_threads : int, default=None
 
     Returns
@@ -500,8 +500,9 @@ def update_centroids(
     ------
     ValueError
         For NaN, infinity, masked entries, wrong shapes, no rows, or a column of weights that sums
-        to zero, where Eq. 39 says nothing (:func:`ekm_step` can still tell, since it sees why the
-        column is empty). Also for weights so large or small that their sums overflow or underflow.
+        to zero, for which Eq. 39 is undefined (:func:`ekm_step` finds the centroid even if the
+        column is zero because the weights underflow). Also for weights so large or small that their
+        sums overflow or underflow.
     TypeError
         For other dtypes.
 
@@ -532,22 +533,22 @@ def assign(
     ----------
     X : ndarray of shape (N, D), float32 or float64, rows contiguous
     centroids : array-like of shape (K, D)
-        Taken in float64.
+        Converted to float64.
     n_threads : int, default=None
 
     Returns
     -------
     labels : ndarray of shape (N,), int32
-        The first of equals.
+        The index of the nearest centroid; the first of them if several are equally near.
     squared_distances : ndarray of shape (N,), dtype of X
-        ``||x_n - c_label||^2``, summed from differences, so exact near zero.
+        ``||x_n - c_label||^2``, summed from differences, so that small distances are exact too.
 
     Raises
     ------
     ValueError, TypeError
-        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts,
-        where squared distances overflow the dtype of X, and where those to all centroids
-        underflow it, so that none is known to be the nearest.
+        For NaN, infinity, complex numbers, masked entries, wrong shapes, dtypes or layouts, if
+        squared distances overflow the dtype of X, and if those to all centroids underflow it, so
+        that the nearest is not known.
 
     Examples
     --------

@@ -153,9 +153,9 @@ def test_a_fit_refuses_what_it_refuses_on_the_host(data, kind, cls):
 
 def test_what_lies_elsewhere_is_refused(data):
     X = OnCard(data)
-    with pytest.raises(TypeError, match="weights must lie on the card"):
+    with pytest.raises(TypeError, match="weights must lie on the GPU"):
         ekmfast.update_centroids(X, np.ones((len(data), 2)))
-    with pytest.raises(TypeError, match="out must lie on the card"):
+    with pytest.raises(TypeError, match="out must lie on the GPU"):
         ekmfast.compute_weights(X, data[:2], 1.0, out=np.empty((len(data), 2)))
     with pytest.raises(ValueError, match="X lies on a CUDA device but device='cpu'"):
         EKMeans(3).fit(X)
@@ -296,7 +296,9 @@ def test_dlpack_alone_needs_a_library(data, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(TypeError, match="X offers DLPack alone, for which torch or CuPy is needed"):
+    with pytest.raises(
+        TypeError, match="X can be read by DLPack only, for which torch or CuPy is needed"
+    ):
         ekmfast.assign(ByDlpack(), data[:2])
 
 

@@ -153,13 +153,13 @@ def test_sample_weight_of_arrays(cluster):
     for weight in (s, da.from_array(s, chunks=250)):
         model = EKMeans(3, alpha=0.3, init=START).fit(data, sample_weight=weight)
         np.testing.assert_allclose(model.cluster_centers_, local.cluster_centers_, rtol=1e-9)
-    with pytest.raises(ValueError, match="sample_weight has 999 rows, X 1000"):
+    with pytest.raises(ValueError, match="sample_weight has 999 rows, but X has 1000"):
         EKMeans(3).fit(data, sample_weight=s[1:])
     with pytest.raises(ValueError, match=r"sample_weight must have shape \(rows,\)"):
         EKMeans(3).fit(data, sample_weight=X)
     with pytest.raises(ValueError, match=r"block 0 .*sample_weight must be finite and >= 0"):
         EKMeans(3).fit(data, sample_weight=-1 - s)
-    with pytest.raises(TypeError, match="sample_weight is a dask collection, X is none"):
+    with pytest.raises(TypeError, match="sample_weight is a Dask collection, but X is not"):
         EKMeans(3).fit(X, sample_weight=da.from_array(s))
 
 
@@ -225,7 +225,9 @@ def test_a_worker_killed_in_mid_fit_costs_time_alone(cluster, tmp_path, persiste
 def test_a_block_with_nan_or_another_width_is_named(cluster):
     X = clusters(1000)
     X[777, 1] = np.nan
-    with pytest.raises(ValueError, match=r"block 3 of the dask array \(from row 750 on\): row 27"):
+    with pytest.raises(
+        ValueError, match=r"block 3 of the dask array \(from row 750 on\): its row 27"
+    ):
         EKMeans(3).fit(da.from_array(X, chunks=(250, 3)))
     data = da.from_array(clusters(1000), chunks=(250, 3)).map_blocks(_narrow, dtype=float)
     with pytest.raises(ValueError, match=r"block 2 of the dask array.*: has 2 features"):
@@ -265,9 +267,7 @@ def test_nullable_columns_are_numbers(engine):
         labels = model.predict(dd.from_pandas(given, 2)).compute()
         np.testing.assert_array_equal(labels, local.predict(expected))
     nullable.loc[63, "b"] = pd.NA
-    with pytest.raises(
-        ValueError, match=r"block 1 of the dask dataframe.*: row 13 of it holds NaN"
-    ):
+    with pytest.raises(ValueError, match=r"block 1 of the dask dataframe.*: its row 13 holds NaN"):
         EKMeans(3).fit(dd.from_pandas(nullable, 2))
 
 

@@ -35,22 +35,22 @@ class ByDlpack:
 
 @pytest.fixture
 def no_card(monkeypatch):
-    monkeypatch.setattr(_backends, "cuda_status", lambda: "the driver finds no card")
+    monkeypatch.setattr(_backends, "cuda_status", lambda: "the driver finds no GPU")
 
 
 @pytest.mark.parametrize("estimator", [EKMeans, HardKMeans, FuzzyCMeans, MaximumEntropyKMeans])
 def test_cuda_without_a_card_says_why(no_card, estimator):
-    with pytest.raises(RuntimeError, match="needs a usable GPU: the driver finds no card"):
+    with pytest.raises(RuntimeError, match="needs a usable GPU: the driver finds no GPU"):
         estimator(3, device="cuda").fit(X)
 
 
 def test_auto_without_a_card_is_the_cpu_and_says_why(no_card, caplog):
     with caplog.at_level(logging.INFO, "ekmfast"):
         auto = EKMeans(3, alpha=1.0, device="auto", random_state=0).fit(X)
-    assert "device='auto' is cpu: the driver finds no card" in caplog.text
+    assert "device='auto' is cpu: the driver finds no GPU" in caplog.text
     cpu = EKMeans(3, alpha=1.0, random_state=0).fit(X)
     np.testing.assert_array_equal(auto.cluster_centers_, cpu.cluster_centers_)
-    with pytest.raises(RuntimeError, match="cannot be used: the driver finds no card"):
+    with pytest.raises(RuntimeError, match="cannot be used: the driver finds no GPU"):
         EKMeans(3, device="auto").fit(Elsewhere())
 
 
@@ -58,7 +58,7 @@ def test_choice_with_a_card(monkeypatch):
     monkeypatch.setattr(_backends, "cuda_status", lambda: None)
     assert _backends.choose("cpu", X) == ("cpu", "device='cpu'")
     assert _backends.choose("cuda", X) == ("cuda", "device='cuda'")
-    assert _backends.choose("auto", Elsewhere()) == ("cuda", "X lies on the card")
+    assert _backends.choose("auto", Elsewhere()) == ("cuda", "X lies on the GPU")
     device, why = _backends.choose("auto", X, 1e3)
     assert device == "cpu"
     assert "too few" in why
@@ -95,7 +95,7 @@ def test_missing_packages_are_named(monkeypatch, missing):
 
 
 def test_show_config_tells_the_card_or_why_there_is_none(no_card):
-    assert _backends.describe_card() == "none: the driver finds no card"
+    assert _backends.describe_card() == "none: the driver finds no GPU"
 
 
 def test_show_config_in_the_simulator():

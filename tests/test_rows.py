@@ -1,4 +1,4 @@
-"""Every estimator takes every kind of rows, and finds in each what it finds in an array."""
+"""Every estimator takes every kind of rows, with the same result as for an array."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ def test_a_fit_is_that_of_the_array(name, kind, weighted, tmp_path):
     model, whole = fitted(name, given, own_weight), fitted(name, X, weight)
     assert model.converged_
     assert model.n_features_in_ == 3
-    # Both end within tol of a fixed point; sums in another order lead to it by other steps.
+    # Both results are within tol of the same fixed point. Their steps differ, since the order of
+    # summation does.
     rtol = 1e-3
     assert_allclose(
         by_first(model.cluster_centers_), by_first(whole.cluster_centers_), rtol=rtol, atol=rtol
@@ -174,7 +175,7 @@ def test_a_fitted_model_tells_the_same_of_rows_wherever_they_are(name, kind, met
 @pytest.mark.parametrize("kind", ["array", *KINDS])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_fit_goes_on_from_its_checkpoint(name, kind, tmp_path, monkeypatch):
-    # As if there were too many rows for the search of alpha to run on all.
+    # A smaller limit, so that the search for alpha runs on a sample of the rows.
     monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 500)
     monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 500)
     given, own_weight = (X, WEIGHT) if kind == "array" else KINDS[kind](X, WEIGHT, tmp_path)
@@ -246,9 +247,9 @@ def test_callbacks_see_every_pass_and_may_stop_it(name, kind, tmp_path):
     whole, stopped = Recorder(), Recorder(most=1)
     ESTIMATORS[name]().set_callbacks(whole).fit(given, sample_weight=own_weight, **y)
     assert whole.n_tasks > 1
-    # Of many starts one may be at its end after the first pass.
-    said = nullcontext() if "auto" in name else pytest.warns(match="a callback stopped it")
-    with said:
+    # With many starts, one may have converged in the first pass, and then there is no warning.
+    warning = nullcontext() if "auto" in name else pytest.warns(match="a callback stopped it")
+    with warning:
         ESTIMATORS[name]().set_callbacks(stopped).fit(given, sample_weight=own_weight, **y)
     assert stopped.n_tasks < whole.n_tasks
 
@@ -268,7 +269,7 @@ def test_a_path_is_that_of_the_array(kind, weighted, tmp_path):
     assert_allclose(np.sort(found.sizes, axis=1), np.sort(whole.sizes, axis=1))
 
 
-def test_a_path_of_more_rows_than_are_held_has_labels_of_some(monkeypatch):
+def test_a_path_of_many_rows_has_labels_of_a_sample(monkeypatch):
     monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 300)
     given, _ = of_blocks(X, WEIGHT, None)
     path = alpha_path(given, 3, random_state=0)
@@ -278,7 +279,7 @@ def test_a_path_of_more_rows_than_are_held_has_labels_of_some(monkeypatch):
     model = EKMeans(3, alpha=path.alphas[path.best], init=path.centroids[path.best])
     labels = model.fit(X, sample_weight=WEIGHT).labels_
     assert_array_equal(best, labels[path.rows])
-    # The sizes are those of all rows all the same.
+    # The sizes are nevertheless those of all rows.
     assert_allclose(path.sizes[path.best], np.bincount(labels, WEIGHT, 3))
 
 
@@ -296,7 +297,7 @@ def test_labels_and_priors_may_come_block_by_block():
         SemiSupervisedEKMeans(3).fit(given, np.split(LABELS, CUTS)[:2])
 
 
-def test_clusters_without_labels_are_sought_in_the_sample(monkeypatch):
+def test_clusters_without_labels_are_found_in_the_sample(monkeypatch):
     monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 300)
     given, _ = of_blocks(X, None, None)
     known = np.where(LABELS == 2, -1, LABELS)
@@ -305,7 +306,7 @@ def test_clusters_without_labels_are_sought_in_the_sample(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_of_a_stream_may_be_any_rows(kind, tmp_path):
+def test_a_batch_of_partial_fit_may_be_any_kind_of_rows(kind, tmp_path):
     given, own_weight = KINDS[kind](X, WEIGHT, tmp_path)
     stream = MiniBatchEKMeans(3, init=START, random_state=0)
     plain = MiniBatchEKMeans(3, init=START, random_state=0)
@@ -319,7 +320,7 @@ def test_a_batch_of_a_stream_may_be_any_rows(kind, tmp_path):
     assert_array_equal(load(tmp_path / "stream.ekm").labels_, plain.labels_)
 
 
-def test_a_prior_stays_as_it_is():
+def test_a_prior_is_not_changed():
     indptr = np.zeros(N + 1, np.int32)
     indptr[1:], indptr[41:] = 2, 4
     prior = csr_matrix((np.array([0.5, 0.5, 1.0, 0.0]), [0, 0, 1, 2], indptr), shape=(N, 3))
@@ -340,16 +341,16 @@ def test_a_prior_stays_as_it_is():
         ({"y": np.zeros(5)}, r"y must have shape \(n_samples,\) = \(900,\), got \(5,\)"),
     ],
 )
-def test_labels_that_are_not_as_they_should_be(known, match):
+def test_labels_that_are_not_valid(known, match):
     with pytest.raises(ValueError, match=match):
         SemiSupervisedEKMeans(3).fit(X, **known)
 
 
-# --- what a fit reads ---
+# --- how often a fit reads the rows, and which errors they raise ---
 
 
 class Counted:
-    """The compiled kernels, and the names of those that were called."""
+    """The compiled kernels, with a list of the names of those that were called."""
 
     def __init__(self, core):
         self.core, self.calls = core, []
@@ -366,22 +367,22 @@ def test_an_array_is_read_once_before_seeding(name, weighted, monkeypatch):
     for module in ("array", "survey", "nearest"):
         monkeypatch.setattr(f"ekmfast.rows.{module}._core", counted)
 
-    def look(*args, **kwargs):
+    def read_again(*args, **kwargs):
         raise AssertionError("scikit-learn reads X once more")
 
-    monkeypatch.setattr("sklearn.utils.validation._assert_all_finite", look)
+    monkeypatch.setattr("sklearn.utils.validation._assert_all_finite", read_again)
     model = ESTIMATORS[name]()
     model.set_params(init="k-means++")
     monkeypatch.setattr("ekmfast.estimators.base.check_weight", lambda s, X: s)
     y = {"y": np.full(N, -1)} if name == "SemiSupervisedEKMeans" else {}
     model.fit(X, sample_weight=WEIGHT if weighted else None, **y)
     before = counted.calls[: counted.calls.index("closest")]
-    # Mini-batches take a sample, which is a problem of its own.
+    # MiniBatchEKMeans first clusters a sample, which has a survey of its own.
     assert before == ["survey"] * (2 if name == "MiniBatchEKMeans" else 1)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_blocks_are_read_once_before_the_solver_but_for_the_first(name):
+def test_blocks_after_the_first_are_read_once_before_the_solver(name):
     reads = []
 
     def read():
@@ -393,8 +394,10 @@ def test_blocks_are_read_once_before_the_solver_but_for_the_first(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted_of_a_pass(model, blocks.from_factory(read))
-    # The first block, then the survey; the labelled rows; the one pass; and of mini-batches, whose
-    # centroids move after the last sums, the sums that partial_fit goes on from.
+    # The last block is read by the survey and by the single pass of the solver, which for
+    # alpha="auto" uses the rows of the survey's sample instead. SemiSupervisedEKMeans reads the
+    # labelled rows in a further pass. The centroids of MiniBatchEKMeans move after the last sums,
+    # so that a further pass computes the sums from which partial_fit continues.
     passes = {"EKMeans auto": 1, "SemiSupervisedEKMeans": 3, "MiniBatchEKMeans": 3}.get(name, 2)
     assert len([i for i in reads if i == 3]) == passes
 
@@ -405,8 +408,8 @@ def fitted_of_a_pass(model, given):
     return model.fit(given)
 
 
-def test_a_survey_far_from_its_reference_looks_again():
-    # The reference is a median of a few rows, which lie in one cluster; the mean is elsewhere.
+def test_a_survey_with_a_reference_far_from_the_mean_makes_a_second_pass():
+    # The reference is the median of a few rows, which are 0, far from all others.
     X = np.concatenate([np.full(1000, 1e8), np.full(1000, 1e8) + 1e-3])[:, None]
     X[:: 2000 // 15] = 0
     exact = X.astype(np.longdouble)
@@ -416,23 +419,23 @@ def test_a_survey_far_from_its_reference_looks_again():
 
 
 NAMES = {np.nan: "NaN", np.inf: "infinity", -np.inf: "-infinity"}
-# Row 300 of the data is row 49 of the third of blocks, and so on.
+# How the errors name row 300: in blocks, for example, it is row 49 of the third block.
 WHERE = {
     "array": "X must be finite, got {} in row 300, column 1",
-    "blocks": r"block 2 of the list of arrays \(from row 251 on\): row 49 of it holds {} in "
+    "blocks": r"block 2 of the list of arrays \(from row 251 on\): its row 49 holds {} in "
     "column 1",
-    "one block": r"block 0 of the list of arrays .*: row 300 of it holds {} in column 1",
-    "a function": r"block 2 of read \(from row 251 on\): row 49 of it holds {} in column 1",
-    "a memory map": r"block 1 of .*x.npy \(from row 250 on\): row 50 of it holds {} in column 1",
-    "dask": r"block 2 of the dask array.*: row 49 of it holds {} in column 1",
-    "a dask frame": r"block 1 of the dask dataframe.*: row 0 of it holds {} in column 1",
+    "one block": r"block 0 of the list of arrays .*: its row 300 holds {} in column 1",
+    "a function": r"block 2 of read \(from row 251 on\): its row 49 holds {} in column 1",
+    "a memory map": r"block 1 of .*x.npy \(from row 250 on\): its row 50 holds {} in column 1",
+    "dask": r"block 2 of the dask array.*: its row 49 holds {} in column 1",
+    "a dask frame": r"block 1 of the dask dataframe.*: its row 0 holds {} in column 1",
 }
 
 
 @pytest.mark.parametrize("value", NAMES)
 @pytest.mark.parametrize("kind", ["array", *KINDS])
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_what_is_not_finite_is_named_by_its_place(name, kind, value, tmp_path):
+def test_fit_names_the_row_and_column_of_a_number_that_is_not_finite(name, kind, value, tmp_path):
     bad = X.copy()
     bad[300, 1] = value
     given, _ = (bad, None) if kind == "array" else KINDS[kind](bad, None, tmp_path)
@@ -442,7 +445,7 @@ def test_what_is_not_finite_is_named_by_its_place(name, kind, value, tmp_path):
 
 @pytest.mark.parametrize("method", ["predict", "transform", "membership", "weights", "score"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_so_it_is_by_what_a_fitted_model_tells(kind, method, tmp_path):
+def test_other_methods_name_the_row_and_column_too(kind, method, tmp_path):
     bad = X.copy()
     bad[300, 1] = np.nan
     given, _ = KINDS[kind](bad, None, tmp_path)
@@ -452,7 +455,7 @@ def test_so_it_is_by_what_a_fitted_model_tells(kind, method, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["array", *KINDS])
-def test_weights_that_overflow_are_blamed_by_score_too(kind, tmp_path):
+def test_score_names_weights_that_overflow(kind, tmp_path):
     model = fitted("EKMeans", X, None)
     huge = np.full(N, 1e307)
     given, own_weight = (X, huge) if kind == "array" else KINDS[kind](X, huge, tmp_path)
@@ -467,7 +470,7 @@ def test_weights_whose_products_underflow_are_named():
         fitted("EKMeans", X * 1e-20, np.full(N, 1e-290))
 
 
-def test_rows_without_weight_do_not_cost_the_others_their_digits():
+def test_rows_without_weight_do_not_affect_the_accuracy_for_the_others():
     rng = np.random.default_rng(0)
     far = 1e9 + rng.normal(size=(200, 1))
     Z, weight = np.concatenate([np.zeros((200, 1)), far]), np.repeat([0.0, 1.0], 200)
@@ -493,7 +496,7 @@ def test_blocks_that_change_their_length_are_refused(name):
         yield X[:cut]
         yield X[cut:]
 
-    with pytest.raises(ValueError, match="has 401 rows, in an earlier pass 400: must be the same"):
+    with pytest.raises(ValueError, match=r"401 rows, but had 400 in an .*must be the same"):
         fitted(name, blocks.from_factory(read), None)
 
 
@@ -501,7 +504,7 @@ def first_row(block, index):
     return block.X[0]
 
 
-def test_of_dask_a_block_alone_is_asked_for_without_the_others():
+def test_the_graph_of_one_dask_block_does_not_contain_the_others():
     da = pytest.importorskip("dask.array")
     source = rows_of(da.from_array(X, chunks=(100, 3)), **UNCHECKED).source
     source.first(first_row)
@@ -511,12 +514,12 @@ def test_of_dask_a_block_alone_is_asked_for_without_the_others():
 UNCHECKED = {"check_array": lambda X: X, "check_weight": lambda s, X: s}
 
 
-def test_what_rows_cannot_be_is_said():
+def test_rows_that_are_refused():
     given, _ = of_blocks(X, None, None)
     with pytest.raises(ValueError, match="device='cuda' takes arrays, not Blocks"):
         rows_of(given, device="cuda", **UNCHECKED)
-    with pytest.raises(ValueError, match="sample_weight must be given to the blocks"):
+    with pytest.raises(ValueError, match="sample_weight must be None for Blocks"):
         rows_of(given, WEIGHT, **UNCHECKED)
     da = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match="sample_weight is a dask collection, X is none"):
+    with pytest.raises(TypeError, match="sample_weight is a Dask collection, but X is not"):
         rows_of(X, da.from_array(WEIGHT), **UNCHECKED)

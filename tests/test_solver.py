@@ -306,7 +306,7 @@ def a_run(**fields):
     [
         (a_run(n_iter=300), r"\(max_iter=300\): raise max_iter or tol", "rounding"),
         (a_run(n_halvings=99), "no longer lowers the objective .* float64: raise tol", "max_iter"),
-        (a_run(held=True), "as far from the data as is let: lower n_clusters", "max_iter"),
+        (a_run(held=True), "as far from the data as is allowed: lower n_clusters", "max_iter"),
         (a_run(), "would not be finite", "max_iter"),
         (a_run(done=False), "a callback stopped it", "max_iter"),
     ],

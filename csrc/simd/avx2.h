@@ -80,7 +80,7 @@ struct F64 {
         _mm256_add_epi64(_mm256_castpd_si256(a.v), _mm256_slli_epi64(wide, 52)))};
   }
   static F64 exponent(F64 a) {
-    // An integer n below 2^52 put into the low bits of 2^52 is 2^52 + n.
+    // If an integer n < 2^52 is written to the low bits of 2^52, the number is 2^52 + n.
     const __m256i shift = _mm256_castpd_si256(_mm256_set1_pd(0x1p52));
     const __m256i bits = _mm256_srli_epi64(_mm256_castpd_si256(a.v), 52);
     return {_mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(bits, shift)),

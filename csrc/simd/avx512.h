@@ -25,10 +25,10 @@ struct F32 {
   // a 2^floor(n)
   static F32 scale(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
   static constexpr bool kLookUp = true;  // see kernels/exp2.inl
-  // To multiples of 1 / W.
+  // Rounds to multiples of 1 / W.
   static F32 round_to_steps(F32 a) { return {_mm512_roundscale_ps(a.v, 0x48)}; }
-  // 2^(n - floor(n)) of such multiples. In n + 3 2^18 (float64: 3 2^48) the last bits of the number
-  // count multiples of 1 / W, and the permutation reads only those that number the lanes.
+  // 2^(n - floor(n)) for such multiples n, from a table in the lanes of a vector. The last bits of
+  // n + 3 2^18 (float64: 3 2^48) are n W, and the permutation reads only those that number lanes.
   static F32 power_of_fraction(F32 n) {
     const __m512 powers = _mm512_setr_ps(
         1.0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f,
@@ -45,7 +45,8 @@ struct F32 {
   }
   // bit l is a > b in lane l
   static unsigned greater_bits(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
-  // The lanes named in bits, packed, and their numbers counted from `first`; W of both are written.
+  // Writes the lanes whose bits are set, one after another, and their numbers, which begin at
+  // `first`. W values and W numbers are overwritten.
   static void compress(F32 a, unsigned bits, std::int32_t first, T* values, std::int32_t* numbers) {
     const __mmask16 m = static_cast<__mmask16>(bits);
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -41,10 +41,10 @@ struct F32 {
   void store(T* p) const { std::memcpy(p, &v, sizeof(V)); }
   static F32 fma(F32 a, F32 b, F32 c) { return {a.v * b.v + c.v}; }
   static F32 max(F32 a, F32 b) { return {select(a.v > b.v, a.v, b.v)}; }
-  // Adding and taking away 1.5 * 2^23 leaves the nearest integer of |a| < 2^22.
+  // Adding and subtracting 1.5 * 2^23 rounds a to the nearest integer, for |a| < 2^22.
   static F32 round(F32 a) { return (a + all(12582912.0f)) - all(12582912.0f); }
   static F32 scale(F32 a, F32 n) {
-    // The low bits of n + 1.5 * 2^23 are n itself.
+    // The low bits of n + 1.5 * 2^23 are the integer n.
     const i32x4 bits = reinterpret_cast<i32x4>((n + all(12582912.0f)).v) << 23;
     return {reinterpret_cast<V>(reinterpret_cast<i32x4>(a.v) + bits)};
   }

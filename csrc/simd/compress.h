@@ -1,4 +1,4 @@
-// Picking lanes of a vector, for instruction sets that have no instruction for it.
+// Packing some lanes of a vector, for instruction sets without an instruction for it.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +6,9 @@
 namespace ekmfast {
 namespace {
 
-// The lanes named in bits, packed, and their numbers counted from `first`. No branch to mispredict:
-// each lane is written, and the next over it if it was not named.
+// Writes the lanes whose bits are set, one after another, and their numbers, which begin at
+// `first`. Each lane is written, and the next one overwrites it if its bit is not set: this avoids
+// branches, which would often be mispredicted.
 template <class F>
 static inline void compress_lanes(F a, unsigned bits, std::int32_t first, typename F::T* values,
                                   std::int32_t* numbers) {

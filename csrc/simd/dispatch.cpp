@@ -31,7 +31,7 @@ const IsaEntry kEntries[] = {EKMFAST_ISAS(EKMFAST_HERE, EKMFAST_X86, EKMFAST_ARM
 const IsaEntry& entry(Isa isa) { return kEntries[static_cast<int>(isa)]; }
 
 Isa choose_isa() {
-  // An unknown or unavailable name is reported by the Python side, which sees the variable too.
+  // ekmfast/kernels.py warns if the name is unknown or not available.
   const char* wanted = std::getenv("EKMFAST_ISA");
   Isa best = Isa::base;
   for (Isa isa : kAllIsas) {
@@ -53,7 +53,7 @@ const char* isa_name(Isa isa) { return entry(isa).name; }
 
 bool isa_available(Isa isa) {
 #if defined(__x86_64__)
-  // The builtins ask the OS (XGETBV) too, so a set whose registers are not saved counts as absent.
+  // The builtins also ask the OS (XGETBV) whether it saves the registers of an instruction set.
   __builtin_cpu_init();
 #endif
   return entry(isa).table != nullptr && entry(isa).processor_has();

@@ -8,10 +8,10 @@ namespace ekmfast {
 
 const char* isa_name(Isa isa);
 
-// True when the kernels were compiled in and the processor (and its OS) can run them.
+// True if the kernels were compiled and the processor and its OS can run them.
 bool isa_available(Isa isa);
 
-// The best available one, unless the environment variable EKMFAST_ISA or set_isa() said otherwise.
+// The best available one, unless the environment variable EKMFAST_ISA or set_isa() names another.
 Isa isa_in_use();
 void set_isa(Isa isa);
 

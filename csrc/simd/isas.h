@@ -2,13 +2,13 @@
 //
 //   ARCHITECTURE(name, compiler flags, condition by which the processor has it)
 //
-// of every architecture (ANY), of x86-64 or of AArch64, and later is better. The enum, the
-// declarations in kernels.h and the entries in dispatch.cpp are made of it. setup.py reads it too
-// and compiles kernels/kernels.cpp once for each row, with the row's flags and its name as
-// EKMFAST_ISA. The vector types of a row lie in simd/<name>.h.
+// for every architecture (ANY), for x86-64 or for AArch64; later rows are preferred. The enum, the
+// declarations in kernels.h and the entries in dispatch.cpp are generated from it. setup.py reads
+// it too and compiles kernels/kernels.cpp once for each row, with the row's flags and its name as
+// EKMFAST_ISA. The vector types of a row are in simd/<name>.h.
 //
-// -ffp-contract=fast lets a multiply and an add fuse, which is what these sets are for;
-// -Wno-(maybe-)uninitialized hides GCC's bug 105593, in its own header of AVX-512.
+// -ffp-contract=fast allows fused multiply-adds. -Wno-(maybe-)uninitialized hides warnings about
+// GCC's own AVX-512 header (GCC bug 105593).
 #pragma once
 
 // clang-format off

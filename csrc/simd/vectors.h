@@ -1,10 +1,11 @@
-// F32 and F64, the vector types of the instruction set whose kernels are being compiled: setup.py
-// gives its name, as it stands in isas.h, in EKMFAST_ISA. They lie in an anonymous namespace, as
-// all that is compiled with an instruction set's flags does.
+// F32 and F64, the vector types of the instruction set whose kernels are being compiled.
+// EKMFAST_ISA, which setup.py defines, is its name in isas.h. The types are in an anonymous
+// namespace, as is all code that is compiled with the flags of an instruction set, so that the
+// linker cannot use it for another processor.
 #pragma once
 
 #ifndef EKMFAST_ISA
-#error "EKMFAST_ISA is to be the name of an instruction set of simd/isas.h"
+#error "EKMFAST_ISA must be the name of an instruction set of simd/isas.h"
 #endif
 
 #define EKMFAST_QUOTED(text) #text

@@ -1,4 +1,4 @@
-"""alpha_path: one data set clustered at a grid of alphas, and what tells the results apart."""
+"""alpha_path: one data set clustered at every alpha of a grid, with a score of each result."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def alpha_path(
 
     Parameters
     ----------
-    X : array-like of shape (N, D), array on a card, Blocks or dask collection
-        float32 and float64 are kept; others become float64. Of blocks, dask collections
-        and memory maps of 1 GiB or more ``labels`` and likelihoods are those of a sample.
+    X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        float32 and float64 are kept; other dtypes become float64. For Blocks, Dask collections and
+        memory maps of 1 GiB or more, ``labels`` and likelihoods are those of a sample.
     n_clusters : int
     alphas : array-like of shape (A,), default=None
-        > 0. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, in steps of sqrt(2) to 8
-        and of 2 from there.
+        Positive numbers. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, each sqrt(2)
+        times the last one up to 8, and twice the last one from there.
     sample_weight : array-like of shape (N,), default=None
     init, n_init, max_iter, tol, random_state, device, n_threads, verbose
-        As of :class:`EKMeans`. Every alpha starts from the same centroids.
+        As in :class:`EKMeans`. All alphas have the same starts.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def alpha_path(
 
     See Also
     --------
-    ekmfast.plotting.plot_alpha_path : the path as a picture.
+    ekmfast.plotting.plot_alpha_path : plots the path.
 
     Notes
     -----

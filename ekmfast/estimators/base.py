@@ -1,4 +1,4 @@
-"""What the estimators share: checks of parameters and the methods that need centroids alone."""
+"""CentroidEstimator, the base class of all estimators: checks, labels, memberships and scores."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Float64 = NDArray[np.float64]
 
 
 def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
-    """The weights of rows X, in the dtype of X."""
+    """The weights of the rows of X, checked, in the dtype of X."""
     if sample_weight is None:
         return None
     check_unmasked(sample_weight, "sample_weight")
@@ -66,8 +66,8 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
     except (TypeError, ValueError) as error:
         if "sample_weight" in str(error):
             raise
-        raise kind_of(error)(f"sample_weight is not as it should be: {error}") from error
-    if not weight.any():  # scikit-learn looks for this itself in later versions than 1.6
+        raise kind_of(error)(f"sample_weight is not valid: {error}") from error
+    if not weight.any():  # scikit-learn checks this only after version 1.6
         raise ValueError("sample_weight must have a non-zero entry, got zeros alone")
     return weight
 
@@ -80,7 +80,7 @@ class CentroidEstimator(
     ClusterMixin,
     BaseEstimator,
 ):
-    """Base of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
+    """Base class of the estimators whose result is ``cluster_centers_`` and ``alpha_``."""
 
     _constraints: ClassVar[dict[str, Constraint]] = {
         "n_clusters": COUNT,
@@ -93,10 +93,10 @@ class CentroidEstimator(
         "n_threads": N_THREADS,
         "verbose": VERBOSE,
     }
-    # The weight function of the kernels, and its exponent where that is 'fuzzy'.
+    # The weight function of the kernels, and the exponent m of 'fuzzy'.
     _weighting: ClassVar[str] = "equilibrium"
     _weighting_fuzzifier: float = 2.0
-    # Where the weights do not depend on alpha, alpha_ is infinite and centroids merge if equal.
+    # If the weights do not depend on alpha, alpha_ is infinite and only equal centroids are merged.
     _uses_alpha: ClassVar[bool] = True
 
     n_clusters: int
@@ -121,17 +121,17 @@ class CentroidEstimator(
     def _rows(
         self, X: Any, sample_weight: Any = None, *, fit: bool = False, device: str | None = None
     ) -> Rows:
-        """The rows of X, wherever they are; of another call than ``fit``, as the fit knew them.
+        """The rows of X, wherever they are. After ``fit``, X must have the columns of the fit.
 
-        ``device`` None computes where they are.
+        If ``device`` is None, passes are computed where the rows are.
         """
         if not fit:
             check_is_fitted(self)
-        seen = False
+        checked_by_sklearn = False
 
         def check_array(X: Any) -> NDArray[Any]:
-            nonlocal seen
-            seen = True
+            nonlocal checked_by_sklearn
+            checked_by_sklearn = True
             return self._check_data(X, reset=fit)
 
         rows = rows_of(
@@ -145,12 +145,12 @@ class CentroidEstimator(
             weighting=self._weighting,
             fuzzifier=self._weighting_fuzzifier,
         )
-        if not seen:  # scikit-learn has not looked at these
+        if not checked_by_sklearn:  # blocks, Dask collections and arrays on a GPU
             self._check_columns(rows.n_features, rows.feature_names, reset=fit)
         return rows
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        """An array as kernels take it; in ``fit`` its survey looks for NaN and infinity."""
+        """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
         check_kind(X)
         names = names_unknown_to_sklearn(X)
         try:
@@ -175,10 +175,10 @@ class CentroidEstimator(
         return np.require(rows, requirements="A")
 
     def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
-        """Remember the columns of a fit, or compare others with them, as scikit-learn does."""
+        """Remember the columns in ``fit``, or compare them with those of the fit later."""
         if reset:
             self.n_features_in_ = n_features
-            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+            self.__dict__.pop("feature_names_in_", None)  # an earlier fit may have set it
             if names is not None:
                 self.feature_names_in_ = np.array(names, object)
             return
@@ -199,7 +199,7 @@ class CentroidEstimator(
         checkpoint: str | os.PathLike[str] | None,
         checkpoint_every: int,
     ) -> tuple[Problem, Progress]:
-        """X, surveyed, for the parameters of this estimator."""
+        """The problem of clustering X with the parameters of this estimator, after a survey."""
         checkpoint_every = COUNT.check("checkpoint_every", checkpoint_every)
         path = None if checkpoint is None else PATH.check("checkpoint", checkpoint)
         if path is not None:
@@ -235,10 +235,10 @@ class CentroidEstimator(
         return np.ascontiguousarray(self.cluster_centers_, np.float64)
 
     # ------------------------------------------------------------------------------------------
-    # What centroids say of rows
+    # Methods that need centroids alone
 
     def predict(self, X: ArrayLike | Blocks) -> NDArray[np.int32]:
-        """Index of the nearest centroid; coincident centroids share the first one's.
+        """Index of the nearest centroid; merged centroids have the index of the first of them.
 
         Parameters
         ----------
@@ -247,25 +247,25 @@ class CentroidEstimator(
         Returns
         -------
         labels : ndarray of shape (N,), int32
-            On a card where X lies there; of a dask collection a lazy dask array.
+            On the GPU if X lies there; for a Dask collection a lazy Dask array.
         """
         labels: NDArray[np.int32] = self._rows(X).label(self._centres, self._merged_)
         return labels
 
     def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> NDArray[np.int32]:
-        """Find the centroids; return the label of each row.
+        """Find the centroids and return the label of each row.
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a card, Blocks or dask collection
+        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
         **kwargs
-            As ``fit`` takes them.
+            As in ``fit``.
 
         Returns
         -------
         labels : ndarray of shape (N,), int32
-            As ``predict`` returns them.
+            As from ``predict``.
         """
         self.fit(X, y, **kwargs)
         return self.labels_ if hasattr(self, "labels_") else self.predict(X)
@@ -287,7 +287,7 @@ class CentroidEstimator(
     def _of_distances(
         self, X: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     ) -> NDArray[Any]:
-        """A function of the squared distances to all centroids, some rows at a time."""
+        """A function of the squared distances to all centroids, applied to some rows at a time."""
         rows, centres = self._rows(X), self._centres
         distances = partial(
             squared_distances, centroids=centres, function=function, n_threads=rows.n_threads
@@ -296,7 +296,7 @@ class CentroidEstimator(
         return values
 
     def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
-        """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``; rows sum to 1.
+        """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``, whose rows sum to 1.
 
         Parameters
         ----------
@@ -310,7 +310,7 @@ class CentroidEstimator(
         return self._of_distances(X, partial(boltzmann, alpha=self.alpha_))
 
     def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
-        """Weights of Eq. 38; rows sum to 1, and negative entries repel.
+        """Weights of Eq. 38, whose rows sum to 1; a negative weight pushes the centroid away.
 
         Parameters
         ----------
@@ -327,13 +327,13 @@ class CentroidEstimator(
     def score(
         self, X: ArrayLike | Blocks, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Minus the objective of the rows: higher is better, at one alpha and ``n_clusters``.
+        """Minus the objective of the rows; higher is better for the same alpha and ``n_clusters``.
 
-        Not a score to choose these by: J falls as ``n_clusters`` grows and as alpha grows
-        (MaximumEntropyKMeans': rises), whatever the clusters are worth, so that ``GridSearchCV``
-        ends at an edge of its grid. To choose alpha take :class:`EKMeans` with ``alpha="auto"`` or
-        :func:`alpha_path`, which compare likelihoods, or, with known labels,
-        ``GridSearchCV(..., scoring="adjusted_rand_score")``.
+        Do not choose alpha or ``n_clusters`` by this score. However good the clusters are, J falls
+        as ``n_clusters`` grows and as alpha grows (that of MaximumEntropyKMeans rises with alpha),
+        so that ``GridSearchCV`` would end at an edge of its grid. To choose alpha, use
+        :class:`EKMeans` with ``alpha="auto"`` or :func:`alpha_path`, which compare likelihoods, or,
+        with known labels, ``GridSearchCV(..., scoring="adjusted_rand_score")``.
 
         Parameters
         ----------
@@ -349,23 +349,23 @@ class CentroidEstimator(
         alpha = np.array([float(self.alpha_) if self._uses_alpha else 1.0])
         objective = float(rows.statistics(centres[None], alpha).objective[0])
         if not np.isfinite(objective):
-            found = rows.survey()  # refuses NaN and infinity, naming their row
+            found = rows.survey()  # raises an error that names the row with NaN or infinity
             low = np.minimum(found.low, centres.min(axis=0))
             high = np.maximum(found.high, centres.max(axis=0))
             check_spread(np.inf, low, high, rows.dtype, weighted=rows.weighted)
         return -objective
 
     # ------------------------------------------------------------------------------------------
-    # What a fit leaves
+    # The result of a fit
 
     def _end(self, problem: Problem, progress: Progress, run: Run, alpha: float) -> None:
-        """Keep the result of a fit, with labels of rows that are at hand."""
+        """Store the result of a fit, with labels if the rows are at hand, and warn."""
         self._keep(run, problem.dtype, alpha)
-        self.__dict__.pop("labels_", None)  # of an earlier fit
+        self.__dict__.pop("labels_", None)  # an earlier fit may have set it
         if problem.rows.at_hand:
             self.labels_ = problem.rows.label(self._centres, self._merged_)
         progress.end()
-        self._warn_of_the_fit(5)  # past the frame of this method, of `fit` and of its decorator
+        self._warn_of_the_fit(5)  # skips the frames of this method, `fit` and its decorator
 
     def _keep(self, run: Run, dtype: np.dtype[Any], alpha: float) -> None:
         if not np.isfinite(run.objective):
@@ -385,19 +385,19 @@ class CentroidEstimator(
         self.n_clusters_effective_ = count_distinct(self._merged_)
 
     def _why_unfinished(self, run: Run, dtype: np.dtype[Any]) -> str:
-        """How a warning goes on that the run has not converged."""
+        """The end of the warning that the run has not converged: why, and what may help."""
         other = ", or try another alpha" if self._uses_alpha else ""
         if run.n_iter >= self.max_iter:
             return f" (max_iter={self.max_iter}): raise max_iter or tol{other}"
         if run.stalled:
             finer = ", take X in float64" if dtype == np.float32 else ""
             return (
-                f", as its step, longer than tol asks for, no longer lowers the objective beyond "
-                f"the rounding of {dtype}: raise tol{finer}{other}"
+                f", as its step is longer than tol allows but no longer lowers the objective by "
+                f"more than the rounding of {dtype}: raise tol{finer}{other}"
             )
         if run.held:
             return (
-                ", as a centroid stands as far from the data as is let: lower n_clusters, or try "
+                ", as a centroid is as far from the data as is allowed: lower n_clusters, or try "
                 + ("another alpha" if self._uses_alpha else "another random_state")
             )
         if run.done:
@@ -405,8 +405,8 @@ class CentroidEstimator(
         return ", as a callback stopped it"
 
     def _warn_of_the_fit(self, stacklevel: int = 3) -> None:
-        """Warn of what a user should know of the fit."""
-        ending = self.__dict__.pop("_ending", "")  # no part of what a fit leaves
+        """Warn if the run has not converged or if centroids coincide."""
+        ending = self.__dict__.pop("_ending", "")  # removed, so that it is not saved
         if not self.converged_:
             warnings.warn(
                 f"{type(self).__name__} stopped after {self.n_iter_} passes without converging"
@@ -425,7 +425,7 @@ class CentroidEstimator(
 
 
 def boltzmann(d2: Float64, alpha: float) -> Float64:
-    """Memberships of squared distances (n, K)."""
-    # From the nearest on, so that no row is divided by a sum that underflowed.
+    """Memberships (n, K) from squared distances (n, K)."""
+    # Relative to the nearest centroid, so that no sum underflows.
     p = np.exp(-0.5 * alpha * (d2 - d2.min(axis=1, keepdims=True)))
     return cast(Float64, p / p.sum(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""FullBatchEstimator: what EKMeans and its neighbours share, fits that read all rows each pass."""
+"""FullBatchEstimator, the base class of estimators whose every step is a pass over all rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Float64 = NDArray[np.float64]
 
 
 class FullBatchEstimator(CentroidEstimator):
-    """Restarts that share passes over the data, of which the lowest objective is kept."""
+    """Restarts in shared passes over the data; ``fit`` keeps the one with the lowest objective."""
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
@@ -35,20 +35,20 @@ class FullBatchEstimator(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a card, Blocks or dask collection
-            float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
-            :class:`ekmfast.blocks.Blocks` are read anew for each pass and need not fit into memory;
-            so are dask collections, and a memory map of 1 GiB or more. Then ``labels_`` is not
-            kept: ``predict`` and ``fit_predict`` return labels, with one more pass.
+        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+            float32 and float64 are kept (C-contiguous arrays are not copied); other dtypes become
+            float64. :class:`ekmfast.blocks.Blocks`, Dask collections and memory maps of 1 GiB or
+            more are read again in each pass and need not fit into memory. For these ``labels_`` is
+            not set: ``predict`` and ``fit_predict`` return labels after one more pass.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice. Blocks bring their own.
+            Non-negative; 2 counts a row twice. Must be None for Blocks, which contain weights.
         checkpoint : path, default=None
-            A file that the iteration over all rows is kept in. Where it is there already, as after
-            a crash, the fit goes on from it, to the same result. A damaged file, or that of another
-            fit, is refused; ``max_iter`` alone may be raised.
+            A file in which the state of the iteration is saved. If it exists, as after a crash, the
+            fit continues from it and ends with the same result. A damaged file, or that of a fit
+            with other rows or parameters, raises an error; only ``max_iter`` may be raised.
         checkpoint_every : int, default=10
-            Passes from one writing of the file to the next.
+            The file is written every so many passes.
 
         Returns
         -------
@@ -61,7 +61,7 @@ class FullBatchEstimator(CentroidEstimator):
         return self
 
     def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
-        """Return the best run."""
+        """The run with the lowest objective."""
         runs = problem.solve(self._starts(problem, random_state), self._alpha(problem))
         return runs.best
 

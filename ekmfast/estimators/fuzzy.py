@@ -1,4 +1,4 @@
-"""FuzzyCMeans: memberships that fall with a power of the distance."""
+"""FuzzyCMeans: memberships are a power of the distance."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ Float64 = NDArray[np.float64]
 class FuzzyCMeans(FullBatchEstimator):
     """Fuzzy c-means: memberships ``u_kn`` proportional to ``d_kn^(-1 / (m - 1))``.
 
-    For comparison, with the same seeding, restarts and kernels as :class:`EKMeans`. It is drawn to
-    clusters of equal size more than hard k-means is.
+    It has the same starts, restarts and kernels as :class:`EKMeans` and is meant for comparison. It
+    favours clusters of equal size even more than hard k-means.
 
     Parameters
     ----------
     n_clusters : int, default=8
     fuzzifier : float, default=2.0
-        The exponent m > 1; towards 1 it is hard k-means. At most ``1 + 800 / log2(n_clusters)``.
+        The exponent m > 1; the limit for m -> 1 is hard k-means. At most
+        ``1 + 800 / log2(n_clusters)``.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
     max_iter : int, default=300
@@ -36,16 +37,16 @@ class FuzzyCMeans(FullBatchEstimator):
     device : {'cpu', 'cuda', 'auto'}, default='cpu'
     n_threads : int, default=None
     verbose : int, default=0
-        These are as of :class:`EKMeans`.
+        These are as in :class:`EKMeans`.
 
     Attributes
     ----------
     cluster_centers_, labels_, n_iter_, converged_, n_clusters_effective_, objective_history_
-        As of :class:`EKMeans`.
+        As in :class:`EKMeans`.
     objective_ : float
         ``sum_n s_n sum_k u_kn^m d_kn`` with ``d = 1/2 ||x - c||^2``.
     alpha_ : float
-        Infinity: it has no part in the memberships.
+        Infinity; the memberships do not depend on it.
 
     Raises
     ------
@@ -100,7 +101,7 @@ class FuzzyCMeans(FullBatchEstimator):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        # The kernels' limit, beyond which u^m of equal memberships leaves the range of a double.
+        # The limit of the kernels, beyond which u^m of equal memberships underflows in float64.
         most = 1 + 800 / np.log2(max(self.n_clusters, 2))
         if self.fuzzifier > most:
             raise ValueError(
@@ -112,7 +113,7 @@ class FuzzyCMeans(FullBatchEstimator):
         return 1.0
 
     def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
-        """Fuzzy memberships; rows sum to 1.
+        """Fuzzy memberships, whose rows sum to 1.
 
         Parameters
         ----------
@@ -121,7 +122,7 @@ class FuzzyCMeans(FullBatchEstimator):
         Returns
         -------
         u : ndarray of shape (N, K), dtype of X
-            A sample on a centroid belongs to it alone.
+            A sample that equals a centroid belongs only to it.
         """
         return self._of_distances(X, partial(fuzzy_memberships, fuzzifier=self.fuzzifier))
 
@@ -142,9 +143,10 @@ class FuzzyCMeans(FullBatchEstimator):
 
 
 def fuzzy_memberships(d2: Float64, fuzzifier: float, power: float = 1.0) -> Float64:
-    """A power of the memberships of squared distances (n, K)."""
+    """The memberships (n, K) of squared distances (n, K), raised to ``power``."""
     nearest = d2.min(axis=1, keepdims=True)
-    # Relative to the nearest, so that nothing overflows; 0 / 0 is a sample on a centroid.
+    # Relative to the nearest centroid, so that nothing overflows; a sample that equals a centroid
+    # gives 0 / 0, which the next line replaces by 1.
     with np.errstate(divide="ignore", invalid="ignore"):
         u = (nearest / d2) ** (1 / (fuzzifier - 1))
     u = np.where(d2 == nearest, 1, u)

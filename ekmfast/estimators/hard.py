@@ -1,4 +1,4 @@
-"""HardKMeans: Lloyd's k-means on the kernels of EKMeans."""
+"""HardKMeans: Lloyd's k-means with the kernels of EKMeans."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from ekmfast.rows.nearest import nearest_centroids
 
 
 class HardKMeans(FullBatchEstimator):
-    """Hard k-means: every sample belongs to its nearest centroid alone.
+    """Hard k-means: every sample belongs only to its nearest centroid.
 
-    The limit of EKMeans as alpha grows, with the same seeding, restarts and kernels, for
-    comparison. scikit-learn's ``KMeans`` has more to it where hard k-means is what is wanted.
+    It is the limit of :class:`EKMeans` for large alpha, with the same starts, restarts and kernels,
+    and is meant for comparison. If you want hard k-means itself, scikit-learn's ``KMeans`` offers
+    more.
 
     Parameters
     ----------
     n_clusters : int, default=8
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
-        As of :class:`EKMeans`, but that every restart runs to its end: how far the objective of
-        hard k-means will still fall cannot be told from its last falls, and to give up by them
-        would lose the best restart now and then.
+        As in :class:`EKMeans`, except that every restart runs to its end: how far the objective of
+        hard k-means will still fall cannot be predicted from its last decreases, and giving up
+        restarts by them would sometimes lose the best one.
     max_iter : int, default=300
     tol : float, default=1e-4
     random_state : int, RandomState instance or None, default=None
     device : {'cpu', 'cuda', 'auto'}, default='cpu'
     n_threads : int, default=None
     verbose : int, default=0
-        These are as of :class:`EKMeans`.
+        These are as in :class:`EKMeans`.
 
     Attributes
     ----------
     cluster_centers_, labels_, n_iter_, converged_, n_clusters_effective_, objective_history_
-        As of :class:`EKMeans`.
+        As in :class:`EKMeans`.
     objective_ : float
         ``sum_n s_n min_k d_kn`` with ``d = 1/2 ||x - c||^2``: half of scikit-learn's inertia.
     alpha_ : float

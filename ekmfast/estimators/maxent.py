@@ -16,18 +16,18 @@ from ekmfast.rows.blocks import Blocks
 
 
 class MaximumEntropyKMeans(FullBatchEstimator):
-    """Maximum-entropy fuzzy clustering: EKMeans without repulsion.
+    """Maximum-entropy fuzzy clustering: EKMeans without repulsion between centroids.
 
-    The weights are ``w = p = softmax_k(-alpha d_kn)`` with ``d = 1/2 ||x - c||^2``, so they are
-    never negative and nothing keeps centroids out of the largest cluster. For comparison, with the
-    same seeding, restarts and kernels as :class:`EKMeans`.
+    The weights are ``w = p = softmax_k(-alpha d_kn)`` with ``d = 1/2 ||x - c||^2``. They are never
+    negative, so that nothing keeps several centroids from moving into the largest cluster. It has
+    the same starts, restarts and kernels as :class:`EKMeans` and is meant for comparison.
 
     Parameters
     ----------
     n_clusters : int, default=8
     alpha : 'dvariance' or float, default='dvariance'
-        Sharpness of the memberships, > 0; the rule is that of :class:`EKMeans`.
-        ``GridSearchCV`` cannot choose it, as ``score`` falls with alpha whatever the clusters.
+        Sharpness of the memberships, > 0; the rule is that of :class:`EKMeans`. ``GridSearchCV``
+        cannot choose it, since ``score`` falls as alpha grows, however good the clusters are.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
@@ -38,12 +38,12 @@ class MaximumEntropyKMeans(FullBatchEstimator):
     device : {'cpu', 'cuda', 'auto'}, default='cpu'
     n_threads : int, default=None
     verbose : int, default=0
-        These are as of :class:`EKMeans`.
+        These are as in :class:`EKMeans`.
 
     Attributes
     ----------
     cluster_centers_, labels_, n_iter_, converged_, alpha_, n_clusters_effective_
-        As of :class:`EKMeans`.
+        As in :class:`EKMeans`.
     objective_ : float
         The free energy ``-1/alpha sum_n s_n ln sum_k exp(-alpha d_kn)``, which no step raises.
     objective_history_ : ndarray of float64

@@ -1,15 +1,15 @@
 """MiniBatchEKMeans: equilibrium k-means whose centroids move after every batch of rows.
 
-`fit` sees every batch again: see `fit.incremental`. Once an epoch gains little on the one before it
-the solver takes over: near the end its acceleration needs fewer passes, and only full passes can
-promise that the objective falls.
+`fit` reads every batch in each epoch: see `fit.incremental`. When the steps hardly shrink from one
+epoch to the next, the solver continues: near the end its acceleration needs fewer passes, and only
+with full passes is it certain that the objective falls.
 
-`partial_fit` may see every batch once, so it forgets by decay: after batch t
+`partial_fit` may see every batch only once, so old batches are forgotten gradually. After batch t
 
     sums <- (1 - eta_t) sums + eta_t sums_of_the_batch,    eta_t = t ** -forgetting
 
-which is a Robbins-Monro recursion: for 1/2 < forgetting <= 1 the sums settle at their expectation
-at the centroids where they settle, the fixed point of the data that the stream is drawn from.
+This is a Robbins-Monro recursion: for 1/2 < forgetting <= 1 the sums converge to their expectation,
+and the centroids to a fixed point for the distribution from which the batches are drawn.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from ekmfast.rows.survey import Survey
 
 Float64 = NDArray[np.float64]
 
-# Rows that the restarts are solved on: this many batches, and no fewer than show small clusters.
+# The restarts are solved on a sample of so many batches, but of at least so many rows that small
+# clusters are among them.
 INIT_BATCHES = 3
 LEAST_INIT_ROWS = 4096
 
 
 class _Moments(NamedTuple):
-    """The weight of rows, their mean and their scatter about it."""
+    """The weight of some rows, their mean, and their scatter around the mean."""
 
     weight: float
     mean: Float64  # (D,)
@@ -57,7 +58,7 @@ class _Moments(NamedTuple):
         return cls(weight, survey.mean, 2 * survey.dispersion * weight)
 
     def joined(self, other: _Moments) -> _Moments:
-        """Those of both sets of rows, by Chan, Golub, LeVeque (1979)."""
+        """The moments of both sets of rows together, by Chan, Golub, LeVeque (1979)."""
         total = self.weight + other.weight
         apart = other.mean - self.mean
         with np.errstate(over="ignore"):
@@ -75,15 +76,15 @@ class _Stream:
     """What `partial_fit` remembers of the rows so far."""
 
     centroids: Float64  # (K, D), not rounded to the dtype of X
-    packed: Float64  # (K, D + 2), about the reference
-    reference: Float64  # (D,)
-    weight: float  # of all rows; this and what follows are their `_Moments`
+    packed: Float64  # (K, D + 2), the sums as `fit.incremental.pack` returns them
+    reference: Float64  # (D,), which was subtracted from the rows of these sums
+    weight: float  # the `_Moments` of all rows so far: weight, mean and scatter
     mean: Float64  # (D,)
     scatter: float
 
     @classmethod
     def of(cls, problem: Problem, run: Run, last: LastSums) -> _Stream:
-        """Where a fit ends, for `partial_fit` to go on from."""
+        """The state at the end of a fit, from which `partial_fit` continues."""
         sums = last.at(run.centroids, run.alpha)
         moments = _Moments.of(problem.survey)
         return cls(run.centroids, pack(sums, sums.reference), sums.reference, *moments)
@@ -94,38 +95,41 @@ class _Stream:
 
 
 class MiniBatchEKMeans(CentroidEstimator):
-    """Equilibrium k-means in batches: for data that are many, or come as a stream.
+    """Equilibrium k-means in batches, for large data and for data that arrive as a stream.
 
-    The restarts are solved on a sample (three batches) and the best goes on over all the data,
-    moving after every batch, then, near the end, after every pass. ``fit`` converges to a fixed
-    point of the full data, as `EKMeans` does and by the same criterion; with ``batch_size >= N``
-    it is `EKMeans`. ``partial_fit`` takes one batch at a time and keeps none.
+    The restarts are solved on a sample of three batches, and the best one continues on all data.
+    Its centroids move after every batch, and near the end after every pass. ``fit`` converges to a
+    fixed point of all data, as `EKMeans` does and by the same criterion; with ``batch_size >= N``
+    the two are the same. ``partial_fit`` takes one batch at a time and does not store it.
 
     Parameters
     ----------
     n_clusters : int, default=8
     alpha : 'dvariance' or float, default='dvariance'
-        Sharpness of the memberships, > 0, as in `EKMeans`. In ``partial_fit`` ``'dvariance'`` is
-        that of all rows so far, so ``alpha_`` settles as data come. ``GridSearchCV`` cannot choose
-        it, as ``score`` rises with alpha whatever the clusters: see `alpha_path`.
+        Sharpness of the memberships, > 0, as in `EKMeans`. In ``partial_fit``, ``'dvariance'``
+        depends on all rows so far, so that ``alpha_`` changes less and less. ``GridSearchCV``
+        cannot choose alpha, since ``score`` rises with it, however good the clusters are: see
+        `alpha_path`.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     init : str, array of shape (K, D) or callable, default='auto'
-        First centroids, as in `EKMeans`; rules draw from the sample, or from the first batch.
+        First centroids, as in `EKMeans`; they are chosen from the sample, or in ``partial_fit``
+        from the first batch.
     n_init : int or 'auto', default='auto'
-        Restarts, as in `EKMeans`. They run on the sample, or on the first batch, alone.
+        Restarts, as in `EKMeans`, which run on the sample, or in ``partial_fit`` on the first
+        batch, only.
     batch_size : int, default=4096
-        Rows a batch in ``fit``. A cluster that the sample (three batches, at least 4096 rows)
-        does not hold can be missed. ``fit`` keeps K * (D + 2) float64 numbers a batch.
+        Rows of a batch in ``fit``. A cluster without rows in the sample (three batches, at least
+        4096 rows) may be missed. ``fit`` stores K * (D + 2) float64 numbers for each batch.
     max_iter : int, default=300
-        Most passes over the data in ``fit``, and as many again over the sample.
+        Largest number of passes over the data in ``fit``, and of passes over the sample.
     tol : float, default=1e-4
-        ``fit`` ends when a step over all the data, root mean square over the centroids, is at most
+        ``fit`` ends when the step of a pass, as root mean square over the centroids, is at most
         ``tol`` times the root mean square distance of the samples from their mean.
     forgetting : float, default=0.7
-        In ``partial_fit`` batch t replaces the share ``t ** -forgetting`` of the sums so far.
-        Between 1/2 and 1 the centroids settle; larger averages more, smaller follows data that
-        drift, 0 remembers the last batch alone.
+        In ``partial_fit``, batch t replaces the share ``t ** -forgetting`` of the sums so far.
+        With values above 1/2 the centroids converge. Larger values average over more batches,
+        smaller values follow data that drift, and with 0 only the last batch counts.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
     device : {'cpu', 'cuda', 'auto'}, default='cpu'
@@ -133,7 +137,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     n_threads : int, default=None
         None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits.
     verbose : int, default=0
-        1 prints a line each epoch, and each pass.
+        1 prints a line for each epoch and each pass.
 
     Attributes
     ----------
@@ -141,17 +145,17 @@ class MiniBatchEKMeans(CentroidEstimator):
     labels_ : ndarray of shape (N,), int32
         Nearest centroid of each row; after ``partial_fit``, of each row of the last batch.
     objective_ : float
-        J of all rows at ``cluster_centers_``; after ``partial_fit``, of the last batch at the
-        centroids that it met.
+        J of all rows at ``cluster_centers_``; after ``partial_fit``, J of the last batch at the
+        centroids before its step.
     objective_history_ : ndarray
-        By ``fit``: for each epoch the sum of its batches' J at the centroids that they met, then J
-        of all rows at every centroids that the solver accepted.
+        Set by ``fit``. For each epoch the sum of J of its batches, each at the centroids before its
+        step; then J of all rows after each step that the solver accepted.
     n_iter_ : int
-        Passes over the data; by ``fit``.
+        Set by ``fit``: the number of passes over the data.
     n_steps_ : int
-        How often the centroids moved, or could have: once a batch, then once a pass.
+        Number of steps of the centroids: one for each batch, then one for each pass.
     converged_ : bool
-        By ``fit``.
+        Set by ``fit``.
     alpha_ : float
     n_clusters_effective_ : int
         Distinct centroids; fewer than ``n_clusters`` when some coincide.
@@ -162,7 +166,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     Warns
     -----
     ConvergenceWarning
-        By ``fit``, when it did not converge or when centroids coincide.
+        From ``fit``, if it did not converge or if centroids coincide.
 
     References
     ----------
@@ -236,22 +240,23 @@ class MiniBatchEKMeans(CentroidEstimator):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 10,
     ) -> MiniBatchEKMeans:
-        """Find the centroids, from a new start.
+        """Find the centroids from new starts.
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a card, Blocks or dask collection
-            float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
-            Of Blocks, dask collections and memory maps of 1 GiB or more each block is a batch, one
-            after another, unless ``batch_size`` holds them all; ``labels_`` is then not kept.
+        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+            float32 and float64 are kept (C-contiguous arrays are not copied); other dtypes become
+            float64. For Blocks, Dask collections and memory maps of 1 GiB or more, each block is a
+            batch, in order, unless ``batch_size`` is at least the number of all rows, and
+            ``labels_`` is not set.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice. Blocks bring their own.
+            Non-negative; 2 counts a row twice. Must be None for Blocks, which contain weights.
         checkpoint : path, default=None
         checkpoint_every : int, default=10
-            As in `EKMeans`. What is kept are the passes after the batches; the epochs before them
-            are done again, to the same centroids, so ``max_iter`` may be raised only where these
-            did not reach it.
+            As in `EKMeans`. The file holds the passes of the solver; the epochs before them are
+            computed again, with the same result. Therefore ``max_iter`` may be raised only if the
+            epochs did not reach it.
 
         Returns
         -------
@@ -260,7 +265,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         Raises
         ------
         ValueError, TypeError
-            A parameter, X or ``sample_weight`` is not what is said above.
+            If a parameter, X or ``sample_weight`` is not as described.
 
         Examples
         --------
@@ -291,7 +296,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         alpha: float,
         random_state: np.random.RandomState,
     ) -> Run:
-        """Batch after batch while that gains, then the solver over all rows."""
+        """Epochs of batches as long as they make progress, then the solver on all rows."""
         sample = problem.survey.sample
         sample = sample.subset(self._sample_rows(sample.n_rows, sample.sample_weight, random_state))
         centroids = self._best_start(problem.of(sample), alpha, problem.radius, random_state)
@@ -312,7 +317,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             report=partial(progress.epoch, alpha=alpha),
         )
         n_epochs = len(begun.history)
-        # The last evaluation of the epochs' centroids is the first of the solver.
+        # The solver first evaluates the centroids of the last epoch, which is not a further step.
         (run,) = problem.solve(
             begun.centroids[None], alpha, max_iter=int(self.max_iter) - n_epochs + 1
         )
@@ -327,7 +332,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         wanted = INIT_BATCHES * int(self.batch_size), 10 * int(self.n_clusters)  # int8 overflows
         size = max(*wanted, LEAST_INIT_ROWS)
         rows = np.arange(n) if weight is None else np.flatnonzero(weight)
-        if len(rows) < self.n_clusters:  # all of these, and some that weigh nothing
+        if len(rows) < self.n_clusters:  # all rows with weight, and some without
             others = np.setdiff1d(np.arange(n), rows)
             size = min(size, n) - len(rows)
             rows = np.concatenate([rows, random_state.choice(others, size, replace=False)])
@@ -344,8 +349,8 @@ class MiniBatchEKMeans(CentroidEstimator):
     ) -> Float64:
         """Solve every restart on the rows of ``problem`` and return the best centroids.
 
-        ``radius`` is that of all rows, which tells how near to its end each start is to come. A
-        single start is returned as it is: some rows alone could lead it astray.
+        ``radius``, that of all rows, determines when a run has converged. A single start is
+        returned unchanged, since a fit to the sample alone might make it worse.
         """
         starts = self._starts(problem, random_state)
         if len(starts) == 1:
@@ -356,15 +361,17 @@ class MiniBatchEKMeans(CentroidEstimator):
     def partial_fit(
         self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> MiniBatchEKMeans:
-        """Move the centroids by one batch; the first batch also chooses where they start.
+        """Move the centroids by one step for one batch; the first batch also gives the starts.
 
-        After ``fit`` it goes on from there. Batches should be drawn alike: shuffle sorted data.
+        After ``fit`` it continues from the result of the fit. All batches should have the same
+        distribution: shuffle sorted data.
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a card, Blocks or dask collection
-            One batch, of any size, which is held in memory; the first holds at least ``n_clusters``
-            rows, better many, as its restarts decide which clusters are found.
+        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+            One batch of any size, which is held in memory. The first batch has at least
+            ``n_clusters`` rows; it should have many, since the restarts on it decide which clusters
+            are found.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
             Non-negative; 2 counts a row twice.
@@ -376,8 +383,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         Raises
         ------
         ValueError, TypeError
-            A parameter, X or ``sample_weight`` is not what is said above. The estimator is then
-            as it was before the call.
+            If a parameter, X or ``sample_weight`` is not as described. The estimator is then
+            unchanged.
 
         Examples
         --------
@@ -404,11 +411,11 @@ class MiniBatchEKMeans(CentroidEstimator):
         return self
 
     def _move(self, X: Any, sample_weight: Any) -> None:
-        """One step, by the rows of X."""
+        """One step for the batch X."""
         first = not hasattr(self, "_stream_")
         rows = self._rows(X, sample_weight, fit=first, device=self.device)
         if not rows.at_hand:
-            rows = rows.on_host()  # it is one batch
+            rows = rows.on_host()  # one batch fits into memory
         survey = rows.survey()
         batch = _Moments.of(survey)
         if first:
@@ -429,7 +436,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             sums = rows.statistics(centroids[None], alphas)
             reference = sums.reference
             packed = pack(sums, reference)
-            # A start too far for any membership comes to where its ratio, which is exact, says.
+            # A centroid so far away that its memberships underflow moves to its exact ratio.
             dead = (sums.exponent[0] < 0)[:, None]
             step = damped_step(packed, centroids, reference, radius)
             centroids = np.where(dead, sums.ratio(centroids[None])[0], centroids + step)
@@ -458,9 +465,10 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.labels_ = labels
 
     def _check_spread(self, dispersion: float, rows: Rows, batch: Survey) -> None:
-        """Refuse a batch that overflows, by itself or with the stream so far, or underflows."""
+        """Raise an error if the batch overflows, alone or with the rows so far, or underflows."""
         low, high = batch.low, batch.high
         if hasattr(self, "_stream_") and not np.isfinite(dispersion):
-            met = self._stream_.centroids
-            low, high = np.minimum(low, met.min(axis=0)), np.maximum(high, met.max(axis=0))
+            centres = self._stream_.centroids
+            low = np.minimum(low, centres.min(axis=0))
+            high = np.maximum(high, centres.max(axis=0))
         check_spread(dispersion, low, high, rows.dtype, weighted=rows.weighted)

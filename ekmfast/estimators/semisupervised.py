@@ -1,4 +1,4 @@
-"""SemiSupervisedEKMeans: equilibrium k-means that knows the clusters of some rows."""
+"""SemiSupervisedEKMeans: equilibrium k-means with known labels of some rows."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from ekmfast.rows.given import on_host
 
 Float64 = NDArray[np.float64]
 
-# Rows of a prior may sum to 1 only but for the rounding of float32.
+# The rows of a prior may sum to slightly more than 1 because of rounding in float32.
 ROUNDING = 1e-5
 
 
 class SemiSupervisedEKMeans(CentroidEstimator):
-    """Equilibrium k-means that is told the clusters of some rows.
+    """Equilibrium k-means with known labels of some rows.
 
-    Cluster k is class k: centroids start at the means of their labelled rows, and labelled rows
-    that would go elsewhere pull their centroid, ``theta`` times as strongly as others. Clusters
-    without a labelled row are found among the rest.
+    Cluster k is class k. Centroids start at the means of their labelled rows, and a labelled row
+    that is nearer to other centroids attracts that of its class, the more strongly the larger
+    ``theta`` is. Clusters without labelled rows are found among the other rows.
 
     Parameters
     ----------
@@ -46,28 +46,29 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         At least the number of classes in ``y``.
     alpha : 'dvariance' or float, default='dvariance'
         Sharpness of the memberships, > 0, as in `EKMeans`. ``GridSearchCV`` cannot choose it by
-        ``score``, which rises with alpha whatever the clusters: see `alpha_path`.
+        ``score``, which rises with alpha, however good the clusters are: see `alpha_path`.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     theta : 'auto' or float, default='auto'
-        Weight of the labels, >= 0. 0 takes labels as seeds alone, 1 lets a labelled row follow its
-        label alone, more lets labelled rows stand for the others as well. With N rows, S of them
-        labelled (both counted by ``sample_weight``), ``'auto'`` is min(N / S, S). N / S is the
-        paper's choice, which gives both parts of the objective the same weight; S keeps a handful
-        of labels, whose sums are mostly noise, from outweighing the data.
+        Weight of the labels, >= 0. With 0 the labels only determine the starts; with 1 a labelled
+        row counts only for the centroid of its label; with more it outweighs unlabelled rows. With
+        N rows, S of them labelled (both weighted by ``sample_weight``), ``'auto'`` is
+        min(N / S, S). N / S is the paper's choice, which gives both parts of the objective the same
+        weight; S keeps a few labels, whose sums are mostly noise, from outweighing the data.
     init : str, array of shape (K, D) or callable, default='auto'
-        How to seed clusters without labels: ``'auto'`` (farthest-first once, then k-means++),
-        ``'k-means++'``, ``'farthest'``, ``'random'`` or ``'k-means'`` (the centroids of hard
-        k-means, from k-means++), given the seeds of the others, which stay where they are. An
-        array or callable gives all K centroids. Without any label everything is as in `EKMeans`.
+        How to choose the first centroids of clusters without labels: ``'auto'`` (farthest-first
+        once, then k-means++), ``'k-means++'``, ``'farthest'``, ``'random'`` or ``'k-means'`` (the
+        centroids of hard k-means, from k-means++). The first centroids of labelled clusters are
+        given and stay fixed meanwhile. An array or callable gives all K centroids. Without labels
+        everything is as in `EKMeans`.
     n_init : int or 'auto', default='auto'
-        Restarts, as in `EKMeans`; they vary the clusters without labels, so with a label for each
-        cluster there is one.
+        Restarts, as in `EKMeans`; they differ in the clusters without labels. If every cluster has
+        a label, there is one.
     max_iter : int, default=300
-        Most passes over the data.
+        Largest number of passes over the data.
     tol : float, default=1e-4
-        A run ends when its step, root mean square over the centroids, is at most ``tol`` times the
-        root mean square distance of the samples from their mean.
+        A run ends when its step, as root mean square over the centroids, is at most ``tol`` times
+        the root mean square distance of the samples from their mean.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
     device : {'cpu', 'cuda', 'auto'}, default='cpu'
@@ -75,20 +76,21 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     n_threads : int, default=None
         None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits.
     verbose : int, default=0
-        1 prints a line each pass.
+        1 prints a line for each pass.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (K, D), dtype of X
         Row k is the centroid of class k.
     labels_ : ndarray of shape (N,), int32
-        Nearest centroid of each row, labelled or not; coincident centroids share the first one's.
+        Index of the nearest centroid of each row, labelled or not; merged centroids have the index
+        of the first of them.
     objective_ : float
-        J with the labels' share.
+        J with the part of the labels.
     objective_history_ : ndarray
-        The objective at every centroids that the best run accepted.
+        The objective after each step that the best run accepted.
     theta_ : float
-        The weight used; 0 where nothing was labelled.
+        The weight of the labels that was used; 0 without labels.
     n_iter_ : int
         Passes of the best run.
     converged_ : bool
@@ -102,12 +104,13 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     Warns
     -----
     ConvergenceWarning
-        When the best run did not converge or when centroids coincide.
+        If the best run did not converge or if centroids coincide.
 
     References
     ----------
     Y. He, "Semi-supervised equilibrium K-means for imbalanced data clustering", Knowledge-Based
-    Systems 113990, 2025. With d = 1/2 ||x - c||^2 our alpha is twice its, our objective half.
+    Systems 113990, 2025. Since d = 1/2 ||x - c||^2, our alpha is twice that of the paper, and our
+    objective is half.
 
     Examples
     --------
@@ -172,20 +175,21 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a card, Blocks or dask collection
-            float32 and float64 are kept (C-contiguous ones are not copied); others become float64.
-            The labelled rows are held in memory. Of Blocks, dask collections and memory maps of
-            1 GiB or more ``labels_`` is not kept.
+        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+            float32 and float64 are kept (C-contiguous arrays are not copied); other dtypes become
+            float64. The labelled rows are held in memory. For Blocks, Dask collections and memory
+            maps of 1 GiB or more, ``labels_`` is not set.
         y : array-like of shape (N,), default=None
-            Cluster of each row, an integer in [0, n_clusters), or -1 where it is not known. A
-            column of pandas, polars or Arrow will do; a missing value is refused, as it may stand
-            for either. A list of arrays, one a block, is taken as one after another.
+            Cluster of each row, an integer in [0, n_clusters), or -1 if it is not known. It may be
+            a column of pandas, polars or Arrow. A missing value raises an error, since it might not
+            mean -1. A list of arrays, one for each block, is concatenated.
         sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice, and its label. Blocks bring their own.
+            Non-negative; 2 counts a row, and its label, twice. Must be None for Blocks, which
+            contain weights.
         prior : array-like or sparse matrix of shape (N, K), default=None
-            In place of ``y``, the probability of each cluster for each row: non-negative, summing
-            to 1 for a row whose label is trusted, to 0 for an unlabelled one, or to anything in
-            between. It may come as a list of arrays, one a block, too.
+            Instead of ``y``, the probability of each cluster for each row. The probabilities of a
+            row are non-negative and sum to 1 if its label is certain, to 0 if it has none, or to a
+            number in between. It may be a list of arrays, one for each block, too.
         checkpoint : path, default=None
         checkpoint_every : int, default=10
             As in `EKMeans`.
@@ -197,7 +201,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         Raises
         ------
         ValueError, TypeError
-            A parameter or an argument is not what is said above, or both ``y`` and ``prior`` are
+            If a parameter or an argument is not as described, or if both ``y`` and ``prior`` are
             given.
 
         Examples
@@ -228,7 +232,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         return self
 
     def _starts_with(self, problem: Problem, given: Supervision) -> Float64:
-        """First centroids (S, K, D): labelled clusters at their means, the others by ``init``."""
+        """The starts (S, K, D): means of labelled rows, and ``init`` for the other clusters."""
         random_state = check_random_state(self.random_state)
         if np.isnan(given.seeds[:, 0]).all() or not isinstance(self.init, str):
             return self._starts(problem, random_state)
@@ -244,7 +248,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         prior: ArrayLike | None = None,
         **kwargs: Any,
     ) -> NDArray[np.int32]:
-        """``fit`` and return ``labels_``.
+        """Find the centroids and return the label of each row.
 
         Parameters
         ----------
@@ -280,7 +284,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
             raise TypeError(
                 f"Unknown label type: y must hold integers, -1 where unknown, got {labels.dtype}"
             )
-        # Integers that passed through a column of floats are integers still; NaN is not.
+        # Floats that are integers are allowed, as from a column of floats; NaN is not.
         bad = ~((labels >= -1) & (labels < self.n_clusters) & (np.floor(labels) == labels))
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
@@ -290,10 +294,10 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         return csr_matrix(entries, shape=(n, self.n_clusters))
 
     def _label_of(self, label: Any, row: int) -> float:
-        """One of the objects that columns with missing values are made of."""
+        """A label from an array of objects, as columns with missing values become."""
         numbers = (int, float, np.integer, np.floating)
         if isinstance(label, numbers) and not isinstance(label, bool):
-            if not -1 <= label < self.n_clusters:  # NaN too, and integers that no float holds
+            if not -1 <= label < self.n_clusters:  # also true for NaN
                 long = isinstance(label, int) and label.bit_length() > 63
                 raise self._bad_label("an integer of more than 64 bits" if long else label, row)
             return float(label)
@@ -311,12 +315,12 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         )
 
     def _check_prior(self, prior: ArrayLike, n: int) -> csr_matrix:
-        if np.ma.is_masked(prior):  # the mask would be dropped
+        if np.ma.is_masked(prior):  # the conversion below would ignore the mask
             raise ValueError("prior must not hold masked values; 0 says that nothing is known")
         known = _joined("prior", prior, 2)
         if not issparse(known):
             known = check_array(known, dtype=np.float64, input_name="prior")
-        known = csr_matrix(known, dtype=np.float64, copy=True)  # the caller's stays as it is
+        known = csr_matrix(known, dtype=np.float64, copy=True)  # it is changed below
         if known.shape != (n, self.n_clusters):
             raise ValueError(
                 f"prior must have shape (n_samples, n_clusters) = ({n}, {self.n_clusters}), "
@@ -348,7 +352,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
 
 def _joined(name: str, given: Any, n_dimensions: int) -> Any:
-    """An array, masked array or sparse matrix, of what holds one or of a list of one a block."""
+    """``given`` as an array, masked array or sparse matrix; a list of arrays is concatenated."""
     given = on_host(given)
     parts = given if isinstance(given, list | tuple) else []
     try:
@@ -363,6 +367,6 @@ def _joined(name: str, given: Any, n_dimensions: int) -> Any:
     except (TypeError, ValueError) as error:
         shape = "(n_samples,)" if n_dimensions == 1 else "(n_samples, n_clusters)"
         raise ValueError(
-            f"{name} must be an array of shape {shape}, or a list of such arrays, one a block, got "
-            f"{shown(given)}: {error}"
+            f"{name} must be an array of shape {shape}, or a list of such arrays, one for each "
+            f"block, got {shown(given)}: {error}"
         ) from None

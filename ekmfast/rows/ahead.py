@@ -1,4 +1,4 @@
-"""Work one item ahead: a thread makes the next item while the caller is busy with this one."""
+"""Reading ahead: a thread makes the next item of an iterable while the caller uses this one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Items that are made but not yet taken.
+# How many items wait at most, made but not yet taken by the caller.
 AHEAD = 1
 
 
 def ahead(items: Iterable[T]) -> Generator[T, None, None]:
-    """Yield the items, made by a thread of their own; its errors are raised here.
+    """Yield the items, which a thread makes; an error of that thread is raised here.
 
-    The thread ends, and with it ``items``, when the items do, by an error of either, and when the
-    caller leaves its loop and closes this generator: an error's traceback would keep an iteration
-    that is only left, and with it the thread, alive.
+    The thread ends, and ``items`` is closed, after the last item, after an error on either side,
+    and when the caller closes this generator. A caller must close it: if an error merely leaves the
+    caller's loop, its traceback keeps the generator and thereby the thread alive.
     """
     ready: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
     stop = threading.Event()
@@ -42,13 +42,13 @@ def ahead(items: Iterable[T]) -> Generator[T, None, None]:
         except BaseException as error:
             put((end, error))
         finally:
-            # What waits in its `yield` holds files and blocks.
+            # A generator that waits in its `yield` keeps files open and blocks in memory.
             if isinstance(items, Generator):
                 items.close()
 
     reader = threading.Thread(target=work, name="ekmfast-reader", daemon=True)
     try:
-        reader.start()  # here already Ctrl-C may come
+        reader.start()  # inside the try, since Ctrl-C may interrupt this line already
         while True:
             item, error = ready.get()
             if error is not None:
@@ -58,5 +58,5 @@ def ahead(items: Iterable[T]) -> Generator[T, None, None]:
             yield item
     finally:
         stop.set()
-        if reader.is_alive():  # not where Ctrl-C was before its start
-            reader.join(timeout=1)  # not for ever, should the making itself hang
+        if reader.is_alive():  # it is not if Ctrl-C came before its start
+            reader.join(timeout=1)  # with a limit, as the thread may hang while it makes an item

@@ -1,4 +1,4 @@
-"""Rows in an array: an adapter to the compiled kernels."""
+"""Rows in an array in memory, whose sums the compiled kernels compute."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from ekmfast.rows.survey import Moments, Survey, reference_of
 
 Float64 = NDArray[np.float64]
 
-SLICE = 1 << 17  # numbers
+# Numbers of a matrix of weights whose magnitudes are summed at a time.
+SLICE = 1 << 17
 EPS = {char: float(np.finfo(char).eps) for char in "fd"}
 
 
 class ArrayRows:
-    """Rows in memory, and their statistics by the processor.
+    """Rows in memory, whose statistics the CPU computes.
 
     Parameters
     ----------
     X : ndarray of shape (N, D), float32 or float64, rows contiguous
-        Not copied; must outlive this object.
+        Not copied.
     sample_weight : ndarray of shape (N,) and the dtype of X, or None
     n_threads : int
     weighting : {'equilibrium', 'maximum-entropy', 'fuzzy', 'hard'}
-        What the weights w_kn of the sums are: see ``csrc/weighting.h``.
+        How the weights w_kn of the sums are defined: see ``csrc/weighting.h``.
     fuzzifier : float > 1
         The exponent m of ``'fuzzy'``.
     """
@@ -74,13 +75,13 @@ class ArrayRows:
 
     @property
     def feature_names(self) -> list[str] | None:
-        """None: scikit-learn knows the names of an array's columns."""
+        """None, since scikit-learn reads the column names of arrays and frames itself."""
         return None
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """One pass over X; a second one where its reference lies far from all that has weight.
+        """One pass over X, and a second one if the reference is far from all rows with weight.
 
-        What follows, statistics and distances, is about the same reference.
+        The sums and distances that are computed later use the same reference.
         """
         found = Moments.of(self.X, self.sample_weight, None, self.n_threads)
         if not found.finite:
@@ -122,7 +123,7 @@ class ArrayRows:
         return other
 
     def nearest(self, centroids: Float64) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """Labels (N,) and squared distances (N,), dtype of X; of equals the first."""
+        """Labels (N,) and squared distances (N,) in the dtype of X: see `nearest_centroids`."""
         return nearest_centroids(self.X, centroids, self.n_threads)
 
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> NDArray[np.int32]:
@@ -141,7 +142,7 @@ class ArrayRows:
         return out
 
     def _check_out(self, out: Any, centroids: Float64) -> NDArray[Any]:
-        """Where weights are to be written: a new array, or ``out`` if it can hold them."""
+        """The array to write weights to: a new one, or ``out`` if it can hold them."""
         shape, dtype = (len(self.X), len(centroids)), self.dtype
         if out is None:
             return np.empty(shape, dtype)
@@ -159,13 +160,16 @@ class ArrayRows:
         return out
 
     def _check_told_apart(self, centroids: Float64, alpha: float, weights: NDArray[Any]) -> None:
-        """As for sums, with a row's distances for the mean."""
+        """Call `check_told_apart`, with the distances of the first row for the mean distance.
+
+        Most calls return early: then alpha times the distances is too small for rounding to matter.
+        """
         with np.errstate(over="ignore"):
             away = centroids - self.X[0]
             about = float(np.einsum("kd,kd->k", away, away).max())
         if alpha * about * EPS[self.dtype.char] <= 0.01:
             return
-        mass = np.zeros(len(centroids))  # summed in slices: no second array of N x K
+        mass = np.zeros(len(centroids))  # summed in slices, to avoid a second (N, K) array
         step = max(1, SLICE // len(centroids))
         for first in range(0, len(self.X), step):
             mass += np.abs(weights[first : first + step]).sum(axis=0, dtype=np.float64)
@@ -174,7 +178,7 @@ class ArrayRows:
     def check_weights(
         self, weights: Any, check_array: Callable[[Any, str], NDArray[Any]]
     ) -> NDArray[Any]:
-        """Weights (N, K) as `accumulate` takes them."""
+        """The weights (N, K), checked for `accumulate`."""
         w = check_array(weights, "weights")
         if w.dtype != self.dtype:
             raise TypeError(f"weights must have the dtype of X, {self.dtype}, got {w.dtype}")
@@ -187,7 +191,7 @@ class ArrayRows:
         return w
 
     def accumulate(self, weights: NDArray[Any]) -> tuple[Float64, Float64, Float64]:
-        """sum_wx (K, D) about the reference, sum_w (K,), and the reference, of weights (N, K)."""
+        """sum_wx (K, D) about the reference, sum_w (K,) and the reference, for weights (N, K)."""
         return _core.accumulate(self.X, weights, self.n_threads)
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> NDArray[Any]:
@@ -197,14 +201,14 @@ class ArrayRows:
         yield self.X
 
     def given_back(self, array: NDArray[Any]) -> NDArray[Any]:
-        """A result as an array of X's kind, which it is."""
+        """A result as the same kind of array as X: a NumPy array already is."""
         return array
 
     # ------------------------------------------------------------------------------------------
     # Some of the rows
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
-        """Rows, in float64."""
+        """The rows with these numbers, in float64."""
         return self.X[numbers].astype(np.float64)
 
     def subset(self, numbers: NDArray[np.intp]) -> ArrayRows:
@@ -238,11 +242,11 @@ class ArrayRows:
     # Seeding
 
     def distances(self, n_seedings: int) -> NDArray[Any]:
-        """Squared distances (S, N) to no seed yet, for `closest`."""
+        """Infinite squared distances (S, N), with which `closest` begins when no row is chosen."""
         return np.full((n_seedings, len(self.X)), np.inf, self.X.dtype)
 
     def closest(self, candidates: Float64, closest: NDArray[Any], update: bool = False) -> Float64:
-        """One pass over X for S seedings at once: see `RowsAtHand`."""
+        """One pass over X for S starts at once: see `RowsAtHand`."""
         return _core.closest(
             self.X,
             candidates,
@@ -254,16 +258,13 @@ class ArrayRows:
         )
 
     def farthest(self, closest: NDArray[Any]) -> NDArray[np.intp]:
-        """For each seeding the first row farthest from its seeds."""
+        """For each start the first of the rows that are farthest from its chosen rows."""
         s = self.sample_weight
         rows = (closest if s is None else np.where(s > 0, closest, -1)).argmax(axis=1)
         return cast(NDArray[np.intp], rows)
 
     def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:
-        """Rows with chances by weight and distance; ``uniform`` (S, L), or (S,) without distances.
-
-        Any row where all chances are zero.
-        """
+        """Random rows: see `RowsAtHand`."""
         s = self.sample_weight
         mass = np.ones(len(self.X)) if s is None else s.astype(np.float64)
         if closest is None:
@@ -272,7 +273,7 @@ class ArrayRows:
 
 
 def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:
-    """Indices with chances proportional to ``mass``; any index where all of it is zero."""
+    """Indices drawn with probabilities proportional to ``mass``; uniform if all masses are zero."""
     total = np.cumsum(mass)
     if not total[-1] > 0:
         return (uniform * len(mass)).astype(np.intp)
@@ -281,6 +282,6 @@ def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:
 
 
 def checksum_of(X: NDArray[Any], sample_weight: NDArray[Any] | None, start: int = 0) -> int:
-    """CRC-32 of rows and weights, from that of what comes before them."""
+    """CRC-32 of rows and weights; ``start`` is the CRC-32 of the rows before them."""
     crc = zlib.crc32(np.ascontiguousarray(X).data, start)
     return crc if sample_weight is None else zlib.crc32(sample_weight.data, crc)

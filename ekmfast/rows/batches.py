@@ -1,4 +1,4 @@
-"""Batches of rows that are at hand, drawn from all over them."""
+"""Random batches of rows that are at hand."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 Float64 = NDArray[np.float64]
 
-# Least number of stretches of consecutive rows that a batch of many rows is made of.
+# A batch of many rows consists of at least so many stretches of consecutive rows.
 STRETCHES = 1024
 
 
 class ShuffledBatches:
-    """Rows cut at random into batches that stay the same from visit to visit.
+    """A random partition of the rows into batches, the same in every epoch.
 
-    Rows may come sorted, so a batch is drawn from all over; in stretches of a few rows where it is
-    long enough for that, which keeps the index short and the copies quick.
+    The rows may be sorted, so a batch is drawn at random from all of them. A long batch is drawn in
+    stretches of a few consecutive rows, which keeps the index short and makes copying fast.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ShuffledBatches:
         return len(self.stretches)
 
     def __getitem__(self, b: int) -> RowsAtHand:
-        # The first batch takes the rows that are left over.
+        # The first batch also takes the rows after the last whole stretch.
         return self.rows.stretches(self.stretches[b], self.length, rest=b == 0)
 
     def _mass(self, b: int) -> float:
@@ -45,7 +45,7 @@ class ShuffledBatches:
         if s is None:
             over = self.rows.n_rows - whole
             return float(len(self.stretches[b]) * self.length + (0 if b else over))
-        # In the order of the rows of the batch, as their sums are.
+        # The weights are summed in the order of the batch's rows, as the kernels sum them.
         some = s[:whole].reshape(-1, self.length)[self.stretches[b]].ravel()
         some = some if b else np.concatenate([some, s[whole:]])
         return float(some.sum(dtype=np.float64))
@@ -53,6 +53,6 @@ class ShuffledBatches:
     def visit(
         self, random_state: np.random.RandomState
     ) -> Generator[tuple[int, RowsAtHand], None, None]:
-        """Yield the number of each batch and its rows, in an order drawn anew."""
+        """Yield the number of each batch and its rows, in a new random order."""
         for b in random_state.permutation(len(self)):
             yield int(b), self[b]

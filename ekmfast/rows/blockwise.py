@@ -1,4 +1,4 @@
-"""Rows in blocks: the statistics of each by the processor, added in a fixed order."""
+"""Rows in blocks: the CPU computes the statistics of each, which are added in a fixed order."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Float64 = NDArray[np.float64]
 
 
 def aligned(array: Float64) -> Float64:
-    """The array, or a copy where what came over a network begins between two numbers."""
+    """The array, or an aligned copy: an array received over a network may be unaligned."""
     return np.require(array, requirements=["C", "A"])
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass computes; small, for it is sent to wherever the blocks are."""
+    """What one pass computes for a block. It is small, since it is sent to where the blocks are."""
 
-    reference: Float64  # (D,), the same for all blocks, for sums about it to add
+    reference: Float64  # (D,), the same for all blocks, so that their sums can be added
     weighting: str = "equilibrium"
     fuzzifier: float = 2.0
     n_threads: int = 1
@@ -63,10 +63,10 @@ class Pass:
 
 
 class BlockRows:
-    """Rows that a source reads block by block, anew in each pass.
+    """Rows that a source reads block by block in every pass.
 
-    ``threads_here`` is that of what is computed from the sample; ``n_threads`` is the source's, of
-    what is computed for one block.
+    ``threads_here`` is the number of threads for computations with the sample in this process;
+    ``n_threads``, of the source, is the number for computations with one block.
     """
 
     at_hand = False
@@ -84,7 +84,7 @@ class BlockRows:
         self.fuzzifier = fuzzifier
         self._first: tuple[Kind, Float64] | None = None
         self._total_weight: float | None = None
-        # Of each block that has rows: its index, its rows and their weight; known by the survey.
+        # For each block with rows: index, number of rows and their weight. The survey fills it.
         self._blocks = np.empty((0, 3))
 
     @property
@@ -93,34 +93,34 @@ class BlockRows:
 
     @property
     def n_features(self) -> int:
-        return self.source.n_features or self._begun[0].n_features
+        return self.source.n_features or self._kind_and_reference[0].n_features
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._begun[0].dtype
+        return self._kind_and_reference[0].dtype
 
     @property
     def weighted(self) -> bool:
-        return self._begun[0].weighted
+        return self._kind_and_reference[0].weighted
 
     @property
     def feature_names(self) -> list[str] | None:
         return self.source.feature_names
 
     @property
-    def _begun(self) -> tuple[Kind, Float64]:
-        """What kind of blocks these are, and a point amid the first one's rows."""
+    def _kind_and_reference(self) -> tuple[Kind, Float64]:
+        """The kind of the blocks, and the median of some rows of the first one as reference."""
         if self._first is None:
-            self._first = self.source.first(begin)
+            self._first = self.source.first(kind_and_reference)
         return self._first
 
     @property
     def _pass(self) -> Pass:
-        return Pass(self._begun[1], self.weighting, self.fuzzifier, self.n_threads)
+        return Pass(self._kind_and_reference[1], self.weighting, self.fuzzifier, self.n_threads)
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """One pass over the blocks, and a look at the first one."""
-        kind, reference = self._begun
+        """One pass over the blocks, after reading the first one."""
+        kind, reference = self._kind_and_reference
         row_bytes = kind.n_features * kind.dtype.itemsize
         found = self.source.sum(
             partial(
@@ -133,15 +133,15 @@ class BlockRows:
                 checksum=checksum,
             )
         )
-        moments, drawn = found.moments, found.sample
+        moments, sampled = found.moments, found.sample
         self._blocks = found.blocks
         if not moments.weight > 0:
             raise ValueError(f"sample_weight must have a positive sum, got {moments.weight}")
         self._total_weight = moments.weight
-        order = np.lexsort(drawn.place.T[::-1])
-        s = drawn.sample_weight
+        order = np.lexsort(sampled.place.T[::-1])
+        s = sampled.sample_weight
         sample = ArrayRows(
-            drawn.X[order],
+            sampled.X[order],
             None if s is None else s[order],
             self.threads_here,
             self.weighting,
@@ -150,7 +150,7 @@ class BlockRows:
         numbers = None
         if sample.n_rows < moments.n_rows:
             places = self._places
-            numbers = np.array([places[block][0] + row for block, row in drawn.place[order]])
+            numbers = np.array([places[block][0] + row for block, row in sampled.place[order]])
         return Survey(
             moments.n_rows,
             moments.weight,
@@ -166,7 +166,10 @@ class BlockRows:
 
     def _dispersion(self, moments: Moments) -> float:
         if moments.cancelled:
-            kind, self._first = self._begun[0], (self._begun[0], moments.mean)
+            kind, self._first = (
+                self._kind_and_reference[0],
+                (self._kind_and_reference[0], moments.mean),
+            )
             again: BlockSurvey = self.source.sum(
                 partial(
                     survey,
@@ -182,11 +185,12 @@ class BlockRows:
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over the blocks for centroids (S, K, D) and alpha (S,).
 
-        Whether a column underflows is a matter of all blocks together: in a block without a row of
-        some cluster all of that cluster's memberships may. So the blocks leave such columns be, and
-        only problems with a column that underflows in the sum are done again, with the rescue.
+        In a block without rows of some cluster, all memberships of that cluster may underflow,
+        although they do not in other blocks. Therefore the first pass does not rescue columns, and
+        a second pass, with the rescue, is made only for problems in which the sum over all blocks
+        has a column that underflowed.
         """
-        if self._total_weight is None:  # nothing says yet what is little
+        if self._total_weight is None:  # before the survey it is not known how small is too small
             return self._sum(centroids, alpha, rescue=True)
         sums = self._sum(centroids, alpha, rescue=False)
         if self.weighting == "hard":
@@ -199,7 +203,8 @@ class BlockRows:
         rescued = self._sum(centroids[again], alpha[again], rescue=True)
         both = {"reference": sums.reference}
         for name in ("sum_wx", "sum_w", "sum_p", "exponent", "objective"):
-            both[name] = getattr(sums, name).copy()  # what another process sent may be read-only
+            # Copied, since an array that another process sent may be read-only.
+            both[name] = getattr(sums, name).copy()
             both[name][again] = getattr(rescued, name)
         return CentredStatistics(**both)
 
@@ -225,33 +230,33 @@ class BlockRows:
         with closing(self.source.each()) as blocks:
             for apply in blocks:
                 part = apply(_rows_of)
-                if part is not None:  # a block of dask's may have no rows
+                if part is not None:  # a Dask block may have no rows
                     yield part
 
     def on_host(self) -> ArrayRows:
-        """All rows, held in memory: for few of them."""
-        return self._held(self.source.sum(all_rows))
+        """All rows in memory, for data that are known to fit."""
+        return self._array_rows(self.source.sum(all_rows))
 
-    def _held(self, some: Picked) -> ArrayRows:
+    def _array_rows(self, rows: FetchedRows) -> ArrayRows:
         return ArrayRows(
-            some.X, some.sample_weight, self.threads_here, self.weighting, self.fuzzifier
+            rows.X, rows.sample_weight, self.threads_here, self.weighting, self.fuzzifier
         )
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
-        """One pass; the survey, which counts the rows, has to come first."""
+        """One pass over the blocks. It needs the numbers of rows, which the survey counts."""
         assert len(self._blocks)
         if not len(numbers):
             return ArrayRows(np.empty((0, self.n_features), self.dtype))
-        pick_some = partial(pick, numbers=np.asarray(numbers, np.int64), places=self._places)
-        return self._held(self.source.sum(pick_some))
+        fetch_some = partial(fetch_rows, numbers=np.asarray(numbers, np.int64), places=self._places)
+        return self._array_rows(self.source.sum(fetch_some))
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> BlockBatches:
-        assert len(self._blocks)  # the survey counts them
+        assert len(self._blocks)  # the survey fills them
         return BlockBatches(self, self._blocks[:, 2])
 
     def _far_rows(self, centroids: Float64, seed: int, limit: int) -> ArrayRows:
-        """Rows far from all centroids (K, D), drawn by one pass: see `far_rows`."""
-        far: Lottery = self.source.sum(
+        """Rows drawn in one pass, likely far from all centroids (K, D): see `far_rows`."""
+        far: RowSample = self.source.sum(
             partial(
                 far_rows,
                 centroids=centroids,
@@ -264,7 +269,7 @@ class BlockRows:
 
     @property
     def _places(self) -> dict[int, tuple[int, int]]:
-        """Of each block, by its index, the number of its first row and how many there are."""
+        """For the index of each block the number of its first row and its number of rows."""
         sizes = self._blocks[:, 1].astype(np.int64)
         first = np.cumsum(sizes) - sizes
         pairs = zip(first.tolist(), sizes.tolist(), strict=True)
@@ -287,7 +292,7 @@ def _weights(centroids: Float64, alpha: float, n_threads: int, X: NDArray[Any]) 
 
 
 class BlockBatches:
-    """A batch for each block, in their order: they are read one after another."""
+    """One batch for each block, in the order in which the blocks are read."""
 
     def __init__(self, rows: BlockRows, masses: Float64) -> None:
         self.rows = rows
@@ -301,14 +306,14 @@ class BlockBatches:
     ) -> Generator[tuple[int, OneBlock], None, None]:
         """Yield the number of each block and its rows."""
         places = self.rows._places
-        one_pass = partial(counted, function=self.rows._pass, places=places)
+        one_pass = partial(with_same_size, function=self.rows._pass, places=places)
         with closing(self.rows.source.each(list(places))) as blocks:
             for b, apply in enumerate(blocks):
                 yield b, OneBlock(apply, one_pass)
 
 
 class OneBlock:
-    """The sums of one block, wherever it is."""
+    """One block as `Sums`, in this process or on a cluster."""
 
     def __init__(self, apply: Apply, one_pass: Callable[..., CentredStatistics]) -> None:
         self.apply, self.one_pass = apply, one_pass
@@ -322,43 +327,48 @@ class OneBlock:
 
 
 # --------------------------------------------------------------------------------------------------
-# What is done with one block, here or where it is
+# Functions of one block, which run in this process or on the cluster that holds the block
 
 
 @dataclass(frozen=True)
-class Lottery:
-    """Rows that drew the smallest tickets, at most ``limit``: of any number of blocks together."""
+class RowSample:
+    """A random sample of the rows of any number of blocks.
+
+    Every row gets a random number, its key. The sample consists of the ``limit`` rows with the
+    smallest keys, or of all rows if there are fewer. Therefore the samples of two sets of blocks
+    determine the sample of their union.
+    """
 
     limit: int
-    ticket: Float64  # (n,)
-    place: NDArray[np.int64]  # (n, 2): block, and row of it
+    key: Float64  # (n,)
+    place: NDArray[np.int64]  # (n, 2): index of the block, and row in it
     X: NDArray[Any]  # (n, D)
     sample_weight: NDArray[Any] | None
 
     @classmethod
-    def held(
-        cls, limit: int, ticket: Float64, block: Block, index: int, most: float = np.inf
-    ) -> Lottery:
-        """Draw from one block; tickets of ``most`` or more never win."""
-        rows = np.flatnonzero(ticket < most)
+    def of_block(
+        cls, limit: int, key: Float64, block: Block, index: int, bound: float = np.inf
+    ) -> RowSample:
+        """The sample of one block, without rows whose key is ``bound`` or more."""
+        rows = np.flatnonzero(key < bound)
         if len(rows) > limit:
-            rows = np.sort(rows[np.argpartition(ticket[rows], limit)[:limit]])
+            rows = np.sort(rows[np.argpartition(key[rows], limit)[:limit]])
         place = np.column_stack([np.full(len(rows), index, np.int64), rows])
         s = block.sample_weight
-        return cls(limit, ticket[rows], place, block.X[rows], None if s is None else s[rows])
+        return cls(limit, key[rows], place, block.X[rows], None if s is None else s[rows])
 
-    def __add__(self, other: Lottery) -> Lottery:
-        """The winners of both."""
-        ticket = np.concatenate([self.ticket, other.ticket])
-        rows = np.arange(len(ticket))
+    def __add__(self, other: RowSample) -> RowSample:
+        """The sample of the rows of both."""
+        key = np.concatenate([self.key, other.key])
+        rows = np.arange(len(key))
         if len(rows) > self.limit:
-            rows = np.sort(np.argpartition(ticket, self.limit)[: self.limit])
+            rows = np.sort(np.argpartition(key, self.limit)[: self.limit])
         s = None
         if self.sample_weight is not None and other.sample_weight is not None:
             s = np.concatenate([self.sample_weight, other.sample_weight])[rows]
-        return Lottery(
+        return RowSample(
             self.limit,
-            ticket[rows],
+            key[rows],
             np.concatenate([self.place, other.place])[rows],
             np.concatenate([self.X, other.X])[rows],
             s,
@@ -367,10 +377,10 @@ class Lottery:
 
 @dataclass(frozen=True)
 class BlockSurvey:
-    """What the survey finds of some blocks."""
+    """The result of the survey for some blocks."""
 
     moments: Moments
-    sample: Lottery
+    sample: RowSample
     blocks: Float64  # (B, 3): index, rows and weight of each
     checksum: int
 
@@ -384,21 +394,21 @@ class BlockSurvey:
 
 
 @dataclass(frozen=True)
-class Picked:
-    """Rows that were asked for, in order."""
+class FetchedRows:
+    """The requested rows of some blocks, in order."""
 
     X: NDArray[Any]
     sample_weight: NDArray[Any] | None
 
-    def __add__(self, other: Picked) -> Picked:
+    def __add__(self, other: FetchedRows) -> FetchedRows:
         s = None
         if self.sample_weight is not None and other.sample_weight is not None:
             s = np.concatenate([self.sample_weight, other.sample_weight])
-        return Picked(np.concatenate([self.X, other.X]), s)
+        return FetchedRows(np.concatenate([self.X, other.X]), s)
 
 
-def begin(block: Block, index: int) -> tuple[Kind, Float64]:
-    """What kind of blocks these are, and a point amid the first one's rows."""
+def kind_and_reference(block: Block, index: int) -> tuple[Kind, Float64]:
+    """The kind of the blocks, and the median of some rows of this first one."""
     return Kind.of(block), reference_of(block.X)
 
 
@@ -415,23 +425,23 @@ def survey(
 ) -> BlockSurvey:
     """The survey of one block.
 
-    Where the number of all rows is known, tickets that will not be among the ``n_sample`` smallest
-    are dropped here, not sent: of n uniform ones the m-th smallest is m / n, give or take
-    sqrt(m) / n.
+    If the number of all rows, n, is known, rows whose key cannot be among the m = ``n_sample``
+    smallest are dropped here, so that they need not be sent: the m-th smallest of n uniform numbers
+    has the mean m / n and a standard deviation of about sqrt(m) / n.
     """
-    most = np.inf
+    bound = np.inf
     if n_rows is not None and block.sample_weight is None:
-        most = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
+        bound = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
     kind.check(block)
     moments = Moments.of(block.X, block.sample_weight, aligned(reference), n_threads)
     if not moments.finite:
         finite(block)
-    ticket = np.random.default_rng([0, index]).random(len(block.X))
+    key = np.random.default_rng([0, index]).random(len(block.X))
     if block.sample_weight is not None:
-        ticket[block.sample_weight == 0] += 1  # only where there are no others
+        key[block.sample_weight == 0] += 1  # sampled only if there are too few other rows
     return BlockSurvey(
         moments,
-        Lottery.held(n_sample, ticket, block, index, most),
+        RowSample.of_block(n_sample, key, block, index, bound),
         np.array([[index, len(block.X), moments.weight]]),
         checksum_of(block.X, block.sample_weight, index) if checksum else 0,
     )
@@ -439,23 +449,24 @@ def survey(
 
 def far_rows(
     block: Block, index: int, *, centroids: Float64, seed: int, limit: int, n_threads: int
-) -> Lottery:
-    """Rows drawn without replacement, with chances proportional to weighted squared distance.
+) -> RowSample:
+    """Rows drawn without replacement, with probabilities proportional to s_n min_k ||x_n - c_k||^2.
 
-    The k-means|| rule of Bahmani et al. (2012), with a fixed number of rows. A ticket is an
-    exponential time divided by the chance; the earliest win.
+    This is the rule of k-means|| (Bahmani et al., 2012), with a fixed number of rows. A key is
+    an exponential random number divided by that product, so that the rows with the smallest keys
+    are such a sample.
     """
     _, d2 = nearest_centroids(block.X, aligned(centroids), n_threads)
-    chance = d2.astype(np.float64)
+    probability = d2.astype(np.float64)
     if block.sample_weight is not None:
-        chance *= block.sample_weight
-    times = np.random.default_rng([seed, index]).standard_exponential(len(chance))
+        probability *= block.sample_weight
+    exponential = np.random.default_rng([seed, index]).standard_exponential(len(probability))
     with np.errstate(divide="ignore"):
-        ticket = np.where(chance > 0, times / chance, np.inf)
-    return Lottery.held(limit, ticket, block, index)
+        key = np.where(probability > 0, exponential / probability, np.inf)
+    return RowSample.of_block(limit, key, block, index)
 
 
-def counted(
+def with_same_size(
     block: Block,
     index: int,
     *,
@@ -463,38 +474,40 @@ def counted(
     places: dict[int, tuple[int, int]],
     **more: Any,
 ) -> Any:
-    """A function of a block that must have as many rows as it had in the survey."""
+    """``function`` of a block; refuses a block whose number of rows differs from the survey's."""
     _, n_rows = places.get(index, (0, 0))
     if n_rows != len(block.X):
         raise ValueError(
-            f"{block.name}: has {len(block.X)} rows, in an earlier pass {n_rows}: must be the same "
-            "each time"
+            f"{block.name}: has {len(block.X)} rows, but had {n_rows} in an earlier pass; the "
+            "blocks must be the same each time"
         )
     return function(block, index, **more)
 
 
-def all_rows(block: Block, index: int) -> Picked:
-    """A copy of the block's rows, which may lie in memory that is used again."""
+def all_rows(block: Block, index: int) -> FetchedRows:
+    """A copy of the block's rows, since the next block may overwrite their memory."""
     s = finite(block).sample_weight
-    return Picked(block.X.copy(), None if s is None else s.copy())
+    return FetchedRows(block.X.copy(), None if s is None else s.copy())
 
 
-def pick(
+def fetch_rows(
     block: Block,
     index: int,
     *,
     numbers: NDArray[np.int64],
     places: dict[int, tuple[int, int]],
-) -> Picked:
-    """Those of the rows ``numbers``, counted through all blocks, that this block holds."""
-    found: Picked = counted(block, index, function=_pick, places=places, numbers=numbers, at=places)
+) -> FetchedRows:
+    """The rows of this block among ``numbers``, which count the rows of all blocks."""
+    found: FetchedRows = with_same_size(
+        block, index, function=_fetch_rows, places=places, numbers=numbers, at=places
+    )
     return found
 
 
-def _pick(
+def _fetch_rows(
     block: Block, index: int, numbers: NDArray[np.int64], at: dict[int, tuple[int, int]]
-) -> Picked:
+) -> FetchedRows:
     begin, n_rows = at[index]
     a, b = np.searchsorted(numbers, [begin, begin + n_rows])
     rows, s = numbers[a:b] - begin, block.sample_weight
-    return Picked(block.X[rows], None if s is None else s[rows])
+    return FetchedRows(block.X[rows], None if s is None else s[rows])

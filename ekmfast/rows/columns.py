@@ -1,4 +1,4 @@
-"""Rows that come with more than numbers: names of columns, dates, text, masks, sparseness."""
+"""Checks of input that is no plain array of numbers: column names, dates, text, masks, sparsity."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils.validation import _get_feature_names
 
-# Names of a list that an error shows.
+# How many names of a list an error shows.
 SHOWN = 5
-# How pandas, polars and Arrow call what np.asarray would turn into a count of days or nanoseconds.
+# Names of dtypes of pandas, polars and Arrow that np.asarray converts to counts of days or
+# nanoseconds.
 DATES = re.compile("date|time|duration|period", re.IGNORECASE)
 AS_NUMBERS = "drop it, or take seconds or days from a fixed date, as floats"
 
 
 def check_names(names: Sequence[str] | None, fitted: Sequence[str] | None, estimator: str) -> None:
-    """Refuse other names than those of the fit, and warn where one of both has none.
+    """Refuse names that differ from those of the fit, and warn if only one of both has names.
 
-    The messages are scikit-learn's, so that frames and blocks of them are told the same.
+    The messages are those of scikit-learn, so that they are the same for frames, which scikit-learn
+    checks, and for blocks of frames.
     """
     if names is None and fitted is None:
         return
@@ -55,7 +57,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def check_kind(X: Any, name: str = "X") -> None:
-    """Refuse rows that conversion to an array of numbers would change, or fail at without a hint.
+    """Refuse input that cannot become an array of numbers without loss or with a clear error.
 
     Raises
     ------
@@ -85,14 +87,14 @@ def check_kind(X: Any, name: str = "X") -> None:
 
 
 def check_unmasked(values: Any, name: str) -> None:
-    """Refuse masked entries: as an array they would be what lies under the mask."""
+    """Refuse masked entries: conversion to an array would use the values under the mask."""
     if np.ma.is_masked(values):
         n_masked = np.count_nonzero(np.ma.getmaskarray(values))
         raise ValueError(f"{name} has {n_masked} masked entries: drop their rows, or fill them")
 
 
 def explain_column(X: Any, error: Exception, name: str = "X") -> None:
-    """Raise for the column of a frame that is no numbers; return where there is none."""
+    """Raise an error for the first column of a frame without numbers; return if there is none."""
     for column, values in _columns(X):
         array = np.asarray(values)
         if array.dtype.kind in "biuf":
@@ -107,12 +109,12 @@ def explain_column(X: Any, error: Exception, name: str = "X") -> None:
 
 
 def kind_of(error: Exception) -> type[Exception]:
-    """The plain class of an error to be raised with more words."""
+    """ValueError or TypeError, for an error that is raised again with a longer message."""
     return ValueError if isinstance(error, ValueError) else TypeError
 
 
 def _is_no_number(value: Any) -> bool:
-    if value is None or type(value).__name__ == "NAType":  # missing, which is another error
+    if value is None or type(value).__name__ == "NAType":  # missing values have another error
         return False
     if isinstance(value, (complex, np.complexfloating)):
         return True
@@ -124,7 +126,7 @@ def _is_no_number(value: Any) -> bool:
 
 
 def names_unknown_to_sklearn(X: Any) -> list[str] | None:
-    """Names of a frame's columns where scikit-learn sees none: polars', in versions to 1.6."""
+    """Column names that scikit-learn does not find: those of polars frames, up to version 1.6."""
     if not _is_frame(X) or _get_feature_names(X) is not None:
         return None
     names = list(X.columns)
@@ -136,6 +138,6 @@ def _is_frame(X: Any) -> bool:
 
 
 def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
-    """Names and columns of a frame of pandas or polars; nothing of others."""
+    """Yield the names and columns of a frame of pandas or polars; nothing for other input."""
     if _is_frame(X):
         yield from X.items() if hasattr(X, "iloc") else zip(X.columns, X.get_columns(), strict=True)

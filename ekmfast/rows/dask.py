@@ -1,8 +1,8 @@
-"""Blocks of dask arrays and dataframes: more data than one machine holds.
+"""Blocks of Dask arrays and dataframes, for data that do not fit on one machine.
 
-Each pass is one graph: a task for each block computes that block's statistics where the block is,
-and one tree adds them. Everything else, the seeds and the choice of alpha included, is done where
-``fit`` is called, from a sample of the rows.
+Each pass is one task graph: one task for each block computes the statistics of the block, on the
+worker that holds it, and further tasks add them as a tree. Everything else, such as the starts and
+the choice of alpha, is computed in the process that calls ``fit``, from a sample of the rows.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from ekmfast.rows.tree import Summable, tree_sum
 S = TypeVar("S", bound=Summable)
 R = TypeVar("R")
 
-# Parts that one task of the tree adds. A power of 2, so that the order of the sum is tree_sum's.
+# Number of parts that one task of the tree adds. It is a power of 2, so that the order of summation
+# is that of tree_sum.
 ARITY = 16
-# Up to which a graph holds a pass's function for each of its blocks.
+# If the copies of a pass's function, one for each block, are larger, the graph holds it only once.
 INLINE_BYTES = 1 << 20
-# How often a task that fails is tried again: reading may fail for a moment. (A task whose worker
-# dies is always done again elsewhere, as long as the scheduler's `allowed-failures` permits.)
+# How often a failed task is tried again, since reading may fail temporarily. (If a worker dies, its
+# tasks are repeated elsewhere, as often as the scheduler's `allowed-failures` permits.)
 RETRIES = 2
 
 
 class DaskSource:
-    """The blocks of a dask collection, each with a task of its own."""
+    """The blocks of a Dask collection, with one task for each."""
 
     def __init__(self, X: Any, sample_weight: Any, n_threads: int) -> None:
         array = _array(X)
@@ -59,7 +60,7 @@ class DaskSource:
         ]
 
     def _prepare(self) -> None:
-        """Do once what can be done once for all passes: columns are rechunked, tasks fused."""
+        """Rechunk columns and fuse tasks, once for all passes."""
         if self._graph:
             return
         (self._X,) = dask.optimize(self._array)
@@ -86,7 +87,7 @@ class DaskSource:
     def map(
         self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
     ) -> Any:
-        """A lazy dask array."""
+        """A lazy Dask array."""
         if dtype is None:
             dtype = np.float32 if self._array.dtype == np.float32 else np.float64
         dtype = np.dtype(dtype)
@@ -102,7 +103,7 @@ class DaskSource:
             yield partial(self._total, blocks=[i])
 
     def _graph_of(self, blocks: Sequence[int]) -> dict[Any, Any]:
-        """What it takes to make some blocks: of one, a graph of all would be sent in vain."""
+        """The part of the graph that makes these blocks, since sending all of it takes time."""
         if len(blocks) == len(self._names):
             return self._graph.copy()
         keys: list[Any] = [(self._X.name, i, 0) for i in blocks]
@@ -110,18 +111,18 @@ class DaskSource:
             keys += [(self._weight.name, i) for i in blocks]
         try:
             return dict(cull(self._graph, keys)[0])
-        except KeyError:  # the cluster holds what the graph does not make
+        except KeyError:  # the graph depends on results that the cluster holds already
             return self._graph.copy()
 
     def _total(self, function: Callable[[Block, int], Any], blocks: Sequence[int]) -> Any:
-        """The sum of ``function`` over some blocks; None where these have no rows."""
+        """The sum of ``function`` over some blocks; None if they have no rows."""
         self._prepare()
         name = f"ekmfast-{uuid.uuid4().hex}"
-        # Tasks as dask keeps them: its delayed() would make them a third slower, and the graph that
-        # it took to write by hand, tuples, it does not read everywhere any more.
+        # Task objects are used because dask.delayed() takes a third more time, and because newer
+        # versions of Dask do not read the older graphs of tuples everywhere.
         graph = self._graph_of(blocks)
-        # The function holds the centroids. It goes with each task, or where that would be much,
-        # once into the graph. Unlike data scattered to workers neither dies with a worker.
+        # The function holds the centroids. Each task gets a copy, or, if the copies are large, the
+        # graph holds one. Data scattered to the workers would be lost when a worker dies.
         shared: Any = function
         if len(pickle.dumps(function)) * len(blocks) > INLINE_BYTES:
             shared = TaskRef(f"{name}-function")
@@ -139,27 +140,27 @@ class DaskSource:
         return _compute(Delayed(keys[0], graph))
 
 
-class Refusal(NamedTuple):
-    """Stands for a block that is not as it should be. An error would be tried again, in vain."""
+class BlockError(NamedTuple):
+    """The error of an invalid block, as a result: Dask would repeat a task that raises it."""
 
     error: Exception
 
 
 def _leaf(
     function: Callable[[Block, int], R], index: int, name: str, X: Any, weight: Any
-) -> R | Refusal | None:
-    """``function`` of a block; None where that has no rows."""
+) -> R | BlockError | None:
+    """``function`` of a block; None if it has no rows, a `BlockError` if it is invalid."""
     try:
         block = checked(X, weight, name)
         return function(block, index) if len(block.X) else None
     except (ValueError, TypeError) as error:
-        return Refusal(error)
+        return BlockError(error)
 
 
-def _add(*parts: S | Refusal | None) -> S | Refusal | None:
+def _add(*parts: S | BlockError | None) -> S | BlockError | None:
     some: list[Any] = []
     for part in parts:
-        if isinstance(part, Refusal):
+        if isinstance(part, BlockError):
             return part
         if part is not None:
             some.append(part)
@@ -173,7 +174,7 @@ def _map(
     name: str,
     block_info: Any = None,
 ) -> NDArray[Any]:
-    """``function`` of a block's rows; ``empty`` where it has none. dask gives ``block_info``."""
+    """``function`` of a block's rows; ``empty`` if it has none. Dask passes ``block_info``."""
     if not len(X):
         return empty
     if block_info:
@@ -182,8 +183,8 @@ def _map(
 
 
 def _array(X: Any) -> Any:
-    """X as a dask array of whole rows."""
-    if hasattr(type(X), "to_dask_array"):  # any attribute is one of a Delayed
+    """X as a Dask array in which no block splits a row."""
+    if hasattr(type(X), "to_dask_array"):  # asked of the type: a Delayed has every attribute
         X = _of_numbers(X, "the dask dataframe").to_dask_array()
     if not isinstance(X, da.Array):
         raise TypeError(f"X must be a dask array or dataframe, got {type(X).__name__}")
@@ -193,20 +194,20 @@ def _array(X: Any) -> Any:
 
 
 def _of_numbers(frame: Any, name: str) -> Any:
-    """A dataframe or series of numbers as NumPy knows them; errors name the column of others."""
-    like = frame._meta  # of the columns and dtypes of its partitions, without rows
+    """A dataframe or series with NumPy dtypes; an error names a column that holds no numbers."""
+    like = frame._meta  # an empty frame with the same columns and dtypes
     if like.ndim == 2:
         matrix(like, name)
     elif numbers(like).dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, it holds {like.dtype}")
-    # Pandas' own dtypes and booleans beside numbers would become objects.
+    # Extension dtypes of pandas, and booleans beside numbers, would become arrays of objects.
     dtypes = list(like.dtypes) if like.ndim == 2 else [like.dtype]
     plain = all(isinstance(dtype, np.dtype) for dtype in dtypes)
     return frame if plain and np.asarray(like).dtype.kind != "O" else frame.astype(np.float64)
 
 
 def _weights(sample_weight: Any, sizes: tuple[int, ...]) -> Any:
-    """The weights as a dask array, in blocks as the rows are."""
+    """The weights as a Dask array with the same blocks as the rows."""
     if hasattr(sample_weight, "to_dask_array"):
         sample_weight = _of_numbers(sample_weight, "sample_weight").to_dask_array()
     known = not np.isnan(sizes).any()
@@ -219,10 +220,14 @@ def _weights(sample_weight: Any, sizes: tuple[int, ...]) -> Any:
         raise ValueError(f"sample_weight must have shape (rows,), got {sample_weight.shape}")
     if known and not np.isnan(sample_weight.shape[0]):
         if sample_weight.shape[0] != sum(sizes):
-            raise ValueError(f"sample_weight has {sample_weight.shape[0]} rows, X {sum(sizes)}")
+            raise ValueError(
+                f"sample_weight has {sample_weight.shape[0]} rows, but X has {sum(sizes)}"
+            )
         sample_weight = sample_weight.rechunk((sizes,))
     if sample_weight.numblocks[0] != len(sizes):
-        raise ValueError(f"sample_weight has {sample_weight.numblocks[0]} blocks, X {len(sizes)}")
+        raise ValueError(
+            f"sample_weight has {sample_weight.numblocks[0]} blocks, but X has {len(sizes)}"
+        )
     return sample_weight
 
 
@@ -234,7 +239,7 @@ def _column_names(X: Any) -> list[str] | None:
 
 
 def _compute(task: Any) -> Any:
-    """The result, from the active client's cluster or else dask's own threads."""
+    """The result of a task, from the cluster of the active client, or else from Dask's threads."""
     client = _client()
     if client is None:
         result = task.compute()
@@ -245,7 +250,7 @@ def _compute(task: Any) -> Any:
         except BaseException:
             future.cancel()
             raise
-    if isinstance(result, Refusal):
+    if isinstance(result, BlockError):
         raise result.error
     return result
 

@@ -1,4 +1,4 @@
-"""Where sums over samples are computed; the solver asks a backend for nothing else."""
+"""The choice between CPU and GPU for the passes over an array."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from ekmfast._parameters import OneOf
 
 DEVICE = OneOf("cpu", "cuda", "auto")
-# Multiply-adds of a pass below which starting kernels costs more than a processor's work.
+# With fewer multiply-adds in a pass, starting the GPU's kernels takes longer than the CPU needs for
+# the pass.
 WORTH_A_CARD = 1 << 28
 
 logger = logging.getLogger("ekmfast")
 
 
 def is_cuda_array(X: Any) -> bool:
-    """Whether X lies on a card, by what it offers; nothing is imported or touched."""
+    """Whether X lies on a GPU, by the attributes of X alone, without importing a package."""
     if hasattr(X, "__cuda_array_interface__") or hasattr(X, "__cuda_ndarray__"):
         return True
     device = getattr(X, "__dlpack_device__", None)
@@ -25,7 +26,7 @@ def is_cuda_array(X: Any) -> bool:
 
 
 def to_host(X: Any) -> Any:
-    """A copy on the host of an array on a card."""
+    """A copy in memory of the host of an array on a GPU."""
     from ekmfast.rows.cuda.layer import host, view
 
     return host(view(X))
@@ -33,7 +34,7 @@ def to_host(X: Any) -> Any:
 
 @lru_cache(1)
 def cuda_status() -> str | None:
-    """Why no card can be used here, or None if one can."""
+    """Why no GPU can be used here, or None if one can."""
     for package in ("numba", "numba_cuda"):
         if find_spec(package) is None:
             return f'{package} is not installed: pip install "ekmfast[cuda]"'
@@ -46,17 +47,17 @@ def cuda_status() -> str | None:
 
     try:
         if len(cuda.gpus) == 0:
-            return "the driver finds no card"
+            return "the driver finds no GPU"
         cuda.current_context()
     except CudaSupportError as error:
         return " ".join(str(error).split()).rstrip(". ")
-    except Exception as error:  # of the driver, which has its own classes of them
+    except Exception as error:  # the driver has error classes of its own
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return None
 
 
 def describe_card() -> str:
-    """The card that ``device='cuda'`` takes, or why there is none."""
+    """The GPU that ``device='cuda'`` uses, or why there is none."""
     missing = cuda_status()
     if missing is not None:
         return f"none: {missing}"
@@ -71,10 +72,10 @@ def describe_card() -> str:
 
 
 def choose(device: str, X: Any = None, work: float = 0.0) -> tuple[str, str]:
-    """``'cpu'`` or ``'cuda'``, and why.
+    """``'cpu'`` or ``'cuda'``, and the reason for the choice.
 
-    ``work`` is the multiply-adds of a pass over X. ``'auto'`` takes the card for arrays that lie
-    there, and for others where there is a card and a pass is worth it.
+    ``work`` is the number of multiply-adds of a pass over X. ``'auto'`` chooses the GPU for arrays
+    that lie on it, and for other arrays if there is a GPU and ``work`` is large enough.
     """
     DEVICE.check("device", device)
     there = is_cuda_array(X)
@@ -95,10 +96,10 @@ def choose(device: str, X: Any = None, work: float = 0.0) -> tuple[str, str]:
             raise RuntimeError(f"X lies on a CUDA device that cannot be used: {missing}")
         choice = "cpu", missing
     elif there:
-        choice = "cuda", "X lies on the card"
+        choice = "cuda", "X lies on the GPU"
     elif work < WORTH_A_CARD:
-        choice = "cpu", f"{work:.2g} multiply-adds a pass are too few for the card"
+        choice = "cpu", f"{work:.2g} multiply-adds a pass are too few for the GPU"
     else:
-        choice = "cuda", f"a card is there and a pass takes {work:.2g} multiply-adds"
+        choice = "cuda", f"there is a GPU and a pass takes {work:.2g} multiply-adds"
     logger.info("device='auto' is %s: %s", *choice)
     return choice

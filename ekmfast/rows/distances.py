@@ -1,9 +1,10 @@
 """Squared distances of rows to all centroids, summed from differences.
 
-The expanded form ``||x||^2 + ||c||^2 - 2 x.c`` loses what is small beside the data's offset: of
-timestamps it leaves nothing, and a row on its centroid comes out at the square root of rounding.
-Differences are exact there. They are taken in float64 whatever the dtype of X, so that the squares
-of float32 numbers neither overflow nor underflow.
+The expanded form ``||x||^2 + ||c||^2 - 2 x.c`` cancels if distances are small compared with the
+offset of the data: for timestamps no correct digit is left, and the distance of a row that equals
+its centroid is about the square root of the rounding error instead of 0. Sums of squared
+differences are exact in these cases. Differences are computed in float64 for every dtype of X, so
+that the squares of float32 numbers neither overflow nor underflow.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ekmfast.rows.threads import check_n_threads
 
 Float64 = NDArray[np.float64]
 
-# Rows of a chunk in float64, and their distances, lie in a core's cache.
+# The rows of a chunk in float64 and their distances should fit into the cache of a core.
 CHUNK_BYTES = 1 << 20
 
 
@@ -32,7 +33,7 @@ def squared_distances(
     *,
     n_threads: int | None = None,
 ) -> NDArray[Any]:
-    """``||x_n - c_k||^2``, or a function of them, without a second array of N x K.
+    """``||x_n - c_k||^2``, or a function of them, without a second (N, K) array.
 
     Parameters
     ----------
@@ -40,11 +41,11 @@ def squared_distances(
     centroids : array-like of shape (K, D)
         Taken in float64.
     function : callable, default=None
-        Gets the squared distances of some rows, (n, K) in float64, and returns what is to stand in
-        their place.
+        Called with the squared distances of some rows, (n, K) in float64; returns the values that
+        replace them.
     n_threads : int, default=None
-        None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits. The bits of
-        the result do not depend on it.
+        None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits. The result is
+        the same, to the bit, for any number.
 
     Returns
     -------
@@ -53,7 +54,7 @@ def squared_distances(
     Raises
     ------
     ValueError
-        If squared distances overflow, as from ``predict``, or what is returned does in float32.
+        If squared distances, or the returned values, overflow the dtype of X.
 
     Examples
     --------
@@ -69,22 +70,22 @@ def squared_distances(
     step = max(1, CHUNK_BYTES // (8 * (X.shape[1] + n_clusters)))
 
     def fill(start: int) -> bool:
-        """Whether the distances of a chunk are finite, and their function is."""
-        d2 = cdist(X[start : start + step], C, "sqeuclidean")  # differences, taken in float64
+        """Fill one chunk of ``values``; return whether all its numbers are finite."""
+        d2 = cdist(X[start : start + step], C, "sqeuclidean")  # from differences in float64
         if not d2.max() < np.inf:
             return False
         chunk = values[start : start + step]
-        with np.errstate(over="ignore"):  # found below
+        with np.errstate(over="ignore"):  # the last line of this function finds overflow
             chunk[:] = d2 if function is None else function(d2)
         return bool(np.isfinite(chunk).all())
 
     starts = range(0, n_rows, step)
     threads = min(check_n_threads(n_threads), len(starts))
     if threads <= 1:
-        held = all(map(fill, starts))
-    else:  # cdist and NumPy let go of the interpreter's lock
+        all_finite = all(map(fill, starts))
+    else:  # threads help, as cdist and NumPy release the interpreter's lock
         with ThreadPoolExecutor(threads, thread_name_prefix="ekmfast-distances") as pool:
-            held = all(pool.map(fill, starts))
-    if not held:
+            all_finite = all(pool.map(fill, starts))
+    if not all_finite:
         raise overflow_of(X.dtype)
     return values

@@ -1,4 +1,4 @@
-"""Frames and tables of other libraries: numbers as arrays, and what columns are called."""
+"""Frames and tables of other libraries: their numbers as arrays, and the names of their columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def _labels(X: Any) -> list[Any] | None:
-    """What the columns of a frame or an Arrow table are called; None for an array."""
+    """The names of the columns of a frame or an Arrow table; None for an array."""
     labels = getattr(X, "column_names", None)
     if labels is None:
         labels = getattr(X, "columns", None)
@@ -17,18 +17,18 @@ def _labels(X: Any) -> list[Any] | None:
 
 
 def column_names(X: Any) -> list[str] | None:
-    """Names of the columns, None where these are not strings."""
+    """Names of the columns; None if there are none or they are not strings."""
     labels = _labels(X)
     return labels if labels and all(isinstance(label, str) for label in labels) else None
 
 
 def matrix(X: Any, name: str) -> NDArray[Any]:
-    """X as an array of numbers; errors name the column of a frame that holds something else."""
+    """X as an array of numbers; an error names the column of a frame that holds no numbers."""
     if np.ma.is_masked(X):
         raise ValueError(f"{name}: holds masked values; leave their rows out")
     labels = _labels(X)
     if labels is not None:
-        # By the columns, for a date beside numbers becomes one in the array of some frames.
+        # Each column is checked, since some frames convert a date beside numbers to a number.
         columns = [
             X.iloc[:, j] if hasattr(X, "iloc") else X[label] for j, label in enumerate(labels)
         ]
@@ -45,7 +45,7 @@ def matrix(X: Any, name: str) -> NDArray[Any]:
 
 
 def numbers(values: Any) -> NDArray[Any]:
-    """A column as an array. What pandas' nullable numbers lack becomes NaN, refused as such."""
+    """A column as an array. Missing values become NaN, which later checks refuse."""
     if np.ma.isMaskedArray(values):
         return np.ma.filled(values.astype(np.float64), np.nan)
     array = np.asarray(values)

@@ -1,4 +1,4 @@
-"""Rows from whatever a caller gives as X: the only code that asks what that is."""
+"""`rows_of` makes `Rows` of the X that a caller gives; no other code asks what X is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ekmfast.rows.threads import check_n_threads
 if TYPE_CHECKING:
     from ekmfast.rows.cuda.rows import CudaRows
 
-# A memory map of a file at least so large is read in blocks.
+# A memory map of at least so many bytes is read in blocks.
 LARGE_MEMMAP = 1 << 30
 
 CheckArray = Callable[[Any], NDArray[Any]]
@@ -42,39 +42,42 @@ def rows_of(
 
     Parameters
     ----------
-    X : array-like, array on a card, memory map, `Blocks`, or dask collection
+    X : array-like, array on a GPU, memory map, `Blocks`, or Dask collection
     sample_weight : array-like of shape (N,), default=None
-        `Blocks` bring their own.
+        Must be None for `Blocks`, which contain their weights.
     check_array : callable
-        Makes an array of an array-like X, as kernels take it, or refuses it.
+        Returns an array-like X as an array that the kernels can read, or raises an error.
     check_weight : callable
-        Gets ``sample_weight`` and rows, and returns it in their dtype, or refuses it.
+        Called with ``sample_weight`` and the rows; returns the weights in the dtype of the rows, or
+        raises an error.
     device : {'cpu', 'cuda', 'auto'}, default=None
-        Where passes over an array are computed; None: where it lies. Blocks are computed by
-        processors.
+        Where passes over an array are computed. None computes where the array lies. Blocks are
+        always computed by the CPU.
     work : float, default=0.0
-        Multiply-adds of a pass for each number of X, by which ``'auto'`` decides.
+        Number of multiply-adds of a pass for each number of X, by which ``'auto'`` decides.
     n_threads : int, default=None
     weighting, fuzzifier
-        As of `ArrayRows`.
+        See `ArrayRows`.
 
     Raises
     ------
     ValueError, TypeError
-        For what is none of these, for weights that do not fit, and for a device where the rows
-        cannot be.
+        If X is none of these, if the weights do not fit to X, or if rows of this kind cannot be
+        computed on ``device``.
     RuntimeError
-        If a card is asked for and there is none that can be used.
+        If a GPU is asked for and none can be used.
     """
     options: Any = (weighting, fuzzifier)
     if is_dask(X):
         source = _dask_source(X, sample_weight, device, n_threads)
         return BlockRows(source, check_n_threads(n_threads), *options)
     if is_dask(sample_weight):
-        raise TypeError("sample_weight is a dask collection, X is none")
+        raise TypeError("sample_weight is a Dask collection, but X is not")
     if isinstance(X, Blocks):
         if sample_weight is not None:
-            raise ValueError("sample_weight must be given to the blocks, not with them")
+            raise ValueError(
+                "sample_weight must be None for Blocks: give it to the function that makes them"
+            )
         blocks: Blocks | None = X
     else:
         blocks = _large_memmap(X, sample_weight, device, work, check_weight)
@@ -106,7 +109,7 @@ def array_rows_of(
     weighting: str = "equilibrium",
     fuzzifier: float = 2.0,
 ) -> ArrayRows | CudaRows:
-    """The rows of an array, where it lies; parameters are those of `rows_of`."""
+    """The rows of an array, computed where it lies; the parameters are those of `rows_of`."""
     if not isinstance(X, np.ndarray) and is_cuda_array(X):
         return _rows_on_card(X, sample_weight, n_threads, check_weight, weighting, fuzzifier)
     X = check_array(X)
@@ -131,18 +134,18 @@ def _rows_on_card(
 
 
 def rows_like(n_rows: int, dtype: Any) -> NDArray[Any]:
-    """Rows of one number that weights are checked beside: of the right length and dtype."""
+    """An array of the right length and dtype for ``check_weight``, which takes almost no memory."""
     return np.broadcast_to(np.zeros(1, dtype), (n_rows, 1))
 
 
 def on_host(array: Any) -> Any:
-    """A copy of what lies on a card; else the array as it is."""
+    """A copy on the host of an array that lies on a GPU; any other array as it is."""
     there = array is not None and not isinstance(array, np.ndarray) and is_cuda_array(array)
     return to_host(array) if there else array
 
 
 def is_dask(X: Any) -> bool:
-    """Whether X is a collection of dask's, which is imported only for what may be one."""
+    """Whether X is a Dask collection; Dask is imported only if it may be one."""
     if not hasattr(X, "__dask_graph__"):
         return False
     import dask
@@ -154,14 +157,15 @@ def _dask_source(X: Any, sample_weight: Any, device: str | None, n_threads: int 
     from ekmfast.rows.dask import DaskSource
 
     _refuse_card(device, X)
-    # A cluster runs one task in each slot, so tasks have one thread unless more are asked for.
+    # A cluster runs as many tasks at a time as it has threads, so that each task uses one thread
+    # unless more are asked for.
     return DaskSource(X, sample_weight, 1 if n_threads is None else check_n_threads(n_threads))
 
 
 def _large_memmap(
     X: Any, sample_weight: Any, device: str | None, work: float, check_weight: CheckWeight
 ) -> Blocks | None:
-    """A large memory map as blocks; None for one that a card reads in segments, and for others."""
+    """A large memory map as blocks; None for other X, and if a GPU reads the map in segments."""
     if not isinstance(X, np.memmap) or X.nbytes < LARGE_MEMMAP or X.ndim != 2:
         return None
     if device not in (None, "cpu") and choose(device, X, work * X.size)[0] == "cuda":

@@ -1,8 +1,8 @@
-"""Inputs at the end of their numbers' range: which one spoils a result, and what to do about it.
+"""Errors for inputs near the ends of a dtype's range: which input is at fault, and what helps.
 
-The functions of `kernels` look at their results, a few numbers, and come here only when those are
-not finite, or so small or so large that rounding may be all there is to them. Only then are the
-rows read once more, to name the input at fault.
+The functions of `kernels` check their results, which are few numbers. Only if these are not finite,
+or so small or large that they may consist of rounding error, do they call this module, which reads
+the rows once more to find and name the input at fault.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOG2E = 1.4426950408889634
 
 
 def smallest_mean(dtype: Any) -> float:
-    """A mean of squares above it does not come from squares that underflow ``dtype``."""
+    """If a mean of squares is above this bound, the squares did not underflow ``dtype``."""
     return 2.0**-100 if dtype == np.float32 else 2.0**-960
 
 
@@ -28,16 +28,16 @@ def largest_number(dtype: Any) -> float:
 
 
 def least_square(dtype: Any) -> float:
-    """Squared distances below it are lost, and with them which of two centroids is nearer.
+    """Squared distances below this bound cannot tell which of two centroids is nearer.
 
-    Of float32 they lie in the last bits of its smallest numbers; of float64 the alpha that goes
-    with them is none (float32 has its alpha in float64).
+    In float32 the bound is near the smallest denormal number. In float64 it is larger, since alpha,
+    which is of the order of 1 / distance^2, must be a float64 too.
     """
     return 2.0**-138 if dtype == np.float32 else 2.0**-1016
 
 
 def not_finite(rows: NDArray[Any]) -> tuple[int, int, str] | None:
-    """Row, column and name of the first number that is not finite; None where all are."""
+    """Row, column and name of the first number that is not finite; None if all are finite."""
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if not bad.size:
         return None
@@ -64,7 +64,7 @@ def _range(blocks: Iterable[NDArray[Any]]) -> tuple[Float64, Float64]:
 
 
 def refuse_not_finite(parts: Iterable[NDArray[Any]]) -> None:
-    """Raise for the first of the rows, which come in order, that holds NaN or infinity."""
+    """Raise an error for the first row that holds NaN or infinity; ``parts`` are in order."""
     _range(parts)
 
 
@@ -73,7 +73,7 @@ def _squares_fit(width: float, d: int, dtype: Any) -> bool:
 
 
 def overflow_of(dtype: Any) -> ValueError:
-    """The error of squared distances that leave the range of a dtype."""
+    """The error for squared distances that overflow a dtype."""
     wider = ", or use float64" if dtype == np.float32 else ""
     return ValueError(f"squared distances overflow {dtype}: scale X and the centroids down{wider}")
 
@@ -85,7 +85,10 @@ def explain_not_finite(
     alpha: float = 0.0,
     sample_weight: NDArray[Any] | None = None,
 ) -> None:
-    """Raise for what made a sum overflow or turn NaN; ``blocks`` are all rows, in order."""
+    """Raise an error that names the input because of which a sum overflowed or is NaN.
+
+    ``blocks`` are all rows, in order.
+    """
     dtype = np.dtype(dtype)
     if centroids is not None and not np.isfinite(centroids).all():
         raise ValueError("centroids must be finite, got NaN or infinity")
@@ -116,7 +119,7 @@ def explain_not_finite(
 def explain_weights_not_finite(
     blocks: Iterable[NDArray[Any]], dtype: Any, weights: NDArray[Any]
 ) -> None:
-    """The same for sums of given weights times rows."""
+    """`explain_not_finite` for sums of rows times weights that the caller gave."""
     if not np.isfinite(weights).all():
         raise ValueError("weights must be finite, got NaN or infinity")
     _range(blocks)
@@ -124,7 +127,7 @@ def explain_weights_not_finite(
     if largest > 1:
         raise ValueError(
             f"weights of up to {largest:g} make sums overflow {np.dtype(dtype)}: scale them down, "
-            "which moves no centroid"
+            "which does not move the centroids"
         )
     raise ValueError(f"sums over the rows of X overflow {np.dtype(dtype)}: scale X down")
 
@@ -135,19 +138,19 @@ def check_not_underflowed(
     centroids: Float64,
     sample_weight: NDArray[Any] | None = None,
 ) -> None:
-    """Raise where results are (close to) 0 for want of range, not because rows lie on centroids.
+    """Raise an error if results are nearly 0 by underflow, not because rows equal centroids.
 
     ``centroids`` are (K, D) or (S, K, D).
     """
     dtype = np.dtype(dtype)
     low, high = _range(blocks)
-    if np.isinf(low).any():  # no row
+    if np.isinf(low).any():  # there are no rows
         return
     width = float(np.max(high - low))
-    # Rows that are all (nearly) alike may lie far from the nearest centroid.
+    # If all rows are (nearly) equal, they may still be far from the nearest centroid.
     away = float(np.abs(centroids - low).max(axis=-1).min(axis=-1).min())
     least = 16 * float(np.finfo(dtype).tiny)
-    # Both factors of a product are compared with the limit: the product itself may be 0.
+    # The factors are compared with the limit, since the product itself may be 0.
     if 0 < max(width, away) < np.sqrt(least) or 0 < width < least:
         wider = ", or use float64" if dtype == np.float32 else ""
         raise ValueError(
@@ -157,7 +160,7 @@ def check_not_underflowed(
     largest = 1.0 if sample_weight is None else float(sample_weight.max())
     if largest >= 1:
         return
-    # Weights differ: those a million times below the largest are to count as well.
+    # Weights differ, and products with a weight of a millionth of the largest must not underflow.
     least *= 2**20
     if 0 < largest * max(width, away) ** 2 < least or 0 < width < least / largest:
         raise ValueError(
@@ -167,14 +170,15 @@ def check_not_underflowed(
 
 
 def check_nearest(blocks: Iterable[NDArray[Any]], dtype: Any, centroids: Float64) -> None:
-    """Raise where squares that underflow leave no order among ``centroids`` (K, D).
+    """Raise an error if squared distances to all ``centroids`` (K, D) underflow.
 
-    An order is lost only where there are several centroids and all are about as near: of one that
-    is nearer than squares can tell, and others that are not, it is known which is the nearest.
+    Then it is not known which centroid is nearest. If only some of the squared distances underflow,
+    their centroids are nearer than the others.
     """
     dtype = np.dtype(dtype)
     low, high = _range(blocks)
-    if np.isinf(low).any() or (centroids == centroids[0]).all():  # no row, or nothing to tell apart
+    no_rows, all_equal = np.isinf(low).any(), (centroids == centroids[0]).all()
+    if no_rows or all_equal:
         return
     width, apart = float(np.max(high - low)), float(np.abs(centroids - low).max())
     if max(width, apart) < np.sqrt(least_square(dtype) / np.size(low)):
@@ -193,12 +197,13 @@ def check_told_apart(
     mean_distance: float,
     reference: Float64,
 ) -> None:
-    """Raise where memberships are rounding alone: two centroids that differ by less than that.
+    """Raise an error if two centroids differ by less than rounding changes their memberships.
 
-    Kernels take centroids (K, D) about ``reference``, amid the rows, in ``dtype``, so two of them
-    that are far from it and near each other come out (nearly) equal. That matters where ``alpha``
-    times their distance from the rows is so large that rounding alone moves memberships, and where
-    they have a share of them, ``mass`` (K,).
+    The kernels subtract ``reference``, a point among the rows, from the centroids (K, D) and round
+    the differences to ``dtype``. Two centroids far from it and near each other may then become
+    equal. This matters if ``alpha`` times their distance from the rows is so large that such
+    rounding changes memberships, and if the sums of their memberships, ``mass`` (K,), are not
+    negligible.
     """
     eps = float(np.finfo(dtype).eps)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -224,7 +229,7 @@ def check_weights_in_range(
     weights: NDArray[Any],
     columns: NDArray[np.intp],
 ) -> None:
-    """Raise where some columns of ``weights`` are so small that their products with X underflow."""
+    """Raise an error if products of X with one of the ``columns`` of ``weights`` underflow."""
     tiny = 16 * float(np.finfo(dtype).tiny)
     low, high = _range(blocks)
     width = float(np.max(high - low))

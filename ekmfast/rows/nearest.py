@@ -13,25 +13,28 @@ from ekmfast.rows.limits import check_nearest, explain_not_finite, smallest_mean
 
 Float64 = NDArray[np.float64]
 
-# A float32 holds whole numbers exactly up to 2^24 only, and the kernels find labels in lanes of X's
-# dtype. So many centroids at once also keep their scratch within some 400 MB a thread.
+# The kernels store labels in vectors of X's dtype while they search, and float32 holds integers
+# exactly only up to 2^24. With this bound their scratch memory also stays below about 400 MB for
+# each thread.
 CENTROIDS_AT_ONCE = 1 << 20
 
 
 def nearest_centroids(
     X: NDArray[Any], centroids: Float64, n_threads: int
 ) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Labels (N,) and squared distances (N,), dtype of X; of equals the first.
+    """Labels (N,), and squared distances (N,) in the dtype of X.
 
-    X and centroids (K, D) are as the kernels take them: aligned, rows contiguous.
+    If several centroids are equally near, the label is the first of them. X and centroids (K, D)
+    are aligned and have contiguous rows, as the kernels require.
     """
     labels, squared, total = _nearest(X, centroids[:CENTROIDS_AT_ONCE], n_threads)
     for first in range(CENTROIDS_AT_ONCE, len(centroids), CENTROIDS_AT_ONCE):
-        more, theirs, others = _nearest(X, centroids[first : first + CENTROIDS_AT_ONCE], n_threads)
-        closer = theirs < squared
-        labels[closer] = more[closer] + np.int32(first)
-        squared[closer] = theirs[closer]
-        total += others  # not finite if one is not
+        some = centroids[first : first + CENTROIDS_AT_ONCE]
+        more_labels, more_squared, more_total = _nearest(X, some, n_threads)
+        closer = more_squared < squared
+        labels[closer] = more_labels[closer] + np.int32(first)
+        squared[closer] = more_squared[closer]
+        total += more_total  # not finite if one of the parts is not
     if not math.isfinite(total):
         explain_not_finite([X], X.dtype, centroids)
     if len(X) and not total > len(X) * smallest_mean(X.dtype):

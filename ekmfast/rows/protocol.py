@@ -1,4 +1,4 @@
-"""What a fit asks of rows, wherever they are: in memory, in blocks, on a card, on a cluster."""
+"""`Rows`: what a fit asks of the rows, in memory, in blocks, on a GPU or on a cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Float64 = NDArray[np.float64]
 
 
 class Sums(Protocol):
-    """All that the solver asks for: the sums of one pass."""
+    """The one method that the solver calls: the sums of one pass."""
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over the rows for centroids (S, K, D) and alpha (S,)."""
@@ -26,36 +26,36 @@ class Sums(Protocol):
 
 
 class Batches(Protocol):
-    """Rows cut into batches, which stay the same from visit to visit."""
+    """A partition of the rows into batches, the same in every epoch."""
 
-    masses: Float64  # (B,), the weight of each
+    masses: Float64  # (B,), the sum of the weights of each batch
 
     def visit(self, random_state: np.random.RandomState) -> Generator[tuple[int, Sums], None, None]:
-        """Yield the number of each batch and its rows, every batch once."""
+        """Yield the number and the rows of every batch once: one epoch."""
         ...
 
 
 class Rows(Sums, Protocol):
     """Rows and their weights in one place, and how one pass over them is made.
 
-    `RowsAtHand` are those of which some can be taken at any time. A pass over others reads all of
-    them anew, so seeding works on the sample that their survey holds.
+    Single rows of `RowsAtHand` can be read at any time. Other rows are read only by passes over all
+    of them, so that their starts are chosen from the sample that the survey draws.
 
     Attributes
     ----------
     at_hand : bool
         Whether these are `RowsAtHand`.
     weighting, fuzzifier
-        What the weights w_kn of the sums are, as of `ArrayRows`.
+        How the weights w_kn of the sums are defined: see `ArrayRows`.
     feature_names : list of str or None
-        What the columns are called. None of an array, whose names scikit-learn looks at.
+        Names of the columns. None for an array, whose names scikit-learn reads.
     """
 
     at_hand: bool
 
     @property
     def n_threads(self) -> int:
-        """Of one call of a function that `map` gets."""
+        """Number of threads that one call of a function given to `map` should use."""
         ...
 
     @property
@@ -72,35 +72,38 @@ class Rows(Sums, Protocol):
     def feature_names(self) -> list[str] | None: ...
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """What a fit must know before it begins; refuses NaN and infinity.
+        """What a fit must know before it begins; raises an error for NaN and infinity.
 
-        One pass over arrays and blocks, and one more where the rows lie far from the first of
-        them that the kernels take them about. Three passes on a card.
+        This takes one pass over an array or blocks, and a second one if the rows are far from the
+        reference that was found from few of them. It takes three to five passes on a GPU.
         """
         ...
 
     def with_weighting(self, weighting: str) -> Self:
-        """The same rows, with another rule of what the weights w_kn of the sums are."""
+        """The same rows, with another definition of the weights w_kn of the sums."""
         ...
 
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> Any:
-        """``merged`` of the nearest centroid (K, D) of each row, int32, of X's kind of array."""
+        """``merged[k]``, int32, k being the nearest of the centroids (K, D), for each row.
+
+        The result is the same kind of array as X. ``merged`` (K,) gives merged centroids one label.
+        """
         ...
 
     def weights(self, centroids: Float64, alpha: float) -> Any:
-        """The weights (N, K) of Eq. 38, of X's kind of array."""
+        """The weights (N, K) of Eq. 38, as the same kind of array as X."""
         ...
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> Any:
-        """A function of rows (n, D) that returns (n, n_columns) in their dtype, for all rows."""
+        """The values (N, n_columns) of a function that maps rows (n, D) to (n, n_columns)."""
         ...
 
     def parts(self) -> Iterator[NDArray[Any]]:
-        """The rows in order, some at a time, in memory of the host."""
+        """Yield the rows in order, some at a time, in memory of the host."""
         ...
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
-        """The rows of these ascending numbers, in memory of the host; after `survey`."""
+        """The rows with these ascending numbers, in memory of the host; after `survey`."""
         ...
 
     def on_host(self) -> ArrayRows:
@@ -108,12 +111,16 @@ class Rows(Sums, Protocol):
         ...
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> Batches:
-        """Batches of about that many rows, or the blocks of rows in blocks; after `survey`."""
+        """Batches of about ``batch_size`` rows, or one for each block; after `survey`."""
         ...
 
 
 class RowsAtHand(Rows, Protocol):
-    """Rows of which some can be taken at any time: what seeding works on."""
+    """Rows of which single ones can be read at any time, from which starts are chosen.
+
+    A start is built by choosing one row after another as its next centroid. S starts are built at
+    the same time, so that they share passes over the rows.
+    """
 
     X: Any  # the array
     sample_weight: NDArray[Any] | None  # in memory of the host
@@ -122,35 +129,38 @@ class RowsAtHand(Rows, Protocol):
     def n_rows(self) -> int: ...
 
     def distances(self, n_seedings: int) -> Any:
-        """Squared distances (S, N) to no seed yet, for `closest`."""
+        """Infinite squared distances (S, N), with which `closest` begins when no row is chosen."""
         ...
 
     def closest(self, candidates: Float64, closest: Any, update: bool = False) -> Float64:
-        """One pass for S seedings at once: potentials (S, L) of candidates (S, L, D).
+        """One pass for S starts at once: the potentials (S, L) of candidates (S, L, D).
 
-        ``closest`` (S, N), dtype of X, holds squared distances to the nearest seed so far, ``inf``
-        at first. A potential is ``sum_n s_n min(closest[s, n], ||x_n - candidates[s, l]||^2)``.
-        With ``update`` (L = 1) the minima replace ``closest``.
+        ``closest`` (S, N), in the dtype of X, holds the squared distance of each row to the nearest
+        row chosen so far. A potential is the sum of these distances, weighted, if the candidate
+        were chosen: ``sum_n s_n min(closest[s, n], ||x_n - candidates[s, l]||^2)``. With ``update``
+        (L = 1) the minima replace ``closest``.
         """
         ...
 
     def farthest(self, closest: Any) -> NDArray[np.intp]:
-        """For each seeding the first row farthest from its seeds."""
+        """For each start the first of the rows that are farthest from its chosen rows."""
         ...
 
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
-        """Rows with chances by weight and distance; ``uniform`` (S, L), or (S,) without distances.
+        """Numbers (S, L) of rows drawn with probabilities proportional to s_n closest[s, n].
 
-        Any row where all chances are zero.
+        ``uniform`` (S, L) are random numbers from [0, 1), one for each row to draw. If ``closest``
+        is None, ``uniform`` is (S,), the probabilities are proportional to s_n, and the result is
+        (1, S). If all products are zero, all rows have the same probability.
         """
         ...
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
-        """Rows of these numbers, (..., D) in float64, in memory of the host."""
+        """The rows with these numbers, (..., D) in float64, in memory of the host."""
         ...
 
     def subset(self, numbers: NDArray[np.intp]) -> RowsAtHand:
-        """The rows of these numbers, in the same place."""
+        """The rows with these numbers, in the same place as all rows."""
         ...
 
     def replaced(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> RowsAtHand:
@@ -162,8 +172,9 @@ class RowsAtHand(Rows, Protocol):
         ...
 
     def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> RowsAtHand:
-        """The stretches of so many consecutive rows with these numbers, in the same place.
+        """The stretches with these numbers, in the same place as all rows.
 
-        With ``rest`` also the rows behind the last whole stretch.
+        Stretch i is the ``length`` consecutive rows that begin with row ``i * length``. With
+        ``rest`` the rows after the last whole stretch are included.
         """
         ...

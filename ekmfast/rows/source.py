@@ -1,4 +1,4 @@
-"""Where blocks come from: reading them one after another in this process, a block ahead."""
+"""`Source`: blocks to which functions are applied; `LocalSource` reads them in this process."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ S = TypeVar("S", bound=Summable)
 R = TypeVar("R")
 
 
-# Applies a function of a block and its index to one block, wherever that is.
+# Applies a function of (block, index) to one block, in this process or on a cluster.
 Apply = Callable[[Callable[[Block, int], Any]], Any]
 
 
 class Source(Protocol):
-    """Blocks that functions are applied to, wherever they are."""
+    """Blocks to which functions are applied, in this process or on a cluster."""
 
     name: str
-    n_threads: int  # of one call of a function
-    n_rows: int | None  # where it is known before the first pass
+    n_threads: int  # that one call of a function should use
+    n_rows: int | None  # None if it is not known before the first pass
     n_features: int | None
 
     @property
     def feature_names(self) -> list[str] | None:
-        """Names of the columns, once a block was read."""
+        """Names of the columns, known once a block has been read."""
         ...
 
     def first(self, function: Callable[[Block, int], R]) -> R:
@@ -41,28 +41,29 @@ class Source(Protocol):
         ...
 
     def sum(self, function: Callable[[Block, int], S]) -> S:
-        """The sum, as `tree_sum` forms it, of ``function(block, index)`` over all blocks."""
+        """The sum of ``function(block, index)`` over all blocks, in the order of `tree_sum`."""
         ...
 
     def map(
         self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
     ) -> Any:
-        """``function(X)`` of the rows of every block, joined.
+        """``function(X)`` of the rows of every block, concatenated.
 
-        It returns (n, n_columns), or (n,) with None; ``dtype`` None is that of the rows.
+        ``function`` returns (n, n_columns), or (n,) if ``n_columns`` is None, of this ``dtype``;
+        None is the dtype of the rows.
         """
         ...
 
     def each(self, indices: Sequence[int] | None = None) -> Generator[Apply, None, None]:
-        """Block after block, what applies a function to it.
+        """Yield, for each block, an `Apply` that applies a function to it.
 
-        ``indices`` are those of the blocks that have rows, where that is known.
+        ``indices`` are those of the blocks with rows, if they are known.
         """
         ...
 
 
 class LocalSource:
-    """Blocks that this process reads: a thread reads the next one while this one is computed."""
+    """Blocks that this process reads: a thread reads the next one while one is computed."""
 
     n_rows: int | None
     n_features: int | None
@@ -71,7 +72,7 @@ class LocalSource:
         self.blocks = blocks
         self.name = blocks.name
         self.n_threads = n_threads
-        self.n_rows = self.n_features = None  # until the blocks are read
+        self.n_rows = self.n_features = None  # not known before the blocks are read
 
     @property
     def feature_names(self) -> list[str] | None:
@@ -89,7 +90,7 @@ class LocalSource:
     ) -> NDArray[Any]:
         with closing(read_ahead(self.blocks)) as blocks:
             parts = (function(finite(block).X) for block in blocks)
-            if self.blocks.n_rows is None:  # not before a whole pass
+            if self.blocks.n_rows is None:  # there was no whole pass yet
                 return np.concatenate(list(parts))
             found, end = None, 0
             for part in parts:
@@ -111,23 +112,27 @@ def _apply(block: Block, index: int, function: Callable[[Block, int], R]) -> R:
 
 
 def finite(block: Block) -> Block:
-    """The block; NaN and infinity are refused, naming the first row that has one."""
+    """The block itself; raises an error that names the first row with NaN or infinity."""
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(block.X.sum()):
             return block
     if (found := not_finite(block.X)) is not None:
         row, column, value = found
-        raise ValueError(f"{block.name}: row {row} of it holds {value} in column {column}")
+        raise ValueError(f"{block.name}: its row {row} holds {value} in column {column}")
     return block
 
 
 def read_ahead(blocks: Blocks) -> Generator[Block, None, None]:
-    """Yield the blocks; a block's memory is used again once the one after it has been asked for."""
-    return ahead(blocks.read(Spare().allocate))
+    """Yield the blocks; the memory of one may be overwritten after the next is asked for."""
+    return ahead(blocks.read(BufferPool().allocate))
 
 
-class Spare:
-    """Buffers in rotation: one computed with, `AHEAD` waiting, one read into, one just let go."""
+class BufferPool:
+    """Buffers for blocks, used in turn.
+
+    There are `AHEAD` + 3 of them: the caller computes with one, `AHEAD` wait, the reader fills one,
+    and the caller may still hold the one before.
+    """
 
     def __init__(self) -> None:
         self._buffers: list[NDArray[np.uint8]] = []

@@ -1,4 +1,4 @@
-"""The sums of one pass over some rows, which add."""
+"""`CentredStatistics`: the sums of one pass over some rows. Those of disjoint rows can be added."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class CentredStatistics:
-    """Sums of one pass for S problems, taken about ``reference`` and scaled by column.
+    """Sums of one pass for S problems, relative to ``reference``, with a scale for each column.
 
     ``sum_wx[s, k] * 2**exponent[s, k]`` is ``sum_n s_n w_kn (x_n - reference)``; ``sum_w`` and
-    ``sum_p`` likewise. The exponent is 0 but for a column whose memberships underflow, and
-    cancels in every ratio. An empty column of ``'hard'`` or ``'fuzzy'`` sums to 0.
+    ``sum_p`` have the same factor. The exponent is 0 except for columns whose memberships
+    underflow, and it cancels in every ratio. The sums of a ``'hard'`` or ``'fuzzy'`` column may be
+    exactly 0.
     """
 
     sum_wx: Float64  # (S, K, D)
@@ -47,11 +48,11 @@ class CentredStatistics:
         )
 
     def __add__(self, other: CentredStatistics) -> CentredStatistics:
-        """The sums over both sets of rows; both are about the same reference."""
+        """The sums over both sets of rows, which must have the same reference."""
         if not np.array_equal(self.reference, other.reference):
-            raise ValueError("sums about different references do not add")
-        # A column of nothing has no scale to speak of. Both come to the larger exponent; what is
-        # beyond a double's range below it is beyond its digits too.
+            raise ValueError("sums with different references cannot be added")
+        # Both are scaled to the larger exponent; numbers that underflow then are too small to
+        # change a digit of the sum. The exponent of a column of zeros does not count.
         here = np.where(self.sum_p == 0, -np.inf, self.exponent)
         there = np.where(other.sum_p == 0, -np.inf, other.exponent)
         exponent = np.maximum(here, there)
@@ -65,7 +66,7 @@ class CentredStatistics:
             return wx, np.ldexp(sums.sum_w, shift), np.ldexp(sums.sum_p, shift)
 
         (wx, w, p), (more_wx, more_w, more_p) = scaled(self), scaled(other)
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever asked looks at the result
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the result
             objective = self.objective + other.objective
             return CentredStatistics(
                 wx + more_wx, w + more_w, p + more_p, exponent, objective, self.reference

@@ -1,4 +1,4 @@
-"""What a fit must know of its rows before it begins: found in one pass over them."""
+"""`Survey`: what a fit must know about the rows before it begins, from one pass over them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,29 @@ if TYPE_CHECKING:
 
 Float64 = NDArray[np.float64]
 
-# Rows that are held of those that do not stay in memory, at most; wide rows are fewer.
+# Largest sample of rows that are not at hand, in rows and in bytes.
 SAMPLE_ROWS = 50_000
 SAMPLE_BYTES = 128 << 20
-# Rows that the reference is the median of, as in csrc/ekm.cpp.
+# The reference is the median of so many rows, as in csrc/ekm.cpp.
 REFERENCE_ROWS = 15
-# Below this share of the mean square about the reference the dispersion has lost digits.
+# The dispersion is computed as a difference. If it is less than this share of the number that is
+# subtracted, it has lost too many digits.
 CANCELLED = 2.0**-10
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums of some rows about ``reference``, and their box; those about one reference add."""
+    """Sums over some rows relative to ``reference``, and the bounding box of the rows.
+
+    Those with the same reference can be added.
+    """
 
     n_rows: int
     weight: float  # sum_n s_n
     squares: float  # sum_n s_n ||x_n - reference||^2
     sum: Float64  # (D,), sum_n s_n (x_n - reference)
     reference: Float64  # (D,)
-    low: Float64  # (D,), of all rows, those without weight too
+    low: Float64  # (D,), the bounding box of all rows, including those of weight 0
     high: Float64
 
     @classmethod
@@ -52,7 +56,7 @@ class Moments:
         return cls(len(X), *_core.survey(X, sample_weight, reference, n_threads))
 
     def __add__(self, other: Moments) -> Moments:
-        with np.errstate(over="ignore", invalid="ignore"):  # `dispersion` looks
+        with np.errstate(over="ignore", invalid="ignore"):  # `dispersion` checks for overflow
             total = self.sum + other.sum
         return Moments(
             self.n_rows + other.n_rows,
@@ -66,19 +70,19 @@ class Moments:
 
     @property
     def finite(self) -> bool:
-        """Whether it is sure that all rows are; else one must look."""
+        """True if all rows are certainly finite; False if their numbers must be checked."""
         return math.isfinite(self.squares)
 
     @property
     def mean(self) -> Float64:
-        with np.errstate(over="ignore", invalid="ignore"):  # weights may overflow: see below
+        with np.errstate(over="ignore", invalid="ignore"):  # `dispersion` checks for overflow
             return self.reference + self.sum / self.weight
 
     @property
     def cancelled(self) -> bool:
         """Whether the reference is so far from the mean that the dispersion has lost digits.
 
-        Of any point c the mean of 1/2 ||x - c||^2 is the dispersion and 1/2 ||mean - c||^2.
+        For any point c the mean of 1/2 ||x - c||^2 is the dispersion plus 1/2 ||mean - c||^2.
         """
         with np.errstate(all="ignore"):
             beside = float(np.square(self.sum / self.weight).sum())
@@ -87,7 +91,8 @@ class Moments:
     def dispersion(self, rows: Sums, dtype: np.dtype[Any]) -> float:
         """The weighted mean of 1/2 ||x - mean||^2 of ``rows``, whose moments these are.
 
-        Where sums in ``dtype`` may overflow, the kernels of the fit say what it will find.
+        If sums in ``dtype`` may overflow, it is computed by the kernels of the fit, so that it
+        overflows exactly if the sums of the fit do.
         """
         if not self.weight > 0:
             return math.nan
@@ -100,20 +105,20 @@ class Moments:
 
 
 def reference_of(X: NDArray[Any]) -> Float64:
-    """The point about which kernels take the rows of X: the median of some of them."""
+    """The point that the kernels subtract from the rows of X: the median of some of them."""
     some = X[np.arange(min(REFERENCE_ROWS, len(X))) * len(X) // min(REFERENCE_ROWS, len(X))]
     return _core.survey(np.ascontiguousarray(some), None, None, 1)[3]
 
 
 def dispersion_by_passes(rows: Sums, reference: Float64) -> tuple[Float64, float]:
-    """The weighted mean (D,) of the rows, and the dispersion about it, in two passes.
+    """The weighted mean (D,) of the rows and their dispersion, in two passes.
 
-    With one centroid the weights are 1, so J is the dispersion about that centroid whatever alpha
-    and the weighting are.
+    With one centroid all weights w are 1 for every alpha and every weighting, so that J is the
+    weighted sum of 1/2 ||x - c||^2.
     """
     one = np.ones(1)
     first = rows.statistics(reference[None, None].copy(), one)
-    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the result
         mean = first.ratio(reference[None, None])
     second = rows.statistics(mean, one)
     return mean[0, 0], float(second.objective[0] / first.sum_w[0, 0])
@@ -121,22 +126,22 @@ def dispersion_by_passes(rows: Sums, reference: Float64) -> tuple[Float64, float
 
 @dataclass(frozen=True)
 class Survey:
-    """What a fit must know of its rows before it begins."""
+    """What a fit must know about the rows before it begins."""
 
     n_rows: int
     total_weight: float
     mean: Float64  # (D,), weighted
     dispersion: float  # the weighted mean of 1/2 ||x - mean||^2
-    low: Float64  # (D,), the least and the greatest value of each feature
+    low: Float64  # (D,), the smallest and the largest value of each feature
     high: Float64
     sample: RowsAtHand  # all rows, or a uniform sample of them
-    numbers: NDArray[np.intp] | None = None  # of the sample's rows; None where it is all, in order
-    checksum: int = 0  # of all rows and weights, where asked for
-    # Where the sample is not all: one pass that finds rows far from centroids (K, D), of which it
-    # draws some; called with the centroids, the seed of the drawing and how many rows.
+    numbers: NDArray[np.intp] | None = None  # of the sampled rows; None if the sample is all rows
+    checksum: int = 0  # of all rows and weights, if it was asked for
+    # If the sample is not all rows: a function of centroids (K, D), the seed of a random generator
+    # and a number of rows. It draws so many rows in one pass, most of them far from the centroids.
     far_rows: Callable[[Float64, int, int], ArrayRows] | None = None
 
     @property
     def whole(self) -> bool:
-        """Whether the sample is all rows, in order."""
+        """Whether the sample is all rows, in their order."""
         return self.numbers is None

@@ -1,10 +1,10 @@
-"""How many threads a kernel uses: ours to count, threadpoolctl's to limit.
+"""How many threads a kernel uses, and how threadpoolctl limits them.
 
-The default is what ``OMP_NUM_THREADS`` says, else the processors that this process may use. The
-kernels' pool is not OpenMP, so threadpoolctl is told of it here; ``threadpool_limits`` and the
-joblib workers that rely on it then hold for ekmfast too. The child of a fork makes a pool of its
-own; one that a signal handler forked in the midst of a call, and lets return into it, does the
-call anew.
+The default is ``OMP_NUM_THREADS``, else the number of processors that this process may use. The
+kernels do not use OpenMP but a thread pool of their own. This module registers it with
+threadpoolctl, so that ``threadpool_limits``, and joblib's workers, which use it, limit ekmfast too.
+The child of a fork makes a new pool. If a signal handler forks during a call and the child returns
+into that call, the child computes the call again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ekmfast._parameters import MOST, N_THREADS
 
 
 def _initial_threads() -> int:
-    # OpenMP allows a list, one number a nesting level; the first is the outermost.
+    # OpenMP allows a list with a number for each nesting level; the first is the outermost one.
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    # A number allowed has ten digits at most, and of a larger one eleven tell that it is larger;
-    # int() itself refuses some thousands of them.
+    # An allowed number has at most ten digits, so that eleven digits show that a number is too
+    # large. int() would raise an error for thousands of digits.
     digits = first.lstrip("0")[:11] if first.isascii() and first.isdigit() else ""
     if digits and int(digits) <= MOST:
         return int(digits)
@@ -52,13 +52,13 @@ class _EkmfastController(threadpoolctl.LibController):
 
 
 def get_num_threads() -> int:
-    """Threads that a call uses when its ``n_threads`` is None."""
+    """Number of threads that a call uses if its ``n_threads`` is None."""
     return _core.num_threads()
 
 
 def check_n_threads(n_threads: int | None) -> int:
-    """Return ``n_threads``, or the default for None; refuse what is not such a number."""
-    if n_threads is None:  # asked in every call of a kernel
+    """Return ``n_threads``, or the default for None; raise an error if it is not allowed."""
+    if n_threads is None:  # first, since every call of a kernel comes here
         return _core.num_threads()
     return int(N_THREADS.check("n_threads", n_threads))
 

@@ -1,8 +1,9 @@
-"""Sums of many parts in an order that depends on nothing but their number.
+"""Sums of many parts in an order that depends only on the number of parts.
 
-Floating-point sums depend on their order. Here parts are added in pairs, pairs in fours and so on,
-and what is left over from the right; so a run of 2^i parts that begins at a multiple of 2^i is a
-subtree, and may be summed by itself, elsewhere, before: the total has the same bits.
+The rounding of a floating-point sum depends on the order of its terms. Here parts are added as a
+binary tree: neighbours in pairs, the sums of pairs in pairs, and so on; the sums that are left over
+are added from right to left. Therefore 2^i consecutive parts that begin at a multiple of 2^i form a
+subtree, which another process may sum first without changing a bit of the total.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class Summable(Protocol):
-    """What adds up."""
+    """Objects that can be added."""
 
     def __add__(self, other: Any, /) -> Any: ...
 
@@ -21,8 +22,9 @@ T = TypeVar("T", bound=Summable)
 
 
 def tree_sum(parts: Iterable[T]) -> T:
-    """The sum of one part or more, holding at most about log2 of their number at a time."""
-    waiting: list[tuple[int, T]] = []  # how many parts each is the sum of: falling powers of 2
+    """The sum of one or more parts; at most about log2 of their number are in memory at a time."""
+    # Pairs of a number of parts and their sum; the numbers are falling powers of 2.
+    waiting: list[tuple[int, T]] = []
     for part in parts:
         total, size = part, 1
         while waiting and waiting[-1][0] == size:

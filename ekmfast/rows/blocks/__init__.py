@@ -1,4 +1,4 @@
-"""Rows that are read in blocks: what blocks are, and the sources that they come from."""
+"""`Blocks`, data sets that are read in blocks of rows, and the functions that make them."""
 
 from ekmfast.rows.blocks.block import Block, Blocks, Kind, checked
 from ekmfast.rows.blocks.memory import from_arrays, from_factory

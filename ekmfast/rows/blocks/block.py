@@ -1,4 +1,4 @@
-"""What a block is, and a data set of them."""
+"""`Block`, some rows that are read together, and `Blocks`, a data set of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from ekmfast.rows.frames import column_names, matrix, numbers
 
-# Large enough for threads and disks to run at speed, small enough for several to lie in memory.
+# Large enough that threads and disks reach their full speed, and small enough that several blocks
+# fit into memory.
 BLOCK_BYTES = 16 << 20
 
 
 class Block(NamedTuple):
-    """Some rows, their weights, and what errors call them."""
+    """Some rows, their weights, and the name of the block in error messages."""
 
     X: NDArray[Any]  # (n, D), float32 or float64, C-contiguous
     sample_weight: NDArray[Any] | None  # (n,), dtype of X
@@ -35,21 +36,24 @@ class Kind(NamedTuple):
         return cls(block.X.shape[1], block.X.dtype, block.sample_weight is not None)
 
     def check(self, block: Block) -> None:
-        """Refuse a block that is not of this kind, the first one's."""
+        """Raise an error if a block is not of this kind, which is that of the first block."""
         found, name = Kind.of(block), block.name
         if found.n_features != self.n_features:
             raise ValueError(
-                f"{name}: has {found.n_features} features, the first block {self.n_features}"
+                f"{name}: has {found.n_features} features, but the first block has "
+                f"{self.n_features}"
             )
         if found.dtype != self.dtype:
-            raise TypeError(f"{name}: has dtype {found.dtype}, the first block {self.dtype}")
+            raise TypeError(
+                f"{name}: has dtype {found.dtype}, but the first block has {self.dtype}"
+            )
         if found.weighted != self.weighted:
             have, lack = ("the first block", "it") if self.weighted else ("it", "the first block")
-            raise ValueError(f"{name}: {have} has sample_weight, {lack} has none")
+            raise ValueError(f"{name}: {have} has sample_weight, but {lack} has none")
 
 
-# Gives a buffer of a shape and dtype to read into. One that is given may be used again once the
-# block after next has been asked for.
+# Returns a buffer of this shape and dtype. The same buffer may be returned again once the block
+# after the next one has been asked for.
 Allocate = Callable[[tuple[int, int], DTypeLike], NDArray[Any]]
 
 Read = Callable[[Allocate], Iterable[Any]]
@@ -58,18 +62,19 @@ Read = Callable[[Allocate], Iterable[Any]]
 class Blocks:
     """Rows in blocks that can be read again and again.
 
-    Made by the functions of this module. Iterating yields :class:`Block` after block, checked:
-    2-dimensional, of one width and dtype, not complex or objects, weights finite and not negative,
-    and where they are frames, of the same columns in the same order. Blocks without rows are left
-    out.
+    The ``from_...`` functions of this module make them. Iterating yields :class:`Block` after
+    block. Each is checked: it is 2-dimensional and holds real numbers, all blocks have the same
+    number of features and the same dtype, weights are finite and not negative, and blocks that are
+    frames have the same columns in the same order. Blocks without rows are left out.
 
     Attributes
     ----------
     name : str
-        What errors call it.
+        The name in error messages.
     feature_names : list of str or None
-        Names of the columns, where they have any. Of blocks that a function makes, those of the
-        first, which is read for it unless there was a pass. May be set, as for a ``.npy`` file.
+        Names of the columns, if there are any. If a function makes the blocks, these are the names
+        of the first block, which is read for them unless there was a pass before. They can be set,
+        for example for a ``.npy`` file.
     """
 
     def __init__(
@@ -81,17 +86,17 @@ class Blocks:
         refilled: bool = False,
     ) -> None:
         self._read = read
-        # Blocks are read ahead, so an array that its maker fills again and again would change
-        # under the arithmetic: such are copied before the next is asked for.
+        # Blocks are read ahead, so an array that the caller's function refills for each block could
+        # change while it is used. Such blocks are copied before the next one is asked for.
         self._refilled = refilled
         self.name = name
         self.feature_names = feature_names
         self._named = not refilled or feature_names is not None
-        self._n_rows: int | None = None  # of a whole pass, once there was one
+        self._n_rows: int | None = None  # known after a whole pass
 
     @property
     def n_rows(self) -> int | None:
-        """Rows of all blocks, once there was a whole pass over them."""
+        """Number of rows of all blocks; None before the first whole pass over them."""
         return self._n_rows
 
     def __repr__(self) -> str:
@@ -111,7 +116,7 @@ class Blocks:
         return self.read(np.empty)
 
     def read(self, allocate: Allocate) -> Iterator[Block]:
-        """Yield the blocks, where possible in buffers that ``allocate`` gives."""
+        """Yield the blocks, if possible in buffers from ``allocate``."""
         kind: Kind | None = None
         n_rows = 0
         for index, given in enumerate(self._read(allocate)):
@@ -129,31 +134,31 @@ class Blocks:
             kind.check(block)
             names, expected = column_names(X), self._feature_names
             if names is not None and expected is not None and names != expected:
-                raise ValueError(f"{name}: has columns {names}, the first block {expected}")
+                raise ValueError(f"{name}: has columns {names}, but the first block has {expected}")
             yield _copied(block, allocate) if self._refilled else block
         if kind is None:
             raise ValueError(f"{self.name} has no rows")
         if self._n_rows not in (None, n_rows):
             raise ValueError(
-                f"{self.name} gave {n_rows:,} rows, in an earlier pass {self._n_rows:,}: must give "
-                "the same blocks each time"
+                f"{self.name} gave {n_rows:,} rows, but {self._n_rows:,} in an earlier pass; it "
+                "must give the same blocks each time"
             )
         self._n_rows = n_rows
 
 
 def checked(X: Any, weight: Any, name: str) -> Block:
-    """One block as it should be; errors name it."""
+    """A checked block; error messages contain ``name``."""
     X = matrix(X, name)
     if X.ndim != 2 or X.shape[1] == 0:
         raise ValueError(f"{name}: expected shape (rows, features), got {X.shape}")
     if X.dtype not in (np.float32, np.float64):
         X = X.astype(np.float64)
-    X = np.require(X, requirements=["C", "A"])  # what came over a network may be unaligned
+    X = np.require(X, requirements=["C", "A"])  # arrays received over a network may be unaligned
     if weight is None:
         return Block(X, None, name)
     weight = numbers(weight)
     if weight.shape != X.shape[:1]:
-        raise ValueError(f"{name}: sample_weight has shape {weight.shape}, X {X.shape}")
+        raise ValueError(f"{name}: sample_weight has shape {weight.shape}, but X has {X.shape}")
     if weight.dtype.kind not in "biuf":
         raise TypeError(f"{name}: sample_weight must hold numbers, got dtype {weight.dtype}")
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Blocks from arrays, and from a function that yields them."""
+"""Blocks from a list of arrays, or from a function that yields arrays."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ekmfast.rows.frames import column_names
 
 
 def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -> Blocks:
-    """Blocks that a function makes anew for every pass.
+    """Blocks that a function makes again for every pass.
 
     Parameters
     ----------
     blocks : callable
-        Called without arguments at the begin of each pass; returns an iterable of arrays (n, D),
-        or of tuples (array, sample_weight). It must yield the same each time. An array may be
-        refilled for the next block: each is copied before that is asked for.
+        Called without arguments at the start of each pass; returns an iterable of arrays (n, D),
+        or of tuples (array, sample_weight). It must yield the same blocks each time. The same array
+        may be refilled for each block, since every block is copied before the next is asked for.
     name : str, default=None
-        For errors.
+        The name in error messages; None for the name of the function.
 
     Returns
     -------
@@ -30,9 +30,9 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
     Raises
     ------
     TypeError
-        If ``blocks`` is not callable; in a later pass, if it returns the same iterator again.
+        If ``blocks`` is not callable, or if it returns the same iterator in a later pass.
     ValueError
-        In a later pass, if it has given another number of rows than in an earlier one.
+        If it gives another number of rows in a later pass.
     """
     if not callable(blocks):
         raise TypeError(
@@ -50,11 +50,11 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
             )
         if given is last[0] and iter(given) is given:
             raise TypeError(
-                f"{called} returned one and the same iterator twice, which can be read only once: "
+                f"{called} returned the same iterator twice, which can be read only once: it "
                 "must return a new one for each pass"
             )
         last[0] = given
-        yield from given  # and if it is a generator, close it with this one
+        yield from given  # which also closes a generator when this one is closed
 
     return Blocks(read, called, refilled=True)
 
@@ -62,18 +62,18 @@ def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -
 def from_arrays(
     arrays: Sequence[ArrayLike], sample_weight: Sequence[ArrayLike] | None = None
 ) -> Blocks:
-    """Blocks that are arrays already: a list of them, such as memory maps of several files.
+    """Blocks from a list of arrays, such as memory maps of several files.
 
     Parameters
     ----------
     arrays : sequence of array-like of shape (n, D)
-        Not copied where they are C-contiguous float32 or float64.
+        C-contiguous float32 and float64 arrays are not copied.
     sample_weight : sequence of array-like of shape (n,), default=None
 
     Returns
     -------
     blocks : Blocks
-        With ``feature_names`` where the arrays are frames.
+        With ``feature_names`` if the arrays are frames.
     """
     if not hasattr(arrays, "__len__") or getattr(arrays, "ndim", 3) != 3:
         raise TypeError(
@@ -81,7 +81,7 @@ def from_arrays(
         )
     weights = [None] * len(arrays) if sample_weight is None else sample_weight
     if len(weights) != len(arrays):
-        raise ValueError(f"sample_weight has {len(weights)} blocks, X {len(arrays)}")
+        raise ValueError(f"sample_weight has {len(weights)} blocks, but X has {len(arrays)}")
     pairs = list(zip(arrays, weights, strict=True))
     names = column_names(arrays[0]) if pairs else None
     return Blocks(lambda _: iter(pairs), "the list of arrays", feature_names=names)

@@ -1,4 +1,4 @@
-"""Blocks of a file of NumPy's, or of a memory map of one."""
+"""Blocks of a ``.npy`` file, or of a memory map of one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def from_npy(
     sample_weight: ArrayLike | None = None,
     block_rows: int | None = None,
 ) -> Blocks:
-    """Blocks of a ``.npy`` file of shape (N, D), read with ordinary reads, not mapped.
+    """Blocks of a ``.npy`` file of shape (N, D), which is read, not memory-mapped.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def from_npy(
     sample_weight : array-like of shape (N,), default=None
         In memory, or a memory map.
     block_rows : int, default=None
-        Rows of a block; None for about 16 MiB.
+        Number of rows of a block; None for blocks of about 16 MiB.
 
     Returns
     -------
@@ -43,8 +43,8 @@ def from_npy(
     Raises
     ------
     ValueError
-        If the file is not a whole ``.npy`` of a C-ordered matrix of numbers, or holds more than
-        that.
+        If the file is not a complete ``.npy`` file of a matrix of numbers in C order, or if it
+        holds anything after the matrix.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -60,8 +60,8 @@ def from_npy(
     more = size - offset - math.prod(shape) * dtype.itemsize
     if more > 0 and not dtype.hasobject:
         raise ValueError(
-            f"{path}: {more:,} bytes follow the {shape} that its header promises: several arrays "
-            "in one file, or one that is being written?"
+            f"{path}: {more:,} bytes follow the array of shape {shape} that its header announces: "
+            "does it hold several arrays, or is it still being written?"
         )
     return _of_file(path, shape, dtype, offset, sample_weight, block_rows)
 
@@ -83,14 +83,14 @@ def _of_file(
     step = _block_rows(block_rows, row_bytes)
     weight = None if sample_weight is None else numbers(sample_weight)
     if weight is not None and weight.shape != (n_rows,):
-        raise ValueError(f"sample_weight has shape {weight.shape}, {path} {n_rows} rows")
+        raise ValueError(f"sample_weight has shape {weight.shape}, but {path} has {n_rows} rows")
 
     def read(allocate: Allocate) -> Iterator[Any]:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size < offset + n_rows * row_bytes:
                 raise ValueError(
-                    f"{path}: truncated: {size:,} bytes, its header promises "
+                    f"{path}: truncated: it has {size:,} bytes, but its header announces "
                     f"{offset + n_rows * row_bytes:,}"
                 )
             file.seek(offset)
@@ -104,7 +104,7 @@ def _of_file(
 
 
 def _fill(file: Any, buffer: memoryview, where: str) -> None:
-    """Read until the buffer is full: one read may return less."""
+    """Read until the buffer is full, since one read may return fewer bytes."""
     done = 0
     while done < len(buffer):
         count = file.readinto(buffer[done:])
@@ -114,12 +114,13 @@ def _fill(file: Any, buffer: memoryview, where: str) -> None:
 
 
 def from_memmap(X: np.memmap[Any, Any], sample_weight: ArrayLike | None = None) -> Blocks | None:
-    """The file under a memory map, or None where its bytes are not simply those of X."""
+    """Blocks of the file of a memory map; None if X is not a contiguous part of the file."""
     if X.mode == "c" or X.filename is None or X.ndim != 2 or not X.flags.c_contiguous:
         return None
     mapped = np.frombuffer(X._mmap, np.uint8)  # type: ignore[attr-defined]
     into = X.ctypes.data - mapped.ctypes.data
-    # numpy maps from the last multiple of the granularity before `offset`, which views inherit.
+    # NumPy maps the file from a multiple of the allocation granularity, the last one before
+    # `offset`. A view of a memory map has the `offset` of the whole map.
     import mmap
 
     start = X.offset - X.offset % mmap.ALLOCATIONGRANULARITY
@@ -127,6 +128,6 @@ def from_memmap(X: np.memmap[Any, Any], sample_weight: ArrayLike | None = None) 
         return None
     if X.mode != "r":
         X.flush()
-    if np.isscalar(sample_weight):  # as arrays take it: that of every row
+    if np.isscalar(sample_weight):  # the weight of every row, as for arrays
         sample_weight = np.broadcast_to(np.asarray(sample_weight), len(X))
     return _of_file(Path(str(X.filename)), X.shape, X.dtype, start + into, sample_weight)

@@ -1,4 +1,4 @@
-"""Blocks of a Parquet file or of a folder of them."""
+"""Blocks of a Parquet file or of a folder of Parquet files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 
 
 def _parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a folder; none is left out without a word."""
+    """The Parquet files of a folder; raises an error if files in subfolders would be ignored."""
     found = [path for path in folder.rglob("*") if path.suffix.lower() in PARQUET_SUFFIXES]
     files = sorted(path for path in found if path.parent == folder and not path.is_dir())
     below = sorted(path for path in found if path.parent != folder and not path.is_dir())
     if below:
         raise ValueError(
-            f"{folder}: {below[0]} and others in folders of it ({len(below):,} files) would be "
+            f"{folder}: {below[0]} and other files in subfolders ({len(below):,} files) would be "
             "left out: name one folder of files"
         )
     if not files:
         raise ValueError(f"{folder}: holds no .parquet file")
     for file in files:
         if not file.exists():
-            raise FileNotFoundError(f"{file}: a link that leads nowhere")
+            raise FileNotFoundError(f"{file}: a link to a file that does not exist")
     return files
 
 
@@ -39,20 +39,21 @@ def from_parquet(
     sample_weight: str | None = None,
     block_rows: int | None = None,
 ) -> Blocks:
-    """Blocks of a Parquet file, or of a folder of them, of which only these columns are read.
+    """Blocks of a Parquet file or of a folder of them; only ``columns`` are read.
 
     Parameters
     ----------
     path : path
-        Of a folder all files that end in .parquet, .parq or .pq, in upper case or lower, are read,
+        In a folder, all files that end in .parquet, .parq or .pq, in upper or lower case, are read
         in the order of their names.
     columns : sequence of str, default=None
-        The features; None for all of the first file but ``sample_weight`` and an index of pandas'.
-        float32 if all of them are, in every file. Each file may have them in an order of its own.
+        The features; None for all columns of the first file except ``sample_weight`` and an index
+        of pandas. The rows are float32 if all these columns are float32 in every file, else
+        float64. The files may have them in different orders.
     sample_weight : str, default=None
-        The column that holds the rows' weights.
+        The column that holds the weights of the rows.
     block_rows : int, default=None
-        Rows of a block; None for about 16 MiB.
+        Number of rows of a block; None for blocks of about 16 MiB.
 
     Returns
     -------
@@ -62,10 +63,10 @@ def from_parquet(
     Raises
     ------
     ValueError, TypeError
-        If a file is no Parquet file, lacks a column or holds something else than numbers in it, or
-        if files in folders of the folder would be left out.
+        If a file is not a Parquet file, lacks a column or has a column without numbers, or if
+        files in subfolders would be left out.
     FileNotFoundError
-        If there is no such file, or a link in the folder leads nowhere.
+        If there is no such file, or if the target of a link in the folder does not exist.
     """
     try:
         import pyarrow as pa
@@ -86,7 +87,7 @@ def from_parquet(
             names = [c for c in schema.names if c != sample_weight and c not in index]
         for name in [*names, *([] if sample_weight is None else [sample_weight])]:
             if name not in schema.names:
-                raise ValueError(f"{file}: has no column {name!r}, but {', '.join(schema.names)}")
+                raise ValueError(f"{file}: has no column {name!r}, only {', '.join(schema.names)}")
             kind = schema.field(name).type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
                 raise TypeError(f"{file}: column {name!r} must hold numbers, it holds {kind}")
@@ -101,7 +102,7 @@ def from_parquet(
                 for batch in opened.iter_batches(step, columns=wanted):
                     block = allocate((batch.num_rows, len(names)), dtype)
                     for j, name in enumerate(names):
-                        # A null becomes NaN, which is refused as such.
+                        # A null becomes NaN, for which a later check raises an error.
                         block[:, j] = batch.column(name).to_numpy(zero_copy_only=False)
                     weight = None
                     if sample_weight is not None:

@@ -1,4 +1,4 @@
-"""Blocks of a Zarr array, or of anything else that is cut by rows."""
+"""Blocks of a Zarr array, or of another array on disk that can be sliced by rows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
     Parameters
     ----------
     array : zarr.Array or path
-        Anything else with ``shape``, ``dtype``, ``chunks`` and slicing works too: HDF5 data sets.
+        Other arrays with ``shape``, ``dtype``, ``chunks`` and slicing work too, such as HDF5
+        datasets.
     sample_weight : array of shape (N,), default=None
-        NumPy or Zarr.
+        A NumPy or Zarr array.
     block_rows : int, default=None
-        Rows of a block; None for about 16 MiB, in whole chunks.
+        Number of rows of a block; None for whole Zarr chunks of about 16 MiB together.
 
     Returns
     -------
@@ -36,7 +37,7 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
             raise ImportError('reading Zarr needs zarr: pip install "ekmfast[zarr]"') from None
         try:
             array = zarr.open_array(name, mode="r")
-        except ValueError as error:  # a group, or what is damaged
+        except ValueError as error:  # a group, or a damaged array
             raise ValueError(f"{name}: not a Zarr array: {error}") from None
     if len(array.shape) != 2:
         raise ValueError(f"{name}: expected shape (rows, features), got {array.shape}")
@@ -47,7 +48,9 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
     if sample_weight is not None and not hasattr(sample_weight, "shape"):
         sample_weight = np.asarray(sample_weight)
     if sample_weight is not None and tuple(sample_weight.shape) != (n_rows,):
-        raise ValueError(f"sample_weight has shape {sample_weight.shape}, {name} {n_rows} rows")
+        raise ValueError(
+            f"sample_weight has shape {sample_weight.shape}, but {name} has {n_rows} rows"
+        )
 
     def read(_: Allocate) -> Iterator[Any]:
         for start in range(0, n_rows, step):

@@ -1,1 +1,1 @@
-"""Rows on a CUDA device."""
+"""Rows whose statistics a GPU computes."""

@@ -1,4 +1,4 @@
-"""Arrays that lie on a card, whoever made them: Numba's view of one, and one of the same kind."""
+"""Arrays of any library on a GPU: Numba's view of them, and results of the same kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ekmfast.rows.device import cuda_status
 
 
 def as_device(X: Any, name: str = "X") -> Any:
-    """Numba's view of an array on a card, without a copy; checked like a NumPy array."""
+    """Numba's view of an array on a GPU, without a copy; checked like a NumPy array."""
     missing = cuda_status()
     if missing is not None:
         raise RuntimeError(f"{name} lies on a CUDA device that cannot be used: {missing}")
@@ -20,7 +20,7 @@ def as_device(X: Any, name: str = "X") -> Any:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(X, torch.Tensor):
         X = X.detach()
-        if torch.cuda.is_available():  # not so in the simulator
+        if torch.cuda.is_available():  # it is not in the simulator
             torch.cuda.current_stream(X.device).synchronize()
     elif not hasattr(X, "__cuda_array_interface__") and not hasattr(X, "__cuda_ndarray__"):
         X = _by_dlpack(X, name)
@@ -41,13 +41,13 @@ def _by_dlpack(X: Any, name: str) -> Any:
         except ImportError:
             continue
     raise TypeError(
-        f"{name} offers DLPack alone, for which torch or CuPy is needed: "
+        f"{name} can be read by DLPack only, for which torch or CuPy is needed: "
         'pip install "ekmfast[torch]"'
     )
 
 
 def alike(array: Any, X: Any) -> Any:
-    """An array of Numba as an array of the library of X, without a copy."""
+    """A Numba array as an array of the library of X, without a copy."""
     library = type(X).__module__.partition(".")[0]
     if library == "torch":
         return sys.modules["torch"].as_tensor(array, device=X.device)

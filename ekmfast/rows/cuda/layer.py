@@ -1,8 +1,8 @@
-"""What the CUDA kernels need of Numba that its simulator lacks or has otherwise.
+"""Functions of Numba that the CUDA kernels use and that its simulator lacks or has otherwise.
 
-The same kernels run on a card and, with ``NUMBA_ENABLE_CUDASIM=1``, in the simulator, which starts
-a Python thread for each thread of a block. There blocks are small, and a warp's exchange goes
-through shared memory.
+The same kernels run on a GPU and, with ``NUMBA_ENABLE_CUDASIM=1``, in Numba's simulator, which
+starts a Python thread for each thread of a thread block. Therefore thread blocks are small in the
+simulator, and the threads of a warp exchange numbers by shared memory.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ekmfast._optional import require
 
 require("numba_cuda", "cuda")
 
-from numba import cuda  # noqa: E402  (after the check that says how to get it)
+from numba import cuda  # noqa: E402  (after the check, whose error says how to install it)
 from numba.cuda.core import config  # noqa: E402
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-# Threads of a block, and those of them that share a row where a row has many columns.
+# Threads of a thread block, and how many of them share a row at most.
 THREADS = 8 if SIMULATED else 128
 LANES = 4 if SIMULATED else 32
-# Threads that add up one number of a block: see `kernels`.
+# How many threads of the fused kernel add up one of the numbers that a thread block returns.
 SEGMENTS = 4 if SIMULATED else 8
 
 Kernel = Any
 
 
 def kernel(function: Callable[..., None]) -> Kernel:
-    """Compile lazily, for whatever types it is called with."""
+    """Compile at the first call, for the types of its arguments."""
     return cuda.jit(function)
 
 
@@ -42,7 +42,7 @@ _thread = threading.local()
 
 
 def current_stream() -> Any:
-    """The stream that this thread's kernels and products run on; 0 is the default one."""
+    """The stream on which this thread starts kernels and products; 0 is the default stream."""
     return getattr(_thread, "stream", 0)
 
 
@@ -51,11 +51,11 @@ def run_on(stream: Any) -> None:
 
 
 def launch(compiled: Kernel, blocks: int, *arguments: Any) -> None:
-    """Start ``blocks`` blocks of THREADS threads."""
+    """Start ``blocks`` thread blocks of THREADS threads."""
     if blocks == 0:
         return
     if not SIMULATED:
-        # Numba warns of small grids, which is how small data look.
+        # Numba warns of small grids, which are normal for small data.
         before = config.CUDA_LOW_OCCUPANCY_WARNINGS
         config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
         try:
@@ -64,7 +64,7 @@ def launch(compiled: Kernel, blocks: int, *arguments: Any) -> None:
             config.CUDA_LOW_OCCUPANCY_WARNINGS = before
         configured(*arguments)
         return
-    with warnings.catch_warnings():  # a card does not warn of NaN, infinity and overflow either
+    with warnings.catch_warnings():  # a GPU does not warn of NaN, infinity and overflow either
         warnings.simplefilter("ignore", RuntimeWarning)
         compiled[blocks, THREADS](*arguments)
 
@@ -107,7 +107,7 @@ if SIMULATED:
     def lanes_sum(value: Any, lanes: int, scratch: Any) -> Any:
         t = cuda.threadIdx.x
         step = 1
-        while step < lanes:  # pairs as the shuffles pair them
+        while step < lanes:  # in the order in which the shuffles of a GPU add
             scratch[t] = value
             cuda.syncthreads()
             value = value + scratch[t ^ step]
@@ -162,7 +162,7 @@ else:
 
 
 def lanes_for(columns: int) -> int:
-    """Threads that share a row of so many columns: a power of two."""
+    """How many threads share a row of so many columns: a power of two."""
     return min(LANES, 1 << math.ceil(math.log2(max(columns, 1))))
 
 
@@ -175,7 +175,7 @@ def upload(array: Any) -> Any:
 
 
 def host(array: Any) -> np.ndarray[Any, Any]:
-    """Copy to the host, once everything before it on the card is done."""
+    """Copy to the host after everything that was started before on this stream."""
     stream = current_stream()
     if stream:
         stream.synchronize()
@@ -183,7 +183,7 @@ def host(array: Any) -> np.ndarray[Any, Any]:
 
 
 def view(X: Any) -> Any:
-    """Numba's view of what offers ``__cuda_array_interface__``, or is Numba's own."""
+    """Numba's view of an object with ``__cuda_array_interface__``, or a Numba array itself."""
     if hasattr(X, "__cuda_ndarray__"):
         return X
     if not SIMULATED:
@@ -193,7 +193,7 @@ def view(X: Any) -> Any:
 
 
 def free_memory() -> int:
-    """Bytes of the card that are free, at most what EKMFAST_CUDA_MEMORY says."""
+    """Free bytes of the GPU's memory, but at most EKMFAST_CUDA_MEMORY if that is set."""
     limit = os.environ.get("EKMFAST_CUDA_MEMORY")
     free = 1 << 40 if SIMULATED else int(cuda.current_context().get_memory_info().free)
     return free if limit is None else min(free, int(limit))

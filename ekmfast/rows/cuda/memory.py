@@ -1,4 +1,4 @@
-"""Rows as the card reads them: in one piece where they lie there, else streamed to it."""
+"""Rows as the GPU reads them: all in its memory, or copied to it in segments in each pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ekmfast.rows.cuda.layer import SIMULATED, THREADS, empty, host, launch, run
 
 Float64 = NDArray[np.float64]
 
-# Rows of a segment of a stream are a multiple of this, so that sums are cut as in one piece.
+# The number of rows of a segment is a multiple of this, so that rows in segments are divided into
+# the same chunks as rows in one piece.
 SEGMENT_UNIT = 64 if SIMULATED else 1 << 19
 SEGMENT_BYTES = 1 << 10 if SIMULATED else 128 << 20
 
@@ -27,25 +28,25 @@ class Held(Protocol):
     d: int
     dtype: Any  # np.float32 or np.float64, the class
     weighted: bool
-    dense: bool  # whether nothing lies between the rows
+    dense: bool  # whether the rows are C-contiguous
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
-        """Yield (first row, rows (m, D), weights (m,) or a single 1) on the card, in order."""
+        """Yield (first row, rows (m, D), weights (m,) or a single 1) on the GPU, in order."""
 
     def take(self, index: NDArray[np.intp]) -> Float64:
-        """Rows on the host."""
+        """The rows with these numbers, on the host."""
 
     def subset(self, index: NDArray[np.intp]) -> ResidentRows:
-        """Some of the rows, in one piece on the card."""
+        """The rows with these numbers, all in the GPU's memory."""
 
     def weights(self, begin: int, end: int) -> Float64:
-        """Weights of some rows on the host; there are some."""
+        """The weights of some rows, on the host; only for rows with weights."""
 
     def total_weight(self) -> float: ...
 
 
 class ResidentRows:
-    """Rows that lie on the card."""
+    """Rows in the GPU's memory."""
 
     def __init__(self, X: Any, sample_weight: Any = None) -> None:
         self.X = X
@@ -85,7 +86,7 @@ class ResidentRows:
 
 @dataclass
 class Slot:
-    """Where a segment is: in pinned memory, on its way, on the card."""
+    """The buffers of a segment, in pinned memory of the host and on the GPU, and its stream."""
 
     pinned_x: Any
     pinned_s: Any
@@ -97,11 +98,11 @@ class Slot:
 
 
 class StreamedRows:
-    """Rows on the host that go to the card a segment at a time.
+    """Rows on the host that are copied to the GPU in segments.
 
-    Two segments of pinned memory and two on the card: while one is computed on, the next is copied
-    by a stream of its own. Kernels run on a third stream, since the default one waits for all
-    others and would have copies wait for kernels.
+    There are buffers for two segments, in pinned memory and on the GPU. While kernels read one
+    segment, the next is copied on a stream of its own. Kernels run on a third stream, because the
+    default stream waits for all others, and copies would then wait for kernels.
     """
 
     dense = True
@@ -127,7 +128,7 @@ class StreamedRows:
         )
 
     def _send(self, first: int, slot: Slot) -> tuple[int, Any, Any]:
-        slot.stream.synchronize()  # what is in the pinned memory has been copied
+        slot.stream.synchronize()  # until the previous contents of the pinned memory are copied
         m = min(self.rows, self.n - first)
         slot.pinned_x[:m] = self.X[first : first + m]
         slot.used.wait(slot.stream)
@@ -152,7 +153,7 @@ class StreamedRows:
                 here, before = sent, self._slots[(i - 1) % len(self._slots)]
                 if here is not None:
                     before.sent.wait(self._stream)
-                    yield here  # kernels start; while they run, the next rows are sent
+                    yield here  # the caller starts kernels; while they run, the next rows are sent
                     before.used.record(self._stream)
                 if i < len(starts):
                     sent = self._send(starts[i], self._slots[i % len(self._slots)])

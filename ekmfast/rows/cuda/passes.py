@@ -1,4 +1,4 @@
-"""One pass over rows on a CUDA card: what is launched, chunk by chunk."""
+"""One pass over rows on a GPU: which kernels are launched for each chunk of rows."""
 
 from __future__ import annotations
 
@@ -35,17 +35,20 @@ WEIGHTINGS = {
     "fuzzy": FUZZY,
 }
 LOG2E = 1 / np.log(2)
-# Rows whose products are summed in one go, in the dtype of the rows: a chunk holds several.
+# Rows over which a matrix product sums in the dtype of the rows; sums of these are float64. A chunk
+# holds a multiple of it.
 DEPTH = 16 if SIMULATED else 1024
-# Numbers of a chunk's largest matrix, which should stay in the card's cache: 32 MB of float32.
+# Numbers of the largest matrix of a chunk, which should stay in the GPU's cache: 32 MB of float32.
 CHUNK_NUMBERS = 256 if SIMULATED else 1 << 23
 CHUNK_ROWS = 32 if SIMULATED else 1 << 16
-# Blocks whose sums are added first, and the numbers that a launch may leave to be added.
+# The fused kernel leaves one set of sums for each thread block. They are added in groups of GROUP
+# sets; one launch leaves at most PARTIAL_NUMBERS numbers.
 GROUP = 4 if SIMULATED else 64
 PARTIAL_NUMBERS = 1 << 23
-# Blocks that fill a large card some ten times over: more rows than that make longer blocks.
+# So many thread blocks keep a large GPU busy. For more rows each thread sums more rows instead.
 ENOUGH_BLOCKS = 2 if SIMULATED else 2048
-# Rows of which the host finds one by its share of the mass.
+# To draw a row, the GPU sums the probabilities of stretches of so many rows, and the host looks for
+# the row in one stretch.
 STRETCH = 16 if SIMULATED else 4096
 REFERENCE_ROWS = 15
 
@@ -61,17 +64,17 @@ def _power_of_two(x: float, least: int, most: int) -> int:
 
 @dataclass
 class Centroids:
-    """Centroids of S problems as the kernels take them."""
+    """Centroids of S problems, relative to the reference, in the forms that the kernels read."""
 
-    scaled: Any  # (S, K, D) times q, about the reference
-    plain: Any  # (S, K, D) about the reference
+    scaled: Any  # (S, K, D) = q c
+    plain: Any  # (S, K, D) = c
     bias: Any  # (S, K) = -q/2 ||c||^2
     q: Float64  # (S,)
-    finite: NDArray[np.bool_]  # (S,) whether the dtype can hold them
+    finite: NDArray[np.bool_]  # (S,), whether q c is finite in the dtype of the rows
 
 
 class Buffers:
-    """Where a chunk of rows is worked on."""
+    """The arrays on the GPU for one chunk of rows."""
 
     def __init__(self, dtype: Any, d: int, k: int, n_problems: int, n: int) -> None:
         width = k * n_problems
@@ -88,7 +91,7 @@ class Buffers:
         self._cuts: dict[int, tuple[Any, Any, Any]] = {}
 
     def cut(self, rows: int) -> tuple[Any, Any, Any]:
-        """The first rows of Y and scores, and their products; made once, for it takes time."""
+        """The first rows of Y and scores, and their products; kept, since slicing takes time."""
         if rows not in self._cuts:
             parts = self.Y[:rows], self.scores[:rows], self.products[: rows // DEPTH]
             self._cuts[rows] = parts
@@ -96,18 +99,18 @@ class Buffers:
 
 
 class CudaPasses:
-    """Statistics of one data set on a card.
+    """Statistics of one data set, computed by a GPU.
 
     Parameters
     ----------
     held : Held
-        Where the samples and their weights are.
+        The rows and their weights.
     weighting : {'equilibrium', 'maximum-entropy', 'fuzzy', 'hard'}
-        What the weights w_kn of the sums are: see ``csrc/weighting.h``.
+        How the weights w_kn of the sums are defined: see ``csrc/weighting.h``.
     fuzzifier : float > 1
         The exponent m of ``'fuzzy'``.
     product : Product, default=None
-        Who multiplies matrices; None chooses.
+        What computes matrix products; None for `choose_product`.
     """
 
     def __init__(
@@ -161,7 +164,7 @@ class CudaPasses:
                 weak = np.flatnonzero(self._underflowed(w[i] if fuzzy else p[i], T))
                 if len(weak) == 0 or not np.isfinite(objective[i]):
                     continue
-                if T is np.float32:  # float64 reaches 2^800 times deeper
+                if T is np.float32:  # memberships may be 2^800 times smaller in float64
                     deep = self._sum(np.float64, centroids[i : i + 1], alpha[i : i + 1])
                     wx[i, weak], w[i, weak], p[i, weak] = (sums[0][weak] for sums in deep[:3])
                     if fuzzy:
@@ -186,7 +189,10 @@ class CudaPasses:
         return Centroids(upload(scaled), upload(plain), upload(bias), q, finite)
 
     def _scale(self, centroids: Float64, alpha: Float64, dtype: Any) -> Float64:
-        """The q by which scores are exponents, base 2; held above denormal numbers."""
+        """The factor q for which scores are exponents in base 2; see ``csrc/ekm.cpp``.
+
+        It is at least so large that q times a centroid is no denormal number.
+        """
         if self.weighting in ("hard", "fuzzy"):
             return np.full(len(centroids), 1.0 if self.weighting == "hard" else 2.0)
         largest = np.abs(centroids - self.reference.astype(np.float64)).max(axis=(1, 2))
@@ -213,7 +219,7 @@ class CudaPasses:
             wx, w, p = (totals[a : a + m] for a, m in ((0, S * k * d), (S * k * d, S * k),
                                                        (S * k * d + S * k, S * k)))  # fmt: skip
             norm, cost = totals[-2 * S :].reshape(S, 2).T
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever asked looks at it
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the result
             objective = cost / c.q if self.weighting == "fuzzy" else norm - cost / c.q
         objective[~c.finite] = np.nan
         return (
@@ -271,7 +277,7 @@ class CudaPasses:
         return host(totals)
 
     def _scored(self, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]:
-        """Every chunk of rows with its scores, but for the bias."""
+        """Yield every chunk of rows with its scores, to which the bias is not yet added."""
         S, d = len(c.q), self.held.d
         key = (dtype, k, S)
         if key not in self._buffers:
@@ -291,7 +297,7 @@ class CudaPasses:
                 yield Chunk(b, m, start, at, X, s)
 
     def _weighed(self, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]:
-        """Every chunk of rows with scores turned into weights, and their sums."""
+        """Yield every chunk of rows with its weights in place of its scores, and their sums."""
         S, d = len(c.q), self.held.d
         weighting = WEIGHTINGS[self.weighting]
         lanes, columns = lanes_for(k), kernels.columns_for(S * k)
@@ -321,7 +327,7 @@ class CudaPasses:
         p: Float64,
         exponent: Float64,
     ) -> None:
-        """Redo some columns at the scale of their largest membership, in place."""
+        """Replace the sums of some columns by sums relative to their largest membership."""
         m = len(columns)
         largest = np.full(m, -np.inf)
         for _, found in self._depths(centroids, alpha, columns, None):
@@ -336,7 +342,10 @@ class CudaPasses:
     def _depths(
         self, centroids: Float64, alpha: float, columns: NDArray[np.intp], scale: Float64 | None
     ) -> Iterator[tuple[Float64, Float64]]:
-        """For each chunk: its sums (m, D + 2) at ``scale``, or its largest log2 p (m,)."""
+        """Yield for each chunk the sums (m, D + 2) of m columns, multiplied by 2^-scale.
+
+        If ``scale`` is None, yield the largest log2 p (m,) of each column instead.
+        """
         d, m = self.held.d, len(columns)
         fit = _power_of_two(CHUNK_NUMBERS / max(d, m), DEPTH, CHUNK_ROWS)
         chunk = min(fit, _ceil(self.held.n, DEPTH) * DEPTH)
@@ -378,11 +387,11 @@ class CudaPasses:
     # Seeding
 
     def distances(self, n_seedings: int) -> Any:
-        """Squared distances (S, N) to no seed yet, for `closest`."""
+        """Infinite squared distances (S, N), with which `closest` begins when no row is chosen."""
         return upload(np.full((n_seedings, self.held.n), np.inf, self.held.dtype))
 
     def closest(self, candidates: Float64, closest: Any, update: bool = False) -> Float64:
-        """As `RowsAtHand.closest`; the distances stay on the card."""
+        """See `RowsAtHand.closest`; the distances stay on the GPU."""
         S, each, d = candidates.shape
         dtype, width = self.held.dtype, S * each
         c = self._prepared(dtype, candidates, np.ones(S), np.full(S, 2.0))
@@ -405,19 +414,19 @@ class CudaPasses:
         return potentials
 
     def take(self, rows: NDArray[np.intp]) -> Float64:
-        """Rows, in float64."""
+        """The rows with these numbers, in float64."""
         return self.held.take(rows)
 
     def farthest(self, closest: Any) -> NDArray[np.intp]:
-        """For each seeding the first row farthest from its seeds."""
+        """For each start the first of the rows that are farthest from its chosen rows."""
         masses, rows = self._masses(closest, closest.shape[0], farthest=True)
         best = masses.argmax(axis=1)
         return cast(NDArray[np.intp], rows[np.arange(len(best)), best].astype(np.intp))
 
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
-        """Rows with chances by weight and distance; ``uniform`` (S, L), or (S,) without distances.
+        """Random rows: see `RowsAtHand.draw`.
 
-        The card adds up stretches of rows, the host finds the row within one.
+        The GPU sums the probabilities of stretches of rows, and the host finds the row in one.
         """
         S = 1 if closest is None else closest.shape[0]
         masses, _ = self._masses(closest, S, farthest=False)
@@ -465,13 +474,13 @@ class CudaPasses:
         return masses, rows
 
     def _whole(self) -> Iterator[tuple[int, Any, Any]]:
-        """As the segments where the rows themselves are not asked for."""
+        """One segment without rows and weights, for kernels that read distances alone."""
         yield 0, np.broadcast_to(np.float32(0), (self.held.n, 1)), upload(np.ones(1))
 
     # ------------------------------------------------------------------------------------------
 
     def box(self) -> tuple[Float64, Float64]:
-        """Least and greatest value of each feature."""
+        """The smallest and the largest value of each feature."""
         d, T = self.held.d, self.held.dtype
         lows, highs = [], []
         for _, X, _s in self.held.segments():
@@ -486,9 +495,9 @@ class CudaPasses:
         return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
 
     def assign(self, centroids: Float64, labels: Any, squared_distances: Any) -> float:
-        """Write the nearest centroid (K, D) of each row and the squared distance; return its sum.
+        """Write the label and the squared distance of each row; return the sum of the distances.
 
-        ``labels`` and ``squared_distances`` may be arrays of the host or of the card.
+        ``labels`` and ``squared_distances`` may be arrays on the host or on the GPU.
         """
         k, d = centroids.shape
         T = self.held.dtype
@@ -516,7 +525,7 @@ class CudaPasses:
         return total
 
     def weights(self, centroids: Float64, alpha: float, out: Any) -> float:
-        """Write the weights (N, K) of Eq. 38; return a number that tells whether all is finite."""
+        """Write the weights (N, K) of Eq. 38; return a number that is finite if all of them are."""
         k = centroids.shape[0]
         one = np.array([alpha])
         T = self.held.dtype
@@ -533,7 +542,7 @@ class CudaPasses:
         return total
 
     def accumulate(self, weights: Any) -> tuple[Float64, Float64]:
-        """sum_wx (K, D) about the reference and sum_w (K,) for weights (N, K) on the card."""
+        """sum_wx (K, D) about the reference and sum_w (K,) for weights (N, K) on the GPU."""
         k, d, T = weights.shape[1], self.held.d, self.held.dtype
         b = Buffers(T, d, k, 1, self.held.n)
         totals = upload(np.zeros(k * d + 2 * k + 2))
@@ -565,7 +574,7 @@ class CudaPasses:
 
 @dataclass
 class Chunk:
-    """Some rows in `Buffers`; the first ``rows`` rows of those hold them, and zeros."""
+    """A chunk of rows in `Buffers`, whose first ``rows`` rows hold it, padded with zeros."""
 
     buffers: Buffers
     rows: int

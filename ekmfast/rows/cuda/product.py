@@ -1,8 +1,8 @@
-"""Matrix products on the card: by torch or CuPy where one is loaded or installed, else by our own.
+"""Matrix products on the GPU, by torch or CuPy if one is installed, else by a kernel of our own.
 
-float32 is multiplied as float32. TensorFloat-32, which rounds the factors to 10 bits of mantissa,
-is used only where ``EKMFAST_CUDA_TF32=1`` asks for it and torch is there: scores are then off by
-3e-4 of the largest, and weights by alpha times as much.
+float32 numbers are multiplied in float32. TensorFloat-32, which rounds the factors to 10 bits of
+mantissa, is used only by torch and if ``EKMFAST_CUDA_TF32=1``. The error of scores is then 3e-4 of
+the largest score, and the error of weights alpha times as large.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.layer import SIMULATED, current_stream, launch
 
-# Tensors that TorchProduct keeps: those of a chunk and of a last, shorter one, with some room.
+# TorchProduct keeps so many tensors: enough for those of a chunk and of a shorter last chunk.
 KEPT_VIEWS = 16
 
 PRODUCTS = ("torch", "cupy", "own")
 
 
 class Product(Protocol):
-    """Two products of chunks of rows; all arrays are C-contiguous and on the card."""
+    """The two matrix products for a chunk of rows; all arrays are C-contiguous and on the GPU."""
 
     name: str
 
@@ -35,11 +35,11 @@ class Product(Protocol):
         """``out (rows, K) = Y (rows, D) @ centroids (K, D).T``"""
 
     def sums(self, weights: Any, Y: Any, depth: int, out: Any) -> None:
-        """``out (batches, K, D)``: ``weights.T @ Y`` of each ``depth`` rows."""
+        """``out (batches, K, D)``: ``weights.T @ Y``, one batch for each ``depth`` rows."""
 
 
 class OwnProduct:
-    """A plain tiled kernel: slower than a library's, but always there."""
+    """A tiled kernel, slower than that of a library but always available."""
 
     name = "own"
 
@@ -60,7 +60,7 @@ def _handle(stream: Any) -> int:
 
 
 class TorchProduct:
-    """cuBLAS through torch, which sees the same memory."""
+    """cuBLAS by torch, on the same memory."""
 
     name = "torch"
 
@@ -73,9 +73,9 @@ class TorchProduct:
         self._views: dict[int, tuple[Any, Any]] = {}
 
     def view(self, array: Any) -> Any:
-        """The array as a tensor; the last ones are kept, for making one takes as long as a launch.
+        """The array as a tensor. Tensors are kept, since making one takes as long as a launch.
 
-        An array that is kept cannot hand its id to another.
+        The arrays are kept with them, so that no other array can get the same id.
         """
         if id(array) not in self._views:
             if len(self._views) >= KEPT_VIEWS:
@@ -85,8 +85,8 @@ class TorchProduct:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        # Whatever the user's program has set, for the time of our products, which run where our
-        # kernels do.
+        # Sets the precision and the stream of torch for the time of our products, and then restores
+        # what the user's program had set.
         matmul = self.torch.backends.cuda.matmul
         wanted: str | bool
         if hasattr(matmul, "fp32_precision"):
@@ -116,7 +116,7 @@ class TorchProduct:
 
 
 class CupyProduct:
-    """cuBLAS through CuPy, which sees the same memory."""
+    """cuBLAS by CuPy, on the same memory."""
 
     name = "cupy"
 
@@ -150,14 +150,14 @@ def _torch_has_cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _cupy_is_there() -> bool:
+def _cupy_is_installed() -> bool:
     return importlib.util.find_spec("cupy") is not None
 
 
 def choose_product(name: str | None = None) -> Product:
-    """The product that ``EKMFAST_CUDA_PRODUCT`` names, else the first there is of PRODUCTS.
+    """The product that ``EKMFAST_CUDA_PRODUCT`` names, else the first available one of PRODUCTS.
 
-    A library that the program has loaded already goes before one that it has not.
+    If the program has imported CuPy but not torch, CuPy is preferred.
     """
     name = name or os.environ.get("EKMFAST_CUDA_PRODUCT")
     if name is not None and name not in PRODUCTS:
@@ -170,4 +170,4 @@ def choose_product(name: str | None = None) -> Product:
         return CupyProduct()
     if _torch_has_cuda():
         return TorchProduct()
-    return CupyProduct() if _cupy_is_there() else OwnProduct()
+    return CupyProduct() if _cupy_is_installed() else OwnProduct()

@@ -1,4 +1,4 @@
-"""Rows on a CUDA card, or that are sent to one; results are of the kind of array that X is."""
+"""Rows whose sums a GPU computes; results are the same kind of array as X."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from ekmfast.rows.survey import CANCELLED, Survey, dispersion_by_passes
 
 Float64 = NDArray[np.float64]
 
-# Rows that are copied to the host at a time.
+# How many rows are copied to the host at a time.
 PART_ROWS = 1 << 20
 
 
 def held_by_card(X: Any, sample_weight: NDArray[Any] | None) -> Held:
-    """X where it lies on a card; of the host it is sent there once, or anew in each pass."""
+    """Rows for the GPU: X where it lies, copied to the GPU once, or copied again in each pass."""
     s = None
     if is_cuda_array(X):
         return ResidentRows(as_device(X), s if sample_weight is None else upload(sample_weight))
-    # Half of what is free, since seeding and chunks take some.
+    # Half of the free memory is left for distances and for the arrays of chunks.
     if X.nbytes <= free_memory() // 2:
         return ResidentRows(upload(X), s if sample_weight is None else upload(sample_weight))
     return StreamedRows(X, sample_weight)
 
 
 class CudaRows:
-    """Rows whose statistics a card computes.
+    """Rows whose statistics a GPU computes.
 
     Parameters
     ----------
-    X : array of shape (N, D) on a card or ndarray, float32 or float64
+    X : array of shape (N, D) on a GPU or ndarray, float32 or float64
     sample_weight : ndarray of shape (N,) and the dtype of X, or None
     n_threads : int
-        Of what is computed on the host.
+        Number of threads for computations on the host.
     weighting, fuzzifier
-        As of `ArrayRows`.
+        See `ArrayRows`.
     held : Held, default=None
-        Where the card finds X; None decides.
+        The rows as the GPU reads them; None for `held_by_card`.
     """
 
     at_hand = True
@@ -103,11 +103,13 @@ class CudaRows:
         return None
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """Three passes: the mean, the dispersion about it, the box."""
+        """Three passes, for the mean, the dispersion and the bounding box.
+
+        There are five if the reference is far from all rows with weight, as in `ArrayRows.survey`.
+        """
         reference = self.passes.reference.astype(np.float64)
         mean, dispersion = dispersion_by_passes(self, reference)
         if dispersion < CANCELLED * float(np.square(mean - reference).sum()):
-            # The reference lies far from all that has weight.
             self.passes.reference = mean.astype(self.dtype)
             mean, dispersion = dispersion_by_passes(self, mean)
         low, high = self.passes.box()
@@ -131,11 +133,15 @@ class CudaRows:
         return other
 
     def nearest(self, centroids: Float64) -> tuple[Any, Any]:
-        """Labels (N,) and squared distances (N,), of the kind of X; of equals the first."""
-        most = 1 << (np.finfo(self.dtype).nmant + 1)  # a label is found as a number of the dtype
+        """Labels (N,) and squared distances (N,), as the same kind of array as X.
+
+        If several centroids are equally near, the label is the first of them.
+        """
+        # The kernel stores labels as numbers of the dtype of X while it searches.
+        most = 1 << (np.finfo(self.dtype).nmant + 1)
         if len(centroids) > most:
             raise ValueError(
-                f"centroids must be at most {most} for {self.dtype} on a card, got {len(centroids)}"
+                f"centroids must be at most {most} for {self.dtype} on a GPU, got {len(centroids)}"
             )
         make = np.empty if isinstance(self.X, np.ndarray) else empty
         labels, distances = make(self.n_rows, np.int32), make(self.n_rows, self.dtype)
@@ -163,7 +169,7 @@ class CudaRows:
             out = alike(found, self.X)
         else:
             if not is_cuda_array(out):
-                raise TypeError(f"out must lie on the card as X does, got {type(out).__name__}")
+                raise TypeError(f"out must lie on the GPU as X does, got {type(out).__name__}")
             found = as_device(out, "out")
             if found.shape != shape or found.dtype != self.dtype or not found.is_c_contiguous():
                 raise ValueError(
@@ -175,9 +181,9 @@ class CudaRows:
         return out
 
     def check_weights(self, weights: Any, check_array: Callable[[Any, str], NDArray[Any]]) -> Any:
-        """Weights (N, K) on the card as `accumulate` takes them."""
+        """The weights (N, K) on the GPU, checked for `accumulate`."""
         if not is_cuda_array(weights):
-            raise TypeError(f"weights must lie on the card as X does, got {type(weights).__name__}")
+            raise TypeError(f"weights must lie on the GPU as X does, got {type(weights).__name__}")
         w = as_device(weights, "weights")
         if w.dtype != self.dtype:
             raise TypeError(f"weights must have the dtype of X, {self.dtype}, got {w.dtype}")
@@ -188,12 +194,12 @@ class CudaRows:
         return w
 
     def accumulate(self, weights: Any) -> tuple[Float64, Float64, Float64]:
-        """sum_wx (K, D) about the reference, sum_w (K,), and the reference, of weights (N, K)."""
+        """sum_wx (K, D) about the reference, sum_w (K,) and the reference, for weights (N, K)."""
         sum_wx, sum_w = self.passes.accumulate(weights)
         return sum_wx, sum_w, self.passes.reference.astype(np.float64)
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> Any:
-        """Computed on the host, some rows at a time."""
+        """See `Rows.map`; the function is computed on the host, for some rows at a time."""
         parts = [function(part) for part in self.parts()]
         whole = np.concatenate([np.empty((0, n_columns), self.dtype), *parts])
         return self.given_back(whole)
@@ -207,14 +213,14 @@ class CudaRows:
             yield array[first : first + PART_ROWS].copy_to_host()
 
     def given_back(self, array: NDArray[Any]) -> Any:
-        """A result as an array of X's kind: where X lies, and of its library."""
+        """A result as the same kind of array as X: in the same memory, of the same library."""
         return array if isinstance(self.X, np.ndarray) else alike(upload(array), self.X)
 
     # ------------------------------------------------------------------------------------------
     # Some of the rows
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
-        """Rows, in float64, on the host."""
+        """The rows with these numbers, in float64, on the host."""
         return self.passes.take(numbers)
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
@@ -261,17 +267,17 @@ class CudaRows:
     # Seeding
 
     def distances(self, n_seedings: int) -> Any:
-        """Squared distances (S, N) to no seed yet, for `closest`."""
+        """Infinite squared distances (S, N), with which `closest` begins when no row is chosen."""
         return self.passes.distances(n_seedings)
 
     def closest(self, candidates: Float64, closest: Any, update: bool = False) -> Float64:
-        """As `RowsAtHand.closest`; the distances stay on the card."""
+        """See `RowsAtHand.closest`; the distances stay on the GPU."""
         return self.passes.closest(candidates, closest, update)
 
     def farthest(self, closest: Any) -> NDArray[np.intp]:
-        """For each seeding the first row farthest from its seeds."""
+        """For each start the first of the rows that are farthest from its chosen rows."""
         return self.passes.farthest(closest)
 
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
-        """Rows with chances by weight and distance: see `RowsAtHand`."""
+        """Random rows: see `RowsAtHand.draw`."""
         return self.passes.draw(closest, uniform)

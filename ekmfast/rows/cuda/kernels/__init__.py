@@ -1,22 +1,25 @@
-"""The CUDA kernels: Eq. 38, Eq. 39 and the objective of arXiv 2402.14490, and what seeding needs.
+"""The CUDA kernels for Eq. 38, Eq. 39 and the objective of arXiv 2402.14490, and for the starts.
 
-Each factory makes a kernel for one dtype and one shape, so that loops over K and D unroll and small
-arrays become registers. The algebra is that of the CPU's kernels (``csrc/kernels/weigh.inl``): with
-``y = x - reference`` and ``q = alpha log2(e)`` centroids arrive as ``q c`` and ``bias = -q/2
-||c||^2``, so ``t_k = bias_k + y . (q c_k)`` is the exponent, base 2, of a membership up to a term
-that a row shares.
+Each function makes a kernel for one dtype and one shape, so that loops over K and D unroll and
+small arrays become registers. The formulas are those of the CPU's kernels
+(``csrc/kernels/weigh.inl``): with ``y = x - reference`` and ``q = alpha log2(e)``, centroids are
+given as ``q c`` and ``bias = -q/2 ||c||^2``. Then the score ``t_k = bias_k + y . (q c_k)`` is the
+exponent, in base 2, of a membership, up to a term that is the same for all centroids.
 
-Two ways through the rows:
+There are two methods:
 
-- *fused*, for few small centroids: a thread holds a row, the centroids and all of its sums in
-  registers; the rows are read once and nothing of size N x K exists;
-- *chunks*, for all others: `prepare` centres a chunk of rows, a matrix product gives the scores,
-  `weigh_rows` finds what the columns of a row share, `weigh_columns` turns scores into weights in
-  place, and a second product sums ``w x``.
+- *fused*, for few centroids of few features: a thread holds a row, the centroids and all of its
+  sums in registers. The rows are read once, and no (N, K) matrix exists.
+- *chunks*, for all others: `prepare` subtracts the reference from a chunk of rows, a matrix product
+  gives the scores, `weigh_rows` computes what depends on the row alone, such as the sum of its
+  exponentials, `weigh_columns` replaces scores by weights, and a second product sums ``w x``.
 
-Sums of float32 are kept in float32 over `ROWS_A_THREAD` rows (`TILE` in chunks) at most, then in
-float64, always in the same order: there are no atomic operations. In the simulator a tile is short,
-so that few rows have several.
+Sums of float32 numbers are kept in float32 over at most `ROWS_A_THREAD` rows (`TILE` rows in
+chunks) and then added in float64, always in the same order: there are no atomic operations. In the
+simulator a tile has few rows, so that small tests use several tiles.
+
+``IN`` and ``OUT`` in the docstrings are the kernel's arguments; ``grid`` is the number of thread
+blocks, or of threads where it counts elements. A chunk is padded to whole tiles.
 """
 
 from ekmfast.rows.cuda.kernels.assign import nearest

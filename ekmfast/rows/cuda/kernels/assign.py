@@ -20,11 +20,11 @@ from ekmfast.rows.cuda.layer import (
 
 @lru_cache(None)
 def nearest(dtype: Real, lanes: int) -> Kernel:
-    """The first of the highest scores, and the squared distance to it from differences.
+    """The first of the largest scores, and the squared distance to its centroid by differences.
 
     IN scores (chunk, k) without bias, bias (1, k), X (n, d), first, n, centroids (k, d) float64;
-    grid: chunk / rows a block
-    OUT labels (n,), distances (n,), sums (chunk / rows a block, 1) of the latter
+    grid: chunk / rows of a thread block
+    OUT labels (n,), distances (n,), sums (chunk / rows of a thread block, 1) of the distances
     """
     T = dtype
     ROWS = THREADS // lanes

@@ -1,4 +1,4 @@
-"""Any number of centroids: scores of a chunk of rows become weights in place, and their sums."""
+"""Kernels for any number of centroids, which replace the scores of a chunk by weights."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from ekmfast.rows.cuda.layer import (
 
 @lru_cache(None)
 def add_chunk() -> Kernel:
-    """`add_onto` for what a chunk leaves, in one launch.
+    """`add_onto` for the three results of a chunk, in one launch.
 
     IN products (batches, S k d), sums (tiles, 2 S k), costs (tiles, 2 S)
-    IN/OUT totals: those of the three, one after the other; grid: all of them
+    IN/OUT totals (S k d + 2 S k + 2 S,): the totals of the three, concatenated; grid: all of them
     """
 
     def add(products: Any, batches: Any, sums: Any, costs: Any, tiles: Any, totals: Any) -> None:
@@ -61,9 +61,9 @@ def add_chunk() -> Kernel:
 
 @lru_cache(None)
 def prepare(dtype: Real) -> Kernel:
-    """A chunk of rows about the reference; rows past the last are zero.
+    """A chunk of rows minus the reference; rows after the last one are zero.
 
-    IN X (n, d), first, n (rows that X has), reference (d,); grid: chunk rows / rows a block
+    IN X (n, d), first, n (rows of X), reference (d,); grid: chunk / rows of a thread block
     OUT Y (chunk, d), half_norm (chunk,) = 1/2 ||y||^2
     """
     T = dtype
@@ -90,13 +90,15 @@ def prepare(dtype: Real) -> Kernel:
 
 @lru_cache(None)
 def weigh_rows(dtype: Real, weighting: int, lanes: int, weighted: bool) -> Kernel:
-    """What the columns of a row share, and the row's part of the objective.
+    """For each row the numbers that `weigh_columns` needs for all centroids, and the objective.
 
-    IN scores (chunk, S k) without bias, bias (S, k), half_norm, Y, centroids (S k, d) (FUZZY
-    alone), s, first, n, power; grid: chunk / TILE times S, the problem fastest
-    OUT shared (chunk, S, 4): EQUILIBRIUM best, level, slope, share; MAXIMUM_ENTROPY best and
-    share; HARD index and weight; FUZZY least, scale, share, and scores become squared distances
-    OUT costs (chunk / TILE, 2 S): sum s 1/2 ||y||^2, sum s e of the tile
+    IN scores (chunk, S k) without bias, bias (S, k), half_norm, Y, centroids (S k, d) (only for
+    FUZZY), s, first, n, power; grid: chunk / TILE times S, the problem varying fastest
+    OUT shared (chunk, S, 4): best, level, slope, share for EQUILIBRIUM; best, -, -, share for
+    MAXIMUM_ENTROPY; label, s for HARD; least, scale, share for FUZZY, which also replaces the
+    scores by squared distances
+    OUT costs (chunk / TILE, 2 S): sums over the tile of s 1/2 ||y||^2 and of s times the row's part
+    of the objective in units of scores
     """
     T, exp2, log2 = dtype, _exp2(dtype), _log2(dtype)
     ROWS = THREADS // lanes
@@ -127,7 +129,8 @@ def weigh_rows(dtype: Real, weighting: int, lanes: int, weighted: bool) -> Kerne
                 norm = half + half
                 least = T(np.inf)
                 for i in range(lane, k, lanes):
-                    # By q = 2 a score is 2 y . c - ||c||^2. Where digits cancel: by differences.
+                    # With q = 2 a score is 2 y . c - ||c||^2. If ||y||^2 minus the score cancels,
+                    # the squared distance is summed from differences instead.
                     d2 = norm - (scores[row, column + i] + bias[problem, i])
                     if not d2 > cancelled * (norm - bias[problem, i]):
                         d2 = zero
@@ -213,12 +216,12 @@ def weigh_rows(dtype: Real, weighting: int, lanes: int, weighted: bool) -> Kerne
 
 @lru_cache(None)
 def weigh_columns(dtype: Real, weighting: int, columns: int) -> Kernel:
-    """Scores become s w in place; sums of s w and s p over each tile of rows.
+    """Replace scores by s w, and sum s w and s p over each tile of rows.
 
-    ``columns`` threads stand side by side, the others of a block below them.
-    IN scores (chunk, S k) from `weigh_rows`, bias (S, k), shared, power; grid: chunk / TILE times
-    ceil(S k / columns), the columns fastest
-    OUT scores = s w; sums (chunk / TILE, 2 S k): all sums of s w, then all of s p
+    A thread block covers ``columns`` columns and THREADS / ``columns`` rows at a time.
+    IN scores (chunk, S k) after `weigh_rows`, bias (S, k), shared, power; grid: chunk / TILE times
+    ceil(S k / columns), the columns varying fastest
+    OUT scores = s w; sums (chunk / TILE, 2 S k): all sums of s w, then all sums of s p
     """
     T, exp2, log2 = dtype, _exp2(dtype), _log2(dtype)
     SLOTS = THREADS // columns
@@ -277,14 +280,14 @@ def weigh_columns(dtype: Real, weighting: int, columns: int) -> Kernel:
 
 
 def columns_for(width: int) -> int:
-    """Threads side by side over so many columns: a power of two."""
+    """How many of ``width`` columns a thread block covers: a power of two."""
     most = min(THREADS, 8 if SIMULATED else 128)
     return max(min(most, 1 << math.ceil(math.log2(max(width, 1)))), THREADS // TILE)
 
 
 @lru_cache(None)
 def column_sums(dtype: Real, columns: int) -> Kernel:
-    """Sums of each tile's rows; IN values (chunk, width), OUT sums (chunk / TILE, width)."""
+    """Sums over the rows of each tile. IN values (chunk, width), OUT sums (chunk / TILE, width)."""
     SLOTS = THREADS // columns
 
     def add(values: Any, sums: Any) -> None:

@@ -1,4 +1,4 @@
-"""What several kernels share: constants, base-2 functions, and sums of sums."""
+"""Constants, base-2 functions and sums of partial sums that several kernels use."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from ekmfast.rows.cuda.layer import (
 
 EQUILIBRIUM, MAXIMUM_ENTROPY, HARD, FUZZY = range(4)
 
-# Rows of a chunk whose scores one block weighs.
+# How many rows of a chunk one thread block sums.
 TILE = 8 if SIMULATED else 64
 
-# Rows that one thread of the fused kernel sums at most.
+# How many rows one thread of the fused kernel sums at most.
 ROWS_A_THREAD = 4 if SIMULATED else 64
 
 LN2 = math.log(2)
 
-# As the CPU's kernels have them (kernels.h).
+# Exponents are not below this, as in the CPU's kernels (kernels.h).
 FLOOR = {np.float32: -100.0, np.float64: -900.0}
 
-# Where a squared distance is a smaller share than this of what it is the difference of, it is
-# summed from differences: a quarter of the digits. The CPU's kernels wait for a half of them, since
-# their norms and scores round alike; a library's product shares no rounding with the norms.
+# If ||y||^2 - (2 y . c - ||c||^2) is less than this share of ||y||^2 + ||c||^2, a quarter of its
+# digits is lost, and the squared distance is summed from differences instead. The CPU's kernels
+# tolerate the loss of half of the digits, since their norms and scores have the same rounding
+# errors; those of a library's product differ from those of the norms.
 CANCELLED = {np.float32: 2.0**-6, np.float64: 2.0**-13}
 
 MIN_NORMAL = {np.float32: 2.0**-126, np.float64: 2.0**-1022}
@@ -53,7 +54,7 @@ def _log2(dtype: Real) -> Any:
 
 @lru_cache(None)
 def add_groups() -> Kernel:
-    """``out[g]`` = sum of rows ``g * size`` and on of values, in order; grid: all of out."""
+    """``out[g]`` = sum of the ``size`` rows of values from ``g * size`` on; grid: all of out."""
 
     def add(values: Any, count: Any, size: Any, out: Any) -> None:
         at = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x

@@ -1,4 +1,4 @@
-"""Few small centroids: one thread holds a row, the centroids and all of its sums in registers."""
+"""The kernel for few centroids of few features: each thread keeps all sums in registers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ekmfast.rows.cuda.layer import (
     sync_warp,
 )
 
-# Sums and features up to which the fused kernel spills no register (tests/test_cuda_ptx.py), and up
-# to which a block's fit its shared memory.
+# With at most so many sums and features the fused kernel spills no registers to memory
+# (tests/test_cuda_ptx.py), and the shared memory suffices for a thread block.
 FUSED_SUMS = {np.float32: 84, np.float64: 34}
 
 FUSED_FEATURES = {np.float32: 16, np.float64: 8}
@@ -36,22 +36,24 @@ FUSED_FEATURES = {np.float32: 16, np.float64: 8}
 
 def fits_fused(dtype: Real, k: int, d: int) -> bool:
     """Whether a thread's registers hold K centroids of D features and the sums."""
-    crowded = max(2 * d - 16, 0)  # a row and the next one want registers too
-    return d <= FUSED_FEATURES[dtype] and fused_width(k, d) + crowded <= FUSED_SUMS[dtype]
+    for_rows = max(2 * d - 16, 0)  # registers for a long row and for the next one
+    return d <= FUSED_FEATURES[dtype] and fused_width(k, d) + for_rows <= FUSED_SUMS[dtype]
 
 
 @lru_cache(None)
 def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel:
-    """Sums of all rows for several problems, each a block's: see `fused_width` for what they are.
+    """The sums of each thread block for several problems; `fused_width` lists the sums.
 
-    IN X (n * d,), s (n,) or one number, reference (d,), centroids (S, k, d) times q
-    (as they are for FUZZY), bias (S, k), power; grid: row blocks times S, the problem fastest
-    OUT partial (row blocks, S, fused_width)
+    A thread block reads THREADS * per_thread rows for one problem.
+    IN X (n * d,), s (n,) or one number, reference (d,), centroids (S, k, d) times q (without q for
+    FUZZY), bias (S, k), power; grid: ceil(n / (THREADS * per_thread)) times S, the problem varying
+    fastest
+    OUT partial (the same number, S, fused_width)
     """
     T, exp2, log2 = dtype, _exp2(dtype), _log2(dtype)
     KD, SUMS = k * d, fused_width(k, d)
     WARP = min(32, THREADS)
-    PAD = d + 1 - d % 2  # an odd distance between rows: no two of a warp in one bank
+    PAD = d + 1 - d % 2  # an odd distance between rows avoids conflicts between memory banks
     TOGETHER = THREADS // SEGMENTS
     SPAN = THREADS + SEGMENTS
     SHOWN = max(THREADS * PAD, SUMS * SPAN)
@@ -62,7 +64,7 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
         X: Any, s: Any, n: Any, n_problems: Any, per_thread: Any, reference: Any, centroids: Any,
         bias: Any, power: Any, partial: Any,
     ) -> None:  # fmt: skip
-        shown = cuda.shared.array(SHOWN, T)  # rows, and in the end sums
+        shown = cuda.shared.array(SHOWN, T)  # holds rows, and at the end sums
         parts = cuda.shared.array(THREADS, np.float64)
         sums = cuda.local.array(SUMS, T)
         c = cuda.local.array(KD, T)
@@ -71,7 +73,7 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
         y = cuda.local.array(d, T)
         t = cuda.local.array(k, T)
         u = cuda.local.array(k, T)
-        ahead = cuda.local.array(d, T)
+        next_row = cuda.local.array(d, T)
         tid = cuda.threadIdx.x
         lane, warp = tid % WARP, tid // WARP
         block, problem = cuda.blockIdx.x // n_problems, cuda.blockIdx.x % n_problems
@@ -83,20 +85,20 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
             b[i] = bias[problem, i]
         for j in range(d):
             ref[j] = reference[j]
-        # This warp's first row; each turn the block goes THREADS rows on.
+        # The first row of this warp; each turn the thread block moves on by THREADS rows.
         first = np.int64(block) * (THREADS * per_thread) + warp * WARP
         mine = warp * WARP * PAD
         left = min(max((n - first) * d, np.int64(0)), np.int64(WARP * d))
         for m in range(d):
             if m * WARP + lane < left:
-                ahead[m] = X[first * d + (m * WARP + lane)]
+                next_row[m] = X[first * d + (m * WARP + lane)]
             else:
-                ahead[m] = zero
+                next_row[m] = zero
         for turn in range(per_thread):
             sync_warp()
             for m in range(d):
                 at = m * WARP + lane
-                shown[mine + at // d * PAD + at % d] = ahead[m]
+                shown[mine + at // d * PAD + at % d] = next_row[m]
             sync_warp()
             row = first + lane
             first += THREADS
@@ -104,9 +106,9 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
                 left = min(max((n - first) * d, np.int64(0)), np.int64(WARP * d))
                 for m in range(d):
                     if m * WARP + lane < left:
-                        ahead[m] = X[first * d + (m * WARP + lane)]
+                        next_row[m] = X[first * d + (m * WARP + lane)]
                     else:
-                        ahead[m] = zero
+                        next_row[m] = zero
             weight, norm = zero, zero
             if row < n:
                 weight = T(s[row]) if weighted else one
@@ -143,7 +145,8 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
                     sums[KD + k + i] += u[i] * share
                     t[i] = u[i] * t[i] * share * shrunk
                     sums[KD + i] += t[i]
-                # A row that is not finite makes none of these sums so.
+                # The other terms may be finite although the row is not; 0 times its norm is then
+                # NaN.
                 cost += norm * zero
             else:
                 best = T(-np.inf)
@@ -192,7 +195,8 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
                     sums[i * d + j] += t[i] * y[j]
             sums[SUMS - 2] += weight * norm
             sums[SUMS - 1] += cost
-        # The block's sums: each thread shows its own, SEGMENTS threads add those of one number.
+        # The sums of the thread block: each thread writes its own to shared memory, and SEGMENTS
+        # threads add those of one number.
         cuda.syncthreads()
         for i in range(SUMS):
             shown[i * SPAN + tid] = sums[i]
@@ -217,5 +221,8 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
 
 
 def fused_width(k: int, d: int) -> int:
-    """Numbers a problem: sum_wx (k, d), sum_w (k,), sum_p (k,), sum s ||y||^2, sum s e."""
+    """How many sums a problem has: sum_wx (k, d), sum_w (k,), sum_p (k,), sum s ||y||^2, sum s e.
+
+    e is the part of a row in the objective, in units of scores.
+    """
     return k * d + 2 * k + 2

@@ -1,4 +1,4 @@
-"""The matrix products of chunks, where neither torch nor CuPy is there to make them."""
+"""The matrix products of chunks, for machines with neither torch nor CuPy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from ekmfast.rows.cuda.layer import (
 def product(dtype: Real, transposed: bool) -> Kernel:
     """A matrix product without a library.
 
-    IN A (M, L), B (N, L): OUT out (1, M, N) = A B^T; or, ``transposed``, A (rows, M), B (rows, N):
-    OUT out (batches, M, N) = A^T B over each ``depth`` rows; grid: batches times tiles
+    IN A (M, L), B (N, L), depth = L; OUT out (1, M, N) = A B^T.
+    With ``transposed``: IN A (rows, M), B (rows, N); OUT out (batches, M, N) = A^T B for each
+    ``depth`` rows.
+    grid: `product_blocks`, the number of batches times that of tiles of out
     """
     T = dtype
-    WIDE = 4 if SIMULATED else 8  # threads side by side
+    WIDE = 4 if SIMULATED else 8  # a thread block is HIGH x WIDE threads
     HIGH = THREADS // WIDE
-    EACH = 2 if SIMULATED else 4  # rows and columns that a thread sums
+    EACH = 2 if SIMULATED else 4  # a thread sums EACH x EACH numbers of out
     ROWS, COLUMNS = HIGH * EACH, WIDE * EACH
     STEP = 4 if SIMULATED else 16
     A_SHAPE, B_SHAPE, SUMS = (STEP, ROWS + 1), (STEP, COLUMNS + 1), EACH * EACH
@@ -80,7 +82,7 @@ def product(dtype: Real, transposed: bool) -> Kernel:
 
 
 def product_blocks(m: int, n: int, batches: int) -> int:
-    """Blocks that `product` takes for (batches, m, n)."""
+    """How many thread blocks `product` needs for an out of shape (batches, m, n)."""
     rows = THREADS // (4 if SIMULATED else 8) * (2 if SIMULATED else 4)
     columns = (4 if SIMULATED else 8) * (2 if SIMULATED else 4)
     return -(-m // rows) * -(-n // columns) * batches

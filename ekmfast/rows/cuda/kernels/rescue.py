@@ -1,4 +1,4 @@
-"""Columns whose memberships underflow, at their own scale."""
+"""Kernels for columns whose memberships underflow: their sums get a scale of their own."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from ekmfast.rows.cuda.layer import (
 
 @lru_cache(None)
 def exact_memberships(equilibrium: bool, weighted: bool) -> Kernel:
-    """Unclamped memberships of some columns, in float64 from differences (rescue.cpp).
+    """Memberships of some columns without a lower bound, in float64 by differences.
 
+    The method is that of csrc/rescue.cpp.
     IN X (n, d), s, first, n, centroids (k, d), q = alpha log2(e), columns (m,); grid: chunk rows
-    OUT log_p (chunk, m) = log2 p, -inf past the last row and where s is 0
-    OUT tilt (chunk, m) = s times the factor of Eq. 38 (1 without equilibrium)
+    OUT log_p (chunk, m) = log2 p, -inf after the last row and if s is 0
+    OUT tilt (chunk, m) = s times the factor 1 - alpha (d - E) of Eq. 38; s without ``equilibrium``
     """
 
     def measure(
@@ -37,7 +38,7 @@ def exact_memberships(equilibrium: bool, weighted: bool) -> Kernel:
             weight = np.float64(s[first + row]) if weighted else 1.0
         best, total, moment = -np.inf, 0.0, 0.0
         if weight > 0:
-            # Sums relative to the largest exponent so far.
+            # The sums are relative to the largest exponent so far and rescaled when it grows.
             for i in range(centroids.shape[0]):
                 r = 0.0
                 for j in range(centroids.shape[1]):
@@ -71,7 +72,7 @@ def exact_memberships(equilibrium: bool, weighted: bool) -> Kernel:
 
 @lru_cache(None)
 def largest_exponents() -> Kernel:
-    """IN log_p (chunk, m); OUT the largest finite (chunk / TILE, m) of tiles; grid: all these."""
+    """IN log_p (chunk, m); OUT largest (chunk / TILE, m), the maximum of each tile; grid: all."""
 
     def find(log_p: Any, largest: Any) -> None:
         at = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
@@ -88,10 +89,10 @@ def largest_exponents() -> Kernel:
 
 @lru_cache(None)
 def raise_exponents() -> Kernel:
-    """Weights 2^(log2 p - exponent) times tilt and times s; grid: chunk rows times m.
+    """s w and s p of some columns, multiplied by 2^-exponent; grid: chunk rows times m.
 
-    IN log_p, tilt (chunk, m), s by `exact_memberships` in tilt, exponent (m,)
-    OUT log_p = weights; tilt = the same without the factor of Eq. 38
+    IN log_p, tilt (chunk, m) of `exact_memberships`, s, first, n, exponent (m,)
+    OUT log_p = 2^-exponent s w, tilt = 2^-exponent s p
     """
 
     def scale(log_p: Any, tilt: Any, s: Any, first: Any, n: Any, exponent: Any) -> None:

@@ -1,4 +1,4 @@
-"""What seeding asks of rows on a card: distances to seeds, draws, the box, copies of rows."""
+"""Kernels for starts and surveys: distances to chosen rows, random rows, bounding box, copies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from ekmfast.rows.cuda.layer import (
 
 @lru_cache(None)
 def closest(dtype: Real, columns: int, weighted: bool, update: bool) -> Kernel:
-    """How far rows are from the seeds of several seedings, were a candidate added to each.
+    """Sums of the squared distances to the nearest chosen row, if a candidate were chosen too.
 
-    IN scores (chunk, S L) by q = 2 without bias, bias (S, L), half_norm, Y, candidates (S L, d),
-    s, first, n; grid: chunk / TILE times ceil(S L / columns), the columns fastest
-    IN/OUT distances (S, n): minima replace them if ``update``, which asks for L = 1
+    There are S starts with L candidates each: see `RowsAtHand.closest`.
+    IN scores (chunk, S L) for q = 2 without bias, bias (S, L), half_norm, Y, candidates (S L, d),
+    s, first, n; grid: chunk / TILE times ceil(S L / columns), the columns varying fastest
+    IN/OUT distances (S, n): with ``update``, for which L = 1, the minima replace them
     OUT sums (chunk / TILE, S L) = sum s min(distance, ||y - candidate||^2)
     """
     T = dtype
@@ -59,7 +60,7 @@ def closest(dtype: Real, columns: int, weighted: bool, update: bool) -> Kernel:
                     if update:
                         distances[seeding, first + row] = d2
                     weight = T(s[first + row]) if weighted else one
-                    # 0 times what is not finite is NaN: such a row spoils the sum.
+                    # A norm that is not finite makes the sum NaN, since 0 times it is NaN.
                     total += (weight + zero * norm) * d2
         parts[tid] = np.float64(total)
         cuda.syncthreads()
@@ -74,11 +75,12 @@ def closest(dtype: Real, columns: int, weighted: bool, update: bool) -> Kernel:
 
 @lru_cache(None)
 def row_masses(weighted: bool, measured: bool, farthest: bool) -> Kernel:
-    """Of each stretch of ``size`` rows: the sum of s times distance, or where the farthest row is.
+    """For each stretch of ``size`` rows the sum of s times distance, or its farthest row.
 
-    IN distances (S, n) (if ``measured``), s, n, size; grid: stretches times S, the seeding fastest
-    OUT masses (S, stretches); for ``farthest`` the largest distance of a row with s > 0, else -1,
-    and rows (S, stretches), its first index
+    IN distances (S, n) (1 unless ``measured``), s, n, size; grid: stretches times S, the start
+    varying fastest
+    OUT masses (S, stretches): the sums, or with ``farthest`` the largest distance of a row with
+    s > 0, and -1 if there is none; rows (S, stretches): the first row with that distance
     """
 
     def find(distances: Any, s: Any, n: Any, size: Any, masses: Any, rows: Any) -> None:
@@ -121,9 +123,9 @@ def row_masses(weighted: bool, measured: bool, farthest: bool) -> Kernel:
 
 @lru_cache(None)
 def box(dtype: Real) -> Kernel:
-    """Least and greatest of each feature over stretches of rows; NaN where a row has one.
+    """The smallest and largest value of each feature for stretches of rows; NaN if there is one.
 
-    IN X (n, d), n, size; grid: stretches times ceil(d / THREADS), the features fastest
+    IN X (n, d), n, size; grid: stretches times ceil(d / THREADS), the features varying fastest
     OUT low, high (stretches, d)
     """
     T = dtype
@@ -148,7 +150,7 @@ def box(dtype: Real) -> Kernel:
 
 @lru_cache(None)
 def gather(dtype: Real) -> Kernel:
-    """IN X (n, d), rows (m,); OUT out (m, d), of any dtype, = X[rows]; grid: all m d."""
+    """IN X (n, d), rows (m,); OUT out (m, d) = X[rows], of any dtype; grid: all m d."""
 
     def copy(X: Any, rows: Any, out: Any) -> None:
         at = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
