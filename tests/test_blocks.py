@@ -778,7 +778,7 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
         (EKMeans(3, alpha=0.123, random_state=0), X),
         (HardKMeans(3, random_state=0), X),
     ):
-        with pytest.raises(ValueError, match=r"fit\.ckpt is of another fit"):
+        with pytest.raises(ValueError, match=r"fit\.ckpt belongs to another fit"):
             model.fit(blocks.from_arrays([data]), checkpoint=path)
     with pytest.raises(ValueError, match="checkpoint needs a random_state"):
         EKMeans(3).fit(blocks.from_arrays([X]), checkpoint=path)

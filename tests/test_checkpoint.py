@@ -22,24 +22,40 @@ def in_blocks(X, weight=None):
 @pytest.mark.parametrize(
     ("first", "second", "differs"),
     [
-        (FuzzyCMeans(3), FuzzyCMeans(3, fuzzifier=3.0), r"fuzzifier \(2\.0 there, 3\.0 here\)"),
+        (
+            FuzzyCMeans(3),
+            FuzzyCMeans(3, fuzzifier=3.0),
+            r"fuzzifier \(2\.0 in the file, 3\.0 in this fit\)",
+        ),
         (
             MaximumEntropyKMeans(3, alpha=1.0),
             EKMeans(3, alpha=1.0),
-            "weighting .'maximum-entropy' there, 'equilibrium' here",
+            "weighting .'maximum-entropy' in the file, 'equilibrium' in this fit",
         ),
-        (EKMeans(3, alpha=1.0), HardKMeans(3), "weighting .'equilibrium' there, 'hard' here"),
-        (EKMeans(3, alpha=0.3), EKMeans(3, alpha=0.2), r"alpha \(0\.3 there, 0\.2 here\)"),
-        (EKMeans(3, alpha=0.3), EKMeans(3, alpha=0.3, tol=0.01), r"tol \(0\.0001 there, 0\.01"),
+        (
+            EKMeans(3, alpha=1.0),
+            HardKMeans(3),
+            "weighting .'equilibrium' in the file, 'hard' in this fit",
+        ),
+        (
+            EKMeans(3, alpha=0.3),
+            EKMeans(3, alpha=0.2),
+            r"alpha \(0\.3 in the file, 0\.2 in this fit\)",
+        ),
+        (
+            EKMeans(3, alpha=0.3),
+            EKMeans(3, alpha=0.3, tol=0.01),
+            r"tol \(0\.0001 in the file, 0\.01",
+        ),
         (
             EKMeans(3, alpha=0.3, init="random", n_init=6),
             EKMeans(3, alpha=0.3, init="random", n_init=7),
-            r"the number of starts \(n_init\) \(6 there, 7 here\)",
+            r"the number of starts \(n_init\) \(6 in the file, 7 in this fit\)",
         ),
         (
             EKMeans(3, alpha=0.3, init="random"),
             EKMeans(2, alpha=0.3, init="random"),
-            r"n_clusters \(3 there, 2 here\)",
+            r"n_clusters \(3 in the file, 2 in this fit\)",
         ),
         (
             EKMeans(3, alpha=0.3, init=START),
@@ -55,7 +71,7 @@ def test_the_file_of_another_estimator_is_refused_by_what_differs(tmp_path, firs
             model.set_params(init=START)
     first.set_params(random_state=0).fit(data, checkpoint=path)
     with pytest.raises(
-        ValueError, match=rf"fit\.ckpt is of another fit: it differs in .*{differs}"
+        ValueError, match=rf"fit\.ckpt belongs to another fit: it differs in .*{differs}"
     ):
         second.set_params(random_state=0).fit(data, checkpoint=path)
 
@@ -81,8 +97,11 @@ def test_the_file_of_other_data_is_refused(tmp_path, monkeypatch):
             with pytest.raises(ValueError, match="differs in the checksum of X and sample_weight"):
                 model.fit(other, checkpoint=path)
         for other, differs in (
-            (X.astype(np.float32), r"the dtype of X \('float64' there, 'float32' here\)"),
-            (X[1:], r"the number of rows \(600 there, 599 here\)"),
+            (
+                X.astype(np.float32),
+                r"the dtype of X \('float64' in the file, 'float32' in this fit\)",
+            ),
+            (X[1:], r"the number of rows \(600 in the file, 599 in this fit\)"),
         ):
             with pytest.raises(ValueError, match=differs):
                 model.fit(in_blocks(other), checkpoint=path)
@@ -174,7 +193,9 @@ def test_a_file_of_the_first_format_is_refused_with_the_reason(tmp_path):
     archive = io.BytesIO()
     np.savez(archive, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
     path.write_bytes(archive.getvalue())
-    with pytest.raises(ValueError, match=r"fit\.ckpt .*written by ekmfast 0\.1\.0.* begin anew"):
+    with pytest.raises(
+        ValueError, match=r"fit\.ckpt .*written by ekmfast 0\.1\.0.* start the fit again"
+    ):
         EKMeans(3, alpha=0.3, random_state=0).fit(in_blocks(clusters(100)), checkpoint=path)
 
 

@@ -8,7 +8,7 @@ from data import set_a, set_b, set_c, set_d
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EKMeans
-from ekmfast.fit.seeding import MIXTURE, initial_centroids
+from ekmfast.fit.seeding import AUTO_RULES, initial_centroids
 from ekmfast.rows.array import ArrayRows
 
 
@@ -77,13 +77,13 @@ def test_kmeans_seeds_are_means_of_their_rows():
 
 def test_auto_mixes_the_rules_and_repeats_with_the_seed():
     X = set_a()[0]
-    n_init = 2 * len(MIXTURE)
+    n_init = 2 * len(AUTO_RULES)
     a, b = (
         initial_centroids(ArrayRows(X), 3, "auto", n_init, np.random.RandomState(7)) for _ in "ab"
     )
     np.testing.assert_array_equal(a, b)
     rows = [all(is_row(point, X) for point in start) for start in a]
-    assert rows == [rule != "k-means" for rule in MIXTURE] * 2
+    assert rows == [rule != "k-means" for rule in AUTO_RULES] * 2
 
 
 @pytest.mark.parametrize(

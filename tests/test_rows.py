@@ -202,7 +202,7 @@ def test_a_fit_goes_on_from_its_checkpoint(name, kind, tmp_path, monkeypatch):
     rest = fit()
     assert rest.cluster_centers_.tobytes() == whole.cluster_centers_.tobytes()
     assert rest.n_iter_ == whole.n_iter_
-    with pytest.raises(ValueError, match="is of another fit: it differs in tol"):
+    with pytest.raises(ValueError, match="belongs to another fit: it differs in tol"):
         fit(tol=1e-8)
 
 

@@ -15,90 +15,99 @@ from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.solver import Run
 
-# Rows on which alpha is chosen, at most, and some far ones (`Problem.sample`). On problems of
-# `bench/problems.py` with seeds that publication never sees, the mean ARI differs from that of
-# 50,000 rows by -.006 +- .004 (80 problems of 12,000 rows), +.002 +- .005 (48 of 30,000) and
-# +.002 +- .004 (48 of 60,000, without the far rows), in .2 to .5 of the time.
+# The largest number of rows on which alpha is chosen, to which `Problem.sample` adds some far ones.
+# The mean ARI was compared with that for 50,000 rows, on problems of `bench/problems.py` with seeds
+# that no published figure uses. It differs by -.006 +- .004 (80 problems of 12,000 rows),
+# +.002 +- .005 (48 problems of 30,000) and +.002 +- .004 (48 problems of 60,000, without the far
+# rows), and the fits take .2 to .5 of the time.
 SEARCH_ROWS = 5_000
 
 
 class EKMeans(FullBatchEstimator):
     """Equilibrium k-means: clusters of very different sizes, each with its own centroid.
 
-    Hard k-means pulls several centroids into the largest cluster. Here a sample's weight on a
-    distant centroid is negative (Eq. 38), so that centroids repel each other out of it.
+    Hard k-means tends to place several centroids in the largest cluster. Here the weight of a
+    sample for a distant centroid is negative (Eq. 38). Centroids therefore repel each other, which
+    keeps them from sharing one large cluster.
 
     Parameters
     ----------
     n_clusters : int, default=8
     alpha : {'auto', 'dvariance'} or float, default='auto'
-        Sharpness of the memberships, > 0. Large alpha tends to hard k-means; too small an alpha
-        makes all centroids collapse to the mean. What is best depends on the data.
-        ``'auto'`` clusters at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps the result
-        under which rows and labels are likeliest (see :func:`alpha_path`, and its plot to choose
-        by eye); with more than 5,000 rows, alpha is chosen on a sample of so many. The likelihood
-        of strongly correlated features is that of their leading principal components.
+        The sharpness of the memberships, > 0. For large alpha the result is that of hard k-means.
+        If alpha is too small, all centroids collapse to the mean. The best value depends on the
+        data.
+        ``'auto'`` clusters the data at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps
+        the result with the largest likelihood of rows and labels (see :func:`alpha_path`, whose
+        plot helps to choose by eye). If there are more than 5,000 rows, alpha is chosen on a sample
+        of about this size. If features are strongly correlated, the likelihood is computed from
+        their leading principal components.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
-        ``GridSearchCV`` cannot choose it, as ``score`` rises with alpha whatever the clusters.
-        With distances ``d = 1/2 ||x - c||^2`` alpha is twice that of packages that leave the half
-        out.
+        ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the
+        clusters are.
+        Distances are ``d = 1/2 ||x - c||^2``. In packages without the factor 1/2, the same result
+        needs half of this alpha.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array of shape (K, D) or \
 callable, default='auto'
-        First centroids. ``'k-means++'`` is the greedy form, ``'farthest'`` takes the row farthest
-        from the centroids so far, ``'k-means'`` the centroids of hard k-means, ``'random'`` rows;
-        ``'auto'`` goes round the first three over the restarts, with ``'farthest'`` every other
-        time. A callable gets (X, n_clusters, random_state).
+        The first centroids. ``'k-means++'`` is the greedy form. ``'farthest'`` takes the row
+        farthest from the centroids so far, ``'k-means'`` the centroids of hard k-means, and
+        ``'random'`` random rows. ``'auto'`` uses the first three rules in turn over the restarts,
+        with ``'farthest'`` for every second one. A callable gets (X, n_clusters, random_state).
     n_init : int or 'auto', default='auto'
-        Restarts, of which the lowest objective is kept. They share every read of X, and one that
-        will not reach the best is given up early. ``'auto'``: 16, or 1 where ``init`` is an array.
+        The number of restarts, of which the one with the lowest objective is kept. They share every
+        pass over X, and a restart that will not reach the best one is given up early. ``'auto'``
+        means 16, or 1 if ``init`` is an array.
     max_iter : int, default=300
-        Most passes over the data of one run.
+        The largest number of passes over the data.
     tol : float, default=1e-4
-        A run ends when its step, root mean square over the centroids, is at most ``tol`` times the
-        root mean square distance of the samples from their mean: free of units and origin.
+        A run ends when the root mean square of its step, over the centroids, is at most ``tol``
+        times the root mean square distance of the samples from their mean. So ``tol`` does not
+        depend on the units and the origin of the data.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
     device : {'cpu', 'cuda', 'auto'}, default='cpu'
-        Where passes over an array are computed. ``'cuda'`` takes NumPy arrays too, in segments
-        where they do not fit the card. ``'auto'`` takes the card for arrays that lie there, and
-        for others that are worth it; ``logging`` says why. ``labels_`` lie where X does.
+        The device that computes passes over an array. ``'cuda'`` also accepts NumPy arrays, and
+        reads them in segments if they do not fit into the memory of the GPU. ``'auto'`` uses the
+        GPU for arrays in its memory, and for others if that is expected to be faster; ``logging``
+        gives the reason. ``labels_`` are on the GPU if X is.
     n_threads : int, default=None
-        None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits.
+        The number of threads. None means ``OMP_NUM_THREADS`` if that is set, else all processors,
+        within the limits of threadpoolctl.
     verbose : int, default=0
-        1 prints a line each pass. Where scikit-learn has callbacks (1.9), ``set_callbacks`` takes
-        them too, such as its progress bar.
+        1 prints a line for each pass. With scikit-learn 1.9 or later, ``set_callbacks`` accepts its
+        callbacks, such as the progress bar.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (K, D), dtype of X
     labels_ : ndarray of shape (N,), int32
-        Nearest centroid of each row; coincident centroids share the first one's label.
+        The nearest centroid of each row; coincident centroids share the first one's label.
     objective_ : float
         ``J = sum_n s_n sum_k p_kn d_kn`` at ``cluster_centers_``.
     n_iter_ : int
-        Passes over the data of the best run, at least 1.
+        The number of passes over the data of the best run, at least 1.
     converged_ : bool
     alpha_ : float
-        The alpha in use.
+        The value of alpha that was used.
     n_clusters_effective_ : int
-        Centroids that do not coincide with another.
+        The number of distinct centroids, where coincident ones count once.
     objective_history_ : ndarray of float64
-        J at each accepted set of centroids of the best run.
+        J after each accepted step of the best run.
     n_features_in_ : int
     feature_names_in_ : ndarray of str, only where X has column names
 
     Raises
     ------
     ValueError, TypeError
-        From ``fit``, for parameters or data that are not as described: NaN, infinity, fewer rows
-        than clusters, ``alpha <= 0``.
+        From ``fit``, if parameters or data are not as described, for example for NaN, infinity,
+        fewer rows than clusters, or ``alpha <= 0``.
 
     Warns
     -----
     ConvergenceWarning
-        When the best run did not converge, or centroids coincide.
+        If the best run did not converge, or if centroids coincide.
 
     References
     ----------

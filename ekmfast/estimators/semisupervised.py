@@ -222,7 +222,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         self.theta_ = self._resolve_theta(given, problem.survey.total_weight)
         if self.theta_ > 0:
             problem.sums = SupervisedSums(problem.rows, given, self.theta_)
-            problem.knows = {
+            problem.further_inputs = {
                 "theta": self.theta_,
                 "the labels (y or prior)": np.stack([*known.nonzero(), known.data]),
             }
@@ -234,7 +234,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
     def _starts_with(self, problem: Problem, given: Supervision) -> Float64:
         """The starts (S, K, D): means of labelled rows, and ``init`` for the other clusters."""
         random_state = check_random_state(self.random_state)
-        if np.isnan(given.seeds[:, 0]).all() or not isinstance(self.init, str):
+        if np.isnan(given.start[:, 0]).all() or not isinstance(self.init, str):
             return self._starts(problem, random_state)
         n_init = resolve_n_init(self.n_init, self.init)
         return starts_with_labels(problem, given, self.init, n_init, random_state)

@@ -15,15 +15,15 @@ MULTIPLES = 2.0 ** np.array([-1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5])
 
 
 def resolve_alpha(alpha: str | float, scale: float, dispersion: float) -> float:
-    """The number that a rule stands for.
+    """The value of alpha that a rule gives, or the number itself.
 
-    ``'dvariance'`` is ``scale / mean_n(1/2 ||x_n - mean||^2)``, the paper's rule: it makes alpha
-    times a distance free of the data's units. Where all rows are equal every alpha gives the same
-    answer, and ``scale`` itself is used.
+    ``'dvariance'`` is the rule of the paper, ``scale / mean_n(1/2 ||x_n - mean||^2)``. With it
+    alpha times a distance does not depend on the units of the data. If all rows are equal, every
+    alpha gives the same result, and ``scale`` itself is used.
     """
     if isinstance(alpha, str):
         value = scale / dispersion if dispersion > 0 else scale
-        # Rows that differ by rounding alone can ask for more than a float64 holds.
+        # If rows differ only by rounding errors, the quotient can exceed the range of float64.
         largest = np.finfo(np.float64).max / MULTIPLES[-1]
         return float(np.clip(value, np.finfo(np.float64).tiny, largest))
     return float(alpha)

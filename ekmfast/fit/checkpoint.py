@@ -1,9 +1,10 @@
-"""Where a long fit is, kept in a file, so that one that was killed goes on from there.
+"""Checkpoints: the state of a long fit in a file, from which an interrupted fit is continued.
 
-The file is a NumPy archive of arrays, without pickle. It is written beside its place and put there
-whole, so at any moment it is a whole one: the last or the one before. A digest of all that it holds
-tells a damaged file, and everything that shapes a fit's result is in it, by name: a file of another
-fit is refused, and the refusal says what differs.
+The file is a NumPy archive of arrays, without pickle. It is written under a temporary name in the
+same folder and then renamed, so that at any moment the file is complete: it is the last checkpoint
+or the one before it. A digest of the contents detects a damaged file. The file also names
+everything that determines the result of the fit. The checkpoint of another fit is refused with an
+error that says what differs.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from ekmfast._files import check_output, replace_file
 from ekmfast.fit.solver import Run, Runs
 
 FORMAT = "ekmfast checkpoint 2"
-# Of ekmfast 0.1.0: it did not say which estimator had written it.
+# The format of ekmfast 0.1.0, which does not say which estimator wrote the file.
 OLD_FORMAT = "ekmfast checkpoint 1"
-ANEW = "remove the file to begin anew"
+REMOVE = "remove the file to start the fit again"
 # The array that holds the digest of the others.
 DIGEST = "digest"
-# What a run holds but for its arrays; all are numbers or booleans.
+# The fields of a run that are numbers or booleans; the others are arrays.
 PLAIN = (
     "alpha",
     "objective",
@@ -46,10 +47,10 @@ PLAIN = (
 
 
 class Checkpoint:
-    """Writes the runs of one fit every so many passes, when called as the solver's ``report``.
+    """Writes the runs of one fit after every ``interval`` passes, as the solver's ``report``.
 
-    ``fit`` names what makes a fit what it is. Strings and numbers are kept as they are, of an array
-    the beginning of its digest.
+    ``fit`` holds by name everything that determines the result of the fit. The file stores strings
+    and numbers as they are, and of an array the first digits of its digest.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class Checkpoint:
         return stop
 
     def end(self, runs: Runs) -> None:
-        """Keep also the last passes of a fit that its ``max_iter`` has stopped."""
+        """Write the last passes of a fit that was stopped by ``max_iter``."""
         if self.n_passes % self.interval and runs.n_going:
             self.write(runs)
 
     def write(self, runs: Runs) -> None:
-        """Put the runs into the file."""
+        """Write the runs into the file."""
         arrays: dict[str, NDArray[Any]] = {}
         plain = []
         for i, run in enumerate(runs):
@@ -104,48 +105,48 @@ class Checkpoint:
         replace_file(self.path, fill)
 
     def read(self, max_iter: int) -> list[Run] | None:
-        """The runs that the file holds, of ``max_iter`` passes at most; None where there is none.
+        """The runs in the file, of at most ``max_iter`` passes; None if there is no file.
 
         Raises
         ------
         ValueError
-            If the file is damaged, of another format or of another fit, or if it is further than
-            this fit may go.
+            If the file is damaged, if it has another format or belongs to another fit, or if its
+            runs have had more than ``max_iter`` passes.
         """
         if not self.path.exists():
             return None
         with self.path.open("rb") as file:
             try:
                 header, runs = _parse(file)
-            # What a damaged archive raises is legion: zlib's and zipfile's errors, OSError for a
-            # seek to nowhere, NotImplementedError for a compression that there is not.
+            # A damaged archive can raise errors of many classes: those of zlib and zipfile, OSError
+            # for a position outside the file, NotImplementedError for an unknown compression.
             except Exception as error:
                 raise ValueError(
                     f"checkpoint {self.path} cannot be read: {type(error).__name__}: {error}; "
-                    f"{ANEW}"
+                    f"{REMOVE}"
                 ) from error
         differences = [
-            f"{name} ({header['fit'].get(name)!r} there, {self.fit.get(name)!r} here)"
+            f"{name} ({header['fit'].get(name)!r} in the file, {self.fit.get(name)!r} in this fit)"
             for name in dict.fromkeys([*self.fit, *header["fit"]])
             if header["fit"].get(name) != self.fit.get(name)
         ]
         if differences:
             raise ValueError(
-                f"checkpoint {self.path} is of another fit: it differs in {', '.join(differences)};"
-                f" {ANEW}"
+                f"checkpoint {self.path} belongs to another fit: it differs in "
+                f"{', '.join(differences)}; {REMOVE}"
             )
         n_iter = max(run.n_iter for run in runs)
         if n_iter > max_iter:
             raise ValueError(
                 f"checkpoint {self.path} is at pass {n_iter}, beyond max_iter={max_iter}: raise "
-                f"max_iter, or {ANEW}"
+                f"max_iter, or {REMOVE}"
             )
         self.n_passes = header["n_passes"]
         return runs
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place where no file can be written, before there is anything to write."""
+    """Raise OSError at once if no file can be written to this path."""
     try:
         check_output(path)
     except OSError as error:
@@ -165,15 +166,14 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 def _parse(file: Any) -> tuple[dict[str, Any], list[Run]]:
     if not zipfile.is_zipfile(file):
-        raise ValueError("it is not a whole NumPy archive")
+        raise ValueError("it is not a complete NumPy archive")
     file.seek(0)
     with np.load(file, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     header = json.loads(arrays["header"].tobytes())
     if header["format"] == OLD_FORMAT:
         raise ValueError(
-            "it was written by ekmfast 0.1.0, which did not keep what tells an estimator's file "
-            "from another's"
+            "it was written by ekmfast 0.1.0, whose files do not say which estimator they belong to"
         )
     if header["format"] != FORMAT:
         raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")

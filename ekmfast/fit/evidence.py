@@ -1,17 +1,19 @@
-"""Which features may decide between clusterings: those given, or their leading components.
+"""The features from which the likelihood is computed: those of X, or their leading components.
 
-The likelihood of `fit.likelihood` adds the evidence of every feature. Where features repeat each
-other, as in the codes of a neural network, one cut through the largest cluster is then counted many
-times over and wins against the small classes. So strongly correlated rows are judged in the
-principal components that hold most of their variance: the directions that Euclidean distances, and
-with them nearest centroids, follow.
+The likelihood of `fit.likelihood` treats the features as independent. If many features carry the
+same information, as in the codes of a neural network, it counts that information many times. A
+clustering that splits the largest cluster may then have a larger likelihood than one that finds the
+small classes. Where features are strongly correlated, the likelihood is therefore computed from the
+principal components that hold most of the variance. Euclidean distances, and so the nearest
+centroids, depend mainly on these.
 
-How the two constants were chosen: by the mean ARI of ``EKMeans()``, in the features as given and by
-this rule. It was .82 and .97 on 126 imbalanced draws of the codes of each of three autoencoders,
-.44 and .53 on 112 of handwritten digits, .499 and .490 (+- .015) on 28 of sentence embeddings; of
-240 random problems of `bench/problems.py` (seeds that publication never sees) one alone has so
-correlated features. Shares of variance from .5 to .8 change these figures by at most .025, limits
-from .3 to .5 by at most .012; a limit of .25 no longer acts on many of the digits (.48).
+The two constants were chosen by the mean ARI of ``EKMeans()``, first with the likelihood of the
+features of X and then with this rule. It was .82 and .97 on 126 imbalanced draws of the codes of
+each of three autoencoders, .44 and .53 on 112 draws of handwritten digits, and .499 and .490
+(+- .015) on 28 draws of sentence embeddings. Of 240 random problems of `bench/problems.py`, with
+seeds that no published figure uses, the rule applies to only one. These figures change by at most
+.025 for shares of variance from .5 to .8, and by at most .012 for limits from .3 to .5. With a
+limit of .25 the rule no longer applies to many of the digits, whose mean ARI then is .48.
 """
 
 from __future__ import annotations
@@ -23,18 +25,18 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-# Correlated enough: as many independent features would be fewer than this share of those given.
+# The components are used if `independent_share` is below this limit.
 INDEPENDENT_SHARE = 1 / 3
-VARIANCE_SHARE = 0.7  # of the rows' variance, held by the leading components
-# Rows that correlations and components are computed from, at most; fewer where features are many,
-# because the work grows with the cube of the smaller number.
+VARIANCE_SHARE = 0.7  # the share of the variance that the leading components hold
+# The largest number of rows from which correlations and components are computed. It is smaller for
+# many features, because the work grows with the cube of the smaller of the two numbers.
 COMPONENT_ROWS = 5_000
 COMPONENT_ROWS_WIDE = 2_000
-RESOLUTION = 1e-12  # standard deviation of a feature that is not constant, in units of its mean
+RESOLUTION = 1e-12  # a feature is constant if its standard deviation is below this times its mean
 
 
 def evidence_features(X: NDArray[Any], sample_weight: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Rows in the features that a likelihood should be computed from.
+    """The rows, in the features from which the likelihood is to be computed.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ def evidence_features(X: NDArray[Any], sample_weight: NDArray[Any] | None = None
     Returns
     -------
     ndarray of shape (N, D) or (N, R)
-        ``X`` itself, or its R leading principal components where its features are strongly
+        ``X`` itself, or its R leading principal components if its features are strongly
         correlated.
     """
     n_samples, n_features = X.shape
@@ -54,7 +56,8 @@ def evidence_features(X: NDArray[Any], sample_weight: NDArray[Any] | None = None
         rows = np.sort(np.random.default_rng(0).choice(n_samples, limit, replace=False))
     some = X[rows].astype(np.float64)
     s = np.ones(len(some)) if sample_weight is None else sample_weight[rows].astype(np.float64)
-    # By a power of two, which rounds nothing, so that no square of a weight leaves the range.
+    # Scale the weights so that their squares neither overflow nor underflow. A power of two is
+    # exact.
     s = np.ldexp(s, -np.frexp(s.max())[1])
     total = s.sum()
     if n_features < 2 or not total > 0:
@@ -71,27 +74,29 @@ def evidence_features(X: NDArray[Any], sample_weight: NDArray[Any] | None = None
 
 
 def independent_share(centred: Float64, n_samples: float) -> float:
-    """How many independent features would be as correlated as these D are, divided by D.
+    """The effective number of independent features, divided by the number D of features.
 
-    With correlations r_ij that number is the participation ratio of their matrix,
+    With the correlations r_ij, the effective number is the participation ratio of their matrix,
 
         D^2 / sum_ij r_ij^2 = D / (1 + (D - 1) mean_{i != j} r_ij^2),
 
-    from D, where all are independent, to 1, where all are one. Of independent features N rows show
-    an r^2 of 1 / (N - 1) on average, which is subtracted. The units of the features do not matter.
+    which is D if all features are independent and 1 if all are equal. In a sample of N rows
+    independent features have a mean r^2 of 1 / (N - 1), which is subtracted. The units of the
+    features do not matter.
 
     Parameters
     ----------
     centred : ndarray of shape (N, D)
-        Rows minus their mean, times the root of their share of the weight; no feature is constant.
+        Rows minus their mean, times the square root of their share of the total weight. No feature
+        may be constant.
     n_samples : float
-        Rows, or as many as they are worth by their weights.
+        The number of rows; for weighted rows (sum_n s_n)^2 / sum_n s_n^2.
     """
     n_features = centred.shape[1]
     if n_features < 2 or n_samples <= 2:
         return 1.0
     unit = centred / np.sqrt((centred**2).sum(axis=0))
-    # The squares of unit.T @ unit add up to those of unit @ unit.T: take the smaller one.
+    # Both products have the same sum of squares; compute the smaller matrix.
     product = unit.T @ unit if n_features <= len(unit) else unit @ unit.T
     others = (float((product**2).sum()) - n_features) / (n_features * (n_features - 1))
     return float(1 / (1 + (n_features - 1) * max(others - 1 / (n_samples - 1), 0.0)))
@@ -102,7 +107,7 @@ def _leading_components(centred: Float64) -> Float64:
     n_samples, n_features = centred.shape
     if n_features <= n_samples:
         variance, directions = np.linalg.eigh(centred.T @ centred)
-    else:  # the other product has the same eigenvalues but for zeros
+    else:  # the smaller product has the same eigenvalues except zeros
         variance, left = np.linalg.eigh(centred @ centred.T)
         directions = centred.T @ left
     variance, directions = np.maximum(variance[::-1], 0.0), directions[:, ::-1]

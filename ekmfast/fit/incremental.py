@@ -1,13 +1,15 @@
-"""Centroids that move after every batch of rows: sums of batches, replaced and forgotten.
+"""Mini-batch iterations: the centroids take a step after every batch of rows.
 
-Every variant averages *sums*, never centroids: the ratio A / B of Eq. 39 for the whole data is not
-the mean of the batches' ratios, least of all with weights of both signs. A, B and P of each batch
-are taken about one reference point and packed side by side in an array (K, D + 2), so that adding,
-forgetting and replacing them is plain arithmetic.
+The step is computed from sums A, B and P over batches. Averaging the centroids of batches instead
+would be wrong, because the ratio A / B of Eq. 39 for all rows is not the mean of the ratios of the
+batches, above all since weights may be negative. The sums of each batch are taken about one
+reference point and stored side by side in an array (K, D + 2), so that those of several batches can
+be added, replaced or multiplied by a factor.
 
-`epochs` sees every batch again, so it forgets exactly: a batch's new sums replace those of its last
-visit. When the centroids no longer move, all the sums were taken at the same centroids, and
-A / B = C is the fixed point of the full data, with no noise left and no schedule to choose.
+`epochs` reads every batch once in each epoch and replaces the sums of a batch by those at the
+current centroids. When the centroids no longer move, the sums of all batches belong to the same
+centroids C, so A / B = C is a fixed point of the iteration over all rows. There is no noise from
+the choice of batches, and no learning rate to choose.
 
 Source: R. Neal, G. Hinton, "A view of the EM algorithm that justifies incremental, sparse, and
 other variants", Learning in Graphical Models, 1998.
@@ -28,16 +30,18 @@ from ekmfast.rows.statistics import CentredStatistics
 
 Float64 = NDArray[np.float64]
 
-# Batches give way to the solver when an epoch moves more than this share of the one before it.
+# The epochs end, and the solver takes over, when an epoch moves the centroids by at least this
+# share of the distance that the epoch before it moved them.
 STALL = 0.5
 
 
 def pack(sums: CentredStatistics, reference: Float64) -> Float64:
-    """The sums of one problem about ``reference``: A in D columns, then B, then P.
+    """The sums (K, D + 2) of one problem about ``reference``: A in D columns, then B, then P.
 
-    sum w (x - reference) = sum w (x - own) + (own - reference) sum w.
+    They follow from sum w (x - reference) = sum w (x - own) + (own - reference) sum w, where `own`
+    is the reference of ``sums``.
     """
-    # A column that underflows in this batch adds nothing to those of the others.
+    # Undo the scaling of columns that underflow: the sums of all batches need one common scale.
     unscale = np.exp2(np.minimum(sums.exponent[0], 0))
     wx = sums.sum_wx[0] + (sums.reference - reference) * sums.sum_w[0][:, None]
     packed = np.column_stack([wx, sums.sum_w[0], sums.sum_p[0]])
@@ -45,11 +49,13 @@ def pack(sums: CentredStatistics, reference: Float64) -> Float64:
 
 
 def damped_step(packed: Float64, centroids: Float64, reference: Float64, radius: float) -> Float64:
-    """The step of each column, no longer than ``radius``.
+    """The step of each centroid, no longer than ``radius``.
 
-    (A - B C) / max(B, theta P), the solver's damped step, where B > 0. A centroid that all rows
-    repel has B < 0, but then A / B is a mean of those rows and leads back to them: that exact step
-    is taken where B <= -theta P. In between, where weights of both signs cancel, the column waits.
+    If B > 0, it is the damped step of the solver, (A - B C) / max(B, theta P). If B <= -theta P, it
+    is the exact step A / B - C. This is the case for a centroid that all rows repel: all weights of
+    its column are negative, so that A / B is a weighted mean of these rows, and the step leads back
+    to them. Between these bounds positive and negative weights cancel, and the centroid does not
+    move.
     """
     wx, w, p = packed[:, :-2], packed[:, -2:-1], packed[:, -1:]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -60,7 +66,7 @@ def damped_step(packed: Float64, centroids: Float64, reference: Float64, radius:
 
 
 class LastSums:
-    """The sums of some rows; those of the last pass are kept."""
+    """The sums of some rows. Those of the last pass are kept, so that `at` can return them."""
 
     def __init__(self, rows: Sums) -> None:
         self.rows = rows
@@ -73,7 +79,7 @@ class LastSums:
         return self.sums
 
     def at(self, centroids: Float64, alpha: float) -> CentredStatistics:
-        """The sums of one problem, by one more pass where they are not those of the last one."""
+        """The sums of one problem. A new pass is made if the last one had other centroids."""
         for i, last in enumerate(self.centroids):
             if self.sums is not None and np.array_equal(last, centroids):
                 return self.sums.problem(i)
@@ -82,10 +88,10 @@ class LastSums:
 
 @dataclass
 class Epochs:
-    """Where the epochs have led."""
+    """The result of `epochs`."""
 
     centroids: Float64  # (K, D)
-    history: list[float]  # of each epoch the sum of its batches' J at the centroids that they met
+    history: list[float]  # for each epoch, J summed over batches, each at the centroids of its turn
 
 
 def epochs(
@@ -101,11 +107,13 @@ def epochs(
     radius: float,
     report: Callable[[int, float, float, Float64], bool],
 ) -> Epochs:
-    """Batch after batch, while an epoch moves the centroids much less than the one before it.
+    """Take steps after each batch, while an epoch moves the centroids much less than the last one.
 
-    Until its first visit a sample, whose sums at ``centroids`` are ``sample`` and whose weight is
-    ``sampled``, stands in for a batch. ``report`` gets the number of the epoch, the objective, how
-    far the centroids moved, and where they are; True stops.
+    Until a batch is read for the first time, its sums are estimated from those of a sample:
+    ``sample`` holds the sums of that sample at ``centroids``, and ``sampled`` is its total weight.
+    There are at most ``most`` epochs, and none follows one that moves the centroids by at most
+    ``threshold``. ``report`` is called after each epoch with its number, the objective, the
+    distance that the centroids moved, and the centroids. If it returns True, the iteration stops.
     """
     reference, alphas = sample.reference, np.array([alpha])
     mass = batches.masses / sampled
@@ -115,7 +123,8 @@ def epochs(
     moved_before = np.inf
     for epoch in range(1, most + 1):
         before = centroids
-        total = kept.sum(axis=0)  # anew each epoch, lest differences' rounding pile up
+        # The total is summed again in each epoch, so that rounding errors do not accumulate.
+        total = kept.sum(axis=0)
         with closing(batches.visit(random_state)) as visits:
             for b, batch in visits:
                 sums = batch.statistics(centroids[None], alphas)

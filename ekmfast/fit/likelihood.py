@@ -1,4 +1,4 @@
-"""The likelihood of rows and labels, which compares clusterings between alphas."""
+"""The likelihood of rows and labels, by which results at different alphas are compared."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from scipy.special import gammaln
 
 Float64 = NDArray[np.float64]
 
-
-# Degrees of freedom of the Student distribution that stands for a cluster: heavy enough tails for
-# a few rows far from everything to cost a clustering little.
+# Degrees of freedom of the Student distribution of a cluster. Its tails are so heavy that a few
+# outliers lower the likelihood only a little.
 TAIL = 8.0
 
+# Number of iterations in which rows far from the centre of their cluster get smaller weights.
 REWEIGHTINGS = 4
 
-# A cluster's own scale is drawn to the common one as by this many more rows, and its own variances
-# to the common ones times its scale.
+# The estimates are shrunk. The scale of a cluster is shrunk towards 1 as if by this many more rows,
+# and its variances towards the common variances times its scale.
 SCALE_PRIOR = 10.0
-
 VARIANCE_PRIOR = 300.0
 
-LEAST_VARIANCE = 0.05  # of a feature within a cluster, as a share of the mean feature's
+# The smallest variance of a feature within a cluster, as a share of the mean over the features.
+LEAST_VARIANCE = 0.05
 
 
 def classification_likelihood(
     X: NDArray[Any], labels: NDArray[Any], sample_weight: NDArray[Any] | None = None
 ) -> float:
-    """Mean log likelihood of rows and labels, -inf where there is one cluster alone.
+    """The mean log likelihood of rows and labels; -inf if there is only one cluster.
 
-    Each cluster k is a Student distribution (8 degrees of freedom) about its own centre, with its
-    own variance V_kj of each feature, and has its share q_k of the rows:
+    Each cluster k has a Student distribution with 8 degrees of freedom, its own centre and its own
+    variance V_kj of each feature. With q_k the share of the rows in cluster k, the result is
 
         mean_n  ln q_k - 1/2 sum_j ln V_kj - (8 + D)/2 ln(1 + m_n / 8),   k the label of n,
         m_n = sum_j (x_nj - centre_kj)^2 / V_kj,
 
-    up to a constant. V_kj is estimated as t_k v_j, a shape common to all clusters times a scale of
-    each, and moves from there only as far as some hundred rows carry it. Centres, variances and
-    scales are found by a few reweighted means. The heavy tails keep a few far rows from deciding;
-    axes alone, no correlations, since nearest centroids cannot follow those either.
+    up to a constant. V_kj is shrunk towards t_k v_j, where v_j is common to all clusters and t_k is
+    a scale of the cluster; only clusters of some hundred rows depart much from it. Centres,
+    variances and scales are computed by a few iterations of reweighted means. Owing to the heavy
+    tails a few outliers do not decide the comparison. Correlations of features are left out,
+    because labels by the nearest centroid cannot reflect them either.
     """
     names, index = np.unique(labels, return_inverse=True)
     if len(names) < 2:

@@ -1,4 +1,4 @@
-"""Centroids that coincide are one cluster."""
+"""Merging of coincident centroids, which count as one cluster."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
-# Below this alpha * d two centroids are one cluster: rounding alone tells them apart.
+# Two centroids coincide if alpha times the distance d between them is at most this. They stand for
+# one cluster then: which of the two is nearer to a row would depend on rounding errors.
 COINCIDENT = 5e-3
 
-# Nor are they told apart below this share of the width of all, the rounding of sums of many rows.
-# No more than that: where one row lies far from all others, clusters amid these are as near.
+# Two centroids also coincide if they are closer than this share of the range of all centroids,
+# which is the rounding error of sums over many rows. A larger share would merge distinct clusters
+# of data in which one row lies far from all others, since that row makes the range large.
 ROUNDING = 1e-14
 
-# Distances between centroids that are looked at together.
+# Number of distances between centroids that are computed at a time.
 MERGE_ENTRIES = 1 << 19
 
 
 def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np.intp]:
-    """For each centroid, the first of those that coincide with it.
+    """For each centroid, the index of the first centroid that coincides with it.
 
-    Neighbours are looked for in the order of the widest coordinate, in which those that coincide
-    lie side by side: memory is in proportion to K, and so is the work where few do.
+    The centroids are sorted by the coordinate of the largest range, so that coincident ones are
+    close to each other in the order. The memory is therefore proportional to K, and so is the work
+    if few centroids coincide.
     """
     n_clusters = len(centroids)
     centred = centroids - centroids.mean(axis=0)
@@ -55,8 +58,9 @@ def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np
 
 
 def count_distinct(merged: NDArray[np.intp]) -> int:
-    """How many centroids `merge_coincident` leaves: those that are the first of their kind.
+    """The number of distinct centroids: those that `merge_coincident` maps to themselves.
 
-    Not by ``np.unique``, which aborts the process where a daemon thread is in it at the exit.
+    This does not call ``np.unique``, which aborts the process if a daemon thread is inside it when
+    the interpreter exits.
     """
     return int(np.count_nonzero(merged == np.arange(len(merged))))

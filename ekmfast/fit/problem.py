@@ -1,4 +1,4 @@
-"""Rows to be fitted: their units, the tolerances that follow from them, starts and runs."""
+"""The rows of one fit, with the units and tolerances that they imply, their starts and runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast.fit.checkpoint import Checkpoint
-from ekmfast.fit.seeding import MIXTURE, farthest_and_drawn, initial_centroids
+from ekmfast.fit.seeding import AUTO_RULES, farthest_and_drawn, initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Runs, solve
 from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
 from ekmfast.rows.array import ArrayRows
@@ -21,32 +21,33 @@ from ekmfast.rows.survey import Survey
 
 Float64 = NDArray[np.float64]
 
-# Passes that look for rows far from the seeds so far, and the rows that each keeps per cluster.
+# Number of passes that look for rows far from the starts found so far, and how many such rows each
+# pass keeps for each cluster.
 FAR_PASSES = 2
 FAR_ROWS = 16
 
 
 class Problem:
-    """Rows, surveyed, and how a fit iterates over them.
+    """The rows of one fit and their survey, and how a fit iterates over them.
 
     Parameters
     ----------
     rows : Rows
     n_clusters : int
     tol, max_iter
-        As of `EKMeans`.
+        As in `EKMeans`.
     report : callable, default=None
-        Called by the solver after each pass; True stops it.
+        Called by the solver after each pass. If it returns True, the solver stops.
     checkpoint : Path, default=None
-        The file that `solve` keeps its runs in, every ``checkpoint_every`` passes.
+        The file into which `solve` writes its runs after every ``checkpoint_every`` passes.
     survey : Survey, default=None
-        Of the rows, where there was one.
+        The survey of the rows, if one was made before.
 
     Raises
     ------
     ValueError
-        For fewer rows than clusters, rows that are not finite, and squared distances or weights
-        that their dtype cannot hold.
+        If there are fewer rows than clusters, if X has NaN or infinity, or if squared distances,
+        with or without weights, overflow or underflow the dtype.
     """
 
     def __init__(
@@ -81,17 +82,17 @@ class Problem:
             heavy = some.X[some.sample_weight > 0]
             if (heavy != heavy[:1]).any():
                 raise ValueError(WEIGHT_UNDERFLOWS)
-        # Where centroids may be: the box of the rows and its width again on every side.
-        # Equilibrium centroids do lie outside the rows now and then, pushed there by others.
+        # Centroids must stay inside the bounding box of the rows, extended by its width on every
+        # side. A converged centroid may lie outside the box itself, since others can repel it.
         self.bounds = low - (high - low), high + (high - low)
-        # What the solver iterates on, and what makes it so by name. A fit that knows more than the
-        # rows puts its own here.
+        # The sums that the solver uses. A semi-supervised fit replaces them by sums that include
+        # the labels, and puts all that these depend on besides the rows into `further_inputs`.
         self.sums: Sums = rows
-        self.knows: dict[str, str | float | NDArray[Any]] = {}
+        self.further_inputs: dict[str, str | float | NDArray[Any]] = {}
 
     @property
     def dispersion(self) -> float:
-        """The weighted mean of 1/2 ||x - mean||^2, the unit of distances."""
+        """The weighted mean of 1/2 ||x - mean||^2, the unit of the distances d."""
         return self.survey.dispersion
 
     @property
@@ -100,11 +101,12 @@ class Problem:
         return float(np.sqrt(2 * self.survey.dispersion))
 
     def sample(self, n_rows: int, random_state: np.random.RandomState) -> Problem:
-        """The problem of some rows that stand for all, ``n_rows`` and a few more at most.
+        """The problem of a weighted sample of ``n_rows`` rows and some more that lie far from it.
 
-        They are a uniform sample, and rows that lie far from what the sample offers: the farthest
-        of all, and some drawn with chances by their squared distance. A sampled row has the weight
-        of those that it stands for, so that a small cluster keeps its own.
+        The first part is drawn uniformly, and its weights are scaled to the total weight of all
+        rows. The second part is found by the distances from starts that are computed on the first
+        part: the farthest rows, and rows drawn with probabilities proportional to the squared
+        distance. These keep their own weights, so that a small distant cluster keeps its size.
         """
         rows: RowsAtHand = self.survey.sample
         if rows.n_rows <= n_rows:
@@ -118,8 +120,8 @@ class Problem:
         X, own = some.X, some.sample_weight
         mass = np.ones(len(X)) if own is None else own.astype(np.float64)
         mass *= self.survey.total_weight / mass.sum()
-        seeds = initial_centroids(some, self.n_clusters, "auto", len(MIXTURE), random_state)
-        _, distances = rows.nearest(np.unique(seeds.reshape(-1, X.shape[1]), axis=0))
+        starts = initial_centroids(some, self.n_clusters, "auto", len(AUTO_RULES), random_state)
+        _, distances = rows.nearest(np.unique(starts.reshape(-1, X.shape[1]), axis=0))
         far = farthest_and_drawn(on_host(distances), s, FAR_ROWS * self.n_clusters, random_state)
         added = rows.fetch(np.setdiff1d(far, numbers))
         more = np.ones(added.n_rows) if added.sample_weight is None else added.sample_weight
@@ -127,19 +129,20 @@ class Problem:
         return self.of(rows.replaced(np.concatenate([X, added.X]), weight), self.report)
 
     def at_hand(self) -> Problem:
-        """The problem of the same rows in memory, where the survey's sample holds all of them."""
+        """The same problem with the survey's sample as its rows, if that sample holds all rows."""
         rows = self.survey.sample
         return self if rows is self.rows else self.of(rows, self.report)
 
     def of(self, rows: Rows, report: Callable[[Runs], bool] | None = None) -> Problem:
-        """The same problem of other rows."""
+        """A problem of other rows, with the same parameters."""
         return Problem(rows, self.n_clusters, tol=self.tol, max_iter=self.max_iter, report=report)
 
     def starts(self, init: Any, n_init: int, random_state: np.random.RandomState) -> Float64:
-        """First centroids (S, K, D) of every run.
+        """The starts (S, K, D), one for each run.
 
-        Where not all rows are at hand, seeds are drawn from a sample, and from rows that passes
-        over all rows find far from what the sample offers: clusters that are too small for it.
+        If single rows cannot be read at any time, the starts are found from the survey's sample and
+        from rows that a few passes over all rows find far from the starts of the sample. Such rows
+        may belong to clusters that are too small to appear in the sample.
         """
         sample = self.survey.sample
         draw = partial(
@@ -157,9 +160,9 @@ class Problem:
         mass = np.ones(len(X)) if s is None else s.astype(np.float64)
         mass *= self.survey.total_weight / mass.sum()
         for _ in range(FAR_PASSES):
-            seeds = draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
+            starts = draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
             far = far_rows(
-                np.unique(seeds.reshape(-1, X.shape[1]), axis=0),
+                np.unique(starts.reshape(-1, X.shape[1]), axis=0),
                 int(random_state.randint(2**31 - 1)),
                 FAR_ROWS * self.n_clusters,
             )
@@ -175,9 +178,9 @@ class Problem:
         max_iter: int | None = None,
         radius: float | None = None,
     ) -> Runs:
-        """Run every start (S, K, D) to its end; alpha is a number or (S,).
+        """Run the solver from every start (S, K, D); alpha is a number or (S,).
 
-        ``max_iter`` and ``radius`` stand in for the problem's own.
+        ``max_iter`` and ``radius`` replace those of the problem, if they are given.
         """
         max_iter = self.max_iter if max_iter is None else max_iter
         kept, report, checkpoint = None, self.report, None
@@ -200,7 +203,7 @@ class Problem:
             compete=True,
             bounds=self.bounds,
             report=report,
-            # Lloyd's iteration is monotone and stops by itself: there is nothing to speed up.
+            # Lloyd's iteration decreases J and ends after finitely many steps without acceleration.
             window=0 if self.rows.weighting == "hard" else WINDOW,
             runs=kept,
             n_threads=self.survey.sample.n_threads,
@@ -210,9 +213,10 @@ class Problem:
         return runs
 
     def _identity(self, starts: Float64, alpha: ArrayLike) -> dict[str, str | float | NDArray[Any]]:
-        """All that shapes the result of `solve`, as errors call it.
+        """Everything that determines the result of `solve`, by the names that error messages use.
 
-        Not ``max_iter``, which says only how far to go: a fit that it has stopped may go on.
+        ``max_iter`` is left out, so that a fit that was stopped by it can be continued with a
+        larger one.
         """
         alphas = np.unique(np.asarray(alpha, np.float64))
         shape: dict[str, str | float | NDArray[Any]] = {
@@ -229,4 +233,4 @@ class Problem:
         }
         if self.rows.weighting == "fuzzy":
             shape["fuzzifier"] = float(self.rows.fuzzifier)
-        return shape | self.knows
+        return shape | self.further_inputs

@@ -1,4 +1,4 @@
-"""scikit-learn's public callbacks (1.9 and later), or nothing in their place."""
+"""Progress of a fit: printed lines, and the callbacks of scikit-learn 1.9 and later."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ try:
 except ImportError:  # scikit-learn < 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in where scikit-learn has no callbacks."""
+        """An empty base class for versions of scikit-learn that have no callbacks."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Call the method as it is, from a frame of its own like scikit-learn's."""
+        """Call the method, with one more stack frame, as scikit-learn's decorator has."""
 
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -34,10 +34,10 @@ __all__ = ["CallbackSupportMixin", "Progress", "with_callbacks"]
 
 
 class Progress:
-    """What the solver calls after each pass: prints a line, and runs the estimator's callbacks.
+    """Called by the solver after each pass: prints a line and calls the estimator's callbacks.
 
-    Each pass is a task of the callbacks. One that wants a fitted estimator gets a copy that holds
-    the best centroids so far; one that returns True stops the fit.
+    The callbacks see each pass as a task. A callback that asks for a fitted estimator gets a copy
+    with the best centroids so far. A callback that returns True stops the fit.
     """
 
     def __init__(self, estimator: Any, X: Any, dtype: Any, verbose: int) -> None:
@@ -50,7 +50,7 @@ class Progress:
             self.context.call_on_fit_task_begin(estimator=estimator, X=X)
 
     def __call__(self, runs: Runs) -> bool:
-        """Report one pass; True where the fit is to stop."""
+        """Report one pass; return True if the fit is to stop."""
         self.n_passes += 1
         if not self.verbose and self.context is None:
             return self.stopped
@@ -65,7 +65,7 @@ class Progress:
     def epoch(
         self, number: int, objective: float, moved: float, centroids: Float64, alpha: float
     ) -> bool:
-        """Report one epoch of batches; True where the fit is to stop."""
+        """Report one epoch of batches; return True if the fit is to stop."""
         if self.verbose:
             print(f"epoch {number}: objective about {objective:.8g}, moved by {moved:.3g}")
         return self._task("epoch", objective, centroids, alpha)
@@ -87,6 +87,6 @@ class Progress:
         return self.stopped
 
     def end(self) -> None:
-        """Close the task of the fit."""
+        """Tell the callbacks that the fit has ended."""
         if self.context is not None:
             self.context.call_on_fit_task_end(estimator=self.estimator, X=self.X)

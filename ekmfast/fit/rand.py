@@ -1,4 +1,4 @@
-"""The adjusted Rand index of two labellings, for the fits that compare their candidates."""
+"""The adjusted Rand index, by which a fit compares the labels of its candidates."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from scipy.sparse import coo_matrix
 
 
 def adjusted_rand(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """scikit-learn's ``adjusted_rand_score`` of labels from 0 on, bit by bit.
+    """The same bits as scikit-learn's ``adjusted_rand_score``, for labels that count from 0.
 
-    That one goes through ``np.unique``, which sorts all labels, and which aborts the process where
-    a daemon thread is in it when the interpreter exits.
+    scikit-learn's function calls ``np.unique``, which sorts all labels, and which aborts the
+    process if a daemon thread is inside it when the interpreter exits.
     """
     ones = np.ones(len(a), np.int64)
     table = coo_matrix((ones, (a, b))).tocsr()
     rows, columns = (np.asarray(table.sum(axis=axis), np.int64) for axis in (1, 0))
     both, first, second = (int((sizes**2).sum()) for sizes in (table.data, rows, columns))
     n = len(a)
-    # Pairs of rows that are together in both, in one of the two, in neither; each pair twice.
+    # Numbers of pairs of rows that share a label in both labellings (tp), in only one of them (fp,
+    # fn) and in neither (tn). Each pair is counted twice.
     tp, fp, fn = both - n, second - both, first - both
     tn = n * n - first - second + both
     if fn == 0 and fp == 0:

@@ -1,4 +1,4 @@
-"""All starts at all alphas, in shared passes, and which alpha's result is the likeliest."""
+"""Runs from all starts at all alphas, in shared passes, and the choice of alpha by likelihood."""
 
 from __future__ import annotations
 
@@ -19,47 +19,52 @@ from ekmfast.rows.survey import SAMPLE_ROWS
 
 Float64 = NDArray[np.float64]
 
-# Relative: likelihoods of the same clusters, summed from different centroids and in any order.
+# Likelihoods that differ by less than this relative difference are treated as equal. Equal labels
+# have equal likelihoods; labels that differ only in their numbering differ by rounding errors.
 SAME_LIKELIHOOD = 1e-9
 
 
 @dataclass(frozen=True)
 class AlphaPath:
-    """What :func:`alpha_path` found; entry a of every array belongs to ``alphas[a]``.
+    """The result of :func:`alpha_path`; entry a of every array belongs to ``alphas[a]``.
 
     Attributes
     ----------
     alphas : ndarray of shape (A,)
         Ascending.
     dvariance : float
-        The alpha of the rule ``'dvariance'``, the unit in which alphas of data sets compare.
+        The alpha of the rule ``'dvariance'``. Alphas of different data sets are comparable as
+        multiples of it.
     centroids : ndarray of shape (A, K, D), dtype of X
-        Of the restart with the lowest objective.
+        The centroids of the restart with the lowest objective.
     labels : ndarray of shape (A, N) or (A, M), int32
-        Nearest centroid; coincident centroids share the first one's label. Of data that is read in
-        blocks only M sampled rows have labels here, at most 50,000.
+        The nearest centroid of each row; coincident centroids share the first one's label. If the
+        data is read in blocks, only M sampled rows have labels here, at most 50,000.
     rows : ndarray of shape (M,) or None
-        The numbers of the rows that ``labels`` are of; None: of all, in order.
+        The numbers of the rows whose labels these are. None if ``labels`` has all rows, in order.
     sizes : ndarray of shape (A, K)
-        Rows with each label (their weights, with ``sample_weight``); 0 for a merged centroid.
+        The number of rows with each label, or the sum of their ``sample_weight``. It is 0 for a
+        centroid that shares the label of an earlier one.
     n_clusters_effective : ndarray of shape (A,)
-        Centroids that do not coincide with another.
+        The number of distinct centroids, where coincident ones count once.
     objective : ndarray of shape (A,)
-        J. It falls as alpha grows whatever the clusters, so it does not choose between alphas.
+        J. It decreases as alpha grows, whatever the clusters are, so it cannot be used to choose
+        alpha.
     likelihood : ndarray of shape (A,)
-        Mean log likelihood of rows and labels under one heavy-tailed distribution a cluster;
-        comparable between alphas. -inf where all rows have one label.
+        The mean log likelihood of rows and labels, if each cluster has a heavy-tailed distribution.
+        It can be compared between alphas. It is -inf if all rows have the same label.
     n_components : int or None
-        Where the features are strongly correlated, as codes of neural networks are, the likelihood
-        is that of the rows' leading principal components, which hold 70 % of the variance; this is
-        their number. None: the likelihood is that of the features as given.
+        If the features are strongly correlated, as codes of neural networks are, the likelihood is
+        computed from the leading principal components, which hold 70 % of the variance. This is
+        their number. None if the likelihood is computed from the features of X.
     agreement : ndarray of shape (A,)
-        Mean adjusted Rand index with the labels of the neighbouring alphas: near 1 on a plateau.
+        The mean adjusted Rand index with the labels at the neighbouring alphas. It is near 1 where
+        the labels hardly depend on alpha.
     converged : ndarray of shape (A,), bool
     best : int
-        Entry of the largest likelihood, of equals the middle one: the alpha that
-        ``EKMeans(alpha="auto")`` takes. With ``n_components``, among the results whose centroids
-        are all distinct, where there are any.
+        The entry with the largest likelihood, or the middle one of several that are equal. This is
+        the alpha that ``EKMeans(alpha="auto")`` uses. If ``n_components`` is not None, only results
+        whose centroids are all distinct are considered, provided that there are any.
     """
 
     alphas: Float64
@@ -79,21 +84,21 @@ class AlphaPath:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The best run at each of A alphas, its labels of the rows at hand, and the likeliest."""
+    """The best run at each of A alphas, its labels, and which run has the largest likelihood."""
 
     runs: list[Run]
-    merged: list[NDArray[np.intp]]  # of each run the first of the centroids that coincide
+    merged: list[NDArray[np.intp]]  # for each run (K,), see `merge_coincident`
     labels: NDArray[np.int32]  # (A, N)
-    n_distinct: NDArray[np.intp]  # (A,), centroids that do not coincide with another
+    n_distinct: NDArray[np.intp]  # (A,), numbers of distinct centroids
     likelihood: Float64  # (A,)
     n_components: int | None
     best: int
 
 
 def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candidates:
-    """Run every start (S, K, D) at every alpha (A,), and compare the best of each alpha.
+    """Run every start (S, K, D) at every alpha (A,), and compare the best run of each alpha.
 
-    Labels are those of all rows, or of the survey's sample where that does not hold all.
+    The labels are those of the rows in the survey's sample, which may be all rows.
     """
     n_starts, n_clusters = starts.shape[:2]
     everything = problem.solve(np.concatenate([starts] * len(alphas)), np.repeat(alphas, n_starts))
@@ -112,7 +117,7 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
     n_distinct = np.array([count_distinct(names) for names in merged])
     likelihood = np.empty(len(runs))
-    known: dict[bytes, float] = {}  # neighbouring alphas often give the same labels
+    known: dict[bytes, float] = {}  # by labels, since neighbouring alphas often give the same ones
     for a, run in enumerate(runs):
         labels[a] = rows.label(run.centroids, merged[a])
         key = labels[a].tobytes()
@@ -121,7 +126,8 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
         likelihood[a] = known[key]
     allowed = np.ones(len(runs), bool)
     if evidence.shape[1] < X.shape[1] and (n_distinct == n_clusters).any():
-        # What tells merged clusters apart may lie in the components that were left out.
+        # The likelihood leaves out some components, and clusters may differ in these alone. It
+        # could therefore prefer a result in which such clusters are merged.
         allowed = n_distinct == n_clusters
     n_components = None if evidence.shape[1] == X.shape[1] else evidence.shape[1]
     best = _most_likely(np.where(allowed, likelihood, -np.inf))
@@ -129,7 +135,7 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
 
 
 def path_of(problem: Problem, found: Candidates, dvariance: float) -> AlphaPath:
-    """The candidates as what :func:`alpha_path` returns."""
+    """Make of the candidates the result that :func:`alpha_path` returns."""
     runs, labels = found.runs, found.labels
     alike = [adjusted_rand(a, b) for a, b in pairwise(labels)]
     left, right = np.array([np.nan, *alike]), np.array([*alike, np.nan])
@@ -151,13 +157,13 @@ def path_of(problem: Problem, found: Candidates, dvariance: float) -> AlphaPath:
 
 
 def _sizes(problem: Problem, found: Candidates) -> Float64:
-    """The weight of the rows with each label, (A, K)."""
+    """The total weight (A, K) of the rows with each label."""
     n_clusters = len(found.merged[0])
     if problem.survey.whole:
         weight = problem.survey.sample.sample_weight
         sizes = [np.bincount(row, weight, n_clusters) for row in found.labels]
         return np.stack(sizes).astype(float)
-    # One more pass, by hard k-means: its sums of weights are the sizes.
+    # The sizes are the sums of weights of hard k-means, which one more pass over all rows computes.
     centroids = np.stack([run.centroids for run in found.runs])
     hard = problem.rows.with_weighting("hard").statistics(centroids, np.ones(len(found.runs)))
     pairs = zip(found.merged, hard.sum_w, strict=True)
@@ -165,13 +171,14 @@ def _sizes(problem: Problem, found: Candidates) -> Float64:
 
 
 def _most_likely(likelihood: Float64) -> int:
-    """Where the likelihood is largest; of equals the middle one.
+    """The index of the largest likelihood, or the middle one of several that are equal.
 
-    Alphas that find the same clusters have likelihoods that differ by rounding, which must not
-    choose between them.
+    Alphas that find the same clusters have likelihoods that differ by rounding errors, which must
+    not decide between them.
     """
     if not np.isfinite(likelihood).any():
-        # The sharpest memberships are the least likely to have merged what differs.
+        # All candidates have only one label. Distinct clusters are least likely to have been merged
+        # at the largest alpha, where memberships are sharpest.
         return len(likelihood) - 1
     largest = likelihood.max()
     equal = np.flatnonzero(likelihood >= largest - SAME_LIKELIHOOD * (1 + abs(largest)))

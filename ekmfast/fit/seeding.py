@@ -1,10 +1,11 @@
 """Seeding: the first centroids of each restart, found for all restarts in shared passes.
 
-Where a run ends depends on where it starts, and no one rule finds the small clusters of every data
-set. ``'auto'`` therefore mixes three over the restarts: greedy k-means++ (drawn with chances
-proportional to the squared distance from the seeds so far), farthest-first (the point farthest from
-the seeds so far, which small distant clusters cannot escape but outliers attract), and the
-centroids of hard k-means, which lie amid the mass of the data.
+The result of a run depends on its start, and no single rule finds the small clusters of every data
+set. The restarts of ``'auto'`` therefore use three rules in turn. Greedy k-means++ draws rows with
+probabilities proportional to their squared distance from the rows chosen so far. Farthest-first
+chooses the row that is farthest from those chosen so far: it finds small distant clusters, but it
+also chooses outliers. The third rule takes the centroids of hard k-means, which lie where most of
+the rows are.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from ekmfast.rows.protocol import RowsAtHand
 
 Float64 = NDArray[np.float64]
 INITS = ("auto", "k-means++", "farthest", "k-means", "random")
-# The rules that 'auto' goes round.
-MIXTURE = ("farthest", "k-means++", "farthest", "k-means")
+# The rules that the restarts of 'auto' use in turn.
+AUTO_RULES = ("farthest", "k-means++", "farthest", "k-means")
 AUTO_RESTARTS = 16
-# Lloyd's iterations for the seeds of 'k-means': nearer the end they move little.
+# Lloyd's iterations for the starts of 'k-means'. Further ones move the centroids little.
 LLOYD_PASSES = 20
 
 
@@ -52,10 +53,11 @@ N_INIT = AnyOf(OneOf("auto"), COUNT)
 
 
 def _matrix(init: Any) -> Float64 | None:
-    """What holds numbers as an array in float64 and in the order of C; None for what holds none."""
+    """``init`` as a C-ordered float64 array, or None if it does not hold numbers."""
     try:
         given = np.asarray(init)
-        # Objects may be numbers; complex ones and dates would lose what makes them so.
+        # Objects may be numbers. Complex numbers and dates are refused, since the conversion would
+        # drop the imaginary part or the unit.
         return np.array(given, np.float64, order="C") if given.dtype.kind in "biufO" else None
     except (TypeError, ValueError, OverflowError):
         return None
@@ -70,7 +72,7 @@ def _fault_of_matrix(init: Any) -> Fault | None:
 
 
 def _numbers(init: Any) -> Float64:
-    """The matrix that ``init`` holds, or that its callable has returned."""
+    """The matrix that was given as ``init`` or returned by its callable, once it is checked."""
     fault, matrix = _fault_of_matrix(init), _matrix(init)
     if fault is not None or matrix is None:
         raise (fault or TypeError)(f"init must be {INIT.allowed()}, got {INIT.given(init)}")
@@ -78,7 +80,7 @@ def _numbers(init: Any) -> Float64:
 
 
 def resolve_n_init(n_init: int | str, init: Any) -> int:
-    """``'auto'`` is 16 random restarts, or 1 where the start is given."""
+    """The number of restarts. ``'auto'`` means 16, or 1 if ``init`` is an array."""
     if n_init == "auto":
         return AUTO_RESTARTS if isinstance(init, str) or callable(init) else 1
     return int(n_init)
@@ -91,41 +93,43 @@ def initial_centroids(
     n_init: int,
     random_state: np.random.RandomState,
 ) -> Float64:
-    """Starting centroids (n_init, K, D) in float64: ``init`` is a rule, an array or a callable."""
+    """The starts (n_init, K, D) in float64, by a rule, an array or a callable as ``init``."""
     if not isinstance(init, str):
         return np.stack([_given(rows.X, n_clusters, init, random_state) for _ in range(n_init)])
     if init == "random":
         return rows.take(np.stack([_random(rows, n_clusters, random_state) for _ in range(n_init)]))
-    rules = [MIXTURE[i % len(MIXTURE)] if init == "auto" else init for i in range(n_init)]
-    seeds = np.empty((n_init, n_clusters, rows.n_features))
+    rules = [AUTO_RULES[i % len(AUTO_RULES)] if init == "auto" else init for i in range(n_init)]
+    starts = np.empty((n_init, n_clusters, rows.n_features))
     for rule in dict.fromkeys(rules):
         chosen = [i for i, r in enumerate(rules) if r == rule]
-        seeds[chosen] = _seeds(rows, n_clusters, rule, len(chosen), random_state)
-    return seeds
+        starts[chosen] = _starts(rows, n_clusters, rule, len(chosen), random_state)
+    return starts
 
 
-def _seeds(
+def _starts(
     rows: RowsAtHand,
     n_clusters: int,
     rule: str,
     n_init: int,
     random_state: np.random.RandomState,
 ) -> Float64:
-    # A distance a row and restart is kept: no more of them at a time than X has numbers.
+    """The starts (n_init, K, D) that one rule finds."""
+    # Each restart stores one distance for each row. At most D restarts are computed at a time, so
+    # that the distances take no more memory than X.
     together = rows.n_features
     numbers = [
-        _grow(rows, n_clusters, rule == "farthest", min(together, n_init - i), random_state)
+        _choose_rows(rows, n_clusters, rule == "farthest", min(together, n_init - i), random_state)
         for i in range(0, n_init, together)
     ]
-    seeds = rows.take(np.concatenate(numbers))
-    return lloyd(rows, seeds) if rule == "k-means" else seeds
+    starts = rows.take(np.concatenate(numbers))
+    return lloyd(rows, starts) if rule == "k-means" else starts
 
 
-def lloyd(rows: RowsAtHand, seeds: Float64) -> Float64:
-    """Where some iterations of hard k-means take seeds (S, K, D)."""
+def lloyd(rows: RowsAtHand, starts: Float64) -> Float64:
+    """The centroids (S, K, D) after some iterations of hard k-means from the starts (S, K, D)."""
     runs = solve(
         rows.with_weighting("hard"),
-        seeds,
+        starts,
         1.0,
         tol=0.0,
         radius=0.0,
@@ -136,28 +140,28 @@ def lloyd(rows: RowsAtHand, seeds: Float64) -> Float64:
     return np.stack([run.centroids for run in runs])
 
 
-def _grow(
+def _choose_rows(
     rows: RowsAtHand,
     n_clusters: int,
     farthest: bool,
     n_init: int,
     random_state: np.random.RandomState,
 ) -> NDArray[np.intp]:
-    """Rows (n_init, K) that farthest-first or greedy k-means++ picks as seeds."""
+    """Numbers (n_init, K) of the rows that farthest-first or greedy k-means++ chooses."""
     n_candidates = 1 if farthest else 2 + int(np.log(n_clusters))
-    seeds = np.empty((n_init, n_clusters), np.intp)
-    seeds[:, 0] = rows.draw(None, random_state.uniform(size=n_init))[0]
+    chosen = np.empty((n_init, n_clusters), np.intp)
+    chosen[:, 0] = rows.draw(None, random_state.uniform(size=n_init))[0]
     closest = rows.distances(n_init)
     for k in range(1, n_clusters):
-        rows.closest(rows.take(seeds[:, k - 1 : k]), closest, update=True)
+        rows.closest(rows.take(chosen[:, k - 1 : k]), closest, update=True)
         uniform = random_state.uniform(size=(n_init, n_candidates))
         if farthest:
-            seeds[:, k] = rows.farthest(closest)
+            chosen[:, k] = rows.farthest(closest)
             continue
         candidates = rows.draw(closest, uniform)
         potentials = rows.closest(rows.take(candidates), closest)
-        seeds[:, k] = candidates[np.arange(n_init), potentials.argmin(axis=1)]
-    return seeds
+        chosen[:, k] = candidates[np.arange(n_init), potentials.argmin(axis=1)]
+    return chosen
 
 
 def farthest_and_drawn(
@@ -168,19 +172,21 @@ def farthest_and_drawn(
 ) -> NDArray[np.intp]:
     """Numbers of about ``limit`` rows far from some centroids, given squared distances (N,).
 
-    Half are the farthest, which small clusters far away cannot escape; half are drawn without
-    replacement, with chances by weight and distance, as k-means|| (Bahmani et al., 2012) draws. A
-    draw's ticket is an exponential time divided by the chance, and the earliest win.
+    Half of them are the farthest rows, among which are those of small distant clusters. The other
+    half are drawn without replacement, with probabilities proportional to weight times squared
+    distance, as in k-means|| (Bahmani et al., 2012). For this each row draws an exponential random
+    number and divides it by its probability, and the rows with the smallest quotients are taken.
     """
     limit = min(limit, len(distances))
-    chance = distances.astype(np.float64)
+    probability = distances.astype(np.float64)  # up to a common factor
     if sample_weight is not None:
-        chance *= sample_weight
-    farthest = np.argpartition(np.where(chance > 0, distances, -1), -limit // 2)[-limit // 2 :]
-    times = random_state.standard_exponential(len(chance))
+        probability *= sample_weight
+    possible = probability > 0
+    farthest = np.argpartition(np.where(possible, distances, -1), -limit // 2)[-limit // 2 :]
+    exponential = random_state.standard_exponential(len(probability))
     with np.errstate(divide="ignore"):
-        ticket = np.where(chance > 0, times / chance, np.inf)
-    drawn = np.argpartition(ticket, limit // 2)[: limit // 2]
+        quotient = np.where(possible, exponential / probability, np.inf)
+    drawn = np.argpartition(quotient, limit // 2)[: limit // 2]
     return np.union1d(farthest, drawn)
 
 

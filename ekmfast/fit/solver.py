@@ -1,7 +1,7 @@
 """The safeguarded fixed-point iteration, for all restarts in shared passes over the data.
 
-The steps, their safeguards and Anderson acceleration are in ``csrc/solver.cpp``. It does not read
-rows: here the sums that it asks for are computed, wherever the rows are.
+The steps, their safeguards and Anderson acceleration are in ``csrc/solver.cpp``, which does not
+read rows. This module computes the sums for the centroids that it proposes, wherever the rows are.
 """
 
 from __future__ import annotations
@@ -17,48 +17,49 @@ from ekmfast.rows.protocol import Sums
 
 Float64 = NDArray[np.float64]
 
-# Share of the memberships below which a column's weights count as weak: see csrc/solver.cpp.
+# A column is weak if B_k < THETA * P_k; kTheta and kMaxHalvings of csrc/solver.cpp are the same.
 THETA = 0.1
 MAX_HALVINGS = 12
-# Steps that Anderson acceleration looks back on.
+# Number of earlier steps that Anderson acceleration uses.
 WINDOW = 5
-# J is a sum of rounded numbers: a rise below this share of it is not one.
+# Relative rounding error of J, by the number of bytes of the dtype. A smaller rise of J is ignored.
 OBJECTIVE_RESOLUTION = {4: 1e-6, 8: 1e-13}
-# Steps of so many times that share of the data's radius are rounding.
+# A step may be rounding error if its root mean square over the centroids is at most this times the
+# rounding error of J times the radius of the data.
 NOISE = 4.0
 
 
 @dataclass
 class Run:
-    """One restart: where it is, and where it would go next. A copy of what the solver holds."""
+    """The state of one restart, copied from the compiled solver."""
 
-    centroids: Float64  # (K, D), the last accepted
+    centroids: Float64  # (K, D), the last accepted ones
     alpha: float
     objective: float = np.inf
-    step: Float64 | None = None  # from centroids to the full proposal
-    size: float = 1.0  # share of the step that is tried
-    leap: Float64 | None = None  # Anderson's proposal, tried before the step
-    past: list[tuple[Float64, Float64]] = field(default_factory=list)  # centroids and steps
+    step: Float64 | None = None  # (K, D), the step from these centroids
+    size: float = 1.0  # the share of the step that is tried
+    leap: Float64 | None = None  # (K, D), Anderson's proposal, tried before the step
+    past: list[tuple[Float64, Float64]] = field(default_factory=list)  # pairs (centroids, step)
     n_halvings: int = 0
     n_jumps: int = 0
-    jumping: bool = False  # the step holds an exact ratio: a rise of J is allowed
-    held: bool = False  # the step would leave the bounds and was cut
-    least: float = np.inf  # length of the shortest step so far
-    n_still: int = 0  # steps since
+    jumping: bool = False  # a weak column takes its exact ratio, so J may rise
+    held: bool = False  # the step was shortened at the bounds
+    least: float = np.inf  # the length of the shortest step so far
+    n_still: int = 0  # the number of steps since the shortest one
     n_iter: int = 0
     converged: bool = False
     given_up: bool = False
     done: bool = False
-    history: list[float] = field(default_factory=list)  # J at every centroids that were accepted
+    history: list[float] = field(default_factory=list)  # J after each accepted step
 
     @property
     def stalled(self) -> bool:
-        """Whether it ended because J fell along no share of its step."""
+        """Whether the run ended because no share of its step decreased J."""
         return self.n_halvings > MAX_HALVINGS
 
 
 class Runs(Sequence[Run]):
-    """All restarts of one fit; an item is a copy of what the solver holds of it."""
+    """All restarts of one fit. An item is a copy of the state of one restart."""
 
     def __init__(self, solver: _core.Solver) -> None:
         self._solver = solver
@@ -81,12 +82,12 @@ class Runs(Sequence[Run]):
 
     @property
     def n_going(self) -> int:
-        """Runs that are not done."""
+        """The number of runs that are not done."""
         return self._solver.n_going
 
     @property
     def best(self) -> Run:
-        """The run with the lowest objective, the first of equals."""
+        """The run with the lowest objective; the first one if several have it."""
         return self[int(self.objectives.argmin())]
 
 
@@ -106,17 +107,37 @@ def solve(
     runs: Sequence[Run] | None = None,
     n_threads: int = 1,
 ) -> Runs:
-    """Iterate every start (S, K, D) until its step is <= tol * sqrt(K) * radius.
+    """Iterate from every start (S, K, D) until its step is <= tol * sqrt(K) * radius.
 
-    Or until the step is rounding and gets no shorter, where ``tol`` asks for less than that.
+    If ``tol`` is so small that rounding errors prevent this, a run ends when its step is no longer
+    than these errors and does not get shorter. One pass over the data serves all runs that are not
+    done.
 
-    ``alpha`` is a number or (S,). ``radius`` is the root mean square distance of a sample from the
-    mean, which makes ``tol`` free of units and of the origin; ``resolution`` the relative rounding
-    of J; ``bounds`` the least and the greatest value of each feature that a centroid may have. One
-    pass over the data evaluates all runs that are still going. ``max_iter`` bounds the
-    passes. With ``compete``, runs of one alpha that will not reach the best of them are given up.
-    ``report`` is called after each pass; True stops the iteration. ``runs`` are those of an
-    iteration that was broken off between two passes, to go on from.
+    Parameters
+    ----------
+    rows : Sums
+    starts : ndarray of shape (S, K, D)
+    alpha : float or ndarray of shape (S,)
+    tol : float
+    radius : float
+        The root mean square distance of a row from the mean. It makes ``tol`` independent of the
+        units and the origin of the data.
+    resolution : float
+        The relative rounding error of J.
+    max_iter : int
+        The largest number of passes.
+    window : int
+        How many earlier steps Anderson acceleration uses; 0 for none.
+    bounds : pair of ndarray of shape (D,), default=None
+        The smallest and the largest value of each feature that a centroid may have.
+    compete : bool
+        Whether to give up runs that will not reach the best run of the same alpha.
+    report : callable, default=None
+        Called after each pass. If it returns True, the iteration stops.
+    runs : sequence of Run, default=None
+        The runs of an interrupted iteration, which is continued.
+    n_threads : int
+        The number of threads for the steps of the runs.
     """
     unit = float(np.sqrt(starts.shape[1]) * radius)
     low, high = bounds or (None, None)

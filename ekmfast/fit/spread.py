@@ -1,4 +1,4 @@
-"""Which input to blame where the spread of rows cannot be told, wherever the rows are."""
+"""Errors for rows whose squared distances overflow or underflow their dtype."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def check_spread(
     *,
     weighted: bool,
 ) -> None:
-    """Refuse a dispersion, of rows in the box from ``low`` to ``high``, that ``dtype`` cannot hold.
+    """Raise ValueError if ``dtype`` cannot hold the dispersion of rows in a bounding box.
 
-    No squared distance is larger than that of the box's corners. Where ``dtype`` holds that one it
-    is the weights that make the sum overflow; and where only some rows have a weight, a dispersion
-    of nothing in a box of some width says that these are equal.
+    The error names the input that causes it. No squared distance is larger than that between the
+    opposite corners ``low`` and ``high`` of the box. If ``dtype`` can hold that one, the weights
+    have caused the overflow. A dispersion that underflows is no error here if the rows are weighted
+    and the box is wide enough, since all rows with a positive weight may be equal.
     """
     least = least_square(dtype)
     if np.isfinite(dispersion) and dispersion >= least:

@@ -1,20 +1,22 @@
-"""The clusters of some rows are known: their share in the sums, and where it lets a fit start.
+"""Semi-supervised fits: the sums of the solver and the starts, if some rows have known clusters.
 
 With f_kn the prior of row n for cluster k and b_n = sum_k f_kn (1 for a labelled row, 0 for an
 unlabelled one) the objective is
 
-    J + theta sum_n s_n (sum_k f_kn d_kn - b_n E_n)
+    J + theta sum_n s_n (sum_k f_kn d_kn - b_n E_n).
 
-a labelled row pays, theta times over, for its distance to its own centroid beyond the distance E_n
-that it would settle for by itself. A row in its place pays nothing, so labels do not draw their
-centroid towards the rows that happen to be labelled. Its gradient in c_k is B_k c_k - A_k with
+The second term penalises a labelled row by theta times the difference between the distance to its
+own centroid and its mean distance E_n under the memberships. A row whose membership in its own
+cluster is 1 adds nothing, so that a centroid is not pulled towards those of its rows that happen to
+be labelled. The gradient with respect to c_k is B_k c_k - A_k, where A_k and B_k are sums with
 
     w'_kn = w_kn + theta (f_kn - b_n w_kn)
 
-so the sums of one pass are those over all rows, less theta times those over the labelled rows,
-plus theta times sums of f, which depend on nothing: the class masses and means. With m_k the mean
-of class k, n_k its mass and S_k the scatter about m_k, sum_n s_n f_kn d_kn is
-1/2 (S_k + n_k ||c_k - m_k||^2). The solver iterates on these sums as it does on EKM's own.
+instead of w_kn. These sums are those over all rows, minus theta times those over the labelled rows,
+plus theta times sums of f. The last ones do not depend on the centroids: they are the masses and
+the means of the classes. With m_k the mean of class k, n_k its mass and S_k the scatter about m_k,
+sum_n s_n f_kn d_kn = 1/2 (S_k + n_k ||c_k - m_k||^2). The solver uses these sums in place of those
+of EKM.
 """
 
 from __future__ import annotations
@@ -36,19 +38,19 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Supervision:
-    """What the labelled rows say, however they say it."""
+    """Sums over the labelled rows, for labels and for priors alike."""
 
-    rows: NDArray[np.intp]  # (M,), the numbers of those with b > 0
-    trust: Float64  # (M,), b of those rows
-    labelled: ArrayRows  # those rows, weighted by s b
+    rows: NDArray[np.intp]  # (M,), the numbers of the rows with b > 0
+    trust: Float64  # (M,), b of these rows
+    labelled: ArrayRows  # these rows, weighted by s b
     mass: Float64  # (K,), sum_n s_n f_kn
-    means: Float64  # (K, D), of the classes; any where the mass is 0
+    means: Float64  # (K, D), of the classes; arbitrary if the mass is 0
     scatter: Float64  # (K,), sum_n s_n f_kn ||x_n - mean_k||^2
-    seeds: Float64  # (K, D), NaN for a cluster that no row speaks for
+    start: Float64  # (K, D), first centroids; NaN for a cluster without labelled rows
 
 
 def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
-    """Sums over the rows for which ``prior`` (N, K) says something; these are held in memory."""
+    """Sums over the rows for which ``prior`` (N, K) is not zero. These rows are held in memory."""
     trust = np.asarray(prior.sum(axis=1), np.float64).ravel()
     numbers = np.flatnonzero(trust)
     trust, prior = trust[numbers], prior[numbers]
@@ -65,10 +67,11 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     means = np.where(np.isnan(means), 0.0, means)
     scatter = weighted.T @ np.square(data).sum(axis=1) - mass * np.square(means).sum(axis=1)
 
-    # A prior that leans to no cluster says nothing of where to start: what counts is the excess.
+    # A prior that is equal for all clusters does not say where to start. The first centroids are
+    # therefore weighted by the excess of a prior over its mean.
     excess = prior.copy()
     excess.data = scale[counts] * np.maximum(prior.data - trust[counts] / prior.shape[1], 0.0)
-    _, seeds = _class_means(excess, data)
+    _, start = _class_means(excess, data)
     own = trust if weight is None else trust * weight
     return Supervision(
         numbers,
@@ -77,7 +80,7 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
         mass,
         means + origin,
         np.maximum(scatter, 0.0),
-        seeds + origin,
+        start + origin,
     )
 
 
@@ -89,7 +92,7 @@ def _class_means(prior: csr_matrix, data: Float64) -> tuple[Float64, Float64]:
 
 
 class SupervisedSums:
-    """The sums of Eq. 39 with the labels' share, for the solver."""
+    """The sums of Eq. 39 with the weights w' of this module, for the solver."""
 
     def __init__(self, rows: Sums, supervision: Supervision, theta: float) -> None:
         self.rows = rows
@@ -97,11 +100,11 @@ class SupervisedSums:
         self.theta = theta
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
-        """One pass over all rows, and one over the labelled ones."""
+        """Compute the sums by one pass over all rows and one over the labelled ones."""
         everything = self.rows.statistics(centroids, alpha)
         labelled = self.supervision.labelled.statistics(centroids, alpha)
         theta, given, reference = self.theta, self.supervision, everything.reference
-        # A class's own mass does not underflow, whatever the memberships do.
+        # The mass of a class does not underflow, even if the memberships do.
         exponent = np.where(given.mass > 0, 0.0, np.maximum(everything.exponent, labelled.exponent))
         own = np.exp2(np.minimum(everything.exponent - exponent, 0.0))
         less = np.exp2(np.minimum(labelled.exponent - exponent, 0.0))
@@ -118,7 +121,8 @@ class SupervisedSums:
             - theta * wx_labelled
             + theta * given.mass[:, None] * (given.means - reference),
             sum_w=own * everything.sum_w - theta * w_labelled + theta * given.mass,
-            # The yardstick of weak columns: every membership, by the size of its factor.
+            # The solver compares B with P to find weak columns. Here P sums the memberships times
+            # the absolute values of their factors.
             sum_p=p - p_labelled + abs(1 - theta) * p_labelled + theta * given.mass,
             exponent=exponent,
             objective=everything.objective
@@ -135,13 +139,14 @@ def starts_with_labels(
     n_init: int,
     random_state: np.random.RandomState,
 ) -> Float64:
-    """First centroids (S, K, D): labelled clusters at their means, the others by the rule ``init``.
+    """The starts (S, K, D): means for labelled clusters, the rule ``init`` for the others.
 
-    Seeds of the others are drawn from the rows at hand, as far as these are not labelled.
+    The first centroids of the other clusters are chosen from the unlabelled rows of the survey's
+    sample.
     """
-    free = np.isnan(given.seeds[:, 0])
+    free = np.isnan(given.start[:, 0])
     if not free.any():
-        return given.seeds[None]
+        return given.start[None]
     survey = problem.survey
     rows = survey.sample.on_host()
     s = rows.sample_weight
@@ -157,7 +162,7 @@ def starts_with_labels(
     rules = ["farthest"] if init in ("auto", "farthest") else []
     if init != "farthest":
         rules += [init] * (n_init - len(rules))
-    starts = np.repeat(given.seeds[None], len(rules), axis=0)
+    starts = np.repeat(given.start[None], len(rules), axis=0)
     for start, rule in zip(starts, rules, strict=True):
         _fill(start, free, rows, mass, rule, random_state)
         if rule == "k-means":
@@ -166,7 +171,7 @@ def starts_with_labels(
 
 
 def _lloyd(start: Float64, free: NDArray[np.bool_], rows: ArrayRows, mass: Float64) -> None:
-    """Move the free centroids of ``start`` as hard k-means does, in place."""
+    """Move the free centroids of ``start`` in place by iterations of hard k-means."""
     hard = ArrayRows(rows.X, mass.astype(rows.dtype), rows.n_threads, weighting="hard")
     for _ in range(LLOYD_PASSES):
         moved = hard.statistics(start[None], np.ones(1)).ratio(start[None])[0][free]
@@ -183,16 +188,16 @@ def _fill(
     rule: str,
     random_state: np.random.RandomState,
 ) -> None:
-    """Rows, of those with ``mass``, for the free centroids of ``start``, in place."""
+    """Set the free centroids of ``start`` in place to rows that have a positive ``mass``."""
     closest = _squared_distances(rows, start[~free])
     for k in np.flatnonzero(free):
-        chances = mass * (closest > 0) if rule == "random" else mass * closest
-        if not chances.sum() > 0:  # every row is a seed already
-            chances = mass
+        probability = mass * (closest > 0) if rule == "random" else mass * closest
+        if not probability.sum() > 0:  # every row equals one of the centroids
+            probability = mass
         if rule == "farthest":
             row = int(np.where(mass > 0, closest, -1.0).argmax())
         else:
-            total = np.cumsum(chances)
+            total = np.cumsum(probability)
             drawn = random_state.uniform() * total[-1]
             row = min(int(np.searchsorted(total, drawn, side="right")), rows.n_rows - 1)
         start[k] = rows.X[row]
