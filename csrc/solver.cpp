@@ -1,3 +1,5 @@
+// The safeguarded fixed-point iteration.
+//
 // The plain iteration c <- A / B (Eq. 39) does not always lower the objective J: weights may be
 // negative, so that B may be near zero and A / B far from the data. With P the sum of memberships:
 //
@@ -68,7 +70,7 @@ Vector difference(const Vector& a, const Vector& b) {
 }
 
 bool all_finite(const Vector& a) {
-  double witness = 0;  // 0 times what is not finite is NaN
+  double witness = 0;  // 0 times infinity or NaN is NaN
   for (double v : a) witness += 0 * v;
   return witness == 0;
 }
@@ -84,7 +86,7 @@ Vector least_squares(std::vector<Vector>& columns, Vector b) {
   for (std::size_t j = 0; j < n; ++j) {
     Vector& q = columns[j];
     const double before = norm(q);
-    for (int pass = 0; pass < 2; ++pass)  // the second one removes what rounding left in the first
+    for (int pass = 0; pass < 2; ++pass)  // the second one removes rounding errors of the first
       for (std::size_t i = 0; i < j; ++i) {
         const double share = dot(columns[i], q);
         R[j][i] += share;

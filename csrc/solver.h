@@ -9,7 +9,7 @@
 
 namespace ekmfast {
 
-// When a run is done, and the bounds of centroids.
+// The rules by which a run ends, and the bounds of centroids.
 struct Rules {
   double threshold;    // a run has converged if its step is at most this long, in units of the data
   double noise;        // a step of at most this length may be rounding error
@@ -41,7 +41,7 @@ struct Run {
 
 class Solver {
  public:
-  // IN starts (n_runs, k, d), alpha (n_runs,).
+  // IN starts (n_runs, k, d) and alpha (n_runs,).
   Solver(const double* starts, const double* alpha, std::int64_t n_runs, std::int64_t k,
          std::int64_t d, Rules rules);
 

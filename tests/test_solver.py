@@ -1,4 +1,4 @@
-"""The safeguarded, accelerated iteration: it converges where the plain map does not."""
+"""The safeguarded and accelerated iteration, which converges where the plain iteration does not."""
 
 from __future__ import annotations
 
@@ -330,8 +330,8 @@ def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_leap_is_where_the_last_steps_would_vanish(seed):
-    """The least-squares solution of the compiled solver is that of LAPACK, of least norm."""
+def test_andersons_proposal_is_where_the_fitted_step_is_zero(seed):
+    """The compiled solver and LAPACK find the same least-squares solution of least norm."""
     rng = np.random.default_rng(seed)
     X = rng.standard_t(4, (200, 3))
     problem = problem_of(X)
@@ -365,7 +365,7 @@ def test_the_leap_is_where_the_last_steps_would_vanish(seed):
         max_iter=40,
         bounds=problem.bounds,
         report=report,
-        window=30,  # so that the points that a leap was computed from are all there
+        window=30,  # so that `past` still holds all steps from which a proposal was computed
     )
     assert compared > 5
 
@@ -425,7 +425,7 @@ def test_the_extension_refuses_what_does_not_fit():
     assert len(solver) == solver.n_going == 3
 
 
-# --- samples that stand for all rows ---
+# --- samples in place of all rows ---
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -440,7 +440,7 @@ def test_a_sample_stands_for_all_rows(weighted):
     assert sample.sample_weight.sum() == pytest.approx(total, rel=1e-2)
     far = (sample.X > 10).all(axis=1)
     wanted = np.ones(12) if s is None else s[-12:]
-    # The few rows far from all others are there, as heavy as they are.
+    # The few rows far from all others are in the sample, with their own weights.
     assert far.sum() == (wanted > 0).sum()
     np.testing.assert_allclose(np.sort(sample.sample_weight[far]), np.sort(wanted[wanted > 0]))
 

@@ -1,4 +1,4 @@
-// What a fit must know of the rows before it begins: their weight, moments and box, in one reading.
+// The survey of the rows before a fit: their total weight, moments and bounding box, in one pass.
 #pragma once
 
 #include "kernels.h"
@@ -6,10 +6,12 @@
 namespace ekmfast {
 namespace {
 
-// Numbers that are looked at side by side: some vectors of them, whatever the number of features.
+// How many columns are summed side by side. They fill several vectors, whatever the number of
+// features.
 constexpr i64 kSurveyed = 64;
 
-// The moments of some columns, kept apart so that the compiler turns the loops into vectors.
+// The moments of some columns. Each column has sums of its own, so that the compiler can vectorise
+// the loops.
 template <class T>
 struct ColumnMoments {
   double reference[kSurveyed], weight[kSurveyed], sum[kSurveyed], squares[kSurveyed];
@@ -36,7 +38,7 @@ struct ColumnMoments {
     }
   }
 
-  // Column e is feature e % period of the `period` ones that begin at `first`.
+  // Column e holds feature first + e % period.
   void add_to(const Moments<T>& total, i64 first, i64 width, i64 period) const {
     for (i64 e = 0; e < width; ++e) {
       const i64 j = first + e % period;
@@ -55,7 +57,7 @@ static void survey(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 d = rows.d;
   const T* s = rows.sample_weight;
   for (i64 i = begin; i < end; ++i) *moments.weight += s ? static_cast<double>(s[i]) : 1.0;
-  // Rows without gaps between them are taken several at a time where they are short.
+  // Several short rows at a time are read as one long row, if there are no gaps between rows.
   const i64 together = rows.stride == d && 2 * d <= kSurveyed ? kSurveyed / d : 1;
   const i64 grouped = together > 1 ? begin + (end - begin) / together * together : begin;
   if (grouped > begin) {
