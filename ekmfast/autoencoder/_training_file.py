@@ -76,7 +76,7 @@ class TrainingFile:
     def _foreign(self) -> ValueError:
         return ValueError(
             f"checkpoint={str(self.path)!r}: is damaged, or is not a checkpoint of a training by "
-            "this version of ekmfast; remove the file to begin anew"
+            "this version of ekmfast; remove the file to start the training again"
         )
 
     def _compare(self, state: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class TrainingFile:
             ]
             raise ValueError(
                 f"checkpoint={str(self.path)!r}: is of another training, with other "
-                f"{', '.join(descriptions)}; remove the file to begin anew"
+                f"{', '.join(descriptions)}; remove the file to start the training again"
             )
 
     def warn_of_other_machine(self, state: dict[str, Any]) -> None:
