@@ -307,7 +307,17 @@ std::vector<double> vector_of(const DoubleArray& array, std::int64_t size, const
   return std::vector<double>(array.data(), array.data() + array.size());
 }
 
-ekmfast::Solver make_solver(const DoubleArray& starts, const DoubleArray& alpha, double threshold,
+// Runs change without the GIL while advance() computes: another thread is refused meanwhile.
+struct GuardedSolver : ekmfast::Solver {
+  using ekmfast::Solver::Solver;
+  bool busy = false;
+
+  void refuse_if_busy() const {
+    if (busy) refuse("the solver is in use by another thread");
+  }
+};
+
+GuardedSolver make_solver(const DoubleArray& starts, const DoubleArray& alpha, double threshold,
                             double noise, double resolution, std::int64_t window, bool compete,
                             const Maybe& low, const Maybe& high) {
   if (starts.ndim() != 3 || starts.shape(0) < 1 || starts.shape(1) < 1 || starts.shape(2) < 1)
@@ -317,13 +327,17 @@ ekmfast::Solver make_solver(const DoubleArray& starts, const DoubleArray& alpha,
   check_aligned(alpha, "alpha");
   ekmfast::Rules rules{threshold, noise, resolution, window, compete, {}, {}};
   if (low.has_value() != high.has_value()) refuse("low and high belong together");
+  if (window < 0) refuse("window must be >= 0");
   if (low) rules.low = vector_of(*low, starts.shape(2), "low");
   if (high) rules.high = vector_of(*high, starts.shape(2), "high");
-  return ekmfast::Solver(starts.data(), alpha.data(), starts.shape(0), starts.shape(1),
+  for (std::size_t j = 0; j < rules.low.size(); ++j)
+    if (!(rules.low[j] <= rules.high[j])) refuse("low must not be above high");
+  return GuardedSolver(starts.data(), alpha.data(), starts.shape(0), starts.shape(1),
                          starts.shape(2), std::move(rules));
 }
 
-py::tuple candidates(const ekmfast::Solver& solver) {
+py::tuple candidates(const GuardedSolver& solver) {
+  solver.refuse_if_busy();
   const py::ssize_t n = solver.n_going();
   DoubleArray centroids({n, static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())}),
       alpha(n);
@@ -331,9 +345,10 @@ py::tuple candidates(const ekmfast::Solver& solver) {
   return py::make_tuple(centroids, alpha);
 }
 
-void advance(ekmfast::Solver& solver, const DoubleArray& sum_wx, const DoubleArray& sum_w,
+void advance(GuardedSolver& solver, const DoubleArray& sum_wx, const DoubleArray& sum_w,
              const DoubleArray& sum_p, const DoubleArray& objective, const DoubleArray& reference,
              int n_threads) {
+  solver.refuse_if_busy();
   const py::ssize_t n = solver.n_going(), k = solver.k(), d = solver.d();
   if (sum_wx.size() != n * k * d || sum_w.size() != n * k || sum_p.size() != n * k ||
       objective.size() != n || reference.size() != d)
@@ -343,22 +358,30 @@ void advance(ekmfast::Solver& solver, const DoubleArray& sum_wx, const DoubleArr
   const double *wx = sum_wx.data(), *w = sum_w.data(), *p = sum_p.data(), *j = objective.data(),
                *about = reference.data();
   threads(n_threads);
-  without_gil([&] { solver.advance(wx, w, p, j, about, n_threads); });
+  solver.busy = true;
+  try {
+    without_gil([&] { solver.advance(wx, w, p, j, about, n_threads); });
+  } catch (...) {
+    solver.busy = false;
+    throw;
+  }
+  solver.busy = false;
 }
 
-ekmfast::Run& run_at(ekmfast::Solver& solver, std::int64_t i) {
+ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
+  solver.refuse_if_busy();
   if (i < 0 || i >= static_cast<std::int64_t>(solver.runs().size())) refuse("no such run");
   return solver.runs()[static_cast<std::size_t>(i)];
 }
 
-py::object matrix_of(const std::vector<double>& values, const ekmfast::Solver& solver) {
+py::object matrix_of(const std::vector<double>& values, const GuardedSolver& solver) {
   if (values.empty()) return py::none();
   DoubleArray out({static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())});
   std::copy(values.begin(), values.end(), out.mutable_data());
   return out;
 }
 
-py::dict get_run(ekmfast::Solver& solver, std::int64_t i) {
+py::dict get_run(GuardedSolver& solver, std::int64_t i) {
   const ekmfast::Run& run = run_at(solver, i);
   py::list past;
   for (std::size_t j = 0; j < run.past_steps.size(); ++j)
@@ -376,21 +399,25 @@ py::dict get_run(ekmfast::Solver& solver, std::int64_t i) {
       py::arg("history") = run.history);
 }
 
-void set_run(ekmfast::Solver& solver, std::int64_t i, const py::dict& state) {
-  ekmfast::Run& run = run_at(solver, i);
-  const std::int64_t size = solver.k() * solver.d();
+void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
   const auto matrix = [&](const py::handle& value, const char* name) {
-    return value.is_none() ? std::vector<double>() : vector_of(value.cast<DoubleArray>(), size, name);
+    if (value.is_none()) return std::vector<double>();
+    const DoubleArray array = value.cast<DoubleArray>();
+    if (array.ndim() != 2 || array.shape(0) != solver.k() || array.shape(1) != solver.d())
+      refuse(std::string(name) + " must have shape (k, d)");
+    return vector_of(array, solver.k() * solver.d(), name);
   };
-  run.centroids = vector_of(state["centroids"].cast<DoubleArray>(), size, "centroids");
+  ekmfast::Run run = run_at(solver, i);  // a copy, so that an error leaves the run as it was
+  run.centroids = matrix(state["centroids"], "centroids");
+  if (run.centroids.empty()) refuse("centroids must have shape (k, d)");
   run.step = matrix(state["step"], "step");
   run.leap = matrix(state["leap"], "leap");
   run.past_centroids.clear();
   run.past_steps.clear();
   for (const py::handle& pair : state["past"]) {
     const py::tuple both = pair.cast<py::tuple>();
-    run.past_centroids.push_back(vector_of(both[0].cast<DoubleArray>(), size, "past"));
-    run.past_steps.push_back(vector_of(both[1].cast<DoubleArray>(), size, "past"));
+    run.past_centroids.push_back(matrix(both[0], "past"));
+    run.past_steps.push_back(matrix(both[1], "past"));
   }
   run.alpha = state["alpha"].cast<double>();
   run.objective = state["objective"].cast<double>();
@@ -406,9 +433,16 @@ void set_run(ekmfast::Solver& solver, std::int64_t i, const py::dict& state) {
   run.given_up = state["given_up"].cast<bool>();
   run.done = state["done"].cast<bool>();
   run.history = state["history"].cast<std::vector<double>>();
+  run_at(solver, i) = std::move(run);
 }
 
-DoubleArray objectives(ekmfast::Solver& solver) {
+py::tuple position(GuardedSolver& solver, std::int64_t i) {
+  const ekmfast::Run& run = run_at(solver, i);
+  return py::make_tuple(matrix_of(run.centroids, solver), run.alpha);
+}
+
+DoubleArray objectives(GuardedSolver& solver) {
+  solver.refuse_if_busy();
   DoubleArray out(static_cast<py::ssize_t>(solver.runs().size()));
   double* at = out.mutable_data();
   for (const ekmfast::Run& run : solver.runs()) *at++ = run.objective;
@@ -520,7 +554,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"));
-  py::class_<ekmfast::Solver>(m, "Solver", py::module_local())
+  py::class_<GuardedSolver>(m, "Solver", py::module_local())
       .def(py::init(&make_solver), py::arg("starts").noconvert(), py::arg("alpha").noconvert(),
            py::arg("threshold"), py::arg("noise"), py::arg("resolution"), py::arg("window"),
            py::arg("compete"), py::arg("low"), py::arg("high"))
@@ -530,8 +564,14 @@ PYBIND11_MODULE(_core, m) {
       .def("get_run", &get_run, py::arg("index"))
       .def("set_run", &set_run, py::arg("index"), py::arg("state"))
       .def_property_readonly("objectives", &objectives)
-      .def_property_readonly("n_going", &ekmfast::Solver::n_going)
-      .def("__len__", [](ekmfast::Solver& solver) { return solver.runs().size(); });
+      .def("position", &position, py::arg("index"))
+      .def_property_readonly("n_going", [](GuardedSolver& solver) {
+        solver.refuse_if_busy();
+        return solver.n_going();
+      })
+      .def("__len__", [](GuardedSolver& solver) { return solver.runs().size(); });
+  m.attr("theta") = ekmfast::kTheta;
+  m.attr("max_halvings") = ekmfast::kMaxHalvings;
   m.def("plausible_sums", &plausible_sums, py::arg("n"), py::arg("alpha"),
         py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"), py::arg("exponent"),
         py::arg("objective"), py::arg("float32"));

@@ -33,9 +33,7 @@
 namespace ekmfast {
 namespace {
 
-constexpr double kTheta = 0.1;
 constexpr std::int64_t kMaxWeakJumps = 20;
-constexpr std::int64_t kMaxHalvings = 12;
 // Steps shorter than Rules::noise may be rounding error. If so many passes bring no shorter step,
 // the run is as near to its fixed point as it can get.
 constexpr std::int64_t kStillPasses = 16;
@@ -156,8 +154,8 @@ Vector anderson(Run& run, std::int64_t window) {
     for (std::size_t i = 0; i < size; ++i) {
       double there = proposal[i] + run.step[i];
       for (std::size_t j = 0; j < n; ++j)
-        there -= gamma[j] / scale[j] *
-                 ((run.centroids[i] - run.past_centroids[j][i]) + (run.step[i] - run.past_steps[j][i]));
+        there -= gamma[j] / scale[j] * ((run.centroids[i] - run.past_centroids[j][i]) +
+                                        (run.step[i] - run.past_steps[j][i]));
       proposal[i] = there;
     }
     if (!all_finite(proposal)) proposal.clear();
@@ -219,14 +217,23 @@ void Solver::advance(const double* sum_wx, const double* sum_w, const double* su
   std::vector<Run*> going;
   for (Run& run : runs_)
     if (!run.done) going.push_back(&run);
-  // Runs do not depend on each other here, so that the result does not depend on the threads.
   const std::int64_t n = static_cast<std::int64_t>(going.size()), size = k_ * d_;
-  const bool worth_threads = n * size > kNumbersForThreads;
-  parallel_for(n, worth_threads ? n_threads : 1, [&](std::int64_t i, int) {
-    Run& run = *going[static_cast<std::size_t>(i)];
+  const auto advance_run = [&](Run& run, std::int64_t i) {
     ++run.n_iter;
     advance_one(run, sum_wx + i * size, sum_w + i * k_, sum_p + i * k_, objective[i], reference);
-  });
+  };
+  if (n_threads == 1 || n * size <= kNumbersForThreads) {
+    for (std::int64_t i = 0; i < n; ++i) advance_run(*going[static_cast<std::size_t>(i)], i);
+  } else {
+    // Each run advances by itself, so the threads do not change what it does. A process that forks
+    // meanwhile repeats this in its child (bind.cpp), so copies advance, which then replace the runs.
+    std::vector<Run> next;
+    for (const Run* run : going) next.push_back(*run);
+    parallel_for(n, n_threads, [&](std::int64_t i, int) {
+      advance_run(next[static_cast<std::size_t>(i)], i);
+    });
+    for (std::size_t i = 0; i < next.size(); ++i) *going[i] = std::move(next[i]);
+  }
   if (rules_.compete) give_up_losing_runs();
 }
 
@@ -335,6 +342,8 @@ void Solver::give_up_losing_runs() {
                                   run.history[n - 2] - run.history[n - 1]});
     if (run.objective - kFallsToReachBest * fall > lowest->second) run.done = run.given_up = true;
   }
+  for (Run& run : runs_)
+    if (run.done) forget(run);  // a finished run needs its past no more
 }
 
 }  // namespace ekmfast

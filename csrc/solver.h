@@ -9,6 +9,11 @@
 
 namespace ekmfast {
 
+// Share of the memberships below which the weights of a column count as weak.
+constexpr double kTheta = 0.1;
+// A run whose step has been halved more often has stalled.
+constexpr std::int64_t kMaxHalvings = 12;
+
 // The rules by which a run ends, and the bounds of centroids.
 struct Rules {
   double threshold;    // a run has converged if its step is at most this long, in units of the data

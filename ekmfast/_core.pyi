@@ -7,6 +7,8 @@ _Samples: TypeAlias = NDArray[float32] | NDArray[float64]
 _Double: TypeAlias = NDArray[float64]
 
 compiler: str
+theta: float
+max_halvings: int
 
 def statistics(
     X: _Samples,
@@ -70,6 +72,7 @@ class Solver:
         n_threads: int,
     ) -> None: ...
     def get_run(self, index: int) -> dict[str, Any]: ...
+    def position(self, index: int) -> tuple[_Double, float]: ...
     def set_run(self, index: int, state: dict[str, Any]) -> None: ...
     @property
     def objectives(self) -> _Double: ...

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from ekmfast import (
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
     _core,
+    alpha_path,
+    blocks,
     ekm_step,
 )
 from ekmfast.fit import merging
@@ -29,6 +33,8 @@ from ekmfast.fit.problem import FAR_ROWS, Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import WINDOW, Run, solve
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.blockwise import BlockRows
+from ekmfast.rows.source import LocalSource
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):
@@ -245,7 +251,7 @@ def test_the_adjusted_rand_index_is_scikit_learns_bit_by_bit():
 
 
 @pytest.mark.parametrize("cls", [EKMeans, HardKMeans, MiniBatchEKMeans, SemiSupervisedEKMeans])
-def test_no_fit_enters_the_unique_that_aborts_at_the_interpreters_exit(monkeypatch, cls):
+def test_no_fit_enters_the_unique_that_aborts_at_the_interpreters_exit(monkeypatch, tmp_path, cls):
     where = pytest.importorskip("numpy.lib._arraysetops_impl")
     if not hasattr(where, "_unique_hash"):
         pytest.skip("this NumPy has no unique by hashing, which is what aborts")
@@ -254,8 +260,11 @@ def test_no_fit_enters_the_unique_that_aborts_at_the_interpreters_exit(monkeypat
         raise AssertionError("a fit called numpy.unique")
 
     monkeypatch.setattr(where, "_unique_hash", entered)
-    X = set_a()[0][::10]
+    X = np.concatenate([set_a()[0]] * 3)  # so many that the search for alpha takes a sample
+    assert len(X) > 6000
     cls(3, random_state=0).fit(X).predict(X)
+    cls(3, random_state=0).fit(blocks.from_arrays(np.split(X, [100])), checkpoint=tmp_path / "fit")
+    alpha_path(X[::50], 3, [1.0, 2.0], random_state=0)
 
 
 THREE_POINTS = [
@@ -420,9 +429,45 @@ def test_the_extension_refuses_what_does_not_fit():
         solver.advance(*(part[:2] for part in sums), 1)
     with pytest.raises(ValueError, match="no such run"):
         solver.get_run(3)
-    with pytest.raises(ValueError, match="step has the wrong size"):
+    with pytest.raises(ValueError, match=r"step must have shape \(k, d\)"):
         solver.set_run(0, solver.get_run(0) | {"step": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"centroids must have shape \(k, d\)"):
+        solver.set_run(0, solver.get_run(0) | {"centroids": np.ones((4, 1)), "n_iter": 9})
+    assert solver.get_run(0)["n_iter"] == 0  # an error leaves the run as it was
+    with pytest.raises(ValueError, match="low must not be above high"):
+        _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules[:5], np.ones(2), np.zeros(2))
+    with pytest.raises(ValueError, match="window must be >= 0"):
+        _core.Solver(np.zeros((3, 2, 2)), np.ones(3), 1.0, 1.0, 1.0, -1, True, None, None)
     assert len(solver) == solver.n_going == 3
+
+
+def test_a_solver_that_two_threads_share_refuses_one_of_them():
+    """Or serves both in turns; it never reads what the other thread is changing."""
+    starts = np.random.default_rng(0).normal(size=(8, 60, 60))
+    solver = _core.Solver(starts, np.ones(8), 0.0, 0.0, 1e-13, 5, False, None, None)
+    sums = np.ones((8, 60, 60)), np.ones((8, 60)), np.ones((8, 60)), np.ones(8), np.zeros(60)
+
+    refusals = []
+
+    def use():
+        for i in range(200):
+            try:
+                solver.candidates()
+                solver.get_run(i % 8)
+                solver.advance(*sums, 2)
+            except ValueError as error:
+                refusals.append(str(error))
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(solver) == 8
+    # Runs that have ended in between leave fewer candidates than there are sums.
+    assert {text for text in refusals if "by another thread" not in text} <= {
+        "sums must be those of the candidates"
+    }
 
 
 # --- samples in place of all rows ---
@@ -443,6 +488,51 @@ def test_a_sample_stands_for_all_rows(weighted):
     # The few rows far from all others are in the sample, with their own weights.
     assert far.sum() == (wanted > 0).sum()
     np.testing.assert_allclose(np.sort(sample.sample_weight[far]), np.sort(wanted[wanted > 0]))
+
+
+def test_a_sample_of_rows_in_blocks_stands_for_all_rows_too(monkeypatch):
+    monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 4000)
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(39_600, 3)), rng.normal(20, 1, (400, 3))])
+    rows = BlockRows(LocalSource(blocks.from_arrays(np.split(rng.permutation(X), 8)), 1))
+    problem = Problem(rows, 2, tol=1e-4, max_iter=300)
+    sample = problem.sample(1000, np.random.RandomState(0)).rows
+    far = (sample.X > 10).all(axis=1)
+    assert sample.sample_weight.sum() == pytest.approx(40_000, rel=0.02)
+    # 40 of the cluster's rows are in the survey's sample, and most of them here, each for ten.
+    assert sample.sample_weight[far].sum() == pytest.approx(400, rel=0.5)
+
+
+def test_a_sample_that_happens_to_hold_all_rows_is_no_fit_of_them():
+    X = np.random.default_rng(0).normal(size=(5001, 2))
+    model = EKMeans(60, n_init=2, max_iter=5, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for seed in range(6):
+            model.set_params(random_state=seed).fit(X)
+            assert model.objective_ == pytest.approx(-model.score(X), rel=1e-9)
+
+
+@pytest.mark.parametrize("n_rows", [200, 6000])
+def test_fewer_rows_with_weight_than_clusters(n_rows):
+    X = np.random.default_rng(0).normal(size=(n_rows, 2))
+    weight = np.zeros(n_rows)
+    weight[:5] = 1
+    with pytest.warns(ConvergenceWarning, match="centroids are distinct"):
+        model = EKMeans(8, random_state=0).fit(X, sample_weight=weight)
+    assert np.isfinite(model.cluster_centers_).all()
+
+
+@pytest.mark.parametrize("n_rows", [2000, 8000])
+def test_a_checkpoint_of_few_rows_in_blocks_is_written_too(n_rows, tmp_path):
+    X = np.random.default_rng(0).normal(size=(n_rows, 2))
+    data, path = blocks.from_arrays(np.split(X, 4)), tmp_path / "fit"
+    whole = EKMeans(3, random_state=0).fit(data, checkpoint=path)
+    assert path.exists()
+    again = EKMeans(3, random_state=0).fit(data, checkpoint=path)
+    np.testing.assert_array_equal(whole.cluster_centers_, again.cluster_centers_)
+    with pytest.raises(ValueError, match="belongs to another fit"):
+        EKMeans(3, random_state=0, tol=1e-3).fit(data, checkpoint=path)
 
 
 def test_a_default_fit_finds_a_cluster_that_a_sample_would_miss():

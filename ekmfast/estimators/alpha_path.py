@@ -111,7 +111,8 @@ def _check_alphas(alphas: ArrayLike | None, dvariance: float) -> Float64:
     if alphas is None:
         return dvariance * MULTIPLES
     try:
-        grid = np.unique(np.asarray(alphas, np.float64))
+        grid: Float64 = np.sort(np.asarray(alphas, np.float64), axis=None)
+        grid = grid[np.diff(grid, prepend=np.nan) != 0]
     except OverflowError:
         raise ValueError(f"alphas must be finite and > 0, got {shown(alphas)}") from None
     except (TypeError, ValueError):

@@ -164,7 +164,7 @@ callable, default='auto'
         sample = problem.sample(SEARCH_ROWS, random_state)
         found = compare_alphas(sample, self._starts(sample, random_state), dvariance * MULTIPLES)
         run = found.runs[found.best]
-        if sample.survey.n_rows == problem.survey.n_rows:
+        if sample is problem:
             return run
         starts = np.concatenate([self._starts(problem, random_state), run.centroids[None]])
         return problem.solve(starts, run.alpha).best

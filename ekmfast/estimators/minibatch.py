@@ -333,7 +333,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         size = max(*wanted, LEAST_INIT_ROWS)
         rows = np.arange(n) if weight is None else np.flatnonzero(weight)
         if len(rows) < self.n_clusters:  # all rows with weight, and some without
-            others = np.setdiff1d(np.arange(n), rows)
+            others = np.flatnonzero(weight == 0)
             size = min(size, n) - len(rows)
             rows = np.concatenate([rows, random_state.choice(others, size, replace=False)])
         elif size < len(rows):

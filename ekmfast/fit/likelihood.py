@@ -43,6 +43,9 @@ def classification_likelihood(
     tails a few outliers do not decide the comparison. Correlations of features are left out,
     because labels by the nearest centroid cannot reflect them either.
     """
+    if sample_weight is not None and not sample_weight.all():
+        weighted = sample_weight > 0  # other rows count as if they were not there
+        X, labels, sample_weight = X[weighted], labels[weighted], sample_weight[weighted]
     names, index = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         return -np.inf

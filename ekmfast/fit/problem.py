@@ -103,39 +103,65 @@ class Problem:
     def sample(self, n_rows: int, random_state: np.random.RandomState) -> Problem:
         """The problem of a weighted sample of ``n_rows`` rows and some more that lie far from it.
 
-        The first part is drawn uniformly, and its weights are scaled to the total weight of all
-        rows. The second part is found by the distances from starts that are computed on the first
-        part: the farthest rows, and rows drawn with probabilities proportional to the squared
-        distance. These keep their own weights, so that a small distant cluster keeps its size.
+        The first part is drawn uniformly. The second part is found by the distances from starts
+        that are computed on the first part: the farthest rows, and rows drawn with probabilities
+        proportional to the squared distance, at most a fifth of ``n_rows``. Rows of the second part
+        keep their own weights, so that a small distant cluster keeps its size. The weights of the
+        others are scaled to that of all other rows.
         """
         rows: RowsAtHand = self.survey.sample
         if rows.n_rows <= n_rows:
-            return self.at_hand()
+            return self if rows is self.rows else self.of(rows, self.report)
         s = rows.sample_weight
         numbers = np.arange(rows.n_rows) if s is None else np.flatnonzero(s)
         if len(numbers) <= n_rows:
+            if len(numbers) < self.n_clusters:  # too few have weight: some rows without it, too
+                others = np.flatnonzero(s == 0)[: self.n_clusters - len(numbers)]
+                numbers = np.sort(np.concatenate([numbers, others]))
             return self.of(rows.subset(numbers), self.report)
         numbers = np.sort(random_state.permutation(numbers)[:n_rows])
         some = rows.fetch(numbers)
-        X, own = some.X, some.sample_weight
-        mass = np.ones(len(X)) if own is None else own.astype(np.float64)
-        mass *= self.survey.total_weight / mass.sum()
         starts = initial_centroids(some, self.n_clusters, "auto", len(AUTO_RULES), random_state)
-        _, distances = rows.nearest(np.unique(starts.reshape(-1, X.shape[1]), axis=0))
-        far = farthest_and_drawn(on_host(distances), s, FAR_ROWS * self.n_clusters, random_state)
-        added = rows.fetch(np.setdiff1d(far, numbers))
-        more = np.ones(added.n_rows) if added.sample_weight is None else added.sample_weight
-        weight = np.concatenate([mass, more]).astype(self.dtype)
-        return self.of(rows.replaced(np.concatenate([X, added.X]), weight), self.report)
+        _, distances = rows.nearest(starts.reshape(-1, some.n_features))
+        limit = min(FAR_ROWS * self.n_clusters, n_rows // 5)
+        far = farthest_and_drawn(on_host(distances), s, limit, random_state)
+        taken = far.copy()
+        taken[numbers] = True
+        numbers = np.flatnonzero(taken)
+        weight = np.ones(len(numbers)) if s is None else s[numbers].astype(np.float64)
+        # Rows in blocks are a sample already: each row of it stands for several.
+        total = self.survey.total_weight
+        weight *= total / (rows.n_rows if s is None else s.sum(dtype=np.float64))
+        others = ~far[numbers]
+        weight[others] *= (total - weight[~others].sum()) / weight[others].sum()
+        X = rows.fetch(numbers).X
+        return self.of(rows.replaced(X, weight.astype(self.dtype)), self.report)
 
     def at_hand(self) -> Problem:
         """The same problem with the survey's sample as its rows, if that sample holds all rows."""
         rows = self.survey.sample
-        return self if rows is self.rows else self.of(rows, self.report)
+        if rows is self.rows:
+            return self
+        problem = self.of(rows, self.report, checksum=self.checkpoint is not None)
+        problem.checkpoint, problem.checkpoint_every = self.checkpoint, self.checkpoint_every
+        return problem
 
-    def of(self, rows: Rows, report: Callable[[Runs], bool] | None = None) -> Problem:
-        """A problem of other rows, with the same parameters."""
-        return Problem(rows, self.n_clusters, tol=self.tol, max_iter=self.max_iter, report=report)
+    def of(
+        self,
+        rows: Rows,
+        report: Callable[[Runs], bool] | None = None,
+        *,
+        checksum: bool = False,
+    ) -> Problem:
+        """A problem of other rows, with the same parameters but without a checkpoint."""
+        return Problem(
+            rows,
+            self.n_clusters,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            report=report,
+            survey=rows.survey(checksum=checksum),
+        )
 
     def starts(self, init: Any, n_init: int, random_state: np.random.RandomState) -> Float64:
         """The starts (S, K, D), one for each run.
@@ -162,7 +188,7 @@ class Problem:
         for _ in range(FAR_PASSES):
             starts = draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
             far = far_rows(
-                np.unique(starts.reshape(-1, X.shape[1]), axis=0),
+                starts.reshape(-1, X.shape[1]),
                 int(random_state.randint(2**31 - 1)),
                 FAR_ROWS * self.n_clusters,
             )
@@ -218,7 +244,7 @@ class Problem:
         ``max_iter`` is left out, so that a fit that was stopped by it can be continued with a
         larger one.
         """
-        alphas = np.unique(np.asarray(alpha, np.float64))
+        alphas = np.atleast_1d(np.asarray(alpha, np.float64))
         shape: dict[str, str | float | NDArray[Any]] = {
             "the estimator's weighting": self.rows.weighting,
             "the dtype of X": self.dtype.name,
@@ -227,7 +253,7 @@ class Problem:
             "the checksum of X and sample_weight, block by block": self.survey.checksum,
             "n_clusters": starts.shape[1],
             "the number of starts (n_init)": starts.shape[0],
-            "alpha": float(alphas[0]) if len(alphas) == 1 else np.asarray(alpha, np.float64),
+            "alpha": float(alphas[0]) if (alphas == alphas[0]).all() else alphas,
             "tol": float(self.tol),
             "the first centroids (init, random_state, max_iter of their search)": starts,
         }

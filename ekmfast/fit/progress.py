@@ -54,13 +54,14 @@ class Progress:
         self.n_passes += 1
         if not self.verbose and self.context is None:
             return self.stopped
-        best = runs.best
+        best = int(runs.objectives.argmin())
+        objective = float(runs.objectives[best])
         if self.verbose:
             print(
-                f"pass {self.n_passes}: best objective {best.objective:.8g}, "
+                f"pass {self.n_passes}: best objective {objective:.8g}, "
                 f"{runs.n_going} of {len(runs)} runs going"
             )
-        return self._task("pass", best.objective, best.centroids, best.alpha)
+        return self._task("pass", objective, *runs.position(best))
 
     def epoch(
         self, number: int, objective: float, moved: float, centroids: Float64, alpha: float

@@ -136,6 +136,7 @@ def lloyd(rows: RowsAtHand, starts: Float64) -> Float64:
         resolution=OBJECTIVE_RESOLUTION[rows.dtype.itemsize],
         max_iter=LLOYD_PASSES,
         window=0,
+        n_threads=rows.n_threads,
     )
     return np.stack([run.centroids for run in runs])
 
@@ -169,8 +170,8 @@ def farthest_and_drawn(
     sample_weight: NDArray[Any] | None,
     limit: int,
     random_state: np.random.RandomState,
-) -> NDArray[np.intp]:
-    """Numbers of about ``limit`` rows far from some centroids, given squared distances (N,).
+) -> NDArray[np.bool_]:
+    """Mask (N,) of about ``limit`` rows far from some centroids, given squared distances (N,).
 
     Half of them are the farthest rows, among which are those of small distant clusters. The other
     half are drawn without replacement, with probabilities proportional to weight times squared
@@ -187,7 +188,11 @@ def farthest_and_drawn(
     with np.errstate(divide="ignore"):
         quotient = np.where(possible, exponential / probability, np.inf)
     drawn = np.argpartition(quotient, limit // 2)[: limit // 2]
-    return np.union1d(farthest, drawn)
+    # A mask, and not `np.union1d`: that one aborts the process if a daemon thread is inside it when
+    # the interpreter exits.
+    chosen = np.zeros(len(distances), bool)
+    chosen[farthest] = chosen[drawn] = True
+    return chosen
 
 
 def _random(

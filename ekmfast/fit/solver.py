@@ -18,8 +18,8 @@ from ekmfast.rows.protocol import Sums
 Float64 = NDArray[np.float64]
 
 # A column is weak if B_k < THETA * P_k; kTheta and kMaxHalvings of csrc/solver.cpp are the same.
-THETA = 0.1
-MAX_HALVINGS = 12
+THETA = _core.theta
+MAX_HALVINGS = _core.max_halvings
 # Number of earlier steps that Anderson acceleration uses.
 WINDOW = 5
 # Relative rounding error of J, by the number of bytes of the dtype. A smaller rise of J is ignored.
@@ -84,6 +84,10 @@ class Runs(Sequence[Run]):
     def n_going(self) -> int:
         """The number of runs that are not done."""
         return self._solver.n_going
+
+    def position(self, index: int) -> tuple[Float64, float]:
+        """Centroids (K, D) and alpha of one run."""
+        return self._solver.position(index)
 
     @property
     def best(self) -> Run:
