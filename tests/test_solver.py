@@ -482,7 +482,7 @@ def test_a_sample_stands_for_all_rows(weighted):
     sample = problem.sample(1000, np.random.RandomState(0)).rows
     assert 1000 <= sample.n_rows <= 1000 + 2 * FAR_ROWS
     total = len(X) if s is None else s.sum()
-    assert sample.sample_weight.sum() == pytest.approx(total, rel=1e-2)
+    assert sample.sample_weight.sum() == pytest.approx(total)
     far = (sample.X > 10).all(axis=1)
     wanted = np.ones(12) if s is None else s[-12:]
     # The few rows far from all others are in the sample, with their own weights.
@@ -496,11 +496,14 @@ def test_a_sample_of_rows_in_blocks_stands_for_all_rows_too(monkeypatch):
     X = np.concatenate([rng.normal(size=(39_600, 3)), rng.normal(20, 1, (400, 3))])
     rows = BlockRows(LocalSource(blocks.from_arrays(np.split(rng.permutation(X), 8)), 1))
     problem = Problem(rows, 2, tol=1e-4, max_iter=300)
-    sample = problem.sample(1000, np.random.RandomState(0)).rows
-    far = (sample.X > 10).all(axis=1)
-    assert sample.sample_weight.sum() == pytest.approx(40_000, rel=0.02)
-    # 40 of the cluster's rows are in the survey's sample, and most of them here, each for ten.
-    assert sample.sample_weight[far].sum() == pytest.approx(400, rel=0.5)
+    found = []
+    for seed in range(30):
+        sample = problem.sample(1000, np.random.RandomState(seed)).rows
+        assert sample.sample_weight.sum() == pytest.approx(40_000)
+        found.append(sample.sample_weight[(sample.X > 10).all(axis=1)].sum())
+    # 39 of the cluster's rows are in the survey's sample, each of which stands for ten rows. The
+    # standard error of the mean of 30 draws is 21.
+    assert np.mean(found) == pytest.approx(390, abs=65)
 
 
 def test_a_sample_that_happens_to_hold_all_rows_is_no_fit_of_them():

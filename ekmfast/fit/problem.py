@@ -132,7 +132,7 @@ class Problem:
         # Rows in blocks are a sample already: each row of it stands for several.
         total = self.survey.total_weight
         weight *= total / (rows.n_rows if s is None else s.sum(dtype=np.float64))
-        others = ~far[numbers]
+        others = np.logical_not(far[numbers])
         weight[others] *= (total - weight[~others].sum()) / weight[others].sum()
         X = rows.fetch(numbers).X
         return self.of(rows.replaced(X, weight.astype(self.dtype)), self.report)
