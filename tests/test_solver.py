@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import tracemalloc
-import warnings
 
 import numpy as np
 import pytest
@@ -29,12 +28,10 @@ from ekmfast import (
     ekm_step,
 )
 from ekmfast.fit import merging
-from ekmfast.fit.problem import FAR_ROWS, Problem
+from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import WINDOW, Run, solve
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.blockwise import BlockRows
-from ekmfast.rows.source import LocalSource
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):
@@ -260,11 +257,11 @@ def test_no_fit_enters_the_unique_that_aborts_at_the_interpreters_exit(monkeypat
         raise AssertionError("a fit called numpy.unique")
 
     monkeypatch.setattr(where, "_unique_hash", entered)
-    X = np.concatenate([set_a()[0]] * 3)  # so many that the search for alpha takes a sample
-    assert len(X) > 6000
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 200)  # a sample is taken
+    X = set_a()[0][::10]
     cls(3, random_state=0).fit(X).predict(X)
     cls(3, random_state=0).fit(blocks.from_arrays(np.split(X, [100])), checkpoint=tmp_path / "fit")
-    alpha_path(X[::50], 3, [1.0, 2.0], random_state=0)
+    alpha_path(X[::5], 3, [1.0, 2.0], random_state=0)
 
 
 THREE_POINTS = [
@@ -473,51 +470,9 @@ def test_a_solver_that_two_threads_share_refuses_one_of_them():
 # --- samples in place of all rows ---
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_sample_stands_for_all_rows(weighted):
-    rng = np.random.default_rng(0)
-    X = np.concatenate([rng.normal(size=(40_000, 3)), rng.normal(20, 1, (12, 3))])
-    s = rng.integers(0, 3, len(X)).astype(float) if weighted else None
-    problem = Problem(ArrayRows(X, s), 2, tol=1e-4, max_iter=300)
-    sample = problem.sample(1000, np.random.RandomState(0)).rows
-    assert 1000 <= sample.n_rows <= 1000 + 2 * FAR_ROWS
-    total = len(X) if s is None else s.sum()
-    assert sample.sample_weight.sum() == pytest.approx(total)
-    far = (sample.X > 10).all(axis=1)
-    wanted = np.ones(12) if s is None else s[-12:]
-    # The few rows far from all others are in the sample, with their own weights.
-    assert far.sum() == (wanted > 0).sum()
-    np.testing.assert_allclose(np.sort(sample.sample_weight[far]), np.sort(wanted[wanted > 0]))
-
-
-def test_a_sample_of_rows_in_blocks_stands_for_all_rows_too(monkeypatch):
-    monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 4000)
-    rng = np.random.default_rng(0)
-    X = np.concatenate([rng.normal(size=(39_600, 3)), rng.normal(20, 1, (400, 3))])
-    rows = BlockRows(LocalSource(blocks.from_arrays(np.split(rng.permutation(X), 8)), 1))
-    problem = Problem(rows, 2, tol=1e-4, max_iter=300)
-    found = []
-    for seed in range(30):
-        sample = problem.sample(1000, np.random.RandomState(seed)).rows
-        assert sample.sample_weight.sum() == pytest.approx(40_000)
-        found.append(sample.sample_weight[(sample.X > 10).all(axis=1)].sum())
-    # 39 of the cluster's rows are in the survey's sample, each of which stands for ten rows. The
-    # standard error of the mean of 30 draws is 21.
-    assert np.mean(found) == pytest.approx(390, abs=65)
-
-
-def test_a_sample_that_happens_to_hold_all_rows_is_no_fit_of_them():
-    X = np.random.default_rng(0).normal(size=(5001, 2))
-    model = EKMeans(60, n_init=2, max_iter=5, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for seed in range(6):
-            model.set_params(random_state=seed).fit(X)
-            assert model.objective_ == pytest.approx(-model.score(X), rel=1e-9)
-
-
 @pytest.mark.parametrize("n_rows", [200, 6000])
-def test_fewer_rows_with_weight_than_clusters(n_rows):
+def test_fewer_rows_with_weight_than_clusters(n_rows, monkeypatch):
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 5000)
     X = np.random.default_rng(0).normal(size=(n_rows, 2))
     weight = np.zeros(n_rows)
     weight[:5] = 1
@@ -527,7 +482,8 @@ def test_fewer_rows_with_weight_than_clusters(n_rows):
 
 
 @pytest.mark.parametrize("n_rows", [2000, 8000])
-def test_a_checkpoint_of_few_rows_in_blocks_is_written_too(n_rows, tmp_path):
+def test_a_checkpoint_of_few_rows_in_blocks_is_written_too(n_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 5000)
     X = np.random.default_rng(0).normal(size=(n_rows, 2))
     data, path = blocks.from_arrays(np.split(X, 4)), tmp_path / "fit"
     whole = EKMeans(3, random_state=0).fit(data, checkpoint=path)
@@ -536,11 +492,3 @@ def test_a_checkpoint_of_few_rows_in_blocks_is_written_too(n_rows, tmp_path):
     np.testing.assert_array_equal(whole.cluster_centers_, again.cluster_centers_)
     with pytest.raises(ValueError, match="belongs to another fit"):
         EKMeans(3, random_state=0, tol=1e-3).fit(data, checkpoint=path)
-
-
-def test_a_default_fit_finds_a_cluster_that_a_sample_would_miss():
-    rng = np.random.default_rng(1)
-    sizes, centres = (50_000, 9_000, 25), np.array([[0.0, 0], [7, 0], [0, 14]])
-    X = np.concatenate([c + rng.normal(size=(n, 2)) for n, c in zip(sizes, centres, strict=True)])
-    labels = EKMeans(3, random_state=0).fit(X).labels_
-    assert np.sort(np.bincount(labels)).tolist() == pytest.approx(sorted(sizes), rel=0.02)

@@ -15,12 +15,10 @@ from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.solver import Run
 
-# The largest number of rows on which alpha is chosen, to which `Problem.sample` adds some far ones.
-# The mean ARI was compared with that for 50,000 rows, on problems of `bench/problems.py` with seeds
-# that no published figure uses. It differs by -.006 +- .004 (80 problems of 12,000 rows),
-# +.002 +- .005 (48 problems of 30,000) and +.002 +- .004 (48 problems of 60,000, without the far
-# rows), and the fits take .2 to .5 of the time.
-SEARCH_ROWS = 5_000
+# Rows on which alpha is chosen, at most. A sample of 5,000 takes half of the time but costs ARI: on
+# problems of `bench/problems.py` with seeds that publication never sees the mean fell by
+# .007 +- .003 (200 problems of 12,000 rows) and .015 +- .007 (100 of 25,000).
+SEARCH_ROWS = 50_000
 
 
 class EKMeans(FullBatchEstimator):
@@ -39,8 +37,8 @@ class EKMeans(FullBatchEstimator):
         data.
         ``'auto'`` clusters the data at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps
         the result with the largest likelihood of rows and labels (see :func:`alpha_path`, whose
-        plot helps to choose by eye). If there are more than 5,000 rows, alpha is chosen on a sample
-        of about this size. If features are strongly correlated, the likelihood is computed from
+        plot helps to choose by eye). If there are more than 50,000 rows, alpha is chosen on a
+        sample of that size. If features are strongly correlated, the likelihood is computed from
         their leading principal components.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast.fit.checkpoint import Checkpoint
-from ekmfast.fit.seeding import AUTO_RULES, farthest_and_drawn, initial_centroids
+from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Runs, solve
 from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.given import on_host
 from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
 from ekmfast.rows.survey import Survey
 
@@ -101,41 +100,17 @@ class Problem:
         return float(np.sqrt(2 * self.survey.dispersion))
 
     def sample(self, n_rows: int, random_state: np.random.RandomState) -> Problem:
-        """The problem of a weighted sample of ``n_rows`` rows and some more that lie far from it.
-
-        The first part is drawn uniformly. The second part is found by the distances from starts
-        that are computed on the first part: the farthest rows, and rows drawn with probabilities
-        proportional to the squared distance, at most a fifth of ``n_rows``. Rows of the second part
-        keep their own weights, so that a small distant cluster keeps its size. The weights of the
-        others are scaled to that of all other rows.
-        """
+        """The problem of a uniform sample of ``n_rows`` rows at most, in the same place."""
         rows: RowsAtHand = self.survey.sample
         if rows.n_rows <= n_rows:
             return self if rows is self.rows else self.of(rows, self.report)
         s = rows.sample_weight
         numbers = np.arange(rows.n_rows) if s is None else np.flatnonzero(s)
-        if len(numbers) <= n_rows:
-            if len(numbers) < self.n_clusters:  # too few have weight: some rows without it, too
-                others = np.flatnonzero(s == 0)[: self.n_clusters - len(numbers)]
-                numbers = np.sort(np.concatenate([numbers, others]))
-            return self.of(rows.subset(numbers), self.report)
+        if len(numbers) < self.n_clusters:  # too few have weight: some rows without it, too
+            others = np.flatnonzero(s == 0)[: self.n_clusters - len(numbers)]
+            numbers = np.concatenate([numbers, others])
         numbers = np.sort(random_state.permutation(numbers)[:n_rows])
-        some = rows.fetch(numbers)
-        starts = initial_centroids(some, self.n_clusters, "auto", len(AUTO_RULES), random_state)
-        _, distances = rows.nearest(starts.reshape(-1, some.n_features))
-        limit = min(FAR_ROWS * self.n_clusters, n_rows // 5)
-        far = farthest_and_drawn(on_host(distances), s, limit, random_state)
-        taken = far.copy()
-        taken[numbers] = True
-        numbers = np.flatnonzero(taken)
-        weight = np.ones(len(numbers)) if s is None else s[numbers].astype(np.float64)
-        # Rows in blocks are a sample already: each row of it stands for several.
-        total = self.survey.total_weight
-        weight *= total / (rows.n_rows if s is None else s.sum(dtype=np.float64))
-        others = np.logical_not(far[numbers])
-        weight[others] *= (total - weight[~others].sum()) / weight[others].sum()
-        X = rows.fetch(numbers).X
-        return self.of(rows.replaced(X, weight.astype(self.dtype)), self.report)
+        return self.of(rows.subset(numbers), self.report)
 
     def at_hand(self) -> Problem:
         """The same problem with the survey's sample as its rows, if that sample holds all rows."""

@@ -165,36 +165,6 @@ def _choose_rows(
     return chosen
 
 
-def farthest_and_drawn(
-    distances: NDArray[Any],
-    sample_weight: NDArray[Any] | None,
-    limit: int,
-    random_state: np.random.RandomState,
-) -> NDArray[np.bool_]:
-    """Mask (N,) of about ``limit`` rows far from some centroids, given squared distances (N,).
-
-    Half of them are the farthest rows, among which are those of small distant clusters. The other
-    half are drawn without replacement, with probabilities proportional to weight times squared
-    distance, as in k-means|| (Bahmani et al., 2012). For this each row draws an exponential random
-    number and divides it by its probability, and the rows with the smallest quotients are taken.
-    """
-    limit = min(limit, len(distances))
-    probability = distances.astype(np.float64)  # up to a common factor
-    if sample_weight is not None:
-        probability *= sample_weight
-    possible = probability > 0
-    farthest = np.argpartition(np.where(possible, distances, -1), -limit // 2)[-limit // 2 :]
-    exponential = random_state.standard_exponential(len(probability))
-    with np.errstate(divide="ignore"):
-        quotient = np.where(possible, exponential / probability, np.inf)
-    drawn = np.argpartition(quotient, limit // 2)[: limit // 2]
-    # A mask, and not `np.union1d`: that one aborts the process if a daemon thread is inside it when
-    # the interpreter exits.
-    chosen = np.zeros(len(distances), bool)
-    chosen[farthest] = chosen[drawn] = True
-    return chosen
-
-
 def _random(
     rows: RowsAtHand, n_clusters: int, random_state: np.random.RandomState
 ) -> NDArray[np.intp]:

@@ -213,7 +213,7 @@ class ArrayRows:
 
     def subset(self, numbers: NDArray[np.intp]) -> ArrayRows:
         s = self.sample_weight
-        return self.replaced(self.X[numbers], None if s is None else s[numbers])
+        return self._of(self.X[numbers], None if s is None else s[numbers])
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
         return self if len(numbers) == len(self.X) else self.subset(numbers)
@@ -229,10 +229,9 @@ class ArrayRows:
             return np.concatenate([some, values[whole * length :]]) if rest else some
 
         s = self.sample_weight
-        return self.replaced(cut(self.X), None if s is None else cut(s[:, None])[:, 0])
+        return self._of(cut(self.X), None if s is None else cut(s[:, None])[:, 0])
 
-    def replaced(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> ArrayRows:
-        """Other rows, in the same place."""
+    def _of(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> ArrayRows:
         return ArrayRows(X, sample_weight, self.n_threads, self.weighting, self.fuzzifier)
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> ShuffledBatches:

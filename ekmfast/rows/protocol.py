@@ -163,14 +163,6 @@ class RowsAtHand(Rows, Protocol):
         """The rows with these numbers, in the same place as all rows."""
         ...
 
-    def replaced(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> RowsAtHand:
-        """Other rows, given in memory of the host, for the same place to compute."""
-        ...
-
-    def nearest(self, centroids: Float64) -> tuple[Any, Any]:
-        """Labels (N,) and squared distances (N,), of the kind of X; of equals the first."""
-        ...
-
     def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> RowsAtHand:
         """The stretches with these numbers, in the same place as all rows.
 

@@ -251,10 +251,6 @@ class CudaRows:
             held,
         )
 
-    def replaced(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> CudaRows:
-        """Other rows, of the host, which are sent to the card."""
-        return CudaRows(X, sample_weight, self.n_threads, self.weighting, self.fuzzifier)
-
     def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> CudaRows:
         some = (numbers[:, None] * length + np.arange(length)).ravel()
         left_over = np.arange(self.n_rows // length * length, self.n_rows) if rest else some[:0]
