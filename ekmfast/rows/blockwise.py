@@ -149,8 +149,8 @@ class BlockRows:
         )
         numbers = None
         if sample.n_rows < moments.n_rows:
-            places = self._places
-            numbers = np.array([places[block][0] + row for block, row in sampled.place[order]])
+            block, row = sampled.place[order].T
+            numbers = self._first_rows[np.searchsorted(self._blocks[:, 0], block)] + row
         return Survey(
             moments.n_rows,
             moments.weight,
@@ -268,12 +268,17 @@ class BlockRows:
         return ArrayRows(far.X, far.sample_weight)
 
     @property
-    def _places(self) -> dict[int, tuple[int, int]]:
-        """For the index of each block the number of its first row and its number of rows."""
+    def _first_rows(self) -> NDArray[np.int64]:
+        """The number of the first row of each block."""
         sizes = self._blocks[:, 1].astype(np.int64)
-        first = np.cumsum(sizes) - sizes
-        pairs = zip(first.tolist(), sizes.tolist(), strict=True)
-        return dict(zip(self._blocks[:, 0].astype(int).tolist(), pairs, strict=True))
+        return np.cumsum(sizes) - sizes
+
+    @property
+    def _places(self) -> dict[int, tuple[int, int]]:
+        """By the index of each block, the number of its first row and how many rows it has."""
+        indices, sizes = self._blocks[:, :2].astype(int).T.tolist()
+        pairs = zip(self._first_rows.tolist(), sizes, strict=True)
+        return dict(zip(indices, pairs, strict=True))
 
 
 def _rows_of(block: Block, index: int) -> NDArray[Any]:
