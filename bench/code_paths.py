@@ -94,6 +94,7 @@ DIGITS_SEARCH = Case("statistics", 1797, 10, 64, problems=16)
 SHARP_WIDE = Case("statistics", 100_000, 64, 128, sharpness=300)
 SHARP_MANY = Case("statistics", 50_000, 512, 128, sharpness=300)
 SHARP_UNEVEN = Case("statistics", 100_000, 40, 50, sharpness=300)
+HARD_PLANE = Case("statistics", 1_000_000, 3, 2, weighting="hard")
 HARD_WIDE = Case("statistics", 100_000, 64, 128, weighting="hard")
 FUZZY = Case("statistics", 200_000, 16, 32, weighting="fuzzy")
 ASSIGN_PLANE = Case("assign", 1_000_000, 3, 2)
@@ -116,11 +117,18 @@ FROM_MEMORY = [SMALL, MIDDLE, WIDE, EMBEDDED]
 CASES: dict[str, list[Case]] = {
     "tiny": [PLANE, STARTS],
     "tiny_slice": [STARTS],
-    "tiny_links": [PLANE, STARTS],
     "dots": [LONG, LONG_256, LONG_768, ASSIGN_LONG, WEIGHTS_LONG],
     "dot_rows": [LONG, LONG_256, LONG_768, ASSIGN_LONG],
     "short_rows": [SMALL, IRIS, SEARCH, ASSIGN_PLANE, ASSIGN_SMALL, CLOSEST_PLANE, CLOSEST_SMALL],
-    "very_short": [IRIS, IRIS_SEARCH, ASSIGN_PLANE, CLOSEST_PLANE, WEIGHTS_PLANE, SUMS_PLANE],
+    "very_short": [
+        IRIS,
+        IRIS_SEARCH,
+        HARD_PLANE,
+        ASSIGN_PLANE,
+        CLOSEST_PLANE,
+        WEIGHTS_PLANE,
+        SUMS_PLANE,
+    ],
     "shuffles": [PLANE, SMALL, IRIS, ASSIGN_PLANE, ASSIGN_SMALL, WEIGHTS_PLANE, CLOSEST_SMALL],
     "unpack": [WEIGHTS_PLANE, WEIGHTS_SMALL, WEIGHTS_MIDDLE, WEIGHTS_LONG],
     "prefetch_panels": [*FROM_MEMORY, ASSIGN_PLANE, ASSIGN_SMALL, ASSIGN_WIDE, CLOSEST_WIDE],

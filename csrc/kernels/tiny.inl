@@ -131,9 +131,9 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
     EKMFAST_UNROLL for (int j = 0; j < D; ++j) sums.wx[k][j] = F::all(0);
   }
   double norms[W] = {}, costs[W] = {};
-  alignas(64) TinyVector<F, K, D> stretch[kTinyVectors];
-  for (i64 first = 0; first < n; first += kTinyVectors * W) {
-    const i64 left = (n - first + W - 1) / W, count = left < kTinyVectors ? left : kTinyVectors;
+  alignas(64) TinyVector<F, K, D> stretch[kCostVectors];
+  for (i64 first = 0; first < n; first += kCostVectors * W) {
+    const i64 left = (n - first + W - 1) / W, count = left < kCostVectors ? left : kCostVectors;
     F norm_sum = F::all(0);
     for (i64 v = 0; v < count; ++v) {
       const i64 row = first + v * W;
@@ -146,10 +146,6 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
         F norm = y[0] * y[0];
         for (int j = 1; j < D; ++j) norm = F::fma(y[j], y[j], norm);
         norm_sum = F::fma(weight, norm * F::all(T(0.5)), norm_sum);
-        if (v % kCostVectors == kCostVectors - 1 || v == count - 1) {
-          norm_sum.add_to(norms);
-          norm_sum = F::all(0);
-        }
         if (slice.features) {
           for (int j = 0; j < D; ++j) y[j].store(slice.features + row * D + j * W);
           weight.store(slice.sample_weight + row);
@@ -159,15 +155,11 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
       weight.store(stretch[v].sample_weight);
       tiny_scores<F, K, D>(y, c, stretch[v]);
     }
+    if constexpr (!kAgain) norm_sum.add_to(norms);
     for (i64 v = 0; v < count; ++v) tiny_exponentials<F, K, D>(stretch[v]);
     sums.cost = F::all(0);
-    for (i64 v = 0; v < count; ++v) {
-      tiny_weights<F, K, D>(stretch[v], sums);
-      if (v % kCostVectors == kCostVectors - 1 || v == count - 1) {
-        sums.cost.add_to(costs);
-        sums.cost = F::all(0);
-      }
-    }
+    for (i64 v = 0; v < count; ++v) tiny_weights<F, K, D>(stretch[v], sums);
+    sums.cost.add_to(costs);
   }
   if constexpr (!kAgain) slice.half_norms = sum_lanes<W>(norms);
   // Only one product here can be fused with the subtraction, so that rounding, and with it J, does

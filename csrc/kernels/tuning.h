@@ -21,7 +21,6 @@ enum class Path {
   // tiny.inl: few centroids of few features
   tiny,        // 1.68, 1000k x 3 x 2
   tiny_slice,  // vectors of a slice are kept for further problems: 1.06, 100k x 3 x 2, 16 problems
-  tiny_links,  // long stretches of vectors, kTinyVectors: 1.05 to 1.08 by run, 1000k x 3 x 2
 
   // dots.inl: few centroids of many features
   dots,      // 1.83, 50k x 3 x 1024
@@ -29,8 +28,7 @@ enum class Path {
 
   // pack.inl, transpose.inl, unpack.inl
   short_rows,     // packers of rows shorter than a vector: 1.19, assign 1000k x 3 x 2
-  very_short,     // some panels are packed at once, kVeryShort: 1.04 to 1.08 by run, accumulate and
-  // assign 1000k x 3 x 2
+  very_short,     // some panels are packed at once, kVeryShort: 1.10, 1000k x 3 x 2, hard
   shuffles,       // fewer shuffles than a transpose, kMaxShuffles: 1.48, weights 1000k x 3 x 2
   unpack,         // weights are stored by transposing: 1.87, weights 1000k x 3 x 2
   shared_panels,  // further problems read the panels of the first: 1.66, 20k x 5 x 10, 176 problems
@@ -197,7 +195,5 @@ constexpr int kDotPrefetchRows = 4;
 constexpr int kTinyMaxK = 4;
 constexpr int kTinyMaxD = 4;
 constexpr int kTinyMaxSize = 8;  // K D
-// A stretch of so many vectors goes through one link of the chain before the next.
-constexpr std::int64_t kTinyVectors = uses(Path::tiny_links) ? 32 : kCostVectors;
 
 }  // namespace ekmfast
