@@ -13,14 +13,14 @@ namespace ekmfast {
 // use. bench/code_paths.py builds the kernels without one path after the other
 // (-DEKMFAST_WITHOUT=name), compares their results and times them; bench/results/code-paths.md holds
 // all figures. Behind each path: time without it / time with it, N x K x D, float32 unless said.
-// AMD EPYC (Zen 5), AVX-512 unless said, one thread, commit 5ad2636.
+// AMD EPYC (Zen 5), AVX-512 unless said, one thread, commit c565f2d.
 
 enum class Path {
   none,
 
   // tiny.inl: few centroids of few features
   tiny,        // 1.68, 1000k x 3 x 2
-  tiny_slice,  // vectors of a slice are kept for further problems: 1.06, 100k x 3 x 2, 16 problems
+  tiny_slice,  // vectors of a slice are kept for further problems: 1.14, 100k x 3 x 2, 16 problems
 
   // dots.inl: few centroids of many features
   dots,      // 1.83, 50k x 3 x 1024
@@ -28,7 +28,7 @@ enum class Path {
 
   // pack.inl, transpose.inl, unpack.inl
   short_rows,     // packers of rows shorter than a vector: 1.19, assign 1000k x 3 x 2
-  very_short,     // some panels are packed at once, kVeryShort: 1.10, 1000k x 3 x 2, hard
+  very_short,     // some panels are packed at once, kVeryShort: 1.08, 1000k x 3 x 2, hard
   shuffles,       // fewer shuffles than a transpose, kMaxShuffles: 1.48, weights 1000k x 3 x 2
   unpack,         // weights are stored by transposing: 1.87, weights 1000k x 3 x 2
   shared_panels,  // further problems read the panels of the first: 1.66, 20k x 5 x 10, 176 problems
