@@ -270,7 +270,7 @@ class CentroidEstimator(
         self.fit(X, y, **kwargs)
         return self.labels_ if hasattr(self, "labels_") else self.predict(X)
 
-    def transform(self, X: ArrayLike) -> NDArray[Any]:
+    def transform(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Euclidean distance of each row to each centroid.
 
         Parameters
@@ -337,7 +337,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or Blocks
+        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
         sample_weight : array-like of shape (N,), default=None
 

@@ -359,7 +359,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         return runs.best.centroids
 
     def partial_fit(
-        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
+        self, X: ArrayLike | Blocks, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> MiniBatchEKMeans:
         """Move the centroids by one step for one batch; the first batch also gives the starts.
 

@@ -17,7 +17,7 @@ from ekmfast.rows.protocol import Sums
 
 Float64 = NDArray[np.float64]
 
-# A column is weak if B_k < THETA * P_k; kTheta and kMaxHalvings of csrc/solver.cpp are the same.
+# A column is weak if B_k < THETA * P_k. Both constants are those of csrc/solver.h.
 THETA = _core.theta
 MAX_HALVINGS = _core.max_halvings
 # Number of earlier steps that Anderson acceleration uses.

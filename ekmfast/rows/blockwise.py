@@ -166,10 +166,8 @@ class BlockRows:
 
     def _dispersion(self, moments: Moments) -> float:
         if moments.cancelled:
-            kind, self._first = (
-                self._kind_and_reference[0],
-                (self._kind_and_reference[0], moments.mean),
-            )
+            kind = self._kind_and_reference[0]
+            self._first = (kind, moments.mean)
             again: BlockSurvey = self.source.sum(
                 partial(
                     survey,
