@@ -99,11 +99,18 @@ class TorchProduct:
             if SIMULATED:
                 yield
             else:
-                here = self.torch.cuda.ExternalStream(_handle(current_stream()))
-                with self.torch.cuda.stream(here):
+                with self.torch.cuda.stream(self._stream()):
                     yield
         finally:
             setattr(matmul, switch, before)
+
+    def _stream(self) -> Any:
+        """The stream of our kernels, on which products must run to be in order with them."""
+        stream = _handle(current_stream())
+        # For handle 0 torch would make a new stream, which does not wait for the default stream.
+        return (
+            self.torch.cuda.ExternalStream(stream) if stream else self.torch.cuda.default_stream()
+        )
 
     def scores(self, Y: Any, centroids: Any, out: Any) -> None:
         with self._precision():
