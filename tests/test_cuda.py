@@ -26,10 +26,16 @@ from numba import cuda
 
 from ekmfast import _reference
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda import kernels, layer
 from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
-from ekmfast.rows.cuda.product import CupyProduct, OwnProduct, TorchProduct, choose_product
+from ekmfast.rows.cuda.product import (
+    SPLIT_CENTROIDS,
+    CupyProduct,
+    OwnProduct,
+    TorchProduct,
+    choose_product,
+)
 from ekmfast.rows.cuda.rows import CudaRows
 
 pytestmark = [] if SIMULATED else [pytest.mark.gpu]
@@ -44,6 +50,14 @@ class NumpyProduct:
     """Computes matrix products in the simulator as a library would do on a GPU."""
 
     name = "numpy"
+
+    def splits(self, dtype, width):
+        return dtype is np.float32 and width >= SPLIT_CENTROIDS
+
+    def scores_of_parts(self, parts, centroids, out):
+        for factor in (parts._ary, centroids._ary):  # TensorFloat-32 holds all parts but the last
+            np.testing.assert_array_equal(factor[:, : parts.shape[1] // 3].view(np.int32) % 8192, 0)
+        self.scores(parts, centroids, out)
 
     def scores(self, Y, centroids, out):
         with np.errstate(all="ignore"):
@@ -140,18 +154,50 @@ def test_torch_and_cupy_products_multiply():
         np.testing.assert_allclose(sums.copy_to_host(), halves, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("tf32", [False, True])
 @pytest.mark.parametrize(("switch", "by_user"), [("fp32_precision", "tf32"), ("allow_tf32", True)])
-def test_float32_is_multiplied_as_float32_whatever_the_program_has_set(switch, by_user):
+def test_the_precision_is_ours_whatever_the_program_has_set(switch, by_user, tf32):
     pytest.importorskip("torch")
     product = TorchProduct()
     matmul = SimpleNamespace(**{switch: by_user})
-    cuda_part = SimpleNamespace(ExternalStream=lambda handle: None, stream=lambda s: nullcontext())
+    cuda_part = SimpleNamespace(default_stream=lambda: None, stream=lambda s: nullcontext())
     product.torch = SimpleNamespace(
         backends=SimpleNamespace(cuda=SimpleNamespace(matmul=matmul)), cuda=cuda_part
     )
-    with product._precision():
-        assert getattr(matmul, switch) in ("ieee", False)
+    with product._precision(tf32):
+        assert getattr(matmul, switch) in (("tf32", True) if tf32 else ("ieee", False))
     assert vars(matmul) == {switch: by_user}
+
+
+@pytest.mark.skipif(SIMULATED, reason="the simulator has no streams")
+def test_torchs_products_run_on_our_stream():
+    torch = pytest.importorskip("torch")
+    product = TorchProduct()
+    with product._precision(False):
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    stream = cuda.stream()
+    layer.run_on(stream)
+    try:
+        with product._precision(False):
+            assert torch.cuda.current_stream().cuda_stream == int(stream.handle)
+    finally:
+        layer.run_on(0)
+
+
+@pytest.mark.parametrize("setting", [None, "0", "1"])
+def test_tf32_is_set_by_the_environment(monkeypatch, setting):
+    pytest.importorskip("torch")
+    monkeypatch.delenv("EKMFAST_CUDA_TF32", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("EKMFAST_CUDA_TF32", setting)
+    product = TorchProduct()
+    assert product.tf32 == (setting == "1")
+    assert product.splits(np.float32, SPLIT_CENTROIDS) == (setting is None)
+    assert not product.splits(np.float32, SPLIT_CENTROIDS - 1)
+    assert not product.splits(np.float64, 2048)
+    monkeypatch.setenv("EKMFAST_CUDA_TF32", "yes")
+    with pytest.raises(ValueError, match=r"EKMFAST_CUDA_TF32 must be 0 or 1, .* got 'yes'"):
+        TorchProduct()
 
 
 def test_product_is_chosen_by_name(monkeypatch):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -46,27 +45,14 @@ def current_stream() -> Any:
     return getattr(_thread, "stream", 0)
 
 
+def stream_handle() -> int:
+    """The driver's handle of `current_stream`."""
+    stream = current_stream()
+    return int(stream.handle) if stream else 0
+
+
 def run_on(stream: Any) -> None:
     _thread.stream = stream
-
-
-def launch(compiled: Kernel, blocks: int, *arguments: Any) -> None:
-    """Start ``blocks`` thread blocks of THREADS threads."""
-    if blocks == 0:
-        return
-    if not SIMULATED:
-        # Numba warns of small grids, which are normal for small data.
-        before = config.CUDA_LOW_OCCUPANCY_WARNINGS
-        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-        try:
-            configured = compiled[blocks, THREADS, current_stream()]
-        finally:
-            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
-        configured(*arguments)
-        return
-    with warnings.catch_warnings():  # a GPU does not warn of NaN, infinity and overflow either
-        warnings.simplefilter("ignore", RuntimeWarning)
-        compiled[blocks, THREADS](*arguments)
 
 
 if SIMULATED:
@@ -88,8 +74,28 @@ if SIMULATED:
         return np.log2(x)
 
     @cuda.jit(device=True)  # type: ignore[untyped-decorator]
-    def sync_warp() -> None:
-        cuda.syncthreads()
+    def larger(x: Any, y: Any) -> Any:
+        return x if x > y or np.isnan(y) else y
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def reciprocal_32(x: Any) -> Any:
+        return np.float32(1) / x
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def reciprocal_64(x: Any) -> Any:
+        return 1.0 / x
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def leading_bits(x: Any) -> Any:
+        return (np.float32(x).view(np.int32) & np.int32(-(1 << 13))).view(np.float32)
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def load_2(array: Any, at: Any) -> Any:
+        return array[at], array[at + 1]
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def load_4(array: Any, at: Any) -> Any:
+        return array[at], array[at + 1], array[at + 2], array[at + 3]
 
     @cuda.jit(device=True)  # type: ignore[untyped-decorator]
     def lanes_max(value: Any, lanes: int, scratch: Any) -> Any:
@@ -120,27 +126,95 @@ else:
     from numba.core import types
     from numba.cuda import libdevice
     from numba.cuda.extending import intrinsic
+    from numba.cuda.np.arrayobj import make_array
+
+    FLOAT, DOUBLE, LONG = ir.FloatType(), ir.DoubleType(), ir.IntType(64)
+
+    def _assembly(builder: Any, result: Any, text: str, constraints: str, arguments: Any) -> Any:
+        kinds = [argument.type for argument in arguments]
+        instruction = ir.InlineAsm(ir.FunctionType(result, kinds), text, constraints)
+        return builder.call(instruction, arguments)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def exp2_32(typing_context: Any, x: Any) -> Any:
         """2^x in one instruction, to 2 units in the last place; denormal results are 0."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            real = ir.FloatType()
-            instruction = ir.InlineAsm(
-                ir.FunctionType(real, [real]), "ex2.approx.ftz.f32 $0, $1;", "=f,f"
-            )
-            return builder.call(instruction, arguments)
+            return _assembly(builder, FLOAT, "ex2.approx.ftz.f32 $0, $1;", "=f,f", arguments)
 
         return types.float32(types.float32), generate
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def larger(typing_context: Any, x: Any, y: Any) -> Any:
+        """The larger of two numbers, or the other one if one is NaN."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            if x == types.float32:
+                return _assembly(builder, FLOAT, "max.f32 $0, $1, $2;", "=f,f,f", arguments)
+            return _assembly(builder, DOUBLE, "max.f64 $0, $1, $2;", "=d,d,d", arguments)
+
+        return x(x, x), generate
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def reciprocal_32(typing_context: Any, x: Any) -> Any:
+        """1 / x in one instruction, to 1 unit in the last place."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return _assembly(builder, FLOAT, "rcp.approx.ftz.f32 $0, $1;", "=f,f", arguments)
+
+        return types.float32(types.float32), generate
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def reciprocal_64(x: Any) -> Any:
+        return 1.0 / x
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def leading_bits(typing_context: Any, x: Any) -> Any:
+        """x with the first 10 bits of its mantissa, which TensorFloat-32 keeps, and zeros."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            bits = builder.bitcast(arguments[0], ir.IntType(32))
+            kept = builder.and_(bits, ir.Constant(ir.IntType(32), -(1 << 13)))
+            return builder.bitcast(kept, FLOAT)
+
+        return types.float32(types.float32), generate
+
+    def _load(count: int) -> Any:
+        @intrinsic  # type: ignore[untyped-decorator]
+        def load(typing_context: Any, array: Any, at: Any) -> Any:
+            """Consecutive numbers of an array that no kernel writes, in one instruction.
+
+            Their address must be a multiple of their size together.
+            """
+            returns = types.UniTuple(array.dtype, count)  # type: ignore[attr-defined]
+
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                data = make_array(signature.args[0])(context, builder, arguments[0]).data
+                address = builder.ptrtoint(builder.gep(data, [arguments[1]]), LONG)
+                real, name, letter = (
+                    (FLOAT, "f32", "f") if array.dtype == types.float32 else (DOUBLE, "f64", "d")
+                )
+                results = ", ".join(f"${i}" for i in range(count))
+                constraints = ",".join([f"={letter}"] * count + ["l"])
+                instruction = ir.InlineAsm(
+                    ir.FunctionType(ir.LiteralStructType([real] * count), [LONG]),
+                    f"ld.global.nc.v{count}.{name} {{{results}}}, [${count}];",
+                    constraints,
+                    side_effect=True,  # so that the compiler leaves the load ahead of its use
+                )
+                got = builder.call(instruction, [address])
+                numbers = [builder.extract_value(got, i) for i in range(count)]
+                return context.make_tuple(builder, signature.return_type, numbers)
+
+            return returns(array, types.int64), generate
+
+        return load
+
+    load_2, load_4 = _load(2), _load(4)
 
     exp2_64 = libdevice.exp2
     log2_32 = libdevice.log2f
     log2_64 = libdevice.log2
-
-    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
-    def sync_warp() -> None:
-        cuda.syncwarp()
 
     @cuda.jit(device=True)  # type: ignore[untyped-decorator]
     def lanes_max(value: Any, lanes: int, scratch: Any) -> Any:
@@ -164,6 +238,26 @@ else:
 def lanes_for(columns: int) -> int:
     """How many threads share a row of so many columns: a power of two."""
     return min(LANES, 1 << math.ceil(math.log2(max(columns, 1))))
+
+
+def flat(array: Any, rows: int | None = None) -> Any:
+    """A C-contiguous array as one row of numbers, or as ``rows`` rows; kept with the array."""
+    kept = array.__dict__.setdefault("_ekmfast_flat", {})
+    if rows not in kept:
+        shape = (array.size,) if rows is None else (rows, array.size // max(rows, 1))
+        kept[rows] = array.reshape(*shape)
+    return kept[rows]
+
+
+def is_aligned(array: Any) -> bool:
+    """Whether an array begins at a multiple of 16 bytes, which the widest loads need."""
+    return SIMULATED or (array.device_ctypes_pointer.value or 0) % 16 == 0
+
+
+def leading_bits_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """float32 numbers with the first 10 bits of their mantissas, which TensorFloat-32 keeps."""
+    kept: np.ndarray[Any, Any] = (array.view(np.int32) & np.int32(-(1 << 13))).view(np.float32)
+    return kept
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any) -> Any:

@@ -11,7 +11,8 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from ekmfast.rows.cuda import kernels
-from ekmfast.rows.cuda.layer import SIMULATED, THREADS, empty, host, launch, run_on, upload
+from ekmfast.rows.cuda.launch import launch
+from ekmfast.rows.cuda.layer import SIMULATED, THREADS, empty, host, is_aligned, run_on, upload
 
 Float64 = NDArray[np.float64]
 
@@ -29,6 +30,7 @@ class Held(Protocol):
     dtype: Any  # np.float32 or np.float64, the class
     weighted: bool
     dense: bool  # whether the rows are C-contiguous
+    aligned: bool  # whether they begin where the widest loads may
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
         """Yield (first row, rows (m, D), weights (m,) or a single 1) on the GPU, in order."""
@@ -54,6 +56,7 @@ class ResidentRows:
         self.dtype = np.dtype(X.dtype).type
         self.weighted = sample_weight is not None
         self.dense = bool(X.is_c_contiguous())
+        self.aligned = is_aligned(X)
         self.s = upload(np.ones(1, self.dtype)) if sample_weight is None else sample_weight
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
@@ -105,7 +108,7 @@ class StreamedRows:
     default stream waits for all others, and copies would then wait for kernels.
     """
 
-    dense = True
+    dense = aligned = True
 
     def __init__(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> None:
         self.X, self.sample_weight = X, sample_weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,17 +13,21 @@ from numpy.typing import NDArray
 from ekmfast import _core
 from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.kernels import EQUILIBRIUM, FUZZY, HARD, MAXIMUM_ENTROPY, TILE
+from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import (
     LANES,
     SIMULATED,
     THREADS,
+    current_stream,
     empty,
+    flat,
     host,
     lanes_for,
-    launch,
+    leading_bits_of,
     upload,
 )
 from ekmfast.rows.cuda.memory import Held
+from ekmfast.rows.cuda.mirror import MOST_KEPT, Mirror, Scratch
 from ekmfast.rows.cuda.product import Product, choose_product
 from ekmfast.rows.statistics import CentredStatistics
 
@@ -38,12 +43,12 @@ LOG2E = 1 / np.log(2)
 # Rows over which a matrix product sums in the dtype of the rows; sums of these are float64. A chunk
 # holds a multiple of it.
 DEPTH = 16 if SIMULATED else 1024
-# Numbers of the largest matrix of a chunk, which should stay in the GPU's cache: 32 MB of float32.
-CHUNK_NUMBERS = 256 if SIMULATED else 1 << 23
+# Numbers of the largest matrix of a chunk. On an H200, chunks whose scores fit into the cache were
+# slower than larger ones, since matrix products of few rows are slow (docs/cuda.md).
+CHUNK_NUMBERS = 256 if SIMULATED else 1 << 25
 CHUNK_ROWS = 32 if SIMULATED else 1 << 16
-# The fused kernel leaves one set of sums for each thread block. They are added in groups of GROUP
-# sets; one launch leaves at most PARTIAL_NUMBERS numbers.
-GROUP = 4 if SIMULATED else 64
+# The fused kernel leaves one set of sums for each thread block, in one launch at most so many
+# numbers.
 PARTIAL_NUMBERS = 1 << 23
 # So many thread blocks keep a large GPU busy. For more rows each thread sums more rows instead.
 ENOUGH_BLOCKS = 2 if SIMULATED else 2048
@@ -69,6 +74,8 @@ class Centroids:
     scaled: Any  # (S, K, D) = q c
     plain: Any  # (S, K, D) = c
     bias: Any  # (S, K) = -q/2 ||c||^2
+    reference: Any  # (D,)
+    parts: Any  # (S K, 3 D) for the scores of parts, see `TorchProduct`
     q: Float64  # (S,)
     finite: NDArray[np.bool_]  # (S,), whether q c is finite in the dtype of the rows
 
@@ -76,25 +83,41 @@ class Centroids:
 class Buffers:
     """The arrays on the GPU for one chunk of rows."""
 
-    def __init__(self, dtype: Any, d: int, k: int, n_problems: int, n: int) -> None:
+    def __init__(
+        self, scratch: Scratch, dtype: Any, d: int, k: int, n_problems: int, n: int, split: bool
+    ) -> None:
         width = k * n_problems
         fit = _power_of_two(CHUNK_NUMBERS / max(width, d), DEPTH, CHUNK_ROWS)
         self.rows = min(fit, _ceil(n, DEPTH) * DEPTH)
         tiles = self.rows // TILE
-        self.Y = empty((self.rows, d), dtype)
-        self.half_norm = empty(self.rows, dtype)
-        self.scores = empty((self.rows, width), dtype)
-        self.shared = empty((self.rows, n_problems, 4), dtype)
-        self.sums = empty((tiles, 2 * width), np.float64)
-        self.costs = empty((tiles, 2 * n_problems), np.float64)
-        self.products = empty((self.rows // DEPTH, width, d), dtype)
-        self._cuts: dict[int, tuple[Any, Any, Any]] = {}
+        arrays = scratch.arrays(
+            (dtype, d, k, n_problems, split),
+            Y=((self.rows, d), dtype),
+            half_norm=((self.rows,), dtype),
+            scores=((self.rows, width), dtype),
+            shared=((self.rows, n_problems, 4), dtype),
+            sums=((tiles, 2 * width), np.float64),
+            costs=((tiles, 2 * n_problems), np.float64),
+            products=((self.rows // DEPTH, width, d), dtype),
+            parts=((self.rows if split else 1, 3 * d), dtype),
+        )
+        self.half_norm, self.shared = arrays["half_norm"], arrays["shared"]
+        self.sums, self.costs = arrays["sums"], arrays["costs"]
+        self.Y, self.scores, self.parts = arrays["Y"], arrays["scores"], arrays["parts"]
+        self.products = arrays["products"]
+        self.flat_scores = flat(self.scores)
+        self.flat_products = self.products.reshape(self.products.shape[0], width * d)
+        self._cuts: dict[int, tuple[Any, Any, Any, Any]] = {}
 
-    def cut(self, rows: int) -> tuple[Any, Any, Any]:
-        """The first rows of Y and scores, and their products; kept, since slicing takes time."""
+    def cut(self, rows: int) -> tuple[Any, Any, Any, Any]:
+        """The first rows of Y, scores and parts, and their products; kept, since it takes time."""
         if rows not in self._cuts:
-            parts = self.Y[:rows], self.scores[:rows], self.products[: rows // DEPTH]
-            self._cuts[rows] = parts
+            self._cuts[rows] = (
+                self.Y[:rows],
+                self.scores[:rows],
+                self.parts[:rows],
+                self.products[: rows // DEPTH],
+            )
         return self._cuts[rows]
 
 
@@ -126,10 +149,37 @@ class CudaPasses:
         self.product = product or choose_product()
         self.reference = self._find_reference()
         self._total_weight: float | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin without arrays on the GPU."""
+        self._scratch = Scratch()
         self._buffers: dict[tuple[Any, ...], Buffers] = {}
+        self._mirrors: dict[tuple[Any, ...], Mirror] = {}
 
     def with_weighting(self, weighting: str) -> CudaPasses:
-        return CudaPasses(self.held, weighting, self.fuzzifier, self.product)
+        other = copy(self)
+        other.weighting = weighting
+        other._forget()
+        return other
+
+    def _mirror(self, *key: Any, **arrays: tuple[tuple[int, ...], Any]) -> Mirror:
+        """The mirror that ``key`` names, made at the first call."""
+        if key not in self._mirrors:
+            if len(self._mirrors) >= MOST_KEPT:
+                self._mirrors.clear()
+            self._mirrors[key] = Mirror(**arrays)
+        return self._mirrors[key]
+
+    def _buffers_for(self, key: Any, *shape: Any) -> Buffers:
+        """The buffers that ``key`` names, made at the first call."""
+        if key not in self._buffers:
+            generation = self._scratch.generation
+            made = Buffers(self._scratch, *shape)
+            if generation != self._scratch.generation or len(self._buffers) >= MOST_KEPT:
+                self._buffers.clear()  # those in a smaller piece of memory would keep that piece
+            self._buffers[key] = made
+        return self._buffers[key]
 
     def _find_reference(self) -> NDArray[Any]:
         """The median of a few rows, feature by feature, as the CPU's kernels find it."""
@@ -179,14 +229,32 @@ class CudaPasses:
     def _underflowed(self, mass: Float64, dtype: Any) -> NDArray[np.bool_]:
         return ~(mass > self.total_weight * _core.least_mass(dtype is np.float32))
 
-    def _prepared(self, dtype: Any, centroids: Float64, alpha: Float64, q: Float64) -> Centroids:
+    def _prepared(self, dtype: Any, centroids: Float64, q: Float64) -> Centroids:
+        S, k, d = centroids.shape
+        mirror = self._mirror(
+            "centroids",
+            dtype,
+            S,
+            k,
+            scaled=((S, k, d), dtype),
+            plain=((S, k, d), dtype),
+            bias=((S, k), dtype),
+            reference=((d,), dtype),
+            parts=((S * k, 3 * d), dtype),
+        )
+        here = mirror.host
         y = centroids - self.reference.astype(np.float64)
         with np.errstate(over="ignore"):
-            scaled = (q[:, None, None] * y).astype(dtype)
-            bias = (-0.5 * q[:, None] * (y * y).sum(axis=2)).astype(dtype)
-            plain = y.astype(dtype)
-        finite = np.isfinite(scaled).all(axis=(1, 2))
-        return Centroids(upload(scaled), upload(plain), upload(bias), q, finite)
+            here["scaled"][:] = q[:, None, None] * y
+            here["bias"][:] = -0.5 * q[:, None] * (y * y).sum(axis=2)
+            here["plain"][:] = y
+        here["reference"][:] = self.reference
+        scaled = here["scaled"].reshape(S * k, d)
+        if self.product.splits(dtype, S * k):
+            leading = leading_bits_of(scaled)
+            np.concatenate([leading, scaled - leading, leading], axis=1, out=here["parts"])
+        mirror.send()
+        return Centroids(**mirror.card, q=q, finite=np.isfinite(here["scaled"]).all(axis=(1, 2)))
 
     def _scale(self, centroids: Float64, alpha: Float64, dtype: Any) -> Float64:
         """The factor q for which scores are exponents in base 2; see ``csrc/ekm.cpp``.
@@ -208,17 +276,17 @@ class CudaPasses:
         S, k, d = centroids.shape
         if self.held.n == 0:
             return np.zeros((S, k, d)), np.zeros((S, k)), np.zeros((S, k)), np.zeros(S)
-        c = self._prepared(dtype, centroids, alpha, self._scale(centroids, alpha, dtype))
-        if self.held.dense and dtype is self.held.dtype and kernels.fits_fused(dtype, k, d):
+        c = self._prepared(dtype, centroids, self._scale(centroids, alpha, dtype))
+        if self._is_fused(dtype, k):
             sums = self._sum_fused(dtype, c, k)
             wx, w = sums[:, : k * d], sums[:, k * d : k * d + k]
             p, norm, cost = sums[:, k * d + k : -2], sums[:, -2], sums[:, -1]
             norm = norm / 2
         else:
             totals = self._sum_chunks(dtype, c, k)
-            wx, w, p = (totals[a : a + m] for a, m in ((0, S * k * d), (S * k * d, S * k),
-                                                       (S * k * d + S * k, S * k)))  # fmt: skip
-            norm, cost = totals[-2 * S :].reshape(S, 2).T
+            wx, norm_cost = totals["wx"], totals["costs"].reshape(S, 2)
+            w, p = totals["sums"][: S * k], totals["sums"][S * k :]
+            norm, cost = norm_cost.T
         with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the result
             objective = cost / c.q if self.weighting == "fuzzy" else norm - cost / c.q
         objective[~c.finite] = np.nan
@@ -229,89 +297,116 @@ class CudaPasses:
             objective,
         )
 
+    def _is_fused(self, dtype: Any, k: int) -> bool:
+        """Whether the fused kernel can read the rows and holds the sums."""
+        held = self.held
+        return (
+            held.dense
+            and held.aligned
+            and dtype is held.dtype
+            and kernels.fits_fused(dtype, k, held.d, WEIGHTINGS[self.weighting])
+        )
+
     def _sum_fused(self, dtype: Any, c: Centroids, k: int) -> Float64:
         rows, d = self.held, self.held.d
         S = len(c.q)
-        weighting = WEIGHTINGS[self.weighting]
-        compiled = kernels.fused(dtype, k, d, weighting, rows.weighted)
-        width = S * kernels.fused_width(k, d)
+        compiled = kernels.fused(dtype, k, d, WEIGHTINGS[self.weighting], rows.weighted)
+        width = kernels.fused_width(k, d)
+        at_once = kernels.rows_at_once(dtype, k, d)
         each = _power_of_two(rows.n / (THREADS * ENOUGH_BLOCKS), 1, kernels.ROWS_A_THREAD)
-        block_rows = THREADS * each
-        most = max(PARTIAL_NUMBERS // width // GROUP, 1) * GROUP
-        totals = upload(np.zeros(width))
-        reference = upload(self.reference)
+        turns = max(each // at_once, 1)
+        block_rows = THREADS * at_once * turns
+        most = max(PARTIAL_NUMBERS // (S * width), 1)
+        blocks = min(_ceil(rows.n, block_rows), most)
+        partial = self._scratch.arrays(
+            (dtype, "fused", k, S, blocks),
+            partial=((S, width, blocks), np.float64),
+        )["partial"]
+        totals = self._mirror("fused", S, k, totals=((S * width,), np.float64))
+        totals.clear()
         centroids = c.plain if self.weighting == "fuzzy" else c.scaled
         power = dtype(1 / (self.fuzzifier - 1))
-        partial: Any = None
-        groups: Any = None
         for _, X, s in rows.segments():
-            m = X.shape[0]
-            if partial is None:
-                blocks = min(_ceil(m, block_rows), most)
-                partial = empty((blocks, S, width // S), np.float64)
-                groups = empty((_ceil(blocks, GROUP), width), np.float64)
-            for first in range(0, m, most * block_rows):
-                part = X[first : first + most * block_rows]
-                here = _ceil(part.shape[0], block_rows)
-                launch(compiled, here * S, part.reshape(part.shape[0] * d),
-                       s[first:] if rows.weighted else s, np.int64(part.shape[0]), np.int64(S),
-                       np.int64(each), reference, centroids, c.bias, power, partial)  # fmt: skip
-                n_groups = _ceil(here, GROUP)
-                launch(kernels.add_groups(), _ceil(n_groups * width, THREADS),
-                       partial.reshape(partial.shape[0], width), here, GROUP,
-                       groups[:n_groups])  # fmt: skip
-                launch(kernels.add_onto(), _ceil(width, THREADS), groups, n_groups, totals)
-        return host(totals).reshape(S, -1)
+            n = X.shape[0]
+            for first in range(0, n, blocks * block_rows):
+                here = min(_ceil(n - first, block_rows), blocks)
+                launch(compiled, here * S, flat(X), s, first, n, S, turns, c.reference, centroids,
+                       c.bias, power, partial)  # fmt: skip
+                launch(kernels.add_partial(), S * width, flat(partial, S * width), here,
+                       totals.card["totals"])  # fmt: skip
+        totals.fetch()
+        return totals.host["totals"].reshape(S, width).copy()
 
-    def _sum_chunks(self, dtype: Any, c: Centroids, k: int) -> Float64:
+    def _sum_chunks(self, dtype: Any, c: Centroids, k: int) -> dict[str, Float64]:
         S, d = len(c.q), self.held.d
         width = S * k
-        totals = upload(np.zeros(width * d + 2 * width + 2 * S))
+        totals = self._mirror(
+            "chunks",
+            S,
+            k,
+            wx=((width * d,), np.float64),
+            sums=((2 * width,), np.float64),
+            costs=((2 * S,), np.float64),
+        )
+        totals.clear()
         for at in self._weighed(dtype, c, k):
             b, m = at.buffers, at.rows
-            Y, scores, products = b.cut(m)
+            Y, scores, _, products = b.cut(m)
             self.product.sums(scores, Y, DEPTH, products)
-            launch(kernels.add_chunk(), _ceil(totals.shape[0], THREADS),
-                   b.products.reshape(b.products.shape[0], width * d), m // DEPTH, b.sums, b.costs,
-                   m // TILE, totals)  # fmt: skip
-        return host(totals)
+            self._add(b.flat_products, m // DEPTH, totals.card["wx"])
+            self._add(b.sums, m // TILE, totals.card["sums"])
+            self._add(b.costs, m // TILE, totals.card["costs"])
+        totals.fetch()
+        return totals.host
 
-    def _scored(self, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]:
-        """Yield every chunk of rows with its scores, to which the bias is not yet added."""
+    @staticmethod
+    def _add(values: Any, count: int, totals: Any) -> None:
+        """Add the first ``count`` rows of values to the totals."""
+        launch(kernels.add_onto(), _ceil(totals.shape[0], kernels.ADDED), values, count, totals)
+
+    def _scored(self, dtype: Any, c: Centroids, k: int, split: bool) -> Iterator[Chunk]:
+        """Yield every chunk of rows with its scores, to which the bias is not yet added.
+
+        With ``split`` the scores may be computed from parts of the factors: see `TorchProduct`.
+        """
         S, d = len(c.q), self.held.d
-        key = (dtype, k, S)
-        if key not in self._buffers:
-            self._buffers = {key: Buffers(dtype, d, k, S, self.held.n)}
-        b = self._buffers[key]
-        reference = upload(self.reference.astype(dtype))
-        centroids = c.scaled.reshape(S * k, d)
+        split = split and self.product.splits(dtype, S * k)
+        key = (dtype, k, S, split)
+        b = self._buffers_for(key, dtype, d, k, S, self.held.n, split)
+        centroids = flat(c.scaled, S * k)
         per_block = THREADS // LANES
         for start, X, s in self.held.segments():
             n = X.shape[0]
             for at in range(0, n, b.rows):
                 m = _ceil(min(b.rows, n - at), DEPTH) * DEPTH
-                launch(kernels.prepare(dtype), m // per_block, X, np.int64(at), np.int64(n),
-                       reference, b.Y, b.half_norm)  # fmt: skip
-                Y, scores, _ = b.cut(m)
-                self.product.scores(Y, centroids, scores)
+                launch(kernels.prepare(dtype, split), m // per_block, X, at, n, c.reference, b.Y,
+                       b.half_norm, b.parts)  # fmt: skip
+                Y, scores, parts, _ = b.cut(m)
+                if split:
+                    self.product.scores_of_parts(parts, c.parts, scores)
+                else:
+                    self.product.scores(Y, centroids, scores)
                 yield Chunk(b, m, start, at, X, s)
 
     def _weighed(self, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]:
         """Yield every chunk of rows with its weights in place of its scores, and their sums."""
-        S, d = len(c.q), self.held.d
-        weighting = WEIGHTINGS[self.weighting]
-        lanes, columns = lanes_for(k), kernels.columns_for(S * k)
-        rows = kernels.weigh_rows(dtype, weighting, lanes, self.held.weighted)
+        S = len(c.q)
+        weighting, weighted = WEIGHTINGS[self.weighting], self.held.weighted
         power = dtype(1 / (self.fuzzifier - 1))
-        plain = c.plain.reshape(S * k, d)
-        for at in self._scored(dtype, c, k):
-            b, tiles = at.buffers, at.rows // TILE
-            launch(rows, tiles * S, b.scores, c.bias, b.half_norm, b.Y, plain, at.s,
-                   np.int64(at.first), np.int64(at.X.shape[0]), power, b.shared,
-                   b.costs)  # fmt: skip
-            launch(kernels.weigh_columns(dtype, weighting, columns),
-                   tiles * _ceil(S * k, columns), b.scores, c.bias, b.shared, power,
-                   b.sums)  # fmt: skip
+        together = weighting != FUZZY and k <= kernels.WEIGHED_COLUMNS[dtype]
+        lanes, columns = lanes_for(k), kernels.columns_for(S * k)
+        for at in self._scored(dtype, c, k, split=weighting != FUZZY):
+            b, tiles, first, n = at.buffers, at.rows // TILE, at.first, at.X.shape[0]
+            if together:
+                launch(kernels.weigh(dtype, weighting, k, weighted), tiles * S, b.flat_scores,
+                       c.bias, b.half_norm, at.s, first, n, b.sums, b.costs)  # fmt: skip
+            else:
+                launch(kernels.weigh_rows(dtype, weighting, lanes, weighted), tiles * S, b.scores,
+                       c.bias, b.half_norm, b.Y, flat(c.plain, S * k), at.s, first, n, power,
+                       b.shared, b.costs)  # fmt: skip
+                launch(kernels.weigh_columns(dtype, weighting, columns),
+                       tiles * _ceil(S * k, columns), b.scores, c.bias, b.shared, power,
+                       b.sums)  # fmt: skip
             yield at
 
     # ------------------------------------------------------------------------------------------
@@ -362,7 +457,7 @@ class CudaPasses:
         for _, X, s in self.held.segments():
             n = X.shape[0]
             for at in range(0, n, chunk):
-                first, last = np.int64(at), np.int64(n)
+                first, last = at, n
                 launch(measure, _ceil(chunk, THREADS), X, s, first, last, on_card[0],
                        alpha * LOG2E, on_card[1], log_p, tilt)  # fmt: skip
                 if scale is None:
@@ -374,7 +469,7 @@ class CudaPasses:
                 launch(kernels.raise_exponents(), _ceil(chunk * m, THREADS), log_p, tilt, s, first,
                        last, exponent)  # fmt: skip
                 launch(kernels.prepare(np.float64), chunk // (THREADS // LANES), X, first,
-                       last, reference, Y, half_norm)  # fmt: skip
+                       last, reference, Y, half_norm, Y)  # fmt: skip
                 self.product.sums(log_p, Y, DEPTH, products)
                 sums = [host(products).sum(axis=0)]
                 for values in (log_p, tilt):
@@ -392,24 +487,23 @@ class CudaPasses:
 
     def closest(self, candidates: Float64, closest: Any, update: bool = False) -> Float64:
         """See `RowsAtHand.closest`; the distances stay on the GPU."""
-        S, each, d = candidates.shape
+        S, each, _ = candidates.shape
         dtype, width = self.held.dtype, S * each
-        c = self._prepared(dtype, candidates, np.ones(S), np.full(S, 2.0))
+        c = self._prepared(dtype, candidates, np.full(S, 2.0))
         columns = kernels.columns_for(width)
         measure = kernels.closest(dtype, columns, self.held.weighted, update)
-        totals = upload(np.zeros(width))
-        plain = c.plain.reshape(width, d)
-        parts = None
-        for at in self._scored(dtype, c, each):
-            b, tiles = at.buffers, at.rows // TILE
-            if parts is None:
-                parts = empty((b.rows // TILE, width), np.float64)
-            n = at.X.shape[0]
+        totals = self._mirror("closest", S, each, totals=((width,), np.float64))
+        totals.clear()
+        whole = closest
+        for at in self._scored(dtype, c, each, split=False):
+            b, tiles, n = at.buffers, at.rows // TILE, at.X.shape[0]
+            if at.first == 0 and n < whole.shape[1]:
+                closest = whole[:, at.start : at.start + n]
             launch(measure, tiles * _ceil(width, columns), b.scores, c.bias, b.half_norm, b.Y,
-                   plain, at.s, np.int64(at.first), np.int64(n),
-                   closest[:, at.start : at.start + n], parts)  # fmt: skip
-            launch(kernels.add_onto(), _ceil(width, THREADS), parts, tiles, totals)
-        potentials = host(totals).reshape(S, each)
+                   flat(c.plain, width), at.s, at.first, n, closest, b.sums)  # fmt: skip
+            self._add(b.sums, tiles, totals.card["totals"])
+        totals.fetch()
+        potentials = totals.host["totals"].reshape(S, each).copy()
         potentials[~c.finite] = np.nan
         return potentials
 
@@ -467,7 +561,7 @@ class CudaPasses:
             here = _ceil(n, STRETCH)
             found = empty((S, here), np.float64), empty((S, here), np.int64)
             distances = none if closest is None else closest[:, start : start + n]
-            launch(find, here * S, distances, s, np.int64(n), np.int64(STRETCH), *found)
+            launch(find, here * S, distances, s, n, STRETCH, *found)
             at = start // STRETCH
             masses[:, at : at + here] = host(found[0])
             rows[:, at : at + here] = host(found[1]) + start
@@ -488,8 +582,8 @@ class CudaPasses:
             size = max(STRETCH // 8, _ceil(n, 1024))
             stretches = _ceil(n, size)
             low, high = (empty((stretches, d), T) for _ in range(2))
-            launch(kernels.box(T), stretches * _ceil(d, THREADS), X, np.int64(n), np.int64(size),
-                   low, high)  # fmt: skip
+            launch(kernels.box(T), stretches * _ceil(d, THREADS), X, n, size, low,
+                   high)  # fmt: skip
             lows.append(host(low).min(axis=0))
             highs.append(host(high).max(axis=0))
         return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
@@ -501,75 +595,80 @@ class CudaPasses:
         """
         k, d = centroids.shape
         T = self.held.dtype
-        c = self._prepared(T, centroids[None], np.ones(1), np.ones(1))
+        c = self._prepared(T, centroids[None], np.ones(1))
         exact = upload(centroids)
         lanes = lanes_for(max(k, d))
         find, per_block = kernels.nearest(T, lanes), THREADS // lanes
         on_host = isinstance(labels, np.ndarray)
-        total = 0.0 if c.finite[0] else np.nan
-        for at in self._scored(T, c, k):
-            n = min(at.rows, at.X.shape[0] - at.first)
-            begin = at.start + at.first
-            if on_host:
-                here = empty(n, np.int32), empty(n, T)
-            else:
-                here = labels[begin : begin + n], squared_distances[begin : begin + n]
-            sums = empty((at.rows // per_block, 1), np.float64)
-            launch(find, at.rows // per_block, at.buffers.scores, c.bias,
-                   at.X[at.first : at.first + n], np.int64(0), np.int64(n), exact, *here,
+        totals = self._mirror("assign", total=((1,), np.float64))
+        totals.clear()
+        sums = None
+        for at in self._scored(T, c, k, split=True):
+            b, n = at.buffers, at.X.shape[0]
+            if sums is None:
+                sums = empty((1, b.rows // per_block), np.float64)
+            if at.first == 0:
+                end = at.start + n
+                found = labels, squared_distances
+                if on_host:
+                    found = empty(n, np.int32), empty(n, T)
+                elif n < labels.shape[0]:
+                    found = labels[at.start : end], squared_distances[at.start : end]
+            launch(find, at.rows // per_block, b.scores, c.bias, at.X, at.first, n, exact, *found,
                    sums)  # fmt: skip
-            total += float(host(sums).sum())
-            if on_host:
-                labels[begin : begin + n] = host(here[0])
-                squared_distances[begin : begin + n] = host(here[1])
-        return total
+            launch(kernels.add_partial(), 1, sums, at.rows // per_block, totals.card["total"])
+            if on_host and at.first + b.rows >= n:
+                labels[at.start : end] = host(found[0])
+                squared_distances[at.start : end] = host(found[1])
+        totals.fetch()
+        return float(totals.host["total"][0]) if c.finite[0] else np.nan
 
     def weights(self, centroids: Float64, alpha: float, out: Any) -> float:
         """Write the weights (N, K) of Eq. 38; return a number that is finite if all of them are."""
         k = centroids.shape[0]
         one = np.array([alpha])
         T = self.held.dtype
-        c = self._prepared(T, centroids[None], one, self._scale(centroids[None], one, T))
-        total = 0.0 if c.finite[0] else np.nan
+        c = self._prepared(T, centroids[None], self._scale(centroids[None], one, T))
+        totals = self._mirror("weights", costs=((2,), np.float64))
+        totals.clear()
         for at in self._weighed(T, c, k):
+            b = at.buffers
             n = min(at.rows, at.X.shape[0] - at.first)
             begin = at.start + at.first
             if isinstance(out, np.ndarray):
-                out[begin : begin + n] = host(at.buffers.scores[:n])
+                out[begin : begin + n] = host(b.scores[:n])
             else:
-                out[begin : begin + n].copy_to_device(at.buffers.scores[:n])
-            total += float(host(at.buffers.costs)[: at.rows // TILE].sum())
-        return total
+                out[begin : begin + n].copy_to_device(b.scores[:n], stream=current_stream())
+            self._add(b.costs, at.rows // TILE, totals.card["costs"])
+        totals.fetch()
+        return float(totals.host["costs"].sum()) if c.finite[0] else np.nan
 
     def accumulate(self, weights: Any) -> tuple[Float64, Float64]:
         """sum_wx (K, D) about the reference and sum_w (K,) for weights (N, K) on the GPU."""
         k, d, T = weights.shape[1], self.held.d, self.held.dtype
-        b = Buffers(T, d, k, 1, self.held.n)
-        totals = upload(np.zeros(k * d + 2 * k + 2))
+        b = Buffers(self._scratch, T, d, k, 1, self.held.n, split=False)
         columns = kernels.columns_for(k)
         reference, nothing = upload(self.reference), upload(np.zeros(k, T))
         per_block = THREADS // LANES
-        sums = empty((b.rows // TILE, k), np.float64)
-        costs = upload(np.zeros((b.rows // TILE, 2)))
-        w_total = upload(np.zeros(k))
-        b.sums.copy_to_device(np.zeros(b.sums.shape))
+        totals = self._mirror("update", k, wx=((k * d,), np.float64), w=((k,), np.float64))
+        totals.clear()
         for start, X, _s in self.held.segments():
             n = X.shape[0]
+            mine = weights[start : start + n]
             for at in range(0, n, b.rows):
                 m = _ceil(min(b.rows, n - at), DEPTH) * DEPTH
-                launch(kernels.prepare(T), m // per_block, X, np.int64(at), np.int64(n), reference,
-                       b.Y, b.half_norm)  # fmt: skip
-                mine = weights[start : start + n]
-                launch(kernels.prepare(T), m // per_block, mine, np.int64(at), np.int64(n),
-                       nothing, b.scores, b.half_norm)  # fmt: skip
-                self.product.sums(b.scores[:m], b.Y[:m], DEPTH, b.products[: m // DEPTH])
+                launch(kernels.prepare(T), m // per_block, X, at, n, reference, b.Y, b.half_norm,
+                       b.Y)  # fmt: skip
+                launch(kernels.prepare(T), m // per_block, mine, at, n, nothing, b.scores,
+                       b.half_norm, b.Y)  # fmt: skip
+                Y, scores, _, products = b.cut(m)
+                self.product.sums(scores, Y, DEPTH, products)
                 launch(kernels.column_sums(T, columns), m // TILE * _ceil(k, columns), b.scores,
-                       sums)  # fmt: skip
-                launch(kernels.add_onto(), _ceil(k, THREADS), sums, m // TILE, w_total)
-                launch(kernels.add_chunk(), _ceil(totals.shape[0], THREADS),
-                       b.products.reshape(b.products.shape[0], k * d), m // DEPTH, b.sums, costs,
-                       m // TILE, totals)  # fmt: skip
-        return host(totals)[: k * d].reshape(k, d), host(w_total)
+                       b.sums)  # fmt: skip
+                self._add(b.flat_products, m // DEPTH, totals.card["wx"])
+                self._add(b.sums, m // TILE, totals.card["w"])
+        totals.fetch()
+        return totals.host["wx"].reshape(k, d).copy(), totals.host["w"].copy()
 
 
 @dataclass

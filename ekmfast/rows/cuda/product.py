@@ -1,8 +1,6 @@
 """Matrix products on the GPU, by torch or CuPy if one is installed, else by a kernel of our own.
 
-float32 numbers are multiplied in float32. TensorFloat-32, which rounds the factors to 10 bits of
-mantissa, is used only by torch and if ``EKMFAST_CUDA_TF32=1``. The error of scores is then 3e-4 of
-the largest score, and the error of weights alpha times as large.
+float32 numbers are multiplied in float32, or by torch as parts: see `TorchProduct`.
 """
 
 from __future__ import annotations
@@ -18,10 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from ekmfast.rows.cuda import kernels
-from ekmfast.rows.cuda.layer import SIMULATED, current_stream, launch
+from ekmfast.rows.cuda.launch import launch
+from ekmfast.rows.cuda.layer import SIMULATED, stream_handle
 
 # TorchProduct keeps so many tensors: enough for those of a chunk and of a shorter last chunk.
 KEPT_VIEWS = 16
+
+# With fewer centroids, the product of parts is no faster than that in float32 (docs/cuda.md).
+SPLIT_CENTROIDS = 8 if SIMULATED else 256
 
 PRODUCTS = ("torch", "cupy", "own")
 
@@ -31,6 +33,12 @@ class Product(Protocol):
 
     name: str
 
+    def splits(self, dtype: Any, width: int) -> bool:
+        """Whether scores of so many centroids should be computed by `scores_of_parts`."""
+
+    def scores_of_parts(self, parts: Any, centroids: Any, out: Any) -> None:
+        """`scores` of rows (rows, 3 D) and centroids (K, 3 D) that hold parts of their numbers."""
+
     def scores(self, Y: Any, centroids: Any, out: Any) -> None:
         """``out (rows, K) = Y (rows, D) @ centroids (K, D).T``"""
 
@@ -38,7 +46,17 @@ class Product(Protocol):
         """``out (batches, K, D)``: ``weights.T @ Y``, one batch for each ``depth`` rows."""
 
 
-class OwnProduct:
+class WholeProduct:
+    """What multiplies numbers whole."""
+
+    def splits(self, dtype: Any, width: int) -> bool:
+        return False
+
+    def scores_of_parts(self, parts: Any, centroids: Any, out: Any) -> None:
+        raise NotImplementedError
+
+
+class OwnProduct(WholeProduct):
     """A tiled kernel, slower than that of a library but always available."""
 
     name = "own"
@@ -55,12 +73,21 @@ class OwnProduct:
         launch(kernels.product(np.dtype(Y.dtype).type, True), blocks, weights, Y, depth, out)
 
 
-def _handle(stream: Any) -> int:
-    return int(stream.handle) if stream else 0
-
-
 class TorchProduct:
-    """cuBLAS by torch, on the same memory."""
+    """cuBLAS by torch, on the same memory.
+
+    A GPU multiplies float32 numbers eight times faster if they are rounded to the 10 bits of
+    mantissa of TensorFloat-32. A number is the sum of its first 10 bits and a rest, y = a + b and
+    c = e + f, so y c = a e + a f + b e + b f. The last term is 2^-22 of the product or less, and is
+    left out. The others are one product of (a, a, b) with (e, f, e), which takes a third of the
+    time of the product in float32 and rounds about four times as much. It is used for scores of
+    SPLIT_CENTROIDS or more, below which memory limits either. The sums of Eq. 39, whose terms
+    cancel, are always computed in float32.
+
+    ``EKMFAST_CUDA_TF32=0`` switches it off. With ``EKMFAST_CUDA_TF32=1`` all products use rounded
+    numbers: the error of scores is then 3e-4 of the largest score, and the error of weights alpha
+    times as large.
+    """
 
     name = "torch"
 
@@ -68,7 +95,11 @@ class TorchProduct:
         import torch
 
         self.torch = torch
-        self.tf32 = os.environ.get("EKMFAST_CUDA_TF32") == "1"
+        setting = os.environ.get("EKMFAST_CUDA_TF32")
+        if setting not in (None, "0", "1"):
+            raise ValueError(f"EKMFAST_CUDA_TF32 must be 0 or 1, or not be set, got {setting!r}")
+        self.tf32 = setting == "1"
+        self.parts = setting is None
         self._make = view or (lambda array: torch.as_tensor(array, device="cuda"))
         self._views: dict[int, tuple[Any, Any]] = {}
 
@@ -84,15 +115,15 @@ class TorchProduct:
         return self._views[id(array)][1]
 
     @contextmanager
-    def _precision(self) -> Iterator[None]:
+    def _precision(self, tf32: bool) -> Iterator[None]:
         # Sets the precision and the stream of torch for the time of our products, and then restores
         # what the user's program had set.
         matmul = self.torch.backends.cuda.matmul
         wanted: str | bool
         if hasattr(matmul, "fp32_precision"):
-            switch, wanted = "fp32_precision", "tf32" if self.tf32 else "ieee"
+            switch, wanted = "fp32_precision", "tf32" if tf32 else "ieee"
         else:  # torch before 2.9
-            switch, wanted = "allow_tf32", self.tf32
+            switch, wanted = "allow_tf32", tf32
         before = getattr(matmul, switch)
         setattr(matmul, switch, wanted)
         try:
@@ -106,23 +137,30 @@ class TorchProduct:
 
     def _stream(self) -> Any:
         """The stream of our kernels, on which products must run to be in order with them."""
-        stream = _handle(current_stream())
+        stream = stream_handle()
         # For handle 0 torch would make a new stream, which does not wait for the default stream.
         return (
             self.torch.cuda.ExternalStream(stream) if stream else self.torch.cuda.default_stream()
         )
 
+    def splits(self, dtype: Any, width: int) -> bool:
+        return self.parts and dtype is np.float32 and width >= SPLIT_CENTROIDS
+
+    def scores_of_parts(self, parts: Any, centroids: Any, out: Any) -> None:
+        with self._precision(tf32=True):
+            self.torch.mm(self.view(parts), self.view(centroids).T, out=self.view(out))
+
     def scores(self, Y: Any, centroids: Any, out: Any) -> None:
-        with self._precision():
+        with self._precision(self.tf32):
             self.torch.mm(self.view(Y), self.view(centroids).T, out=self.view(out))
 
     def sums(self, weights: Any, Y: Any, depth: int, out: Any) -> None:
         w, y = (self.view(a).view(-1, depth, a.shape[1]) for a in (weights, Y))
-        with self._precision():
+        with self._precision(self.tf32):
             self.torch.bmm(w.transpose(1, 2), y, out=self.view(out))
 
 
-class CupyProduct:
+class CupyProduct(WholeProduct):
     """cuBLAS by CuPy, on the same memory."""
 
     name = "cupy"
@@ -135,7 +173,7 @@ class CupyProduct:
         if SIMULATED:
             yield
         else:
-            with self.library.cuda.ExternalStream(_handle(current_stream())):
+            with self.library.cuda.ExternalStream(stream_handle()):
                 yield
 
     def scores(self, Y: Any, centroids: Any, out: Any) -> None:

@@ -24,14 +24,16 @@ blocks, or of threads where it counts elements. A chunk is padded to whole tiles
 
 from ekmfast.rows.cuda.kernels.assign import nearest
 from ekmfast.rows.cuda.kernels.chunks import (
-    add_chunk,
+    WEIGHED_COLUMNS,
     column_sums,
     columns_for,
     prepare,
+    weigh,
     weigh_columns,
     weigh_rows,
 )
 from ekmfast.rows.cuda.kernels.common import (
+    ADDED,
     CANCELLED,
     EQUILIBRIUM,
     FLOOR,
@@ -42,25 +44,26 @@ from ekmfast.rows.cuda.kernels.common import (
     MIN_NORMAL,
     ROWS_A_THREAD,
     TILE,
-    add_groups,
     add_onto,
+    add_partial,
 )
 from ekmfast.rows.cuda.kernels.fused import (
-    FUSED_FEATURES,
     FUSED_SUMS,
     fits_fused,
     fused,
     fused_width,
+    numbers_a_load,
+    rows_at_once,
 )
 from ekmfast.rows.cuda.kernels.multiply import product, product_blocks
 from ekmfast.rows.cuda.kernels.rescue import exact_memberships, largest_exponents, raise_exponents
 from ekmfast.rows.cuda.kernels.seeding import box, closest, gather, row_masses
 
 __all__ = [
+    "ADDED",
     "CANCELLED",
     "EQUILIBRIUM",
     "FLOOR",
-    "FUSED_FEATURES",
     "FUSED_SUMS",
     "FUZZY",
     "HARD",
@@ -69,9 +72,9 @@ __all__ = [
     "MIN_NORMAL",
     "ROWS_A_THREAD",
     "TILE",
-    "add_chunk",
-    "add_groups",
+    "WEIGHED_COLUMNS",
     "add_onto",
+    "add_partial",
     "box",
     "closest",
     "column_sums",
@@ -83,11 +86,14 @@ __all__ = [
     "gather",
     "largest_exponents",
     "nearest",
+    "numbers_a_load",
     "prepare",
     "product",
     "product_blocks",
     "raise_exponents",
     "row_masses",
+    "rows_at_once",
+    "weigh",
     "weigh_columns",
     "weigh_rows",
 ]

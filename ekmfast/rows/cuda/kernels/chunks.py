@@ -21,6 +21,7 @@ from ekmfast.rows.cuda.kernels.common import (
     Real,
     _exp2,
     _log2,
+    _reciprocal,
 )
 from ekmfast.rows.cuda.layer import (
     LANES,
@@ -28,64 +29,174 @@ from ekmfast.rows.cuda.layer import (
     THREADS,
     Kernel,
     kernel,
+    lanes_for,
     lanes_max,
     lanes_sum,
+    larger,
+    leading_bits,
 )
 
 
 @lru_cache(None)
-def add_chunk() -> Kernel:
-    """`add_onto` for the three results of a chunk, in one launch.
-
-    IN products (batches, S k d), sums (tiles, 2 S k), costs (tiles, 2 S)
-    IN/OUT totals (S k d + 2 S k + 2 S,): the totals of the three, concatenated; grid: all of them
-    """
-
-    def add(products: Any, batches: Any, sums: Any, costs: Any, tiles: Any, totals: Any) -> None:
-        i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-        if i < totals.shape[0]:
-            total = totals[i]
-            if i < products.shape[1]:
-                for r in range(batches):
-                    total += np.float64(products[r, i])
-            elif i < products.shape[1] + sums.shape[1]:
-                for r in range(tiles):
-                    total += sums[r, i - products.shape[1]]
-            else:
-                for r in range(tiles):
-                    total += costs[r, i - products.shape[1] - sums.shape[1]]
-            totals[i] = total
-
-    return kernel(add)
-
-
-@lru_cache(None)
-def prepare(dtype: Real) -> Kernel:
+def prepare(dtype: Real, split: bool = False) -> Kernel:
     """A chunk of rows minus the reference; rows after the last one are zero.
 
     IN X (n, d), first, n (rows of X), reference (d,); grid: chunk / rows of a thread block
     OUT Y (chunk, d), half_norm (chunk,) = 1/2 ||y||^2
+    OUT parts (chunk, 3 d), only with ``split``: the leading bits of y, the same again, and the
+    rest, for which see `TorchProduct`
     """
     T = dtype
     zero, half = T(0), T(0.5)
 
-    def centre(X: Any, first: Any, n: Any, reference: Any, Y: Any, half_norm: Any) -> None:
+    def centre(
+        X: Any, first: Any, n: Any, reference: Any, Y: Any, half_norm: Any, parts: Any
+    ) -> None:
         scratch = cuda.shared.array(THREADS, T)
         tid = cuda.threadIdx.x
         lane = tid % LANES
         row = cuda.blockIdx.x * (THREADS // LANES) + tid // LANES
+        d = Y.shape[1]
         norm = zero
-        for j in range(lane, Y.shape[1], LANES):
+        for j in range(lane, d, LANES):
             y = zero
             if first + row < n:
                 y = T(X[first + row, j]) - reference[j]
             Y[row, j] = y
             norm += y * y
+            if split:
+                leading = leading_bits(y)
+                parts[row, j] = leading
+                parts[row, d + j] = leading
+                parts[row, 2 * d + j] = y - leading
         norm = lanes_sum(norm, LANES, scratch)
         if lane == 0:
             half_norm[row] = half * norm
 
     return kernel(centre)
+
+
+# For so many centroids a thread's registers hold its part of a row in `weigh`.
+WEIGHED_COLUMNS = {np.float32: 32 * LANES, np.float64: 16 * LANES}
+
+
+@lru_cache(None)
+def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
+    """Replace scores by s w, for up to WEIGHED_COLUMNS centroids and all weightings but FUZZY.
+
+    Some threads hold a row of scores in their registers, so that the scores are read and written
+    once.
+    IN scores (chunk * S k,) without bias, bias (S, k), half_norm, s, first, n; grid: chunk / TILE
+    times S, the problem varying fastest
+    OUT scores = s w; sums (chunk / TILE, 2 S k): all sums of s w, then all sums of s p
+    OUT costs (chunk / TILE, 2 S): sums over the tile of s 1/2 ||y||^2 and of s times the row's part
+    of the objective in units of scores
+    """
+    T, exp2, log2, reciprocal = dtype, _exp2(dtype), _log2(dtype), _reciprocal(dtype)
+    LANES_A_ROW = max(lanes_for(k), THREADS // TILE)
+    EACH = -(-k // LANES_A_ROW)
+    COLUMNS, SLOTS = EACH * LANES_A_ROW, THREADS // LANES_A_ROW
+    SHOWN = 2 * SLOTS * COLUMNS
+    zero, one, ln2, floor = T(0), T(1), T(LN2), T(FLOOR[dtype])
+
+    def replace(
+        scores: Any, bias: Any, half_norm: Any, s: Any, first: Any, n: Any, sums: Any, costs: Any
+    ) -> None:
+        shown = cuda.shared.array(SHOWN, T)  # the sums of all slots, at the end
+        b = cuda.shared.array(COLUMNS, T)
+        scratch = cuda.shared.array(THREADS, T)
+        norm_sums = cuda.shared.array(THREADS, np.float64)
+        cost_sums = cuda.shared.array(THREADS, np.float64)
+        t = cuda.local.array(EACH, T)
+        u = cuda.local.array(EACH, T)
+        w_sums = cuda.local.array(EACH, T)
+        p_sums = cuda.local.array(EACH, T)
+        tid = cuda.threadIdx.x
+        lane, slot = tid % LANES_A_ROW, tid // LANES_A_ROW
+        n_problems = bias.shape[0]
+        tile, problem = cuda.blockIdx.x // n_problems, cuda.blockIdx.x % n_problems
+        width = n_problems * k
+        for i in range(tid, k, THREADS):
+            b[i] = bias[problem, i]
+        for e in range(EACH):
+            w_sums[e] = zero
+            p_sums[e] = zero
+        norm_sum, cost_sum = 0.0, 0.0
+        row = np.int64(tile) * TILE + slot
+        at = row * width + problem * k + lane
+        cuda.syncthreads()
+        for _turn in range(TILE // SLOTS):
+            weight = zero
+            if first + row < n:
+                weight = T(s[first + row]) if weighted else one
+            best = T(-np.inf)
+            for e in range(EACH):
+                t[e] = T(-np.inf)
+                if e * LANES_A_ROW + lane < k:
+                    t[e] = scores[at + e * LANES_A_ROW] + b[e * LANES_A_ROW + lane]
+                best = larger(best, t[e])
+            best = lanes_max(best, LANES_A_ROW, scratch)
+            if weighting == HARD:
+                found = T(-k)
+                for e in range(EACH):
+                    if e * LANES_A_ROW + lane < k and not best > t[e]:
+                        found = larger(found, T(-(e * LANES_A_ROW + lane)))
+                label = -lanes_max(found, LANES_A_ROW, scratch)
+                cost = best
+                for e in range(EACH):
+                    w = weight if label == T(e * LANES_A_ROW + lane) else zero
+                    w_sums[e] += w
+                    p_sums[e] += w
+                    if e * LANES_A_ROW + lane < k:
+                        scores[at + e * LANES_A_ROW] = w
+            else:
+                total, moment = zero, zero
+                for e in range(EACH):
+                    t[e] = larger(t[e] - best, floor)
+                    u[e] = exp2(t[e])
+                    total += u[e]
+                    moment += u[e] * t[e]
+                total = lanes_sum(total, LANES_A_ROW, scratch)
+                inverse = reciprocal(total)
+                share = weight * inverse
+                level, slope = share, zero
+                if weighting == EQUILIBRIUM:
+                    mean = lanes_sum(moment, LANES_A_ROW, scratch) * inverse
+                    cost = best + mean
+                    slope = share * ln2
+                    level = share - slope * mean
+                else:
+                    cost = best + log2(total)
+                for e in range(EACH):
+                    p_sums[e] += u[e] * share
+                    w = u[e] * (level + slope * t[e])
+                    w_sums[e] += w
+                    if e * LANES_A_ROW + lane < k:
+                        scores[at + e * LANES_A_ROW] = w
+            if lane == 0:
+                norm_sum += np.float64(weight) * np.float64(half_norm[row])
+                cost_sum += np.float64(weight) * np.float64(cost)
+            row += SLOTS
+            at += SLOTS * width
+        for e in range(EACH):
+            shown[slot * COLUMNS + e * LANES_A_ROW + lane] = w_sums[e]
+            shown[(SLOTS + slot) * COLUMNS + e * LANES_A_ROW + lane] = p_sums[e]
+        norm_sums[tid], cost_sums[tid] = norm_sum, cost_sum
+        cuda.syncthreads()
+        for i in range(tid, k, THREADS):
+            w_total, p_total = 0.0, 0.0
+            for r in range(SLOTS):
+                w_total += np.float64(shown[r * COLUMNS + i])
+                p_total += np.float64(shown[(SLOTS + r) * COLUMNS + i])
+            sums[tile, problem * k + i] = w_total
+            sums[tile, width + problem * k + i] = p_total
+        if tid < 2:
+            total_sum = 0.0
+            for i in range(0, THREADS, LANES_A_ROW):
+                total_sum += norm_sums[i] if tid == 0 else cost_sums[i]
+            costs[tile, 2 * problem + tid] = total_sum
+
+    return kernel(replace)
 
 
 @lru_cache(None)

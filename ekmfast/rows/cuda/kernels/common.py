@@ -18,6 +18,8 @@ from ekmfast.rows.cuda.layer import (
     kernel,
     log2_32,
     log2_64,
+    reciprocal_32,
+    reciprocal_64,
 )
 
 EQUILIBRIUM, MAXIMUM_ENTROPY, HARD, FUZZY = range(4)
@@ -27,6 +29,9 @@ TILE = 8 if SIMULATED else 64
 
 # How many rows one thread of the fused kernel sums at most.
 ROWS_A_THREAD = 4 if SIMULATED else 64
+
+# How many neighbouring sums a thread block of `add_onto` adds to.
+ADDED = 4 if SIMULATED else 8
 
 LN2 = math.log(2)
 
@@ -48,37 +53,64 @@ def _exp2(dtype: Real) -> Any:
     return exp2_32 if dtype is np.float32 else exp2_64
 
 
+def _reciprocal(dtype: Real) -> Any:
+    return reciprocal_32 if dtype is np.float32 else reciprocal_64
+
+
 def _log2(dtype: Real) -> Any:
     return log2_32 if dtype is np.float32 else log2_64
 
 
 @lru_cache(None)
-def add_groups() -> Kernel:
-    """``out[g]`` = sum of the ``size`` rows of values from ``g * size`` on; grid: all of out."""
+def add_partial() -> Kernel:
+    """``totals[i] += values[i, 0] + ... + values[i, count - 1]``.
 
-    def add(values: Any, count: Any, size: Any, out: Any) -> None:
-        at = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-        width = values.shape[1]
-        group, i = at // width, at % width
-        if group < out.shape[0]:
-            total = 0.0
-            for r in range(group * size, min(count, (group + 1) * size)):
-                total += np.float64(values[r, i])
-            out[group, i] = total
+    A thread block adds the numbers of one i, always in the same order; grid: all i.
+    IN values (m, count or more); IN/OUT totals (m,)
+    """
+
+    def add(values: Any, count: Any, totals: Any) -> None:
+        parts = cuda.shared.array(THREADS, np.float64)
+        tid, i = cuda.threadIdx.x, cuda.blockIdx.x
+        total = 0.0
+        for r in range(tid, count, THREADS):
+            total += values[i, r]
+        parts[tid] = total
+        cuda.syncthreads()
+        half = THREADS // 2
+        while half > 0:
+            if tid < half:
+                parts[tid] += parts[tid + half]
+            cuda.syncthreads()
+            half //= 2
+        if tid == 0:
+            totals[i] += parts[0]
 
     return kernel(add)
 
 
 @lru_cache(None)
 def add_onto() -> Kernel:
-    """``totals[i] += values[0, i] + ... + values[count - 1, i]``, in order; grid: all i."""
+    """``totals[i] += values[0, i] + ... + values[count - 1, i]``, always in the same order.
+
+    THREADS / ADDED threads add the numbers of one i; grid: all i divided by ADDED.
+    """
+    SLICES = THREADS // ADDED
 
     def add(values: Any, count: Any, totals: Any) -> None:
-        i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        parts = cuda.shared.array(THREADS, np.float64)
+        tid = cuda.threadIdx.x
+        i = np.int64(cuda.blockIdx.x) * ADDED + tid % ADDED
+        total = 0.0
         if i < totals.shape[0]:
-            total = totals[i]
-            for r in range(count):
+            for r in range(tid // ADDED, count, SLICES):
                 total += np.float64(values[r, i])
+        parts[tid] = total
+        cuda.syncthreads()
+        if tid < ADDED and i < totals.shape[0]:
+            total = totals[i]
+            for r in range(tid, THREADS, ADDED):
+                total += parts[r]
             totals[i] = total
 
     return kernel(add)

@@ -18,186 +18,202 @@ from ekmfast.rows.cuda.kernels.common import (
     Real,
     _exp2,
     _log2,
+    _reciprocal,
 )
 from ekmfast.rows.cuda.layer import (
     SEGMENTS,
     THREADS,
     Kernel,
     kernel,
-    sync_warp,
+    larger,
+    load_2,
+    load_4,
 )
 
-# With at most so many sums and features the fused kernel spills no registers to memory
-# (tests/test_cuda_ptx.py), and the shared memory suffices for a thread block.
+# With at most so many sums, and registers for rows and memberships, the fused kernel spills no
+# registers to memory (tests/test_cuda_ptx.py), and the shared memory suffices for a thread block.
 FUSED_SUMS = {np.float32: 84, np.float64: 34}
+FUSED_NUMBERS = {np.float32: 170, np.float64: 70}
+# For more centroids the compiler does not unroll the loops of FUZZY, whose body is the longest.
+FUZZY_CENTROIDS = {np.float32: 10, np.float64: 4}
 
-FUSED_FEATURES = {np.float32: 16, np.float64: 8}
+
+def rows_at_once(dtype: Real, k: int, d: int) -> int:
+    """How many consecutive rows a thread reads at once, so that their numbers fill wide loads."""
+    return 4 if dtype is np.float32 and d <= 2 and k <= 8 else 2
 
 
-def fits_fused(dtype: Real, k: int, d: int) -> bool:
-    """Whether a thread's registers hold K centroids of D features and the sums."""
-    for_rows = max(2 * d - 16, 0)  # registers for a long row and for the next one
-    return d <= FUSED_FEATURES[dtype] and fused_width(k, d) + for_rows <= FUSED_SUMS[dtype]
+def numbers_a_load(dtype: Real, k: int, d: int) -> int:
+    """How many numbers one load reads: 16 bytes where the rows of a thread are a multiple of it."""
+    return 4 if dtype is np.float32 and rows_at_once(dtype, k, d) * d % 4 == 0 else 2
+
+
+def fits_fused(dtype: Real, k: int, d: int, weighting: int = EQUILIBRIUM) -> bool:
+    """Whether a thread's registers hold all sums, its rows and their memberships."""
+    sums = fused_width(k, d)
+    numbers = sums + rows_at_once(dtype, k, d) * (2 * d + 2 * k)
+    most = FUZZY_CENTROIDS[dtype] if weighting == FUZZY else k
+    return k <= most and sums <= FUSED_SUMS[dtype] and numbers <= FUSED_NUMBERS[dtype]
 
 
 @lru_cache(None)
 def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel:
     """The sums of each thread block for several problems; `fused_width` lists the sums.
 
-    A thread block reads THREADS * per_thread rows for one problem.
-    IN X (n * d,), s (n,) or one number, reference (d,), centroids (S, k, d) times q (without q for
-    FUZZY), bias (S, k), power; grid: ceil(n / (THREADS * per_thread)) times S, the problem varying
-    fastest
-    OUT partial (the same number, S, fused_width)
+    A thread block reads THREADS * turns * `rows_at_once` rows for one problem.
+    IN X (n * d,), which begins at a multiple of the bytes of a load, s (n,) or one number, first
+    and n (rows to begin with and to end before), turns, reference (d,), centroids (S, k, d) times q
+    (without q for FUZZY), bias (S, k), power; grid: thread blocks for all rows times S, the problem
+    varying fastest
+    OUT partial (S, fused_width, the first factor of grid or more)
     """
-    T, exp2, log2 = dtype, _exp2(dtype), _log2(dtype)
+    T, exp2, log2, reciprocal = dtype, _exp2(dtype), _log2(dtype), _reciprocal(dtype)
     KD, SUMS = k * d, fused_width(k, d)
-    WARP = min(32, THREADS)
-    PAD = d + 1 - d % 2  # an odd distance between rows avoids conflicts between memory banks
     TOGETHER = THREADS // SEGMENTS
     SPAN = THREADS + SEGMENTS
-    SHOWN = max(THREADS * PAD, SUMS * SPAN)
+    SHOWN = SUMS * SPAN
+    ROWS, WIDE = rows_at_once(dtype, k, d), numbers_a_load(dtype, k, d)
+    RD, RK, CENTROIDS = ROWS * d, ROWS * k, -(-(KD + k) // 4) * 4
     zero, one, ln2 = T(0), T(1), T(LN2)
     floor, tiny = T(FLOOR[dtype]), T(MIN_NORMAL[dtype])
 
     def statistics(
-        X: Any, s: Any, n: Any, n_problems: Any, per_thread: Any, reference: Any, centroids: Any,
-        bias: Any, power: Any, partial: Any,
+        X: Any, s: Any, first: Any, n: Any, n_problems: Any, turns: Any, reference: Any,
+        centroids: Any, bias: Any, power: Any, partial: Any,
     ) -> None:  # fmt: skip
-        shown = cuda.shared.array(SHOWN, T)  # holds rows, and at the end sums
+        shown = cuda.shared.array(SHOWN, T)
+        c = cuda.shared.array(CENTROIDS, T, alignment=16)  # centroids, then biases
         parts = cuda.shared.array(THREADS, np.float64)
         sums = cuda.local.array(SUMS, T)
-        c = cuda.local.array(KD, T)
-        b = cuda.local.array(k, T)
         ref = cuda.local.array(d, T)
-        y = cuda.local.array(d, T)
-        t = cuda.local.array(k, T)
-        u = cuda.local.array(k, T)
-        next_row = cuda.local.array(d, T)
+        y = cuda.local.array(RD, T)
+        next_rows = cuda.local.array(RD, T)
+        t = cuda.local.array(RK, T)
+        u = cuda.local.array(RK, T)
         tid = cuda.threadIdx.x
-        lane, warp = tid % WARP, tid // WARP
         block, problem = cuda.blockIdx.x // n_problems, cuda.blockIdx.x % n_problems
         for i in range(SUMS):
             sums[i] = zero
-        for i in range(KD):
-            c[i] = centroids[problem, i // d, i % d]
-        for i in range(k):
-            b[i] = bias[problem, i]
+        for i in range(tid, KD + k, THREADS):
+            if i < KD:
+                c[i] = centroids[problem, i // d, i % d]
+            else:
+                c[i] = bias[problem, i - KD]
         for j in range(d):
             ref[j] = reference[j]
-        # The first row of this warp; each turn the thread block moves on by THREADS rows.
-        first = np.int64(block) * (THREADS * per_thread) + warp * WARP
-        mine = warp * WARP * PAD
-        left = min(max((n - first) * d, np.int64(0)), np.int64(WARP * d))
-        for m in range(d):
-            if m * WARP + lane < left:
-                next_row[m] = X[first * d + (m * WARP + lane)]
-            else:
-                next_row[m] = zero
-        for turn in range(per_thread):
-            sync_warp()
-            for m in range(d):
-                at = m * WARP + lane
-                shown[mine + at // d * PAD + at % d] = next_row[m]
-            sync_warp()
-            row = first + lane
-            first += THREADS
-            if turn + 1 < per_thread:
-                left = min(max((n - first) * d, np.int64(0)), np.int64(WARP * d))
-                for m in range(d):
-                    if m * WARP + lane < left:
-                        next_row[m] = X[first * d + (m * WARP + lane)]
-                    else:
-                        next_row[m] = zero
-            weight, norm = zero, zero
-            if row < n:
-                weight = T(s[row]) if weighted else one
-                for j in range(d):
-                    y[j] = shown[mine + lane * PAD + j] - ref[j]
-                    norm += y[j] * y[j]
-            else:
-                for j in range(d):
-                    y[j] = zero
-            cost = zero
-            if weighting == FUZZY:
-                least = T(np.inf)
-                for i in range(k):
-                    t[i] = zero
-                    for j in range(d):
-                        t[i] += (y[j] - c[i * d + j]) * (y[j] - c[i * d + j])
-                    if t[i] < least:
-                        least = t[i]
-                total = zero
-                for i in range(k):
-                    t[i] = least / t[i] if t[i] > zero else one
-                    u[i] = t[i]
-                    if power != one:
-                        x = log2(t[i]) * power if t[i] > tiny else floor
-                        u[i] = exp2(x) if x > floor else zero
-                    total += u[i]
-                shrunk = one / total
-                share = weight * shrunk
-                if power != one:
-                    x = -log2(total) / power
-                    shrunk = exp2(x if x > floor else floor)
-                cost = weight * least * shrunk
-                for i in range(k):
-                    sums[KD + k + i] += u[i] * share
-                    t[i] = u[i] * t[i] * share * shrunk
-                    sums[KD + i] += t[i]
-                # The other terms may be finite although the row is not; 0 times its norm is then
-                # NaN.
-                cost += norm * zero
-            else:
-                best = T(-np.inf)
-                for i in range(k):
-                    t[i] = b[i]
-                    for j in range(d):
-                        t[i] += y[j] * c[i * d + j]
-                    if t[i] > best:
-                        best = t[i]
-                if weighting == HARD:
-                    rest = weight
-                    for i in range(k):
-                        t[i] = zero if best > t[i] else rest
-                        rest -= t[i]
-                        sums[KD + i] += t[i]
-                        sums[KD + k + i] += t[i]
-                    cost = weight * best
+        cuda.syncthreads()
+        # The first of this thread's rows; each turn the block moves on by THREADS * ROWS rows. The
+        # next rows are read while the present ones are computed.
+        row = first + np.int64(block) * (THREADS * ROWS * turns) + tid * ROWS
+        for turn in range(turns + 1):
+            if turn > 0:
+                for m in range(RD):
+                    y[m] = next_rows[m] - ref[m % d]
+            here = row - THREADS * ROWS
+            if turn < turns:
+                if row + ROWS <= n:
+                    for m in range(0, RD, WIDE):
+                        if WIDE == 4:
+                            x0, x1, x2, x3 = load_4(X, row * d + m)
+                            next_rows[m + 2] = x2
+                            next_rows[m + 3] = x3
+                        else:
+                            x0, x1 = load_2(X, row * d + m)
+                        next_rows[m] = x0
+                        next_rows[m + 1] = x1
                 else:
-                    total, moment = zero, zero
+                    for m in range(RD):
+                        next_rows[m] = X[row * d + m] if row * d + m < n * d else zero
+                row += THREADS * ROWS
+            if turn == 0:
+                continue
+            for i in range(k):
+                for r in range(ROWS):
+                    t[r * k + i] = zero if weighting == FUZZY else c[KD + i]
+                for j in range(d):
+                    at = c[i * d + j]
+                    for r in range(ROWS):
+                        if weighting == FUZZY:
+                            t[r * k + i] += (y[r * d + j] - at) * (y[r * d + j] - at)
+                        else:
+                            t[r * k + i] += y[r * d + j] * at
+            for r in range(ROWS):
+                weight, norm = zero, zero
+                if here + r < n:
+                    weight = T(s[here + r]) if weighted else one
+                    for j in range(d):
+                        norm += y[r * d + j] * y[r * d + j]
+                cost = zero
+                if weighting == FUZZY:
+                    least = T(np.inf)
                     for i in range(k):
-                        t[i] = t[i] - best
-                        if not t[i] > floor:
-                            t[i] = floor
-                        u[i] = exp2(t[i])
-                        total += u[i]
-                        moment += u[i] * t[i]
-                    inverse = one / total
-                    share = weight * inverse
-                    if weighting == EQUILIBRIUM:
-                        mean = moment * inverse
-                        slope = share * ln2
-                        level = share - slope * mean
+                        if t[r * k + i] < least:
+                            least = t[r * k + i]
+                    total = zero
+                    for i in range(k):
+                        t[r * k + i] = least / t[r * k + i] if t[r * k + i] > zero else one
+                        u[r * k + i] = t[r * k + i]
+                        if power != one:
+                            x = log2(t[r * k + i]) * power if t[r * k + i] > tiny else floor
+                            u[r * k + i] = exp2(x) if x > floor else zero
+                        total += u[r * k + i]
+                    shrunk = one / total
+                    share = weight * shrunk
+                    if power != one:
+                        x = -log2(total) / power
+                        shrunk = exp2(x if x > floor else floor)
+                    cost = weight * least * shrunk
+                    for i in range(k):
+                        sums[KD + k + i] += u[r * k + i] * share
+                        t[r * k + i] = u[r * k + i] * t[r * k + i] * share * shrunk
+                        sums[KD + i] += t[r * k + i]
+                    # The other terms may be finite although the row is not; 0 times its norm is
+                    # then NaN.
+                    cost += norm * zero
+                else:
+                    best = T(-np.inf)
+                    for i in range(k):
+                        best = larger(best, t[r * k + i])
+                    if weighting == HARD:
+                        rest = weight
                         for i in range(k):
-                            sums[KD + k + i] += u[i] * share
-                            t[i] = u[i] * (level + slope * t[i])
-                            sums[KD + i] += t[i]
-                        cost = weight * (best + mean)
+                            t[r * k + i] = zero if best > t[r * k + i] else rest
+                            rest -= t[r * k + i]
+                            sums[KD + i] += t[r * k + i]
+                            sums[KD + k + i] += t[r * k + i]
+                        cost = weight * best
                     else:
+                        total, moment = zero, zero
                         for i in range(k):
-                            t[i] = u[i] * share
-                            sums[KD + i] += t[i]
-                            sums[KD + k + i] += t[i]
-                        cost = weight * (best + log2(total))
+                            t[r * k + i] = larger(t[r * k + i] - best, floor)
+                            u[r * k + i] = exp2(t[r * k + i])
+                            total += u[r * k + i]
+                            moment += u[r * k + i] * t[r * k + i]
+                        inverse = reciprocal(total)
+                        share = weight * inverse
+                        if weighting == EQUILIBRIUM:
+                            mean = moment * inverse
+                            slope = share * ln2
+                            level = share - slope * mean
+                            for i in range(k):
+                                sums[KD + k + i] += u[r * k + i] * share
+                                t[r * k + i] = u[r * k + i] * (level + slope * t[r * k + i])
+                                sums[KD + i] += t[r * k + i]
+                            cost = weight * (best + mean)
+                        else:
+                            for i in range(k):
+                                t[r * k + i] = u[r * k + i] * share
+                                sums[KD + i] += t[r * k + i]
+                                sums[KD + k + i] += t[r * k + i]
+                            cost = weight * (best + log2(total))
+                sums[SUMS - 2] += weight * norm
+                sums[SUMS - 1] += cost
             for i in range(k):
                 for j in range(d):
-                    sums[i * d + j] += t[i] * y[j]
-            sums[SUMS - 2] += weight * norm
-            sums[SUMS - 1] += cost
+                    for r in range(ROWS):
+                        sums[i * d + j] += t[r * k + i] * y[r * d + j]
         # The sums of the thread block: each thread writes its own to shared memory, and SEGMENTS
         # threads add those of one number.
-        cuda.syncthreads()
         for i in range(SUMS):
             shown[i * SPAN + tid] = sums[i]
         cuda.syncthreads()
@@ -214,7 +230,7 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
                 whole = 0.0
                 for i in range(SEGMENTS):
                     whole += parts[tid + i]
-                partial[block, problem, which] = whole
+                partial[problem, which, block] = whole
             cuda.syncthreads()
 
     return kernel(statistics)
