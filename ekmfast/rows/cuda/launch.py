@@ -53,7 +53,7 @@ def _described(array: Any) -> tuple[str, tuple[int, ...]]:
     if known is None:
         address = array.device_ctypes_pointer.value or 0
         numbers = (0, 0, array.size, array.dtype.itemsize, address, *array.shape, *array.strides)
-        kind = f"{array.dtype.char}{array._numba_type_.layout}"
+        kind = f"{array.dtype.char}{array.ndim}{array._numba_type_.layout}"
         known = array._ekmfast = kind, tuple(map(int, numbers))
     result: tuple[str, tuple[int, ...]] = known
     return result

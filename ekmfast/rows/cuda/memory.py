@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import SIMULATED, THREADS, empty, host, is_aligned, run_on, upload
+from ekmfast.rows.cuda.locked import lock
 
 Float64 = NDArray[np.float64]
 
@@ -20,6 +23,10 @@ Float64 = NDArray[np.float64]
 # the same chunks as rows in one piece.
 SEGMENT_UNIT = 64 if SIMULATED else 1 << 19
 SEGMENT_BYTES = 1 << 10 if SIMULATED else 128 << 20
+# How many threads copy rows to pinned memory.
+COPIERS = 4
+# Locking memory takes about as long as two passes through pinned memory.
+LOCKED_AFTER = 2
 
 
 class Held(Protocol):
@@ -87,14 +94,43 @@ class ResidentRows:
         return float(host(self.s).astype(np.float64).sum()) if self.weighted else float(self.n)
 
 
+class Buffer:
+    """Pinned memory of the host for one array of a segment, and memory on the GPU."""
+
+    def __init__(self, shape: int | tuple[int, ...], dtype: Any) -> None:
+        self.card = empty(shape, dtype)
+        self._shape, self._dtype = shape, dtype
+        self._pinned: Any = None
+
+    def send(self, values: NDArray[Any], locked: bool, stream: Any) -> Any:
+        """Copy to the GPU, directly if the memory of ``values`` is locked; return the copy."""
+        if not locked:
+            if self._pinned is None:
+                self._pinned = cuda.pinned_array(self._shape, self._dtype)
+            stream.synchronize()  # until the previous contents of the pinned memory are copied
+            here = self._pinned[: len(values)]
+            step = -(-len(values) // COPIERS)
+            starts = range(0, len(values), max(step, 1))
+            list(_copiers().map(lambda i: np.copyto(here[i : i + step], values[i : i + step]),
+                                starts))  # fmt: skip
+            values = here
+        there = self.card[: len(values)]
+        there.copy_to_device(values, stream=stream)
+        return there
+
+
+@lru_cache(1)
+def _copiers() -> ThreadPoolExecutor:
+    """Threads that copy to pinned memory, since one is slower than the bus."""
+    return ThreadPoolExecutor(COPIERS, "ekmfast-copy")
+
+
 @dataclass
 class Slot:
-    """The buffers of a segment, in pinned memory of the host and on the GPU, and its stream."""
+    """The buffers of a segment, and the stream on which they are filled."""
 
-    pinned_x: Any
-    pinned_s: Any
-    X: Any
-    s: Any
+    X: Buffer
+    s: Buffer
     stream: Any = field(default_factory=cuda.stream)
     sent: Any = field(default_factory=cuda.event)
     used: Any = field(default_factory=cuda.event)
@@ -103,9 +139,11 @@ class Slot:
 class StreamedRows:
     """Rows on the host that are copied to the GPU in segments.
 
-    There are buffers for two segments, in pinned memory and on the GPU. While kernels read one
-    segment, the next is copied on a stream of its own. Kernels run on a third stream, because the
-    default stream waits for all others, and copies would then wait for kernels.
+    There are buffers for two segments. While kernels read one segment, the next is copied on a
+    stream of its own. Kernels run on a third stream, because the default stream waits for all
+    others, and copies would then wait for kernels. Rows are copied through pinned memory at first.
+    After LOCKED_AFTER passes the memory of the rows is locked, so that later passes need no copy on
+    the host.
     """
 
     dense = aligned = True
@@ -120,35 +158,31 @@ class StreamedRows:
         self._one = upload(np.ones(1, self.dtype))
         self._slots: list[Slot] = []
         self._stream: Any = None
+        self._passes = 0
+        self._locked = False
 
     def _slot(self) -> Slot:
         s = self.rows if self.weighted else 1
-        return Slot(
-            cuda.pinned_array((self.rows, self.d), self.dtype),
-            cuda.pinned_array(s, self.dtype),
-            empty((self.rows, self.d), self.dtype),
-            empty(s, self.dtype),
-        )
+        return Slot(Buffer((self.rows, self.d), self.dtype), Buffer(s, self.dtype))
 
     def _send(self, first: int, slot: Slot) -> tuple[int, Any, Any]:
-        slot.stream.synchronize()  # until the previous contents of the pinned memory are copied
-        m = min(self.rows, self.n - first)
-        slot.pinned_x[:m] = self.X[first : first + m]
+        here = slice(first, min(first + self.rows, self.n))
         slot.used.wait(slot.stream)
-        slot.X[:m].copy_to_device(slot.pinned_x[:m], stream=slot.stream)
-        s = self._one
+        X, s = slot.X.send(self.X[here], self._locked, slot.stream), self._one
         if self.sample_weight is not None:
-            slot.pinned_s[:m] = self.sample_weight[first : first + m]
-            slot.s[:m].copy_to_device(slot.pinned_s[:m], stream=slot.stream)
-            s = slot.s[:m]
+            s = slot.s.send(self.sample_weight[here], self._locked, slot.stream)
         slot.sent.record(slot.stream)
-        return first, slot.X[:m], s
+        return first, X, s
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
         starts = range(0, self.n, max(self.rows, 1))
         if not self._slots:
             self._slots = [self._slot() for _ in range(min(2, len(starts)))]
             self._stream = cuda.stream()
+        if self._passes == LOCKED_AFTER:
+            s = self.sample_weight
+            self._locked = lock(self, self.X) and (s is None or lock(self, s))
+        self._passes += 1
         run_on(self._stream)
         try:
             sent: Any = None

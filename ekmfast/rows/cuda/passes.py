@@ -326,16 +326,30 @@ class CudaPasses:
         totals.clear()
         centroids = c.plain if self.weighting == "fuzzy" else c.scaled
         power = dtype(1 / (self.fuzzifier - 1))
+        # Sums are added when ``partial`` is full, wherever segments end, so that the order of
+        # summation does not depend on segments. These hold a multiple of the rows of a block.
+        filled = 0
         for _, X, s in rows.segments():
-            n = X.shape[0]
-            for first in range(0, n, blocks * block_rows):
-                here = min(_ceil(n - first, block_rows), blocks)
+            n, first = X.shape[0], 0
+            while first < n:
+                here = min(_ceil(n - first, block_rows), blocks - filled)
                 launch(compiled, here * S, flat(X), s, first, n, S, turns, c.reference, centroids,
-                       c.bias, power, partial)  # fmt: skip
-                launch(kernels.add_partial(), S * width, flat(partial, S * width), here,
-                       totals.card["totals"])  # fmt: skip
+                       c.bias, power, partial, filled)  # fmt: skip
+                first += here * block_rows
+                filled += here
+                if filled == blocks:
+                    self._add_partial(partial, filled, totals.card["totals"])
+                    filled = 0
+        self._add_partial(partial, filled, totals.card["totals"])
         totals.fetch()
         return totals.host["totals"].reshape(S, width).copy()
+
+    @staticmethod
+    def _add_partial(partial: Any, count: int, totals: Any) -> None:
+        """Add the sums of the first ``count`` thread blocks to the totals."""
+        if count:
+            rows = totals.shape[0]
+            launch(kernels.add_partial(), rows, flat(partial, rows), count, totals)
 
     def _sum_chunks(self, dtype: Any, c: Centroids, k: int) -> dict[str, Float64]:
         S, d = len(c.q), self.held.d

@@ -24,7 +24,7 @@ def nearest(dtype: Real, lanes: int) -> Kernel:
 
     IN scores (chunk, k) without bias, bias (1, k), X (n, d), first, n, centroids (k, d) float64;
     grid: chunk / rows of a thread block
-    OUT labels (n,), distances (n,), sums (chunk / rows of a thread block, 1) of the distances
+    OUT labels (n,), distances (n,), sums (1, chunk / rows of a thread block) of the distances
     """
     T = dtype
     ROWS = THREADS // lanes
@@ -66,6 +66,6 @@ def nearest(dtype: Real, lanes: int) -> Kernel:
             total = 0.0
             for i in range(0, THREADS, lanes):
                 total += parts[i]
-            sums[cuda.blockIdx.x, 0] = total
+            sums[0, cuda.blockIdx.x] = total
 
     return kernel(find)

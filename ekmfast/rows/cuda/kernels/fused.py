@@ -65,7 +65,7 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
     and n (rows to begin with and to end before), turns, reference (d,), centroids (S, k, d) times q
     (without q for FUZZY), bias (S, k), power; grid: thread blocks for all rows times S, the problem
     varying fastest
-    OUT partial (S, fused_width, the first factor of grid or more)
+    OUT partial (S, fused_width, blocks), from ``place`` on, where the first block's sums are put
     """
     T, exp2, log2, reciprocal = dtype, _exp2(dtype), _log2(dtype), _reciprocal(dtype)
     KD, SUMS = k * d, fused_width(k, d)
@@ -79,7 +79,7 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
 
     def statistics(
         X: Any, s: Any, first: Any, n: Any, n_problems: Any, turns: Any, reference: Any,
-        centroids: Any, bias: Any, power: Any, partial: Any,
+        centroids: Any, bias: Any, power: Any, partial: Any, place: Any,
     ) -> None:  # fmt: skip
         shown = cuda.shared.array(SHOWN, T)
         c = cuda.shared.array(CENTROIDS, T, alignment=16)  # centroids, then biases
@@ -230,7 +230,7 @@ def fused(dtype: Real, k: int, d: int, weighting: int, weighted: bool) -> Kernel
                 whole = 0.0
                 for i in range(SEGMENTS):
                     whole += parts[tid + i]
-                partial[problem, which, block] = whole
+                partial[problem, which, place + block] = whole
             cuda.syncthreads()
 
     return kernel(statistics)
