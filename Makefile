@@ -1,9 +1,12 @@
 # `make help` lists the targets. Each works in a fresh clone: it needs Python 3.11 or newer,
-# a C++17 compiler and a network to install from, and keeps everything in $(VENV).
+# a C++17 compiler and a network to install from, and keeps everything in $(VENV). Only `make gpu`
+# needs no network, and uses the packages of $(PYTHON).
 
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_OUT ?= demo-out
+GPU_OUT ?= gpu-out
+GPU_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -20,18 +23,21 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean distclean
+.PHONY: help demo test lint bench gpu clean distclean
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
 	@echo 'make test       install, then lint and all tests'
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
-	@echo 'make clean      remove what was built, and demo and cache folders'
+	@echo 'make gpu        on a machine with a GPU, with the packages of $(PYTHON) and without a network:'
+	@echo '                tests and benchmarks on the GPU; the report goes to $(GPU_OUT)/'
+	@echo 'make clean      remove what was built, and demo, report and cache folders'
 	@echo 'make distclean  clean, and remove $(VENV)'
 	@echo
 	@echo 'PYTHON=python3.12         another interpreter (for a new $(VENV))'
 	@echo 'PYTEST_ARGS="-k kernels"  more arguments for pytest; BENCH_ARGS for the benchmarks'
+	@echo 'GPU_ARGS="--only tests"    arguments for bench/gpu.py, which lists them with --help'
 	@echo 'PIP_EXTRA_INDEX_URL=...    a further package index, such as one of torch without CUDA'
 
 demo: $(VENV)/.installed-demo
@@ -49,6 +55,10 @@ bench: $(VENV)/.installed-bench
 	@mkdir -p bench/results
 	$(BIN)/python -m pytest bench --benchmark-json=bench/results/latest.json $(BENCH_ARGS)
 
+gpu:
+	$(PYTHON) setup.py build_ext --inplace
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) bench/gpu.py --out $(GPU_OUT) $(GPU_ARGS)
+
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "ekmfast needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
@@ -62,7 +72,7 @@ $(VENV)/.installed-%: $(VENV)/.made $(BUILD_INPUTS)
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info ekmfast/*.so $(DEMO_OUT)
+	rm -rf build dist *.egg-info ekmfast/*.so $(DEMO_OUT) $(GPU_OUT)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks bench/results/latest.json
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -f $(VENV)/.installed-*

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -53,6 +54,8 @@ def machine_facts() -> dict[str, Any]:
     here = Path(__file__).parent.parent
 
     def git(*arguments: str) -> str:
+        if shutil.which("git") is None:
+            return ""
         done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True)
         return done.stdout.strip()
 
