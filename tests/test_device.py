@@ -94,6 +94,90 @@ def test_missing_packages_are_named(monkeypatch, missing):
     )
 
 
+def run(code, **environment):
+    """What a Python of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            AttributeError("module 'numpy' has no attribute 'row_stack'"),
+            ', which is too new for it: pip install "numpy<2.5"',
+        ),
+        (ImportError("no such\nlibrary"), ""),
+    ],
+)
+def test_a_compiler_that_cannot_be_imported_is_a_reason(error, advice):
+    why = _backends.import_failure("numba-cuda-unknown", error)
+    assert why == (
+        f"numba-cuda-unknown of unknown version cannot be imported with numpy {np.__version__}"
+        f"{advice} ({type(error).__name__}: {' '.join(str(error).split())})"
+    )
+
+
+@pytest.mark.skipif(not hasattr(np, "row_stack"), reason="NumPy is too new for numba-cuda")
+def test_numpy_that_is_too_new_for_numba_cuda_is_a_reason():
+    pytest.importorskip("numba_cuda")
+    # As in NumPy 2.5.
+    code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import numpy
+del numpy.row_stack
+from ekmfast.rows.device import choose, describe_card
+print(describe_card())
+print(choose("auto", None, 1e12)[0])
+"""
+    card, choice = run(code, NUMBA_ENABLE_CUDASIM="0").splitlines()
+    assert card.startswith("none: numba-cuda ")
+    assert f"cannot be imported with numpy {np.__version__}, which is too new" in card
+    assert 'pip install "numpy<2.5"' in card
+    assert choice == "cpu"
+
+
+COMPILER = "from ekmfast.rows.cuda import compiler; print(compiler.NAME, compiler.SIMULATED)"
+
+
+def test_numba_cuda_compiles_the_kernels_where_it_is_installed():
+    pytest.importorskip("numba_cuda")
+    assert run(COMPILER, NUMBA_ENABLE_CUDASIM="0") == "numba-cuda False"
+    assert run(COMPILER, NUMBA_ENABLE_CUDASIM="1") == "numba-cuda True"
+    assert run(COMPILER, EKMFAST_CUDA_COMPILER="numba-cuda").startswith("numba-cuda ")
+
+
+def test_choice_of_the_compiler(monkeypatch):
+    pytest.importorskip("numba_cuda")
+    from ekmfast.rows.cuda import compiler
+
+    installed = []
+    monkeypatch.setattr(compiler, "find_spec", lambda name: name in installed or None)
+    monkeypatch.delenv("EKMFAST_CUDA_COMPILER", raising=False)
+    with monkeypatch.context() as absent:
+        absent.setitem(sys.modules, "numba_cuda", None)  # so that its import fails
+        with pytest.raises(ImportError, match=r'pip install "ekmfast\[cuda\]"'):
+            compiler.choose()
+    installed.append("numba_cuda_mlir")
+    assert compiler.choose() == "numba-cuda-mlir"
+    monkeypatch.setenv("EKMFAST_CUDA_COMPILER", "numba-cuda")
+    with pytest.raises(ImportError, match=r'not installed: pip install "ekmfast\[cuda\]"'):
+        compiler.choose()
+    installed.append("numba_cuda")
+    assert compiler.choose() == "numba-cuda"
+    monkeypatch.setenv("EKMFAST_CUDA_COMPILER", "numba-cuda-mlir")
+    assert compiler.choose() == "numba-cuda-mlir"
+    monkeypatch.delenv("EKMFAST_CUDA_COMPILER")
+    assert compiler.choose() == "numba-cuda"
+    monkeypatch.setenv("EKMFAST_CUDA_COMPILER", "nvcc")
+    with pytest.raises(ValueError, match=r"one of \('numba-cuda', 'numba-cuda-mlir'\), got 'nvcc'"):
+        compiler.choose()
+
+
 def test_show_config_tells_the_card_or_why_there_is_none(no_card):
     assert _backends.describe_card() == "none: the driver finds no GPU"
 
@@ -101,8 +185,4 @@ def test_show_config_tells_the_card_or_why_there_is_none(no_card):
 def test_show_config_in_the_simulator():
     pytest.importorskip("numba_cuda")
     code = "import ekmfast; print(ekmfast.show_config('dict')['gpu'])"
-    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "none: Numba simulates one"
+    assert run(code, NUMBA_ENABLE_CUDASIM="1") == "none: Numba simulates one"

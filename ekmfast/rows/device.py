@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,19 +33,38 @@ def to_host(X: Any) -> Any:
     return host(view(X))
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def import_failure(package: str, error: Exception) -> str:
+    """Why an installed compiler of CUDA kernels cannot be imported, in one line."""
+    numpy = _version("numpy")
+    why = f"{package} {_version(package)} cannot be imported with numpy {numpy}"
+    if "module 'numpy' has no attribute" in str(error):
+        why += ', which is too new for it: pip install "numpy<2.5"'
+    return f"{why} ({type(error).__name__}: {' '.join(str(error).split())})"
+
+
 @lru_cache(1)
 def cuda_status() -> str | None:
     """Why no GPU can be used here, or None if one can."""
     for package in ("numba", "numba_cuda"):
         if find_spec(package) is None:
             return f'{package} is not installed: pip install "ekmfast[cuda]"'
-    from numba import cuda
-    from numba.cuda.core import config
+    try:
+        from numba import cuda
+        from numba.cuda.core import config
 
-    if config.ENABLE_CUDASIM:
-        return None
-    from numba.cuda.cudadrv.error import CudaSupportError
-
+        if config.ENABLE_CUDASIM:
+            return None
+        from numba.cuda.cudadrv.error import CudaSupportError
+        from numba.cuda.np import arrayobj  # noqa: F401  (kernels need it; it is imported late)
+    except Exception as error:  # numba-cuda uses what newer versions of NumPy no longer have
+        return import_failure("numba-cuda", error)
     try:
         if len(cuda.gpus) == 0:
             return "the driver finds no GPU"
