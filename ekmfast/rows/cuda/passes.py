@@ -15,7 +15,6 @@ from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.kernels import EQUILIBRIUM, FUZZY, HARD, MAXIMUM_ENTROPY, TILE
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import (
-    LANES,
     SIMULATED,
     THREADS,
     current_stream,
@@ -96,13 +95,12 @@ class Buffers:
             half_norm=((self.rows,), dtype),
             scores=((self.rows, width), dtype),
             shared=((self.rows, n_problems, 4), dtype),
-            sums=((tiles, 2 * width), np.float64),
-            costs=((tiles, 2 * n_problems), np.float64),
+            sums=((2 * (width + n_problems), tiles), np.float64),
             products=((self.rows // DEPTH, width, d), dtype),
             parts=((self.rows if split else 1, 3 * d), dtype),
         )
         self.half_norm, self.shared = arrays["half_norm"], arrays["shared"]
-        self.sums, self.costs = arrays["sums"], arrays["costs"]
+        self.sums = arrays["sums"]
         self.Y, self.scores, self.parts = arrays["Y"], arrays["scores"], arrays["parts"]
         self.products = arrays["products"]
         self.flat_scores = flat(self.scores)
@@ -284,9 +282,8 @@ class CudaPasses:
             norm = norm / 2
         else:
             totals = self._sum_chunks(dtype, c, k)
-            wx, norm_cost = totals["wx"], totals["costs"].reshape(S, 2)
-            w, p = totals["sums"][: S * k], totals["sums"][S * k :]
-            norm, cost = norm_cost.T
+            wx, w, p = totals["wx"], totals["sums"][: S * k], totals["sums"][S * k : 2 * S * k]
+            norm, cost = totals["sums"][2 * S * k :].reshape(S, 2).T
         with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the result
             objective = cost / c.q if self.weighting == "fuzzy" else norm - cost / c.q
         objective[~c.finite] = np.nan
@@ -359,8 +356,7 @@ class CudaPasses:
             S,
             k,
             wx=((width * d,), np.float64),
-            sums=((2 * width,), np.float64),
-            costs=((2 * S,), np.float64),
+            sums=((2 * (width + S),), np.float64),
         )
         totals.clear()
         for at in self._weighed(dtype, c, k):
@@ -368,8 +364,7 @@ class CudaPasses:
             Y, scores, _, products = b.cut(m)
             self.product.sums(scores, Y, DEPTH, products)
             self._add(b.flat_products, m // DEPTH, totals.card["wx"])
-            self._add(b.sums, m // TILE, totals.card["sums"])
-            self._add(b.costs, m // TILE, totals.card["costs"])
+            launch(kernels.add_partial(), b.sums.shape[0], b.sums, m // TILE, totals.card["sums"])
         totals.fetch()
         return totals.host
 
@@ -388,13 +383,12 @@ class CudaPasses:
         key = (dtype, k, S, split)
         b = self._buffers_for(key, dtype, d, k, S, self.held.n, split)
         centroids = flat(c.scaled, S * k)
-        per_block = THREADS // LANES
         for start, X, s in self.held.segments():
             n = X.shape[0]
             for at in range(0, n, b.rows):
                 m = _ceil(min(b.rows, n - at), DEPTH) * DEPTH
-                launch(kernels.prepare(dtype, split), m // per_block, X, at, n, c.reference, b.Y,
-                       b.half_norm, b.parts)  # fmt: skip
+                launch(kernels.prepare(dtype, split), m // kernels.PREPARED, X, at, n, c.reference,
+                       b.Y, b.half_norm, b.parts)  # fmt: skip
                 Y, scores, parts, _ = b.cut(m)
                 if split:
                     self.product.scores_of_parts(parts, c.parts, scores)
@@ -413,11 +407,11 @@ class CudaPasses:
             b, tiles, first, n = at.buffers, at.rows // TILE, at.first, at.X.shape[0]
             if together:
                 launch(kernels.weigh(dtype, weighting, k, weighted), tiles * S, b.flat_scores,
-                       c.bias, b.half_norm, at.s, first, n, b.sums, b.costs)  # fmt: skip
+                       c.bias, b.half_norm, at.s, first, n, b.sums)  # fmt: skip
             else:
                 launch(kernels.weigh_rows(dtype, weighting, lanes, weighted), tiles * S, b.scores,
                        c.bias, b.half_norm, b.Y, flat(c.plain, S * k), at.s, first, n, power,
-                       b.shared, b.costs)  # fmt: skip
+                       b.shared, b.sums)  # fmt: skip
                 launch(kernels.weigh_columns(dtype, weighting, columns),
                        tiles * _ceil(S * k, columns), b.scores, c.bias, b.shared, power,
                        b.sums)  # fmt: skip
@@ -463,7 +457,7 @@ class CudaPasses:
         Y, half_norm = empty((chunk, d), np.float64), empty(chunk, np.float64)
         products = empty((chunk // DEPTH, m, d), np.float64)
         tall = kernels.columns_for(m)
-        parts = empty((chunk // TILE, m), np.float64)
+        parts = empty((m, chunk // TILE), np.float64)
         measure = kernels.exact_memberships(self.weighting == "equilibrium", self.held.weighted)
         on_card = upload(centroids), upload(columns.astype(np.int64))
         exponent = upload(np.zeros(m) if scale is None else scale)
@@ -482,14 +476,14 @@ class CudaPasses:
                     continue
                 launch(kernels.raise_exponents(), _ceil(chunk * m, THREADS), log_p, tilt, s, first,
                        last, exponent)  # fmt: skip
-                launch(kernels.prepare(np.float64), chunk // (THREADS // LANES), X, first,
+                launch(kernels.prepare(np.float64), chunk // kernels.PREPARED, X, first,
                        last, reference, Y, half_norm, Y)  # fmt: skip
                 self.product.sums(log_p, Y, DEPTH, products)
                 sums = [host(products).sum(axis=0)]
                 for values in (log_p, tilt):
                     launch(kernels.column_sums(np.float64, tall),
                            chunk // TILE * _ceil(m, tall), values, parts)  # fmt: skip
-                    sums.append(host(parts).sum(axis=0)[:, None])
+                    sums.append(host(parts).sum(axis=1)[:, None])
                 yield np.hstack(sums), np.empty(0)
 
     # ------------------------------------------------------------------------------------------
@@ -515,7 +509,7 @@ class CudaPasses:
                 closest = whole[:, at.start : at.start + n]
             launch(measure, tiles * _ceil(width, columns), b.scores, c.bias, b.half_norm, b.Y,
                    flat(c.plain, width), at.s, at.first, n, closest, b.sums)  # fmt: skip
-            self._add(b.sums, tiles, totals.card["totals"])
+            launch(kernels.add_partial(), width, b.sums, tiles, totals.card["totals"])
         totals.fetch()
         potentials = totals.host["totals"].reshape(S, each).copy()
         potentials[~c.finite] = np.nan
@@ -643,7 +637,8 @@ class CudaPasses:
         one = np.array([alpha])
         T = self.held.dtype
         c = self._prepared(T, centroids[None], self._scale(centroids[None], one, T))
-        totals = self._mirror("weights", costs=((2,), np.float64))
+        # The sums of one problem, of which the last two are not finite if a weight is not.
+        totals = self._mirror("weights", k, sums=((2 * k + 2,), np.float64))
         totals.clear()
         for at in self._weighed(T, c, k):
             b = at.buffers
@@ -653,9 +648,10 @@ class CudaPasses:
                 out[begin : begin + n] = host(b.scores[:n])
             else:
                 out[begin : begin + n].copy_to_device(b.scores[:n], stream=current_stream())
-            self._add(b.costs, at.rows // TILE, totals.card["costs"])
+            launch(kernels.add_partial(), 2 * k + 2, b.sums, at.rows // TILE,
+                   totals.card["sums"])  # fmt: skip
         totals.fetch()
-        return float(totals.host["costs"].sum()) if c.finite[0] else np.nan
+        return float(totals.host["sums"][2 * k :].sum()) if c.finite[0] else np.nan
 
     def accumulate(self, weights: Any) -> tuple[Float64, Float64]:
         """sum_wx (K, D) about the reference and sum_w (K,) for weights (N, K) on the GPU."""
@@ -663,7 +659,6 @@ class CudaPasses:
         b = Buffers(self._scratch, T, d, k, 1, self.held.n, split=False)
         columns = kernels.columns_for(k)
         reference, nothing = upload(self.reference), upload(np.zeros(k, T))
-        per_block = THREADS // LANES
         totals = self._mirror("update", k, wx=((k * d,), np.float64), w=((k,), np.float64))
         totals.clear()
         for start, X, _s in self.held.segments():
@@ -671,16 +666,16 @@ class CudaPasses:
             mine = weights[start : start + n]
             for at in range(0, n, b.rows):
                 m = _ceil(min(b.rows, n - at), DEPTH) * DEPTH
-                launch(kernels.prepare(T), m // per_block, X, at, n, reference, b.Y, b.half_norm,
-                       b.Y)  # fmt: skip
-                launch(kernels.prepare(T), m // per_block, mine, at, n, nothing, b.scores,
+                launch(kernels.prepare(T), m // kernels.PREPARED, X, at, n, reference, b.Y,
+                       b.half_norm, b.Y)  # fmt: skip
+                launch(kernels.prepare(T), m // kernels.PREPARED, mine, at, n, nothing, b.scores,
                        b.half_norm, b.Y)  # fmt: skip
                 Y, scores, _, products = b.cut(m)
                 self.product.sums(scores, Y, DEPTH, products)
                 launch(kernels.column_sums(T, columns), m // TILE * _ceil(k, columns), b.scores,
                        b.sums)  # fmt: skip
                 self._add(b.flat_products, m // DEPTH, totals.card["wx"])
-                self._add(b.sums, m // TILE, totals.card["w"])
+                launch(kernels.add_partial(), k, b.sums, m // TILE, totals.card["w"])
         totals.fetch()
         return totals.host["wx"].reshape(k, d).copy(), totals.host["w"].copy()
 

@@ -24,6 +24,7 @@ blocks, or of threads where it counts elements. A chunk is padded to whole tiles
 
 from ekmfast.rows.cuda.kernels.assign import nearest
 from ekmfast.rows.cuda.kernels.chunks import (
+    PREPARED,
     WEIGHED_COLUMNS,
     column_sums,
     columns_for,
@@ -70,6 +71,7 @@ __all__ = [
     "LN2",
     "MAXIMUM_ENTROPY",
     "MIN_NORMAL",
+    "PREPARED",
     "ROWS_A_THREAD",
     "TILE",
     "WEIGHED_COLUMNS",

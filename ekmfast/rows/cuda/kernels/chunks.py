@@ -36,17 +36,21 @@ from ekmfast.rows.cuda.layer import (
     leading_bits,
 )
 
+# How many rows a thread block of `prepare` reads.
+PREPARED = 8 if SIMULATED else 32
+
 
 @lru_cache(None)
 def prepare(dtype: Real, split: bool = False) -> Kernel:
     """A chunk of rows minus the reference; rows after the last one are zero.
 
-    IN X (n, d), first, n (rows of X), reference (d,); grid: chunk / rows of a thread block
+    IN X (n, d), first, n (rows of X), reference (d,); grid: chunk / PREPARED
     OUT Y (chunk, d), half_norm (chunk,) = 1/2 ||y||^2
     OUT parts (chunk, 3 d), only with ``split``: the leading bits of y, the same again, and the
     rest, for which see `TorchProduct`
     """
     T = dtype
+    ROWS = THREADS // LANES
     zero, half = T(0), T(0.5)
 
     def centre(
@@ -55,23 +59,29 @@ def prepare(dtype: Real, split: bool = False) -> Kernel:
         scratch = cuda.shared.array(THREADS, T)
         tid = cuda.threadIdx.x
         lane = tid % LANES
-        row = cuda.blockIdx.x * (THREADS // LANES) + tid // LANES
-        d = Y.shape[1]
-        norm = zero
-        for j in range(lane, d, LANES):
-            y = zero
-            if first + row < n:
-                y = T(X[first + row, j]) - reference[j]
-            Y[row, j] = y
-            norm += y * y
-            if split:
-                leading = leading_bits(y)
-                parts[row, j] = leading
-                parts[row, d + j] = leading
-                parts[row, 2 * d + j] = y - leading
-        norm = lanes_sum(norm, LANES, scratch)
-        if lane == 0:
-            half_norm[row] = half * norm
+        d = np.uint64(Y.shape[1])
+        step = np.uint64(LANES)
+        for turn in range(PREPARED // ROWS):
+            # Unsigned, because Numba adds the length of the array to indices that may be negative.
+            row = np.uint64(cuda.blockIdx.x * PREPARED + turn * ROWS + tid // LANES)
+            here = np.uint64(first) + row
+            norm = zero
+            j = np.uint64(lane)
+            while j < d:
+                y = zero
+                if here < np.uint64(n):
+                    y = T(X[here, j]) - reference[j]
+                Y[row, j] = y
+                norm += y * y
+                if split:
+                    leading = leading_bits(y)
+                    parts[row, j] = leading
+                    parts[row, d + j] = leading
+                    parts[row, d + d + j] = y - leading
+                j += step
+            norm = lanes_sum(norm, LANES, scratch)
+            if lane == 0:
+                half_norm[row] = half * norm
 
     return kernel(centre)
 
@@ -88,19 +98,18 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
     once.
     IN scores (chunk * S k,) without bias, bias (S, k), half_norm, s, first, n; grid: chunk / TILE
     times S, the problem varying fastest
-    OUT scores = s w; sums (chunk / TILE, 2 S k): all sums of s w, then all sums of s p
-    OUT costs (chunk / TILE, 2 S): sums over the tile of s 1/2 ||y||^2 and of s times the row's part
-    of the objective in units of scores
+    OUT scores = s w; sums (2 S k + 2 S, chunk / TILE): see `weigh_rows` and `weigh_columns`
     """
     T, exp2, log2, reciprocal = dtype, _exp2(dtype), _log2(dtype), _reciprocal(dtype)
     LANES_A_ROW = max(lanes_for(k), THREADS // TILE)
     EACH = -(-k // LANES_A_ROW)
     COLUMNS, SLOTS = EACH * LANES_A_ROW, THREADS // LANES_A_ROW
+    FULL = k == COLUMNS  # all threads have EACH columns
     SHOWN = 2 * SLOTS * COLUMNS
     zero, one, ln2, floor = T(0), T(1), T(LN2), T(FLOOR[dtype])
 
     def replace(
-        scores: Any, bias: Any, half_norm: Any, s: Any, first: Any, n: Any, sums: Any, costs: Any
+        scores: Any, bias: Any, half_norm: Any, s: Any, first: Any, n: Any, sums: Any
     ) -> None:
         shown = cuda.shared.array(SHOWN, T)  # the sums of all slots, at the end
         b = cuda.shared.array(COLUMNS, T)
@@ -123,7 +132,9 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
             p_sums[e] = zero
         norm_sum, cost_sum = 0.0, 0.0
         row = np.int64(tile) * TILE + slot
-        at = row * width + problem * k + lane
+        # Unsigned, because Numba adds the length of the array to indices that may be negative.
+        at = np.uint64(row * width + problem * k + lane)
+        step = np.uint64(SLOTS * width)
         cuda.syncthreads()
         for _turn in range(TILE // SLOTS):
             weight = zero
@@ -132,14 +143,14 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
             best = T(-np.inf)
             for e in range(EACH):
                 t[e] = T(-np.inf)
-                if e * LANES_A_ROW + lane < k:
-                    t[e] = scores[at + e * LANES_A_ROW] + b[e * LANES_A_ROW + lane]
+                if FULL or e * LANES_A_ROW + lane < k:
+                    t[e] = scores[at + np.uint64(e * LANES_A_ROW)] + b[e * LANES_A_ROW + lane]
                 best = larger(best, t[e])
             best = lanes_max(best, LANES_A_ROW, scratch)
             if weighting == HARD:
                 found = T(-k)
                 for e in range(EACH):
-                    if e * LANES_A_ROW + lane < k and not best > t[e]:
+                    if (FULL or e * LANES_A_ROW + lane < k) and not best > t[e]:
                         found = larger(found, T(-(e * LANES_A_ROW + lane)))
                 label = -lanes_max(found, LANES_A_ROW, scratch)
                 cost = best
@@ -147,8 +158,8 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
                     w = weight if label == T(e * LANES_A_ROW + lane) else zero
                     w_sums[e] += w
                     p_sums[e] += w
-                    if e * LANES_A_ROW + lane < k:
-                        scores[at + e * LANES_A_ROW] = w
+                    if FULL or e * LANES_A_ROW + lane < k:
+                        scores[at + np.uint64(e * LANES_A_ROW)] = w
             else:
                 total, moment = zero, zero
                 for e in range(EACH):
@@ -171,13 +182,13 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
                     p_sums[e] += u[e] * share
                     w = u[e] * (level + slope * t[e])
                     w_sums[e] += w
-                    if e * LANES_A_ROW + lane < k:
-                        scores[at + e * LANES_A_ROW] = w
+                    if FULL or e * LANES_A_ROW + lane < k:
+                        scores[at + np.uint64(e * LANES_A_ROW)] = w
             if lane == 0:
                 norm_sum += np.float64(weight) * np.float64(half_norm[row])
                 cost_sum += np.float64(weight) * np.float64(cost)
             row += SLOTS
-            at += SLOTS * width
+            at += step
         for e in range(EACH):
             shown[slot * COLUMNS + e * LANES_A_ROW + lane] = w_sums[e]
             shown[(SLOTS + slot) * COLUMNS + e * LANES_A_ROW + lane] = p_sums[e]
@@ -188,13 +199,13 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
             for r in range(SLOTS):
                 w_total += np.float64(shown[r * COLUMNS + i])
                 p_total += np.float64(shown[(SLOTS + r) * COLUMNS + i])
-            sums[tile, problem * k + i] = w_total
-            sums[tile, width + problem * k + i] = p_total
+            sums[problem * k + i, tile] = w_total
+            sums[width + problem * k + i, tile] = p_total
         if tid < 2:
             total_sum = 0.0
             for i in range(0, THREADS, LANES_A_ROW):
                 total_sum += norm_sums[i] if tid == 0 else cost_sums[i]
-            costs[tile, 2 * problem + tid] = total_sum
+            sums[2 * (width + problem) + tid, tile] = total_sum
 
     return kernel(replace)
 
@@ -208,8 +219,8 @@ def weigh_rows(dtype: Real, weighting: int, lanes: int, weighted: bool) -> Kerne
     OUT shared (chunk, S, 4): best, level, slope, share for EQUILIBRIUM; best, -, -, share for
     MAXIMUM_ENTROPY; label, s for HARD; least, scale, share for FUZZY, which also replaces the
     scores by squared distances
-    OUT costs (chunk / TILE, 2 S): sums over the tile of s 1/2 ||y||^2 and of s times the row's part
-    of the objective in units of scores
+    OUT sums (2 S k + 2 S, chunk / TILE): from row 2 S k on, for each problem, the sums over the
+    tile of s 1/2 ||y||^2 and of s times the row's part of the objective in units of scores
     """
     T, exp2, log2 = dtype, _exp2(dtype), _log2(dtype)
     ROWS = THREADS // lanes
@@ -218,7 +229,7 @@ def weigh_rows(dtype: Real, weighting: int, lanes: int, weighted: bool) -> Kerne
 
     def weigh(
         scores: Any, bias: Any, half_norm: Any, Y: Any, centroids: Any, s: Any, first: Any, n: Any,
-        power: Any, shared: Any, costs: Any,
+        power: Any, shared: Any, sums: Any,
     ) -> None:  # fmt: skip
         scratch = cuda.shared.array(THREADS, T)
         norm_sums = cuda.shared.array(THREADS, np.float64)
@@ -320,7 +331,7 @@ def weigh_rows(dtype: Real, weighting: int, lanes: int, weighted: bool) -> Kerne
             total_sum = 0.0
             for i in range(0, THREADS, lanes):
                 total_sum += norm_sums[i] if tid == 0 else cost_sums[i]
-            costs[tile, 2 * problem + tid] = total_sum
+            sums[2 * (n_problems * k + problem) + tid, tile] = total_sum
 
     return kernel(weigh)
 
@@ -332,7 +343,7 @@ def weigh_columns(dtype: Real, weighting: int, columns: int) -> Kernel:
     A thread block covers ``columns`` columns and THREADS / ``columns`` rows at a time.
     IN scores (chunk, S k) after `weigh_rows`, bias (S, k), shared, power; grid: chunk / TILE times
     ceil(S k / columns), the columns varying fastest
-    OUT scores = s w; sums (chunk / TILE, 2 S k): all sums of s w, then all sums of s p
+    OUT scores = s w; sums (2 S k + 2 S, chunk / TILE): all sums over the tile of s w, then of s p
     """
     T, exp2, log2 = dtype, _exp2(dtype), _log2(dtype)
     SLOTS = THREADS // columns
@@ -384,8 +395,8 @@ def weigh_columns(dtype: Real, weighting: int, columns: int) -> Kernel:
             for slot in range(SLOTS):
                 w_total += w_sums[slot * columns + tid]
                 p_total += p_sums[slot * columns + tid]
-            sums[tile, column] = w_total
-            sums[tile, width + column] = p_total
+            sums[column, tile] = w_total
+            sums[width + column, tile] = p_total
 
     return kernel(weigh)
 
@@ -398,7 +409,7 @@ def columns_for(width: int) -> int:
 
 @lru_cache(None)
 def column_sums(dtype: Real, columns: int) -> Kernel:
-    """Sums over the rows of each tile. IN values (chunk, width), OUT sums (chunk / TILE, width)."""
+    """Sums over the rows of each tile. IN values (chunk, width), OUT sums (width, chunk / TILE)."""
     SLOTS = THREADS // columns
 
     def add(values: Any, sums: Any) -> None:
@@ -418,6 +429,6 @@ def column_sums(dtype: Real, columns: int) -> Kernel:
             total = 0.0
             for slot in range(SLOTS):
                 total += parts[slot * columns + tid]
-            sums[tile, column] = total
+            sums[column, tile] = total
 
     return kernel(add)

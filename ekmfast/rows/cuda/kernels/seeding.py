@@ -24,7 +24,7 @@ def closest(dtype: Real, columns: int, weighted: bool, update: bool) -> Kernel:
     IN scores (chunk, S L) for q = 2 without bias, bias (S, L), half_norm, Y, candidates (S L, d),
     s, first, n; grid: chunk / TILE times ceil(S L / columns), the columns varying fastest
     IN/OUT distances (S, n): with ``update``, for which L = 1, the minima replace them
-    OUT sums (chunk / TILE, S L) = sum s min(distance, ||y - candidate||^2)
+    OUT sums (S L, chunk / TILE) = sum s min(distance, ||y - candidate||^2)
     """
     T = dtype
     SLOTS = THREADS // columns
@@ -68,7 +68,7 @@ def closest(dtype: Real, columns: int, weighted: bool, update: bool) -> Kernel:
             whole = 0.0
             for slot in range(SLOTS):
                 whole += parts[slot * columns + tid]
-            sums[tile, column] = whole
+            sums[column, tile] = whole
 
     return kernel(measure)
 
