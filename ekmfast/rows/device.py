@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any
 
 from ekmfast._parameters import OneOf
@@ -52,19 +51,12 @@ def import_failure(package: str, error: Exception) -> str:
 @lru_cache(1)
 def cuda_status() -> str | None:
     """Why no GPU can be used here, or None if one can."""
-    for package in ("numba", "numba_cuda"):
-        if find_spec(package) is None:
-            return f'{package} is not installed: pip install "ekmfast[cuda]"'
     try:
-        from numba import cuda
-        from numba.cuda.core import config
-
-        if config.ENABLE_CUDASIM:
-            return None
-        from numba.cuda.cudadrv.error import CudaSupportError
-        from numba.cuda.np import arrayobj  # noqa: F401  (kernels need it; it is imported late)
-    except Exception as error:  # numba-cuda uses what newer versions of NumPy no longer have
-        return import_failure("numba-cuda", error)
+        from ekmfast.rows.cuda.compiler import SIMULATED, CudaSupportError, cuda
+    except ImportError as error:
+        return str(error)
+    if SIMULATED:
+        return None
     try:
         if len(cuda.gpus) == 0:
             return "the driver finds no GPU"
@@ -81,10 +73,9 @@ def describe_card() -> str:
     missing = cuda_status()
     if missing is not None:
         return f"none: {missing}"
-    from numba import cuda
-    from numba.cuda.core import config
+    from ekmfast.rows.cuda.compiler import SIMULATED, cuda
 
-    if config.ENABLE_CUDASIM:
+    if SIMULATED:
         return "none: Numba simulates one"
     device = cuda.get_current_device()
     name = device.name.decode() if isinstance(device.name, bytes) else device.name

@@ -15,10 +15,9 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numba import cuda
-from numba.cuda.core import config
 
-from ekmfast.rows.cuda.layer import SIMULATED, THREADS, Kernel, current_stream, stream_handle
+from ekmfast.rows.cuda.compiler import NAME, SIMULATED, config, cuda
+from ekmfast.rows.cuda.layer import THREADS, Kernel, current_stream, stream_handle
 
 if not SIMULATED:
     from cuda.bindings import driver
@@ -77,6 +76,9 @@ def launch(compiled: Kernel, blocks: int, *arguments: Any) -> None:
             warnings.simplefilter("ignore", RuntimeWarning)
             compiled[blocks, THREADS](*arguments)
         return
+    if NAME == "numba-cuda-mlir":  # it hands arguments to the driver in another form
+        _call(compiled, blocks, arguments)
+        return
     kinds: list[Any] = [compiled]
     numbers: list[Any] = []
     for argument in arguments:
@@ -95,14 +97,18 @@ def launch(compiled: Kernel, blocks: int, *arguments: Any) -> None:
     started[key](blocks, numbers)
 
 
-def _first(compiled: Kernel, blocks: int, arguments: tuple[Any, ...], kinds: list[Any]) -> Started:
-    """Start a kernel by Numba, which compiles it and makes this thread's context."""
+def _call(compiled: Kernel, blocks: int, arguments: tuple[Any, ...]) -> None:
     before = config.CUDA_LOW_OCCUPANCY_WARNINGS
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small grids are normal for small data
     try:
         compiled[blocks, THREADS, current_stream()](*arguments)
     finally:
         config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+
+
+def _first(compiled: Kernel, blocks: int, arguments: tuple[Any, ...], kinds: list[Any]) -> Started:
+    """Start a kernel by Numba, which compiles it and makes this thread's context."""
+    _call(compiled, blocks, arguments)
     cuda.current_context()
     types = tuple(compiled.typeof_pyval(argument) for argument in arguments)
     handle = compiled.overloads[types]._codelibrary.get_cufunc().handle

@@ -15,14 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ekmfast._optional import require
+from ekmfast.rows.cuda import compiler
+from ekmfast.rows.cuda.compiler import cuda, intrinsic, ir, libdevice, make_array, types
 
-require("numba_cuda", "cuda")
-
-from numba import cuda  # noqa: E402  (after the check, whose error says how to install it)
-from numba.cuda.core import config  # noqa: E402
-
-SIMULATED = bool(config.ENABLE_CUDASIM)
+SIMULATED = compiler.SIMULATED
 # Threads of a thread block, and how many of them share a row at most.
 THREADS = 8 if SIMULATED else 128
 LANES = 4 if SIMULATED else 32
@@ -121,13 +117,16 @@ if SIMULATED:
             step *= 2
         return value
 
+elif ir is None:
+    from ekmfast.rows.cuda.mlir import (
+        exp2_32,
+        larger,
+        leading_bits,
+        load_2,
+        load_4,
+        reciprocal_32,
+    )
 else:
-    from llvmlite import ir
-    from numba.core import types
-    from numba.cuda import libdevice
-    from numba.cuda.extending import intrinsic
-    from numba.cuda.np.arrayobj import make_array
-
     FLOAT, DOUBLE, LONG = ir.FloatType(), ir.DoubleType(), ir.IntType(64)
 
     def _assembly(builder: Any, result: Any, text: str, constraints: str, arguments: Any) -> Any:
@@ -164,10 +163,6 @@ else:
 
         return types.float32(types.float32), generate
 
-    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
-    def reciprocal_64(x: Any) -> Any:
-        return 1.0 / x
-
     @intrinsic  # type: ignore[untyped-decorator]
     def leading_bits(typing_context: Any, x: Any) -> Any:
         """x with the first 10 bits of its mantissa, which TensorFloat-32 keeps, and zeros."""
@@ -186,7 +181,7 @@ else:
 
             Their address must be a multiple of their size together.
             """
-            returns = types.UniTuple(array.dtype, count)  # type: ignore[attr-defined]
+            returns = types.UniTuple(array.dtype, count)
 
             def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
                 data = make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -211,6 +206,13 @@ else:
         return load
 
     load_2, load_4 = _load(2), _load(4)
+
+
+if not SIMULATED:
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def reciprocal_64(x: Any) -> Any:
+        return 1.0 / x
 
     exp2_64 = libdevice.exp2
     log2_32 = libdevice.log2f

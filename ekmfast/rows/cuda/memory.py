@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-from numba import cuda
 from numpy.typing import NDArray
 
 from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.compiler import cuda
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import SIMULATED, THREADS, empty, host, is_aligned, run_on, upload
 from ekmfast.rows.cuda.locked import lock

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import cuda
 from numpy.typing import NDArray
 
+from ekmfast.rows.cuda.compiler import cuda
 from ekmfast.rows.cuda.layer import SIMULATED, stream_handle
 
 if not SIMULATED:

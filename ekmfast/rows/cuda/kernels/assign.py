@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
+from ekmfast.rows.cuda.compiler import cuda
 from ekmfast.rows.cuda.kernels.common import Real
 from ekmfast.rows.cuda.layer import (
     THREADS,

@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import cuda
 
+from ekmfast.rows.cuda.compiler import cuda
 from ekmfast.rows.cuda.kernels.common import (
     CANCELLED,
     EQUILIBRIUM,

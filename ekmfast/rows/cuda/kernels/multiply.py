@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from numba import cuda
-
+from ekmfast.rows.cuda.compiler import cuda
 from ekmfast.rows.cuda.kernels.common import Real
 from ekmfast.rows.cuda.layer import (
     SIMULATED,
