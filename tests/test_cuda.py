@@ -4,9 +4,8 @@
 `test_cuda_simulator.py` runs this file with NUMBA_ENABLE_CUDASIM=1.
 """
 
+import ctypes
 import os
-from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ else:
     simulator.patch()
 
 from numba import cuda
+from numpy.lib.stride_tricks import as_strided
 
 from ekmfast import _reference
 from ekmfast.rows.array import ArrayRows
@@ -30,10 +30,11 @@ from ekmfast.rows.cuda import kernels, layer
 from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
 from ekmfast.rows.cuda.product import (
+    IN_FLOAT32,
+    IN_TF32,
     SPLIT_CENTROIDS,
-    CupyProduct,
+    CublasProduct,
     OwnProduct,
-    TorchProduct,
     choose_product,
 )
 from ekmfast.rows.cuda.rows import CudaRows
@@ -46,31 +47,55 @@ WEIGHTINGS = ("equilibrium", "maximum-entropy", "hard", "fuzzy")
 TOLERANCE = {np.float32: 1e-6, np.float64: 1e-14}
 
 
-class NumpyProduct:
-    """Computes matrix products in the simulator as a library would do on a GPU."""
+class ColumnMajor:
+    """The functions of cuBLAS that we call, as its manual defines them, on the host."""
 
-    name = "numpy"
+    def cublasCreate_v2(self, handle):  # noqa: N802 - cuBLAS' name
+        return 0
 
-    def splits(self, dtype, width):
-        return dtype is np.float32 and width >= SPLIT_CENTROIDS
+    def cublasSetStream_v2(self, handle, stream):  # noqa: N802
+        return 0
 
-    def scores_of_parts(self, parts, centroids, out):
-        for factor in (parts._ary, centroids._ary):  # TensorFloat-32 holds all parts but the last
-            np.testing.assert_array_equal(factor[:, : parts.shape[1] // 3].view(np.int32) % 8192, 0)
-        self.scores(parts, centroids, out)
+    def cublasSetWorkspace_v2(self, handle, memory, size):  # noqa: N802
+        return 0
 
-    def scores(self, Y, centroids, out):
-        with np.errstate(all="ignore"):
-            np.matmul(Y._ary, centroids._ary.T, out=out._ary)
+    def cublasGemmStridedBatchedEx(  # noqa: N802
+        self, handle, left, right, m, n, k, one, A, A_type, A_ld, A_step, B, B_type, B_ld, B_step,
+        zero, out, out_type, out_ld, out_step, batches, precision, algorithm,
+    ):  # fmt: skip
+        assert A_type == B_type == out_type
+        T = np.dtype([np.float32, np.float64][A_type])
 
-    def sums(self, weights, Y, depth, out):
-        w, y = (a._ary.reshape(-1, depth, a.shape[1]) for a in (weights, Y))
-        with np.errstate(all="ignore"):
-            np.matmul(w.transpose(0, 2, 1), y, out=out._ary)
+        def matrix(address, rows, columns, ld, at):
+            """The element of row i and column j lies at i + j ld."""
+            bytes_ = ((columns - 1) * ld + rows) * T.itemsize
+            memory = (ctypes.c_char * bytes_).from_address(address + at * T.itemsize)
+            return as_strided(
+                np.frombuffer(memory, T), (rows, columns), (T.itemsize, ld * T.itemsize)
+            )
+
+        def factor(transposed, address, rows, columns, ld, at):
+            if transposed:
+                found = matrix(address, columns, rows, ld, at).T
+            else:
+                found = matrix(address, rows, columns, ld, at)
+            if precision == IN_TF32:
+                found = layer.leading_bits_of(np.ascontiguousarray(found))
+            return found
+
+        for i in range(batches):
+            factors = (
+                factor(left, A, m, k, A_ld, i * A_step),
+                factor(right, B, k, n, B_ld, i * B_step),
+            )
+            with np.errstate(all="ignore"):
+                # Unlike a matrix product of NumPy, this gives equal columns equal results.
+                matrix(out, m, n, out_ld, i * out_step)[:] = np.einsum("ij,jk", *factors)
+        return 0
 
 
 def library():
-    return NumpyProduct() if SIMULATED else choose_product()
+    return CublasProduct(ColumnMajor()) if SIMULATED else choose_product()
 
 
 def problem(n, k, d, S, dtype, weighted, offset=100.0):
@@ -134,70 +159,51 @@ def test_own_product_is_the_librarys(dtype):
     same_sums(got, ArrayRows(X, s, 1).statistics(C, alpha), dtype)
 
 
-@pytest.mark.skipif(not SIMULATED, reason="a card multiplies through torch's own view")
-def test_torch_and_cupy_products_multiply():
-    torch = pytest.importorskip("torch")
-
-    class AsCupy:  # NumPy is what CuPy is modelled on
-        asarray = staticmethod(lambda a: a._ary)
-        matmul = staticmethod(np.matmul)
-
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_multiply(dtype):
     rng = np.random.default_rng(0)
-    Y, C = rng.normal(size=(2 * DEPTH, 5)), rng.normal(size=(3, 5))
-    w = rng.normal(size=(2 * DEPTH, 3))
-    for product in (TorchProduct(lambda a: torch.from_numpy(a._ary)), CupyProduct(AsCupy)):
-        scores, sums = cuda.device_array((2 * DEPTH, 3)), cuda.device_array((2, 3, 5))
+    Y, C = rng.normal(size=(2 * DEPTH, 5)).astype(dtype), rng.normal(size=(3, 5)).astype(dtype)
+    w = rng.normal(size=(2 * DEPTH, 3)).astype(dtype)
+    for product in (library(), OwnProduct()):
+        scores = cuda.device_array((2 * DEPTH, 3), dtype)
+        sums = cuda.device_array((2, 3, 5), dtype)
         product.scores(cuda.to_device(Y), cuda.to_device(C), scores)
         product.sums(cuda.to_device(w), cuda.to_device(Y), DEPTH, sums)
-        np.testing.assert_allclose(scores.copy_to_host(), Y @ C.T, rtol=1e-12)
-        halves = [w[i : i + DEPTH].T @ Y[i : i + DEPTH] for i in (0, DEPTH)]
-        np.testing.assert_allclose(sums.copy_to_host(), halves, rtol=1e-12, atol=1e-14)
+        close(scores.copy_to_host(), Y.astype(float) @ C.T, dtype)
+        halves = [w[i : i + DEPTH].astype(float).T @ Y[i : i + DEPTH] for i in (0, DEPTH)]
+        close(sums.copy_to_host(), np.array(halves), dtype)
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-@pytest.mark.parametrize(("switch", "by_user"), [("fp32_precision", "tf32"), ("allow_tf32", True)])
-def test_the_precision_is_ours_whatever_the_program_has_set(switch, by_user, tf32):
-    pytest.importorskip("torch")
-    product = TorchProduct()
-    matmul = SimpleNamespace(**{switch: by_user})
-    cuda_part = SimpleNamespace(default_stream=lambda: None, stream=lambda s: nullcontext())
-    product.torch = SimpleNamespace(
-        backends=SimpleNamespace(cuda=SimpleNamespace(matmul=matmul)), cuda=cuda_part
-    )
-    with product._precision(tf32):
-        assert getattr(matmul, switch) in (("tf32", True) if tf32 else ("ieee", False))
-    assert vars(matmul) == {switch: by_user}
-
-
-@pytest.mark.skipif(SIMULATED, reason="the simulator has no streams")
-def test_torchs_products_run_on_our_stream():
-    torch = pytest.importorskip("torch")
-    product = TorchProduct()
-    with product._precision(False):
-        assert torch.cuda.current_stream() == torch.cuda.default_stream()
-    stream = cuda.stream()
-    layer.run_on(stream)
-    try:
-        with product._precision(False):
-            assert torch.cuda.current_stream().cuda_stream == int(stream.handle)
-    finally:
-        layer.run_on(0)
+def test_products_of_parts_are_nearly_those_of_float32():
+    rng = np.random.default_rng(0)
+    Y, C = (rng.normal(size=(n, 40)).astype(np.float32) for n in (2 * DEPTH, 300))
+    parts = [layer.leading_bits_of(a) for a in (Y, C)]
+    Y3 = np.hstack([parts[0], parts[0], Y - parts[0]])
+    C3 = np.hstack([parts[1], C - parts[1], parts[1]])
+    wanted = Y.astype(float) @ C.T
+    errors = []
+    for factors, precision in (((Y3, C3), IN_TF32), ((Y, C), IN_TF32), ((Y, C), IN_FLOAT32)):
+        out = cuda.device_array((2 * DEPTH, 300), np.float32)
+        library()._scores(*map(cuda.to_device, factors), out, precision)
+        errors.append(np.abs(out.copy_to_host() - wanted).max() / np.abs(wanted).max())
+    assert errors[0] < 1e-6
+    assert errors[1] > 1e-5  # so TensorFloat-32 was used
+    assert errors[2] < 4e-7
 
 
 @pytest.mark.parametrize("setting", [None, "0", "1"])
 def test_tf32_is_set_by_the_environment(monkeypatch, setting):
-    pytest.importorskip("torch")
     monkeypatch.delenv("EKMFAST_CUDA_TF32", raising=False)
     if setting is not None:
         monkeypatch.setenv("EKMFAST_CUDA_TF32", setting)
-    product = TorchProduct()
+    product = CublasProduct(ColumnMajor())
     assert product.tf32 == (setting == "1")
     assert product.splits(np.float32, SPLIT_CENTROIDS) == (setting is None)
     assert not product.splits(np.float32, SPLIT_CENTROIDS - 1)
     assert not product.splits(np.float64, 2048)
     monkeypatch.setenv("EKMFAST_CUDA_TF32", "yes")
     with pytest.raises(ValueError, match=r"EKMFAST_CUDA_TF32 must be 0 or 1, .* got 'yes'"):
-        TorchProduct()
+        CublasProduct(ColumnMajor())
 
 
 def test_product_is_chosen_by_name(monkeypatch):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ekmfast.rows.cuda.compiler import NAME, SIMULATED, config, cuda
-from ekmfast.rows.cuda.layer import THREADS, Kernel, current_stream, stream_handle
+from ekmfast.rows.cuda.layer import THREADS, Kernel, address, current_stream, stream_handle
 
 if not SIMULATED:
     from cuda.bindings import driver
@@ -50,8 +50,8 @@ def _described(array: Any) -> tuple[str, tuple[int, ...]]:
     """The kind of an array on the GPU, and the numbers by which a kernel takes it."""
     known = array.__dict__.get("_ekmfast")
     if known is None:
-        address = array.device_ctypes_pointer.value or 0
-        numbers = (0, 0, array.size, array.dtype.itemsize, address, *array.shape, *array.strides)
+        begin = address(array)
+        numbers = (0, 0, array.size, array.dtype.itemsize, begin, *array.shape, *array.strides)
         kind = f"{array.dtype.char}{array.ndim}{array._numba_type_.layout}"
         known = array._ekmfast = kind, tuple(map(int, numbers))
     result: tuple[str, tuple[int, ...]] = known

@@ -251,9 +251,19 @@ def flat(array: Any, rows: int | None = None) -> Any:
     return kept[rows]
 
 
+def address(array: Any) -> int:
+    """Where an array begins in the GPU's memory; kept with the array."""
+    if SIMULATED:
+        return int(array._ary.ctypes.data)
+    known: int | None = array.__dict__.get("_ekmfast_address")
+    if known is None:
+        known = array._ekmfast_address = array.device_ctypes_pointer.value or 0
+    return known
+
+
 def is_aligned(array: Any) -> bool:
     """Whether an array begins at a multiple of 16 bytes, which the widest loads need."""
-    return SIMULATED or (array.device_ctypes_pointer.value or 0) % 16 == 0
+    return SIMULATED or address(array) % 16 == 0
 
 
 def leading_bits_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -38,6 +38,7 @@ class Held(Protocol):
     weighted: bool
     dense: bool  # whether the rows are C-contiguous
     aligned: bool  # whether they begin where the widest loads may
+    steady: bool  # whether each pass reads the same arrays on the GPU
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
         """Yield (first row, rows (m, D), weights (m,) or a single 1) on the GPU, in order."""
@@ -56,6 +57,8 @@ class Held(Protocol):
 
 class ResidentRows:
     """Rows in the GPU's memory."""
+
+    steady = True
 
     def __init__(self, X: Any, sample_weight: Any = None) -> None:
         self.X = X
@@ -147,6 +150,7 @@ class StreamedRows:
     """
 
     dense = aligned = True
+    steady = False
 
     def __init__(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> None:
         self.X, self.sample_weight = X, sample_weight

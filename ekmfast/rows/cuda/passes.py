@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,6 +28,7 @@ from ekmfast.rows.cuda.layer import (
 from ekmfast.rows.cuda.memory import Held
 from ekmfast.rows.cuda.mirror import MOST_KEPT, Mirror, Scratch
 from ekmfast.rows.cuda.product import Product, choose_product
+from ekmfast.rows.cuda.recording import POSSIBLE, Recording
 from ekmfast.rows.statistics import CentredStatistics
 
 Float64 = NDArray[np.float64]
@@ -154,6 +155,8 @@ class CudaPasses:
         self._scratch = Scratch()
         self._buffers: dict[tuple[Any, ...], Buffers] = {}
         self._mirrors: dict[tuple[Any, ...], Mirror] = {}
+        # None for work that ran once.
+        self._recordings: dict[tuple[Any, ...], Recording | None] = {}
 
     def with_weighting(self, weighting: str) -> CudaPasses:
         other = copy(self)
@@ -166,18 +169,38 @@ class CudaPasses:
         if key not in self._mirrors:
             if len(self._mirrors) >= MOST_KEPT:
                 self._mirrors.clear()
+                self._recordings.clear()
             self._mirrors[key] = Mirror(**arrays)
         return self._mirrors[key]
 
     def _buffers_for(self, key: Any, *shape: Any) -> Buffers:
         """The buffers that ``key`` names, made at the first call."""
         if key not in self._buffers:
+            if len(self._buffers) >= MOST_KEPT:
+                self._buffers.clear()
             generation = self._scratch.generation
             made = Buffers(self._scratch, *shape)
-            if generation != self._scratch.generation or len(self._buffers) >= MOST_KEPT:
-                self._buffers.clear()  # those in a smaller piece of memory would keep that piece
+            self._forget_old(generation)
             self._buffers[key] = made
         return self._buffers[key]
+
+    def _forget_old(self, generation: int) -> None:
+        """Forget what uses smaller scratch memory, if a larger piece has replaced it since."""
+        if generation != self._scratch.generation:
+            self._buffers.clear()
+            self._recordings.clear()
+
+    def _run(self, key: tuple[Any, ...], work: Callable[[], None]) -> None:
+        """Do what a pass does on the GPU; from the second time on as a recording."""
+        if not (POSSIBLE and self.held.steady):
+            work()
+        elif key not in self._recordings:
+            work()
+            self._recordings[key] = None
+        else:
+            recording = self._recordings[key] or Recording(work)
+            self._recordings[key] = recording
+            recording.repeat()
 
     def _find_reference(self) -> NDArray[Any]:
         """The median of a few rows, feature by feature, as the CPU's kernels find it."""
@@ -315,29 +338,33 @@ class CudaPasses:
         block_rows = THREADS * at_once * turns
         most = max(PARTIAL_NUMBERS // (S * width), 1)
         blocks = min(_ceil(rows.n, block_rows), most)
-        partial = self._scratch.arrays(
-            (dtype, "fused", k, S, blocks),
-            partial=((S, width, blocks), np.float64),
-        )["partial"]
+        generation = self._scratch.generation
+        key = (dtype, "fused", k, S, blocks)
+        partial = self._scratch.arrays(key, partial=((S, width, blocks), np.float64))["partial"]
+        self._forget_old(generation)
         totals = self._mirror("fused", S, k, totals=((S * width,), np.float64))
-        totals.clear()
         centroids = c.plain if self.weighting == "fuzzy" else c.scaled
         power = dtype(1 / (self.fuzzifier - 1))
-        # Sums are added when ``partial`` is full, wherever segments end, so that the order of
-        # summation does not depend on segments. These hold a multiple of the rows of a block.
-        filled = 0
-        for _, X, s in rows.segments():
-            n, first = X.shape[0], 0
-            while first < n:
-                here = min(_ceil(n - first, block_rows), blocks - filled)
-                launch(compiled, here * S, flat(X), s, first, n, S, turns, c.reference, centroids,
-                       c.bias, power, partial, filled)  # fmt: skip
-                first += here * block_rows
-                filled += here
-                if filled == blocks:
-                    self._add_partial(partial, filled, totals.card["totals"])
-                    filled = 0
-        self._add_partial(partial, filled, totals.card["totals"])
+
+        def work() -> None:
+            # Sums are added when ``partial`` is full, wherever segments end, so that the order of
+            # summation does not depend on segments. These hold a multiple of the rows of a block.
+            filled = 0
+            totals.clear()
+            for _, X, s in rows.segments():
+                n, first = X.shape[0], 0
+                while first < n:
+                    here = min(_ceil(n - first, block_rows), blocks - filled)
+                    launch(compiled, here * S, flat(X), s, first, n, S, turns, c.reference,
+                           centroids, c.bias, power, partial, filled)  # fmt: skip
+                    first += here * block_rows
+                    filled += here
+                    if filled == blocks:
+                        self._add_partial(partial, filled, totals.card["totals"])
+                        filled = 0
+            self._add_partial(partial, filled, totals.card["totals"])
+
+        self._run(("fused", dtype, S, k), work)
         totals.fetch()
         return totals.host["totals"].reshape(S, width).copy()
 
@@ -358,13 +385,18 @@ class CudaPasses:
             wx=((width * d,), np.float64),
             sums=((2 * (width + S),), np.float64),
         )
-        totals.clear()
-        for at in self._weighed(dtype, c, k):
-            b, m = at.buffers, at.rows
-            Y, scores, _, products = b.cut(m)
-            self.product.sums(scores, Y, DEPTH, products)
-            self._add(b.flat_products, m // DEPTH, totals.card["wx"])
-            launch(kernels.add_partial(), b.sums.shape[0], b.sums, m // TILE, totals.card["sums"])
+
+        def work() -> None:
+            totals.clear()
+            for at in self._weighed(dtype, c, k):
+                b, m = at.buffers, at.rows
+                Y, scores, _, products = b.cut(m)
+                self.product.sums(scores, Y, DEPTH, products)
+                self._add(b.flat_products, m // DEPTH, totals.card["wx"])
+                launch(kernels.add_partial(), b.sums.shape[0], b.sums, m // TILE,
+                       totals.card["sums"])  # fmt: skip
+
+        self._run(("chunks", dtype, S, k), work)
         totals.fetch()
         return totals.host
 
@@ -656,7 +688,7 @@ class CudaPasses:
     def accumulate(self, weights: Any) -> tuple[Float64, Float64]:
         """sum_wx (K, D) about the reference and sum_w (K,) for weights (N, K) on the GPU."""
         k, d, T = weights.shape[1], self.held.d, self.held.dtype
-        b = Buffers(self._scratch, T, d, k, 1, self.held.n, split=False)
+        b = self._buffers_for(("update", k), T, d, k, 1, self.held.n, False)
         columns = kernels.columns_for(k)
         reference, nothing = upload(self.reference), upload(np.zeros(k, T))
         totals = self._mirror("update", k, wx=((k * d,), np.float64), w=((k,), np.float64))

@@ -1,31 +1,29 @@
-"""Matrix products on the GPU, by torch or CuPy if one is installed, else by a kernel of our own.
+"""Matrix products on the GPU, by cuBLAS where it is installed, else by a kernel of our own.
 
-float32 numbers are multiplied in float32, or by torch as parts: see `TorchProduct`.
+cuBLAS is called by its C interface: a product is then started in a few microseconds, runs on the
+stream of our kernels, and can be recorded with them.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import ctypes
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.launch import launch
-from ekmfast.rows.cuda.layer import SIMULATED, stream_handle
-
-# TorchProduct keeps so many tensors: enough for those of a chunk and of a shorter last chunk.
-KEPT_VIEWS = 16
+from ekmfast.rows.cuda.layer import SIMULATED, address, empty, stream_handle
 
 # With fewer centroids, the product of parts is no faster than that in float32 (docs/cuda.md).
 SPLIT_CENTROIDS = 8 if SIMULATED else 256
+# Bytes of memory for cuBLAS, as its manual recommends for GPUs of compute capability 9.0.
+WORKSPACE = 32 << 20
 
-PRODUCTS = ("torch", "cupy", "own")
+PRODUCTS = ("cublas", "own")
 
 
 class Product(Protocol):
@@ -46,20 +44,16 @@ class Product(Protocol):
         """``out (batches, K, D)``: ``weights.T @ Y``, one batch for each ``depth`` rows."""
 
 
-class WholeProduct:
-    """What multiplies numbers whole."""
+class OwnProduct:
+    """A tiled kernel, slower than that of a library but always available."""
+
+    name = "own"
 
     def splits(self, dtype: Any, width: int) -> bool:
         return False
 
     def scores_of_parts(self, parts: Any, centroids: Any, out: Any) -> None:
-        raise NotImplementedError
-
-
-class OwnProduct(WholeProduct):
-    """A tiled kernel, slower than that of a library but always available."""
-
-    name = "own"
+        self.scores(parts, centroids, out)
 
     def scores(self, Y: Any, centroids: Any, out: Any) -> None:
         m, n = out.shape
@@ -73,12 +67,19 @@ class OwnProduct(WholeProduct):
         launch(kernels.product(np.dtype(Y.dtype).type, True), blocks, weights, Y, depth, out)
 
 
-class TorchProduct:
-    """cuBLAS by torch, on the same memory.
+# From the headers cublas_api.h and library_types.h.
+PLAIN, TRANSPOSED = 0, 1  # CUBLAS_OP_N, CUBLAS_OP_T
+REAL = {np.float32: 0, np.float64: 1}  # CUDA_R_32F, CUDA_R_64F
+IN_FLOAT32, IN_TF32, IN_FLOAT64 = 68, 77, 70  # CUBLAS_COMPUTE_32F, _32F_FAST_TF32, _64F
+ANY_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
+
+
+class CublasProduct:
+    """cuBLAS.
 
     A GPU multiplies float32 numbers eight times faster if they are rounded to the 10 bits of
     mantissa of TensorFloat-32. A number is the sum of its first 10 bits and a rest, y = a + b and
-    c = e + f, so y c = a e + a f + b e + b f. The last term is 2^-22 of the product or less, and is
+    c = e + f, so y c = a e + a f + b e + b f. The last term is 2^-20 of the product or less, and is
     left out. The others are one product of (a, a, b) with (e, f, e), which takes a third of the
     time of the product in float32 and rounds about four times as much. It is used for scores of
     SPLIT_CENTROIDS or more, below which memory limits either. The sums of Eq. 39, whose terms
@@ -89,130 +90,154 @@ class TorchProduct:
     times as large.
     """
 
-    name = "torch"
+    name = "cublas"
 
-    def __init__(self, view: Callable[[Any], Any] | None = None) -> None:
-        import torch
-
-        self.torch = torch
+    def __init__(self, library: Any = None) -> None:
         setting = os.environ.get("EKMFAST_CUDA_TF32")
         if setting not in (None, "0", "1"):
             raise ValueError(f"EKMFAST_CUDA_TF32 must be 0 or 1, or not be set, got {setting!r}")
         self.tf32 = setting == "1"
         self.parts = setting is None
-        self._make = view or (lambda array: torch.as_tensor(array, device="cuda"))
-        self._views: dict[int, tuple[Any, Any]] = {}
-
-    def view(self, array: Any) -> Any:
-        """The array as a tensor. Tensors are kept, since making one takes as long as a launch.
-
-        The arrays are kept with them, so that no other array can get the same id.
-        """
-        if id(array) not in self._views:
-            if len(self._views) >= KEPT_VIEWS:
-                self._views.clear()
-            self._views[id(array)] = array, self._make(array)
-        return self._views[id(array)][1]
-
-    @contextmanager
-    def _precision(self, tf32: bool) -> Iterator[None]:
-        # Sets the precision and the stream of torch for the time of our products, and then restores
-        # what the user's program had set.
-        matmul = self.torch.backends.cuda.matmul
-        wanted: str | bool
-        if hasattr(matmul, "fp32_precision"):
-            switch, wanted = "fp32_precision", "tf32" if tf32 else "ieee"
-        else:  # torch before 2.9
-            switch, wanted = "allow_tf32", tf32
-        before = getattr(matmul, switch)
-        setattr(matmul, switch, wanted)
-        try:
-            if SIMULATED:
-                yield
-            else:
-                with self.torch.cuda.stream(self._stream()):
-                    yield
-        finally:
-            setattr(matmul, switch, before)
-
-    def _stream(self) -> Any:
-        """The stream of our kernels, on which products must run to be in order with them."""
-        stream = stream_handle()
-        # For handle 0 torch would make a new stream, which does not wait for the default stream.
-        return (
-            self.torch.cuda.ExternalStream(stream) if stream else self.torch.cuda.default_stream()
-        )
+        self.library = library or cublas()
+        self._own = threading.local()
 
     def splits(self, dtype: Any, width: int) -> bool:
         return self.parts and dtype is np.float32 and width >= SPLIT_CENTROIDS
 
     def scores_of_parts(self, parts: Any, centroids: Any, out: Any) -> None:
-        with self._precision(tf32=True):
-            self.torch.mm(self.view(parts), self.view(centroids).T, out=self.view(out))
+        self._scores(parts, centroids, out, IN_TF32)
 
     def scores(self, Y: Any, centroids: Any, out: Any) -> None:
-        with self._precision(self.tf32):
-            self.torch.mm(self.view(Y), self.view(centroids).T, out=self.view(out))
+        self._scores(Y, centroids, out, self._precision(out))
+
+    # cuBLAS stores matrices by columns, so to it each of our matrices is transposed.
+
+    def _scores(self, Y: Any, centroids: Any, out: Any, precision: int) -> None:
+        m, k = out.shape
+        d = Y.shape[1]
+        self._multiply(TRANSPOSED, PLAIN, k, m, d, (centroids, d, 0), (Y, d, 0), (out, k, 0), 1,
+                       precision)  # fmt: skip
 
     def sums(self, weights: Any, Y: Any, depth: int, out: Any) -> None:
-        w, y = (self.view(a).view(-1, depth, a.shape[1]) for a in (weights, Y))
-        with self._precision(self.tf32):
-            self.torch.bmm(w.transpose(1, 2), y, out=self.view(out))
+        batches, k, d = out.shape
+        self._multiply(PLAIN, TRANSPOSED, d, k, depth, (Y, d, depth * d),
+                       (weights, k, depth * k), (out, d, k * d), batches,
+                       self._precision(out))  # fmt: skip
+
+    def _precision(self, out: Any) -> int:
+        if out.dtype == np.float64:
+            return IN_FLOAT64
+        return IN_TF32 if self.tf32 else IN_FLOAT32
+
+    def _multiply(
+        self,
+        left: int,
+        right: int,
+        rows: int,
+        columns: int,
+        depth: int,
+        A: tuple[Any, int, int],
+        B: tuple[Any, int, int],
+        out: tuple[Any, int, int],
+        batches: int,
+        precision: int,
+    ) -> None:
+        """``out = op(A) op(B)`` for each batch.
+
+        Matrices are given as array, distance of their columns, and distance of their batches.
+        """
+        T = np.dtype(out[0].dtype).type
+        real = REAL[T]
+        number = ctypes.c_double if T is np.float64 else ctypes.c_float
+        one, zero = number(1), number(0)
+        _check(
+            self.library.cublasGemmStridedBatchedEx(
+                self._handle(), left, right, rows, columns, depth, ctypes.byref(one),
+                address(A[0]), real, A[1], A[2], address(B[0]), real, B[1], B[2],
+                ctypes.byref(zero), address(out[0]), real, out[1], out[2], batches, precision,
+                ANY_ALGORITHM,
+            )
+        )  # fmt: skip
+
+    def _handle(self) -> Any:
+        """This thread's handle of the library, which works on the current stream."""
+        own = self._own
+        stream = stream_handle()
+        if not hasattr(own, "handle"):
+            own.handle = ctypes.c_void_p()
+            _check(self.library.cublasCreate_v2(ctypes.byref(own.handle)))
+            own.workspace = empty(WORKSPACE, np.uint8)
+            own.stream = None
+        if own.stream != stream:
+            _check(self.library.cublasSetStream_v2(own.handle, stream))
+            # With memory of its own, results do not depend on what else runs, and recordings of
+            # passes stay valid. A change of the stream takes it away.
+            _check(
+                self.library.cublasSetWorkspace_v2(
+                    own.handle, address(own.workspace), own.workspace.size
+                )
+            )
+            own.stream = stream
+        return own.handle
 
 
-class CupyProduct(WholeProduct):
-    """cuBLAS by CuPy, on the same memory."""
-
-    name = "cupy"
-
-    def __init__(self, library: Any = None) -> None:
-        self.library = library or importlib.import_module("cupy")
-
-    @contextmanager
-    def _stream(self) -> Iterator[None]:
-        if SIMULATED:
-            yield
-        else:
-            with self.library.cuda.ExternalStream(stream_handle()):
-                yield
-
-    def scores(self, Y: Any, centroids: Any, out: Any) -> None:
-        view = self.library.asarray
-        with self._stream():
-            self.library.matmul(view(Y), view(centroids).T, out=view(out))
-
-    def sums(self, weights: Any, Y: Any, depth: int, out: Any) -> None:
-        w, y = (self.library.asarray(a).reshape(-1, depth, a.shape[1]) for a in (weights, Y))
-        with self._stream():
-            self.library.matmul(w.transpose(0, 2, 1), y, out=self.library.asarray(out))
+def _check(status: int) -> None:
+    if status:
+        raise RuntimeError(f"cuBLAS failed with status {status}")
 
 
-def _torch_has_cuda() -> bool:
+@lru_cache(1)
+def cublas() -> Any:
+    """The library cuBLAS with the types of the functions that are called.
+
+    Raises
+    ------
+    OSError
+        If it is not installed.
+    """
+    from cuda import pathfinder
+
     try:
-        import torch
-    except ImportError:
-        return False
-    return bool(torch.cuda.is_available())
-
-
-def _cupy_is_installed() -> bool:
-    return importlib.util.find_spec("cupy") is not None
+        path = pathfinder.load_nvidia_dynamic_lib("cublas").abs_path
+    except RuntimeError as error:  # DynamicLibNotFoundError
+        raise OSError("the library cuBLAS is not installed: pip install nvidia-cublas") from error
+    library = ctypes.CDLL(path)
+    pointer, whole, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
+    matrix = [pointer, whole, whole, long]  # address, type, distance of columns and of batches
+    for name, types in {
+        "cublasCreate_v2": [pointer],
+        "cublasSetStream_v2": [pointer, pointer],
+        "cublasSetWorkspace_v2": [pointer, pointer, ctypes.c_size_t],
+        "cublasGemmStridedBatchedEx": [
+            pointer, whole, whole, whole, whole, whole, pointer, *matrix, *matrix, pointer,
+            *matrix, whole, whole, whole,
+        ],
+    }.items():  # fmt: skip
+        function = getattr(library, name)
+        function.argtypes, function.restype = types, whole
+    return library
 
 
 def choose_product(name: str | None = None) -> Product:
-    """The product that ``EKMFAST_CUDA_PRODUCT`` names, else the first available one of PRODUCTS.
-
-    If the program has imported CuPy but not torch, CuPy is preferred.
-    """
+    """The product that ``EKMFAST_CUDA_PRODUCT`` names, else cuBLAS if it is installed."""
     name = name or os.environ.get("EKMFAST_CUDA_PRODUCT")
     if name is not None and name not in PRODUCTS:
         raise ValueError(f"EKMFAST_CUDA_PRODUCT must be one of {PRODUCTS}, got {name!r}")
     if name == "own" or (name is None and SIMULATED):
         return OwnProduct()
-    if name == "torch":
-        return TorchProduct()
-    if name == "cupy" or (name is None and "cupy" in sys.modules and "torch" not in sys.modules):
-        return CupyProduct()
-    if _torch_has_cuda():
-        return TorchProduct()
-    return CupyProduct() if _cupy_is_installed() else OwnProduct()
+    if name == "cublas":
+        return _cublas_product()
+    try:
+        return _cublas_product()
+    except OSError:
+        return OwnProduct()
+
+
+@lru_cache
+def _shared(setting: str | None) -> CublasProduct:
+    return CublasProduct()
+
+
+def _cublas_product() -> CublasProduct:
+    """One product for all passes, since a handle of the library takes time and memory."""
+    return _shared(os.environ.get("EKMFAST_CUDA_TF32"))
