@@ -236,6 +236,25 @@ def test_results_are_the_same_bits_each_time(k, d):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize(("k", "d"), [(3, 2), (12, 9)])
+def test_a_pass_that_is_repeated_gives_what_a_first_one_gives(k, d, weighting):
+    # From the second time on a GPU repeats a recording of the pass. More problems need more memory,
+    # which makes older recordings useless.
+    X, C, alpha, s = problem(60, k, d, 5, np.float32, True)
+    rows = on_card(X, s)
+    passes = CudaPasses(rows, weighting, 1.7, library())
+    turns = [(0, 1), (1, 2), (2, 3), (0, 5), (3, 4), (1, 3), (0, 3), (4, 5)]
+    for begin, end in turns if SIMULATED else 3 * turns:
+        got = passes.statistics(C[begin:end], alpha[begin:end])
+        fresh = CudaPasses(rows, weighting, 1.7, library())
+        wanted = fresh.statistics(C[begin:end], alpha[begin:end])
+        for name in SUMS:
+            np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+    if not SIMULATED:
+        assert any(passes._recordings.values())
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("d", [1, 20])
 @pytest.mark.parametrize("weighting", ["equilibrium", "maximum-entropy", "fuzzy"])
