@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,10 +21,6 @@ Float64 = NDArray[np.float64]
 # the same chunks as rows in one piece.
 SEGMENT_UNIT = 64 if SIMULATED else 1 << 19
 SEGMENT_BYTES = 1 << 10 if SIMULATED else 128 << 20
-# How many threads copy rows to pinned memory.
-COPIERS = 4
-# Locking memory takes about as long as two passes through pinned memory.
-LOCKED_AFTER = 2
 
 
 class Held(Protocol):
@@ -98,7 +92,7 @@ class ResidentRows:
 
 
 class Buffer:
-    """Pinned memory of the host for one array of a segment, and memory on the GPU."""
+    """Memory on the GPU for one array of a segment, and pinned memory of the host if needed."""
 
     def __init__(self, shape: int | tuple[int, ...], dtype: Any) -> None:
         self.card = empty(shape, dtype)
@@ -111,21 +105,11 @@ class Buffer:
             if self._pinned is None:
                 self._pinned = cuda.pinned_array(self._shape, self._dtype)
             stream.synchronize()  # until the previous contents of the pinned memory are copied
-            here = self._pinned[: len(values)]
-            step = -(-len(values) // COPIERS)
-            starts = range(0, len(values), max(step, 1))
-            list(_copiers().map(lambda i: np.copyto(here[i : i + step], values[i : i + step]),
-                                starts))  # fmt: skip
-            values = here
+            self._pinned[: len(values)] = values
+            values = self._pinned[: len(values)]
         there = self.card[: len(values)]
         there.copy_to_device(values, stream=stream)
         return there
-
-
-@lru_cache(1)
-def _copiers() -> ThreadPoolExecutor:
-    """Threads that copy to pinned memory, since one is slower than the bus."""
-    return ThreadPoolExecutor(COPIERS, "ekmfast-copy")
 
 
 @dataclass
@@ -144,9 +128,8 @@ class StreamedRows:
 
     There are buffers for two segments. While kernels read one segment, the next is copied on a
     stream of its own. Kernels run on a third stream, because the default stream waits for all
-    others, and copies would then wait for kernels. Rows are copied through pinned memory at first.
-    After LOCKED_AFTER passes the memory of the rows is locked, so that later passes need no copy on
-    the host.
+    others, and copies would then wait for kernels. The memory of the rows is locked; where that is
+    impossible, rows are copied through pinned memory, which is four times slower.
     """
 
     dense = aligned = True
@@ -162,8 +145,7 @@ class StreamedRows:
         self._one = upload(np.ones(1, self.dtype))
         self._slots: list[Slot] = []
         self._stream: Any = None
-        self._passes = 0
-        self._locked = False
+        self._locked = lock(self, X) and (sample_weight is None or lock(self, sample_weight))
 
     def _slot(self) -> Slot:
         s = self.rows if self.weighted else 1
@@ -183,10 +165,6 @@ class StreamedRows:
         if not self._slots:
             self._slots = [self._slot() for _ in range(min(2, len(starts)))]
             self._stream = cuda.stream()
-        if self._passes == LOCKED_AFTER:
-            s = self.sample_weight
-            self._locked = lock(self, self.X) and (s is None or lock(self, s))
-        self._passes += 1
         run_on(self._stream)
         try:
             sent: Any = None

@@ -46,7 +46,7 @@ DEPTH = 16 if SIMULATED else 1024
 # Numbers of the largest matrix of a chunk. On an H200, chunks whose scores fit into the cache were
 # slower than larger ones, since matrix products of few rows are slow (docs/cuda.md).
 CHUNK_NUMBERS = 256 if SIMULATED else 1 << 25
-CHUNK_ROWS = 32 if SIMULATED else 1 << 16
+CHUNK_ROWS = 32 if SIMULATED else 1 << 18
 # The fused kernel leaves one set of sums for each thread block, in one launch at most so many
 # numbers.
 PARTIAL_NUMBERS = 1 << 23
@@ -265,17 +265,20 @@ class CudaPasses:
         )
         here = mirror.host
         y = centroids - self.reference.astype(np.float64)
-        with np.errstate(over="ignore"):
-            here["scaled"][:] = q[:, None, None] * y
-            here["bias"][:] = -0.5 * q[:, None] * (y * y).sum(axis=2)
-            here["plain"][:] = y
         here["reference"][:] = self.reference
-        scaled = here["scaled"].reshape(S * k, d)
+        with np.errstate(over="ignore", invalid="ignore"):
+            here["plain"][:] = y
+            here["bias"][:] = -0.5 * q[:, None] * np.einsum("skd,skd->sk", y, y)
+            y *= q[:, None, None]
+            here["scaled"][:] = y
+            # A sum is finite only if all of its terms are.
+            finite = np.isfinite(here["scaled"].sum(axis=(1, 2), dtype=np.float64))
         if self.product.splits(dtype, S * k):
-            leading = leading_bits_of(scaled)
-            np.concatenate([leading, scaled - leading, leading], axis=1, out=here["parts"])
+            scaled, parts = here["scaled"].reshape(S * k, d), here["parts"]
+            parts[:, :d] = parts[:, 2 * d :] = leading_bits_of(scaled)
+            np.subtract(scaled, parts[:, :d], out=parts[:, d : 2 * d])
         mirror.send()
-        return Centroids(**mirror.card, q=q, finite=np.isfinite(here["scaled"]).all(axis=(1, 2)))
+        return Centroids(**mirror.card, q=q, finite=finite)
 
     def _scale(self, centroids: Float64, alpha: Float64, dtype: Any) -> Float64:
         """The factor q for which scores are exponents in base 2; see ``csrc/ekm.cpp``.
@@ -403,7 +406,9 @@ class CudaPasses:
     @staticmethod
     def _add(values: Any, count: int, totals: Any) -> None:
         """Add the first ``count`` rows of values to the totals."""
-        launch(kernels.add_onto(), _ceil(totals.shape[0], kernels.ADDED), values, count, totals)
+        slices = kernels.slices_for(totals.shape[0])
+        blocks = _ceil(totals.shape[0] * slices, THREADS)
+        launch(kernels.add_onto(slices), blocks, values, count, totals)
 
     def _scored(self, dtype: Any, c: Centroids, k: int, split: bool) -> Iterator[Chunk]:
         """Yield every chunk of rows with its scores, to which the bias is not yet added.
@@ -654,8 +659,8 @@ class CudaPasses:
                     found = empty(n, np.int32), empty(n, T)
                 elif n < labels.shape[0]:
                     found = labels[at.start : end], squared_distances[at.start : end]
-            launch(find, at.rows // per_block, b.scores, c.bias, at.X, at.first, n, exact, *found,
-                   sums)  # fmt: skip
+            launch(find, at.rows // per_block, b.flat_scores, c.bias, at.X, at.first, n, exact,
+                   *found, sums)  # fmt: skip
             launch(kernels.add_partial(), 1, sums, at.rows // per_block, totals.card["total"])
             if on_host and at.first + b.rows >= n:
                 labels[at.start : end] = host(found[0])

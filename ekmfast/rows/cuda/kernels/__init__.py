@@ -34,7 +34,6 @@ from ekmfast.rows.cuda.kernels.chunks import (
     weigh_rows,
 )
 from ekmfast.rows.cuda.kernels.common import (
-    ADDED,
     CANCELLED,
     EQUILIBRIUM,
     FLOOR,
@@ -47,6 +46,7 @@ from ekmfast.rows.cuda.kernels.common import (
     TILE,
     add_onto,
     add_partial,
+    slices_for,
 )
 from ekmfast.rows.cuda.kernels.fused import (
     FUSED_SUMS,
@@ -61,7 +61,6 @@ from ekmfast.rows.cuda.kernels.rescue import exact_memberships, largest_exponent
 from ekmfast.rows.cuda.kernels.seeding import box, closest, gather, row_masses
 
 __all__ = [
-    "ADDED",
     "CANCELLED",
     "EQUILIBRIUM",
     "FLOOR",
@@ -95,6 +94,7 @@ __all__ = [
     "raise_exponents",
     "row_masses",
     "rows_at_once",
+    "slices_for",
     "weigh",
     "weigh_columns",
     "weigh_rows",

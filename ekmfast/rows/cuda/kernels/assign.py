@@ -22,7 +22,7 @@ from ekmfast.rows.cuda.layer import (
 def nearest(dtype: Real, lanes: int) -> Kernel:
     """The first of the largest scores, and the squared distance to its centroid by differences.
 
-    IN scores (chunk, k) without bias, bias (1, k), X (n, d), first, n, centroids (k, d) float64;
+    IN scores (chunk * k,) without bias, bias (1, k), X (n, d), first, n, centroids (k, d) float64;
     grid: chunk / rows of a thread block
     OUT labels (n,), distances (n,), sums (1, chunk / rows of a thread block) of the distances
     """
@@ -39,17 +39,18 @@ def nearest(dtype: Real, lanes: int) -> Kernel:
         tid = cuda.threadIdx.x
         lane = tid % lanes
         k = bias.shape[1]
-        row = cuda.blockIdx.x * ROWS + tid // lanes
+        row = np.int64(cuda.blockIdx.x) * ROWS + tid // lanes
+        # Unsigned, because Numba adds the length of the array to indices that may be negative.
+        at = np.uint64(row * k)
         best = T(-np.inf)
+        own: Any = np.int64(0)
         for i in range(lane, k, lanes):
-            t = scores[row, i] + bias[0, i]
+            t = scores[at + np.uint64(i)] + bias[0, i]
             if t > best:
                 best = t
-        best = lanes_max(best, lanes, scratch)
-        found = T(-k)
-        for i in range(lane, k, lanes):
-            if not best > scores[row, i] + bias[0, i]:
-                found = max(found, T(-i))
+                own = i
+        largest = lanes_max(best, lanes, scratch)
+        found = T(-k) if largest > best else T(-own)
         label = min(np.int64(-lanes_max(found, lanes, scratch)), np.int64(k - 1))
         d2 = 0.0
         if first + row < n:

@@ -30,8 +30,10 @@ TILE = 8 if SIMULATED else 64
 # How many rows one thread of the fused kernel sums at most.
 ROWS_A_THREAD = 4 if SIMULATED else 64
 
-# How many neighbouring sums a thread block of `add_onto` adds to.
+# How many neighbouring totals a thread block of `add_onto` adds to, unless there are so many totals
+# that a thread can add all numbers of one.
 ADDED = 4 if SIMULATED else 8
+FILLS_A_GPU = 64 if SIMULATED else 1 << 15
 
 LN2 = math.log(2)
 
@@ -90,12 +92,12 @@ def add_partial() -> Kernel:
 
 
 @lru_cache(None)
-def add_onto() -> Kernel:
+def add_onto(slices: int) -> Kernel:
     """``totals[i] += values[0, i] + ... + values[count - 1, i]``, always in the same order.
 
-    THREADS / ADDED threads add the numbers of one i; grid: all i divided by ADDED.
+    ``slices`` threads add the numbers of one i; grid: all i times slices / THREADS.
     """
-    SLICES = THREADS // ADDED
+    ADDED = THREADS // slices  # how many neighbouring totals a thread block adds to
 
     def add(values: Any, count: Any, totals: Any) -> None:
         parts = cuda.shared.array(THREADS, np.float64)
@@ -103,14 +105,20 @@ def add_onto() -> Kernel:
         i = np.int64(cuda.blockIdx.x) * ADDED + tid % ADDED
         total = 0.0
         if i < totals.shape[0]:
-            for r in range(tid // ADDED, count, SLICES):
+            for r in range(tid // ADDED, count, slices):
                 total += np.float64(values[r, i])
-        parts[tid] = total
-        cuda.syncthreads()
+        if slices > 1:
+            parts[tid] = total
+            cuda.syncthreads()
+            if tid < ADDED:
+                for r in range(tid + ADDED, THREADS, ADDED):
+                    total += parts[r]
         if tid < ADDED and i < totals.shape[0]:
-            total = totals[i]
-            for r in range(tid, THREADS, ADDED):
-                total += parts[r]
-            totals[i] = total
+            totals[i] += total
 
     return kernel(add)
+
+
+def slices_for(width: int) -> int:
+    """How many threads add one of so many totals; one where the totals alone fill a GPU."""
+    return 1 if width >= FILLS_A_GPU else THREADS // ADDED
