@@ -42,7 +42,12 @@ from ekmfast.rows.device import cuda_status, describe_card
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("tests", "sanitize", "bench", "device")
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-TEST_FILES = ("tests/test_cuda.py", "tests/test_cuda_estimators.py", "tests/test_device.py")
+TEST_FILES = (
+    "tests/test_cuda.py",
+    "tests/test_cuda_estimators.py",
+    "tests/test_gpu_arrays.py",
+    "tests/test_device.py",
+)
 # Small tests that start every kernel of a pass, since a sanitizer makes them some 100 times slower.
 SANITIZED = ("tests/test_cuda.py", "-k", "(statistics_are_the_cpus and equilibrium) or closest")
 TOOLS = ("memcheck", "racecheck")

@@ -31,18 +31,22 @@ class Recording:
     """
 
     def __init__(self, work: Callable[[], None]) -> None:
-        stream = cuda.stream()  # the default stream cannot be recorded
-        run_on(stream)
+        # The default stream cannot be recorded. It waits for all streams but those with this flag,
+        # so that other threads could not use it while another kind of stream is recorded.
+        flag = driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value
+        stream = _checked(driver.cuStreamCreate(flag))
+        run_on(cuda.external_stream(int(stream)))
         try:
             mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-            _checked(driver.cuStreamBeginCapture(stream_handle(), mode))
+            _checked(driver.cuStreamBeginCapture(stream, mode))
             try:
                 work()
             finally:
-                ended = driver.cuStreamEndCapture(stream_handle())
+                ended = driver.cuStreamEndCapture(stream)
             graph = _checked(ended)
         finally:
             run_on(0)
+            driver.cuStreamDestroy(stream)
         try:
             self._executable = _checked(driver.cuGraphInstantiate(graph, 0))
         finally:
