@@ -250,8 +250,13 @@ class CudaPasses:
     def _underflowed(self, mass: Float64, dtype: Any) -> NDArray[np.bool_]:
         return ~(mass > self.total_weight * _core.least_mass(dtype is np.float32))
 
-    def _prepared(self, dtype: Any, centroids: Float64, q: Float64) -> Centroids:
-        S, k, d = centroids.shape
+    def _relative(self, centroids: Float64) -> Float64:
+        """Centroids minus the reference, as a new array."""
+        return centroids - self.reference.astype(np.float64)
+
+    def _prepared(self, dtype: Any, y: Float64, q: Float64) -> Centroids:
+        """The centroids ``y + reference``, sent to the GPU; y (S, K, D) is changed."""
+        S, k, d = y.shape
         mirror = self._mirror(
             "centroids",
             dtype,
@@ -264,7 +269,6 @@ class CudaPasses:
             parts=((S * k, 3 * d), dtype),
         )
         here = mirror.host
-        y = centroids - self.reference.astype(np.float64)
         here["reference"][:] = self.reference
         with np.errstate(over="ignore", invalid="ignore"):
             here["plain"][:] = y
@@ -280,14 +284,14 @@ class CudaPasses:
         mirror.send()
         return Centroids(**mirror.card, q=q, finite=finite)
 
-    def _scale(self, centroids: Float64, alpha: Float64, dtype: Any) -> Float64:
+    def _scale(self, y: Float64, alpha: Float64, dtype: Any) -> Float64:
         """The factor q for which scores are exponents in base 2; see ``csrc/ekm.cpp``.
 
         It is at least so large that q times a centroid is no denormal number.
         """
         if self.weighting in ("hard", "fuzzy"):
-            return np.full(len(centroids), 1.0 if self.weighting == "hard" else 2.0)
-        largest = np.abs(centroids - self.reference.astype(np.float64)).max(axis=(1, 2))
+            return np.full(len(y), 1.0 if self.weighting == "hard" else 2.0)
+        largest = np.maximum(y.max(axis=(1, 2)), -y.min(axis=(1, 2)))
         smallest, far = (1e-30, 1e19) if dtype is np.float32 else (1e-290, 1e154)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             floor = np.where(largest > 0, smallest / largest * np.minimum(1, far / largest), 0.0)
@@ -300,7 +304,8 @@ class CudaPasses:
         S, k, d = centroids.shape
         if self.held.n == 0:
             return np.zeros((S, k, d)), np.zeros((S, k)), np.zeros((S, k)), np.zeros(S)
-        c = self._prepared(dtype, centroids, self._scale(centroids, alpha, dtype))
+        y = self._relative(centroids)
+        c = self._prepared(dtype, y, self._scale(y, alpha, dtype))
         if self._is_fused(dtype, k):
             sums = self._sum_fused(dtype, c, k)
             wx, w = sums[:, : k * d], sums[:, k * d : k * d + k]
@@ -534,7 +539,7 @@ class CudaPasses:
         """See `RowsAtHand.closest`; the distances stay on the GPU."""
         S, each, _ = candidates.shape
         dtype, width = self.held.dtype, S * each
-        c = self._prepared(dtype, candidates, np.full(S, 2.0))
+        c = self._prepared(dtype, self._relative(candidates), np.full(S, 2.0))
         columns = kernels.columns_for(width)
         measure = kernels.closest(dtype, columns, self.held.weighted, update)
         totals = self._mirror("closest", S, each, totals=((width,), np.float64))
@@ -640,7 +645,7 @@ class CudaPasses:
         """
         k, d = centroids.shape
         T = self.held.dtype
-        c = self._prepared(T, centroids[None], np.ones(1))
+        c = self._prepared(T, self._relative(centroids[None]), np.ones(1))
         exact = upload(centroids)
         lanes = lanes_for(max(k, d))
         find, per_block = kernels.nearest(T, lanes), THREADS // lanes
@@ -673,7 +678,8 @@ class CudaPasses:
         k = centroids.shape[0]
         one = np.array([alpha])
         T = self.held.dtype
-        c = self._prepared(T, centroids[None], self._scale(centroids[None], one, T))
+        y = self._relative(centroids[None])
+        c = self._prepared(T, y, self._scale(y, one, T))
         # The sums of one problem, of which the last two are not finite if a weight is not.
         totals = self._mirror("weights", k, sums=((2 * k + 2,), np.float64))
         totals.clear()
