@@ -60,7 +60,6 @@ def fused(T, k, d, weighting, weighted=True):
 def weigh(T, weighting, k):
     return kernels.weigh(T, weighting, k, True), (
         array(T, 1), array(T, 2), array(T, 1), array(T, 1), int64, int64, array(float64, 2),
-        array(float64, 2),
     )  # fmt: skip
 
 
@@ -84,10 +83,11 @@ def others(T):
             array(T, 2, "A"), int64, int64, array(T, 1), array(T, 2), array(T, 1), array(T, 2)
         )  # fmt: skip
     yield kernels.add_partial(), (f64, int64, array(float64, 1))
-    yield kernels.add_onto(), (array(T, 2), int64, array(float64, 1))
+    for slices in (1, 16):
+        yield kernels.add_onto(slices), (array(T, 2), int64, array(float64, 1))
     yield kernels.column_sums(T, 128), (array(T, 2), f64)
     yield kernels.nearest(T, 32), (
-        array(T, 2), array(T, 2), array(T, 2, "A"), int64, int64, f64, array(int32, 1),
+        array(T, 1), array(T, 2), array(T, 2, "A"), int64, int64, f64, array(int32, 1),
         array(T, 1), f64,
     )  # fmt: skip
     for update in (False, True):

@@ -1,5 +1,7 @@
 """Arrays of other libraries on a GPU are read where they lie, and results are of their kind."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -109,16 +111,13 @@ def test_arrays_that_offer_only_dlpack_are_read_where_they_lie(torch, data):
 
 def test_codes_of_a_torchscript_encoder_never_leave_the_gpu(torch):
     torch.manual_seed(0)
-    encoder = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3, stride=2),
-        torch.nn.ReLU(),
-        torch.nn.Flatten(),
-        torch.nn.LazyLinear(8),
-    ).cuda()
+    layers = torch.nn.Conv2d(1, 4, 3, stride=2), torch.nn.ReLU(), torch.nn.Flatten()
+    encoder = torch.nn.Sequential(*layers, torch.nn.Linear(4 * 13 * 13, 8)).cuda().eval()
     images = torch.rand(600, 1, 28, 28, device="cuda")
     images[:40] = 1 - images[:40] / 4
-    encoder(images)
-    scripted = torch.jit.trace(encoder.eval(), images)
+    with warnings.catch_warnings():  # TorchScript is deprecated, and still what models are saved as
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.trace(encoder, images)
     with torch.no_grad():
         codes = scripted(images)
     model = fit(codes)
@@ -126,24 +125,43 @@ def test_codes_of_a_torchscript_encoder_never_leave_the_gpu(torch):
     np.testing.assert_array_equal(model.labels_.cpu().numpy(), fit(codes.cpu().numpy()).labels_)
 
 
+def is_locked(array):
+    from cuda.bindings import driver
+
+    kind = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+    return not driver.cuPointerGetAttribute(kind, array.ctypes.data)[0]
+
+
 def test_rows_of_the_host_are_locked_and_freed(data):
-    X = np.tile(data, (4, 1))
+    X = np.tile(data, (40, 1))
+    assert not is_locked(X)
     rows = StreamedRows(X, None)
     assert rows._locked
+    assert is_locked(X)
     C = data[:3].astype(float)[None]
     got = CudaRows(X, held=rows).statistics(C, np.ones(1))
+    del rows
+    assert not is_locked(X)
     wanted = CudaRows(X).statistics(C, np.ones(1))
     np.testing.assert_array_equal(got.sum_wx, wanted.sum_wx)
-    del rows
 
     class Owner:
         pass
 
-    owner = Owner()
-    assert lock(owner, X)  # it would be locked already if it had not been freed
-    assert lock(Owner(), X)  # as memory that the program has locked itself
+    first, second = Owner(), Owner()
+    assert lock(first, X)
+    assert lock(second, X)  # as memory that the program has locked itself
+    del second
+    assert is_locked(X)
+    del first
+    assert not is_locked(X)
+
+
+def test_rows_with_gaps_are_copied_through_pinned_memory(data):
+    X = np.tile(data, (4, 1))
+    C = data[:3].astype(float)[None]
     gaps = X[::2]
-    assert not lock(owner, gaps)
+    assert not StreamedRows(gaps, None)._locked
     s = np.ones(len(gaps), np.float32)
     apart = CudaRows(gaps, s, held=StreamedRows(gaps, s)).statistics(C, np.ones(1))
     np.testing.assert_allclose(
