@@ -119,7 +119,7 @@ def test_codes_of_a_torchscript_encoder_never_leave_the_gpu(torch):
         warnings.simplefilter("ignore")
         scripted = torch.jit.trace(encoder, images)
     with torch.no_grad():
-        codes = scripted(images)
+        codes = 20 * scripted(images)
     model = fit(codes)
     assert model.labels_.is_cuda
     np.testing.assert_array_equal(model.labels_.cpu().numpy(), fit(codes.cpu().numpy()).labels_)
