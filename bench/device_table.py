@@ -5,7 +5,7 @@
 For some (K, D) and growing numbers of rows N, the median time of one pass by the CPU with all its
 threads, of one pass by the GPU over rows that lie there, and of sending the rows there. The tables
 give each time and, for each (K, D), the least N from which the GPU's pass is faster, and the
-multiply-adds 2 N K D of such a pass: ``ekmfast.rows.device.WORTH_A_CARD`` is a number of those.
+multiply-adds 2 N K D of such a pass. ``ekmfast.rows.device`` holds what the choice takes from them.
 float32; each result is compared with that of the CPU. With EKMFAST_BENCH_SMALL=1 the shapes are
 tiny, so that the script can be tried in Numba's simulator.
 """
@@ -26,7 +26,7 @@ import numpy as np
 from records import RESULTS, markdown, write
 
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.device import WORTH_A_CARD, cuda_status, describe_card
+from ekmfast.rows.device import GPU_LATENCY, cpu_seconds, cuda_status, describe_card
 from ekmfast.rows.threads import get_num_threads
 
 SMALL = os.environ.get("EKMFAST_BENCH_SMALL") == "1"
@@ -100,8 +100,8 @@ def crossing(rows: list[dict[str, Any]], k: int, d: int) -> dict[str, Any]:
 
 def report(rows: list[dict[str, Any]], crossings: list[dict[str, Any]], left_out: int) -> str:
     times = markdown(
-        ["K, D", "N", "2 N K D", "CPU, ms", "GPU, ms", "CPU / GPU", "sending X, ms",
-         "passes that repay the sending"],
+        ["K, D", "N", "2 N K D", "CPU, ms", "GPU, ms", "CPU / GPU", 'device="auto"',
+         "sending X, ms", "passes that repay the sending"],
         [
             [
                 f"{row['k']}, {row['d']}",
@@ -110,6 +110,7 @@ def report(rows: list[dict[str, Any]], crossings: list[dict[str, Any]], left_out
                 f"{row['cpu_ms']:.3g}",
                 f"{row['gpu_ms']:.3g}",
                 f"{row['cpu_ms'] / row['gpu_ms']:.2g}",
+                "GPU" if cpu_seconds(row["multiply_adds"], row["d"]) > GPU_LATENCY else "CPU",
                 f"{row['send_ms']:.3g}",
                 f"{row['send_ms'] / gain:.2g}"
                 if (gain := row["cpu_ms"] - row["gpu_ms"]) > 0
@@ -133,10 +134,7 @@ def report(rows: list[dict[str, Any]], crossings: list[dict[str, Any]], left_out
         ],
     )
     missing = f"\n\nThe time was over before {left_out} more shapes." if left_out else ""
-    return (
-        f'`device="auto"` takes the GPU from {WORTH_A_CARD:.2g} multiply-adds.\n\n'
-        f"{least}\n\n{times}{missing}\n\n{describe_card()}."
-    )
+    return f"{least}\n\n{times}{missing}\n\n{describe_card()}."
 
 
 def table(seconds: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:

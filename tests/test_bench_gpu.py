@@ -162,7 +162,7 @@ def rows_of(gains, k=8, d=8):
     ]  # fmt: skip
 
 
-def test_the_gpu_is_faster_from_the_crossing_on(module):
+def test_the_gpu_is_faster_from_the_crossing_on(module, monkeypatch):
     table = module("device_table")
     rows = rows_of({1000: 2.0, 4000: 0.5, 16000: 2.0, 64000: 8.0})
     found = table.crossing(rows, 8, 8)
@@ -171,10 +171,11 @@ def test_the_gpu_is_faster_from_the_crossing_on(module):
     assert found["multiply_adds"] == 2 * 16000 * 64
     assert table.crossing(rows_of({1000: 0.5}), 8, 8)["from"] is None
     assert table.crossing(rows_of({1000: 3.0}), 8, 8)["from"] == 1000
+    monkeypatch.setattr(table, "cpu_seconds", lambda work, d: 1e-4)
     text = table.report(rows, [found], 2)
     assert cells(text, "8, 8") == ["8, 8", "16,000", "8,000", "1e+06"]
     assert "The time was over before 2 more shapes." in text
-    assert "| 8, 8 | 64,000 | 8.2e+06 | 8 | 1 | 8 | 0.5 | 0.071 |" in text
+    assert "| 8, 8 | 64,000 | 8.2e+06 | 8 | 1 | 8 | CPU | 0.5 | 0.071 |" in text
 
 
 @pytest.mark.skipif(cuda_status() is None, reason="there is a card, or a simulated one")

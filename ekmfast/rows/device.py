@@ -7,12 +7,19 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from ekmfast._parameters import OneOf
+from ekmfast.rows.threads import get_num_threads
 
 DEVICE = OneOf("cpu", "cuda", "auto")
-# With fewer multiply-adds in a pass, starting the GPU's kernels takes longer than the CPU needs for
-# the pass.
-WORTH_A_CARD = 1 << 28
+# What `choose` takes the GPU's gain from: times of passes by 16 threads of a Xeon and by an H200
+# (bench/device_table.py, bench/results/gpu-nvidia-h200.md). One thread computes so many
+# multiply-adds a second, for D features; K matters less.
+THREAD_RATE = {2: 3.1e9, 8: 13e9, 32: 24e9, 128: 39e9}
+# A pass by the GPU takes this long, in seconds, even if it has nothing to do; with it, sending the
+# rows took no longer than 20 passes by the CPU wherever a pass by the GPU was faster.
+GPU_LATENCY = 1.5e-4
 
 logger = logging.getLogger("ekmfast")
 
@@ -82,11 +89,18 @@ def describe_card() -> str:
     return "{} (compute capability {}.{})".format(name, *device.compute_capability)
 
 
+def cpu_seconds(work: float, n_features: int) -> float:
+    """About how long this process's threads take for ``work`` multiply-adds."""
+    sizes, rates = np.log(list(THREAD_RATE)), list(THREAD_RATE.values())
+    return float(work / np.interp(np.log(n_features), sizes, rates) / get_num_threads())
+
+
 def choose(device: str, X: Any = None, work: float = 0.0) -> tuple[str, str]:
     """``'cpu'`` or ``'cuda'``, and the reason for the choice.
 
     ``work`` is the number of multiply-adds of a pass over X. ``'auto'`` chooses the GPU for arrays
-    that lie on it, and for other arrays if there is a GPU and ``work`` is large enough.
+    that lie on it, and for other arrays if there is a GPU and the CPU would take longer than the
+    latency of the GPU, by times that were measured once.
     """
     DEVICE.check("device", device)
     there = is_cuda_array(X)
@@ -108,9 +122,9 @@ def choose(device: str, X: Any = None, work: float = 0.0) -> tuple[str, str]:
         choice = "cpu", missing
     elif there:
         choice = "cuda", "X lies on the GPU"
-    elif work < WORTH_A_CARD:
-        choice = "cpu", f"{work:.2g} multiply-adds a pass are too few for the GPU"
     else:
-        choice = "cuda", f"there is a GPU and a pass takes {work:.2g} multiply-adds"
+        seconds = cpu_seconds(work, X.shape[1])
+        name = "cuda" if seconds > GPU_LATENCY else "cpu"
+        choice = name, f"a pass should take the CPU {1e3 * seconds:.2g} ms"
     logger.info("device='auto' is %s: %s", *choice)
     return choice

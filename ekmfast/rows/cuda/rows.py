@@ -13,7 +13,6 @@ from ekmfast.rows.array import ArrayRows, checksum_of
 from ekmfast.rows.batches import ShuffledBatches
 from ekmfast.rows.cuda.arrays import alike, as_device
 from ekmfast.rows.cuda.layer import empty, free_memory, host, upload, view
-from ekmfast.rows.cuda.locked import send
 from ekmfast.rows.cuda.memory import Held, ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import CudaPasses
 from ekmfast.rows.device import is_cuda_array
@@ -39,7 +38,7 @@ def held_by_card(X: Any, sample_weight: NDArray[Any] | None) -> Held:
         return ResidentRows(as_device(X), s if sample_weight is None else upload(sample_weight))
     # Half of the free memory is left for distances and for the arrays of chunks.
     if X.nbytes <= free_memory() // 2:
-        return ResidentRows(send(X), s if sample_weight is None else send(sample_weight))
+        return ResidentRows(upload(X), s if sample_weight is None else upload(sample_weight))
     return StreamedRows(X, sample_weight)
 
 
