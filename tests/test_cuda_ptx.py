@@ -187,11 +187,11 @@ def test_largest_fused_kernels_spill_nothing(resources, capability, T, k, d):
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_fused_kernels_leave_room_for_two_blocks(resources, weighting):
-    # K = D = 8 in float32: two blocks of 128 threads share 65,536 registers.
+def test_fused_kernels_leave_room_for_three_blocks(resources, weighting):
+    # K = D = 8 in float32: three blocks of 128 threads share 65,536 registers, or two for FUZZY.
     registers, shared, spilled = resources(*fused(np.float32, 8, 8, weighting))
     assert spilled == 0
-    assert registers <= 255
+    assert registers <= (255 if weighting == FUZZY else 168)
     assert shared <= 46 << 10
     small, _, spilled = resources(*fused(np.float32, 3, 2, weighting))
     assert spilled == 0
