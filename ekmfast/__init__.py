@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ekmfast.estimators.semisupervised import SemiSupervisedEKMeans
     from ekmfast.fit.search import AlphaPath
     from ekmfast.persist.file import load, save
+    from ekmfast.persist.onnx import export_onnx
 
 # These are imported on first use, because scikit-learn is slow to import, and other names need
 # optional packages.
@@ -43,6 +44,7 @@ _LAZY_NAMES = {
     "MiniBatchEKMeans": "estimators.minibatch",
     "SemiSupervisedEKMeans": "estimators.semisupervised",
     "alpha_path": "estimators.alpha_path",
+    "export_onnx": "persist.onnx",
     "load": "persist.file",
     "save": "persist.file",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "datasets",
     "ekm_statistics",
     "ekm_step",
+    "export_onnx",
     "load",
     "metrics",
     "plotting",

@@ -35,12 +35,15 @@ TORCH_MODULES = [
     "autoencoder.export",
     "autoencoder.loading",
 ]
+ONNX_MODULES = ["persist.onnx"]
 
 
-@pytest.mark.parametrize("name", MODULES + TORCH_MODULES)
+@pytest.mark.parametrize("name", MODULES + TORCH_MODULES + ONNX_MODULES)
 def test_examples(name):
     if name in TORCH_MODULES:
         pytest.importorskip("torch", reason="the autoencoder is an extra")
+    if name in ONNX_MODULES:
+        pytest.importorskip("onnxruntime", reason="it is in the extra test only")
     module = importlib.import_module("ekmfast." + name)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

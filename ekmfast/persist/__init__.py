@@ -1,1 +1,1 @@
-"""Save estimators and detectors to files without pickle, and load them."""
+"""Save estimators and detectors to files without pickle, load them, and export them to ONNX."""

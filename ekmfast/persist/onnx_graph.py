@@ -1,0 +1,225 @@
+"""Nodes of ONNX graphs that compute what the methods of estimators and detectors compute.
+
+As in Python, a scaler computes in the dtype of the rows, and all that follows is in float64, also
+for float32 rows. Distances are summed from differences ``x - c``, each of which is rounded once.
+Therefore they keep their digits at any offset and any scale, without a reference point: a
+difference from a reference would be rounded too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+
+from ekmfast._optional import require
+
+Float64 = NDArray[np.float64]
+
+DOUBLE = np.dtype(np.float64)
+OPSET = 17  # onnx and onnxruntime know it since their versions 1.12 of 2022
+IR_VERSION = 8  # the one that came with opset 17
+# The differences of n rows to some k centroids are an array of shape (n, k, D). Centroids are taken
+# in parts of such a size that k D is at most this number, or k is 1. Then a row needs 8 KiB.
+DIFFERENCES = 1024
+# With many centroids the parts are larger, so that there are at most this many: each is two nodes.
+PARTS = 256
+
+
+class Graph:
+    """A graph under construction. Values are known by their names, which are strings.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns of the input ``X``.
+    dtype : numpy.dtype
+        dtype of ``X`` and of the outputs.
+    """
+
+    def __init__(self, n_features: int, dtype: np.dtype[Any]) -> None:
+        self.helper = require("onnx.helper", "onnx")
+        self.numpy_helper = require("onnx.numpy_helper", "onnx")
+        self.dtype = dtype
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.inputs = [self._described("X", dtype, ["n", n_features])]
+        self.outputs: list[Any] = []
+        self.n_bytes = 0  # of all constants
+
+    def constant(self, value: Any, dtype: Any = np.float64) -> str:
+        """Name of a constant, which the file holds as an array of ``dtype``."""
+        name = f"constant_{len(self.constants)}"
+        array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
+        self.n_bytes += array.nbytes
+        self.constants.append(self.numpy_helper.from_array(array, name))
+        return name
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node; return the name of its output."""
+        name = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(self.helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    def cast(self, value: str, dtype: Any) -> str:
+        return self.add("Cast", value, to=self._type(dtype))
+
+    def output(self, name: str, value: str, dtype: Any, *columns: int) -> None:
+        """Make ``value`` an output of the graph, of shape (n, *columns)."""
+        self.nodes.append(self.helper.make_node("Identity", [value], [name], name))
+        self.outputs.append(self._described(name, dtype, ["n", *columns]))
+
+    def model(self, description: str, metadata: dict[str, str], version: str) -> Any:
+        """The finished model, of type onnx.ModelProto."""
+        graph = self.helper.make_graph(
+            self.nodes, "ekmfast", self.inputs, self.outputs, self.constants
+        )
+        model = self.helper.make_model(
+            graph,
+            opset_imports=[self.helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="ekmfast",
+            producer_version=version,
+            doc_string=description,
+        )
+        self.helper.set_model_props(model, metadata)
+        return model
+
+    def _type(self, dtype: Any) -> Any:
+        return self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+    def _described(self, name: str, dtype: Any, shape: list[str | int]) -> Any:
+        return self.helper.make_tensor_value_info(name, self._type(dtype), shape)
+
+
+# ----------------------------------------------------------------------------------------------
+# Rows
+
+
+def scaled(graph: Graph, X: str, scaler: Any) -> str:
+    """What ``scaler.transform`` returns, with its roundings: the centroids were fitted to them."""
+    own = subtracts_rounded_mean()
+    if scaler.with_mean:
+        X = _in_dtype(graph, "Sub", X, scaler.mean_, rounded=own)
+    if scaler.with_std:
+        X = _in_dtype(graph, "Div", X, scaler.scale_, rounded=own)
+    return X
+
+
+def _in_dtype(graph: Graph, operator: str, X: str, value: Float64, *, rounded: bool) -> str:
+    """A result of the graph's dtype; only if ``rounded``, it is computed in this dtype."""
+    if rounded or graph.dtype == DOUBLE:
+        return graph.add(operator, X, graph.constant(value, graph.dtype))
+    exact = graph.add(operator, graph.cast(X, DOUBLE), graph.constant(value))
+    return graph.cast(exact, graph.dtype)
+
+
+def subtracts_rounded_mean() -> bool:
+    """Whether the installed StandardScaler rounds its mean to float32 before it subtracts it.
+
+    The mean is a float64. Newer versions of scikit-learn (1.9 is one) round it to the dtype of the
+    rows first; older ones compute in float64 and round the result.
+    """
+    third = np.array([[1 / 3]])
+    found = StandardScaler(with_std=False).fit(third).transform(third.astype(np.float32))
+    return not np.any(np.asarray(found))
+
+
+# ----------------------------------------------------------------------------------------------
+# Clusters
+
+
+def squared_distances(graph: Graph, x: str, centroids: NDArray[Any]) -> str:
+    """``||x_n - c_k||^2`` (n, K) of rows in float64, summed from differences.
+
+    Some centroids are subtracted at a time, so that memory for a batch of n rows is bounded by
+    `DIFFERENCES` and `PARTS`, not by n K D.
+    """
+    n_clusters, n_features = centroids.shape
+    step = max(1, DIFFERENCES // n_features, math.ceil(n_clusters / PARTS))
+    rows = graph.add("Unsqueeze", x, graph.constant([1], np.int64))  # (n, 1, D)
+    parts = []
+    for start in range(0, n_clusters, step):
+        some = graph.constant(centroids[None, start : start + step])
+        differences = graph.add("Sub", rows, some)
+        parts.append(graph.add("ReduceSumSquare", differences, axes=[2], keepdims=0))
+    return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+
+
+def nearest(graph: Graph, d2: str) -> str:
+    """Index (n,) of the smallest squared distance; the first one if several are equal."""
+    return graph.add("ArgMin", d2, axis=1, keepdims=0)
+
+
+def merged_label(graph: Graph, index: str, merged: NDArray[Any]) -> str:
+    """The label of the nearest centroid: the first of the centroids that are merged with it."""
+    if (merged == np.arange(len(merged))).all():
+        return index
+    return graph.add("Gather", graph.constant(merged, np.int64), index)
+
+
+def boltzmann_memberships(graph: Graph, d2: str, alpha: float) -> str:
+    """``softmax_k(-alpha/2 ||x - c_k||^2)``, from differences to the smallest squared distance."""
+    least = graph.add("ReduceMin", d2, axes=[1], keepdims=1)
+    exponent = graph.add("Mul", graph.add("Sub", d2, least), graph.constant(-0.5 * alpha))
+    p = graph.add("Exp", exponent)
+    return _divided_by_sum(graph, p)
+
+
+def fuzzy_memberships(graph: Graph, d2: str, fuzzifier: float) -> str:
+    """Memberships of fuzzy c-means; a row that equals a centroid belongs only to it."""
+    least = graph.add("ReduceMin", d2, axes=[1], keepdims=1)
+    # A row that equals a centroid gives 0 / 0, which Where replaces by 1.
+    power = graph.constant(1 / (fuzzifier - 1))
+    u = graph.add("Pow", graph.add("Div", least, d2), power)
+    u = graph.add("Where", graph.add("Equal", d2, least), graph.constant(1), u)
+    return _divided_by_sum(graph, u)
+
+
+def hard_memberships(graph: Graph, index: str, n_clusters: int) -> str:
+    """1 for the nearest centroid and 0 for the others, in the graph's dtype."""
+    column = graph.add("Unsqueeze", index, graph.constant([1], np.int64))
+    equal = graph.add("Equal", column, graph.constant(np.arange(n_clusters), np.int64))
+    return graph.cast(equal, graph.dtype)
+
+
+def _divided_by_sum(graph: Graph, values: str) -> str:
+    total = graph.add("ReduceSum", values, graph.constant([1], np.int64), keepdims=1)
+    return graph.add("Div", values, total)
+
+
+# ----------------------------------------------------------------------------------------------
+# Anomalies
+
+
+def scores(graph: Graph, x: str, normals: Any) -> str:
+    """Scores (n,) in the graph's dtype, as from `Normals.scores` of a detector."""
+    centred = graph.add("Sub", x, graph.constant(normals.centre))
+    z = graph.add("Div", centred, graph.constant(normals.unit))
+    whitened = graph.add("MatMul", z, graph.constant(normals.whitener))
+    d2 = squared_distances(graph, whitened, normals.means)
+    # Of a row that is so far away that products overflow, the sums may be infinity - infinity.
+    infinity = graph.constant(np.inf)
+    d2 = graph.add("Where", graph.add("IsNaN", d2), infinity, d2)
+    half = graph.add("Mul", d2, graph.constant(0.5))
+    log_share = graph.constant(np.log(normals.sizes / normals.sizes.sum()))
+    # No number is -infinity, so that differences of them are numbers.
+    lowest = graph.constant(np.finfo(np.float64).min)
+    log_density = graph.add("Max", graph.add("Sub", log_share, half), lowest)
+    most = graph.add("ReduceMax", log_density, axes=[1], keepdims=1)
+    p = graph.add("Exp", graph.add("Sub", log_density, most))
+    axis = graph.constant([1], np.int64)
+    total = graph.add("Log", graph.add("ReduceSum", p, axis, keepdims=1))
+    score = graph.add("Squeeze", graph.add("Add", total, most), axis)
+    lowest = graph.constant(np.finfo(graph.dtype).min)
+    return graph.cast(graph.add("Max", score, lowest), graph.dtype)
+
+
+def inlier_label(graph: Graph, score: str, offset: float) -> str:
+    """-1 where the score is below the offset, else +1; both are compared in the graph's dtype."""
+    below = graph.add("Less", score, graph.constant(offset, graph.dtype))
+    outlier, inlier = graph.constant(-1, np.int64), graph.constant(1, np.int64)
+    return graph.add("Where", below, outlier, inlier)
