@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ekmfast.estimators.hard import HardKMeans
     from ekmfast.estimators.maxent import MaximumEntropyKMeans
     from ekmfast.estimators.minibatch import MiniBatchEKMeans
+    from ekmfast.estimators.mixture import EquilibriumMixture
     from ekmfast.estimators.semisupervised import SemiSupervisedEKMeans
     from ekmfast.fit.search import AlphaPath
     from ekmfast.persist.file import load, save
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _LAZY_NAMES = {
     "AlphaPath": "estimators.alpha_path",
     "EKMeans": "estimators.ekmeans",
+    "EquilibriumMixture": "estimators.mixture",
     "FuzzyCMeans": "estimators.fuzzy",
     "HardKMeans": "estimators.hard",
     "MaximumEntropyKMeans": "estimators.maxent",
@@ -53,6 +55,7 @@ _LAZY_MODULES = ("anomaly", "autoencoder", "blocks", "dask", "datasets", "metric
 __all__ = [
     "AlphaPath",
     "EKMeans",
+    "EquilibriumMixture",
     "FuzzyCMeans",
     "HardKMeans",
     "MaximumEntropyKMeans",

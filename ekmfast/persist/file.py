@@ -39,7 +39,7 @@ from ekmfast.persist.detectors import (
     is_autoencoder,
     parts_of,
 )
-from ekmfast.persist.state import check_centroids, check_scaler
+from ekmfast.persist.state import check_centroids, check_mixture, check_scaler
 from ekmfast.rows.device import is_cuda_array, to_host
 
 __all__ = ["load", "save"]
@@ -68,6 +68,7 @@ class Kind(typing.NamedTuple):
 
 # All classes that a file can hold, by name.
 KINDS = {name: Kind("ekmfast", check_centroids) for name in CLASSES}
+KINDS["EquilibriumMixture"] = Kind("ekmfast", check_mixture)
 KINDS["EKMeansDetector"] = Kind("ekmfast.anomaly", check_of_features)
 KINDS["AutoencoderDetector"] = Kind("ekmfast.anomaly", check_of_images)
 KINDS["StandardScaler"] = Kind("sklearn.preprocessing", check_scaler)

@@ -60,6 +60,26 @@ STREAM: Mapping[str, Rule] = {
     "mean": Numbers("D", FLOAT64),
     "scatter": Number(Real, 0),
 }
+MIXTURE: Mapping[str, Rule] = {
+    "weights": Numbers("K", FLOAT64, 0),
+    "means": Numbers("KD", FLOAT64),
+    "scales": Numbers("K", FLOAT64, POSITIVE),
+}
+# Whether the scatters of a kind are matrices.
+MATRICES = {"spherical": False, "diag": False, "tied": True, "full": True}
+# What EquilibriumMixture has besides its mixture; the shape of covariances_ depends on the type.
+MIXTURE_ESTIMATOR: Mapping[str, Rule] = {
+    "n_features_in_": Number(Integral, 1),
+    "weights_": Numbers("K", FLOAT64, 0),
+    "means_": Numbers("KD", FLOATING),
+    "labels_": Numbers("N", INTEGERS, 0),
+    "degrees_of_freedom_": Number(Real, 2),
+    "n_iter_": Number(Integral, 1),
+    "converged_": Number(bool),
+    "lower_bound_": Number(Real),
+    "_centre": Numbers("D", FLOAT64),
+    "_unit": Number(Real, POSITIVE),
+}
 SCALER: Mapping[str, Rule] = {
     "n_features_in_": Number(Integral, 1),
     "mean_": Numbers("D", FLOAT64),
@@ -150,6 +170,39 @@ def check_centroids(estimator: Any) -> None:
         check_values(vars(state["_stream_"]), STREAM, sizes)
         if sizes["P"] != sizes["D"] + 2:
             raise ValueError(f"packed has {sizes['P']} columns: must be {sizes['D'] + 2}")
+
+
+def check_mixture(estimator: Any) -> None:
+    """Raise ValueError if an EquilibriumMixture is fitted but its attributes are inconsistent."""
+    state = vars(estimator)
+    if "_mixture" not in state:
+        return
+    mixture = state["_mixture"]
+    lacking = [name for name in (*MIXTURE_ESTIMATOR, "covariances_") if name not in state]
+    if lacking:
+        raise ValueError(f"_mixture is there, {', '.join(lacking)} is not")
+    sizes: dict[str, int] = {}
+    check_values(vars(mixture), MIXTURE, sizes)
+    check_values(state, MIXTURE_ESTIMATOR, sizes)
+    _check_features(state, sizes)
+    if mixture.kind not in MATRICES or state["covariance_type_"] != mixture.kind:
+        raise ValueError(f"covariance_type_ is {state['covariance_type_']!r:.40}")
+    if not mixture.degrees > 0:
+        raise ValueError(f"degrees is {mixture.degrees!r}: must be above 0")
+    shape = "KDD" if MATRICES[mixture.kind] else "KD"
+    check_values({"scatters": mixture.scatters}, {"scatters": Numbers(shape, FLOAT64)}, sizes)
+    matrices = mixture.scatters if MATRICES[mixture.kind] else mixture.scatters[:, :, None]
+    diagonal = np.diagonal(matrices, axis1=1, axis2=2) if matrices.shape[2] > 1 else matrices
+    try:
+        valid = (diagonal > 0).all() and np.isfinite(mixture.whiteners).all()
+    except np.linalg.LinAlgError:
+        valid = False
+    if not valid:
+        raise ValueError("scatters must be positive definite")
+    if not math.isfinite(state["_unit"]):
+        raise ValueError(f"_unit is {state['_unit']}: must be finite")
+    if state["labels_"].size and state["labels_"].max() >= sizes["K"]:
+        raise ValueError(f"labels_ holds {state['labels_'].max()}: must be less than {sizes['K']}")
 
 
 def check_scaler(scaler: Any) -> None:

@@ -1,0 +1,370 @@
+"""EquilibriumMixture, and the expectation maximization of Student mixtures."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal, multivariate_t
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+from sklearn.utils.estimator_checks import check_estimator
+
+import ekmfast
+from ekmfast import EKMeans, EquilibriumMixture
+from ekmfast.fit.mixture import (
+    CHUNK_ROWS,
+    KINDS,
+    StudentMixture,
+    expectation,
+    expectation_maximization,
+    from_labels,
+    maximization,
+)
+
+TYPES = ("auto", *KINDS)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_check_estimator():
+    results = check_estimator(
+        EquilibriumMixture(3, random_state=0),  # the checks look for three clusters
+        on_skip=None,
+        expected_failed_checks={
+            "check_sample_weight_equivalence_on_dense_data": (
+                "starts are drawn at random from the rows, so repeating rows changes the draw; the "
+                "sums agree (test_a_weight_of_zero_is_a_row_that_is_not_there)"
+            )
+        },
+    )
+    skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
+    # This check runs only where the environment variable SCIPY_ARRAY_API is set.
+    assert skipped <= {"check_array_api_input"}
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    """A long cluster, a small round one beside it, and a wide one."""
+    rng = np.random.default_rng(0)
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    long = rng.normal(size=(1500, 2)) * [8, 0.4] @ turn
+    small = rng.normal(size=(60, 2)) * 0.3 + [1, 5]
+    wide = rng.normal(size=(500, 2)) * 3 + [15, 8]
+    y = np.repeat([0, 1, 2], [1500, 60, 500])
+    order = rng.permutation(len(y))
+    return np.concatenate([long, small, wide])[order], y[order]
+
+
+def mixture_of(kind, degrees, d=3, k=2):
+    rng = np.random.default_rng(1)
+    half = rng.normal(size=(k, d, d)) + 2 * np.eye(d)
+    full = half @ np.swapaxes(half, 1, 2)
+    if kind == "tied":
+        full[:] = full[0]
+    scatters = full if kind in ("tied", "full") else rng.uniform(0.5, 2, (k, d))
+    if kind == "spherical":
+        scatters[:] = scatters[:, :1]
+    weights = np.linspace(1, 2, k)
+    means = rng.normal(size=(k, d))
+    return StudentMixture(weights / weights.sum(), means, scatters, kind, degrees, np.ones(k))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("degrees", [4.0, 30.0, math.inf])
+def test_densities_are_scipys(kind, degrees):
+    mixture = mixture_of(kind, degrees)
+    X = np.random.default_rng(0).normal(size=(50, 3)) * 3
+    got = mixture.log_joint(X)
+    for k, scatter in enumerate(mixture.scatters):
+        matrix = scatter if mixture.full else np.diag(scatter)
+        if math.isinf(degrees):
+            density = multivariate_normal(mixture.means[k], matrix)
+        else:
+            density = multivariate_t(mixture.means[k], matrix, df=degrees)
+        wanted = density.logpdf(X) + np.log(mixture.weights[k])
+        np.testing.assert_allclose(got[:, k], wanted, rtol=1e-12)
+    if degrees > 2 and not math.isinf(degrees):
+        wanted = mixture.scatters * degrees / (degrees - 2)
+        np.testing.assert_allclose(mixture.covariances, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("degrees", [5.0, math.inf])
+def test_sums_are_the_formulas_and_add(kind, degrees):
+    mixture = mixture_of(kind, degrees)
+    rng = np.random.default_rng(0)
+    X, s = rng.normal(size=(40, 3)) * 2, rng.uniform(0.5, 2, 40)
+    sums = expectation(mixture, X, s)
+    density = np.exp(mixture.log_joint(X))
+    r = s[:, None] * density / density.sum(axis=1, keepdims=True)
+    u = np.ones_like(r) if math.isinf(degrees) else (degrees + 3) / (degrees + mixture.distances(X))
+    np.testing.assert_allclose(sums.mass, r.sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(sums.weight, (r * u).sum(axis=0), rtol=1e-12)
+    y = X[:, None] - mixture.means
+    np.testing.assert_allclose(
+        sums.first, np.einsum("nk,nkd->kd", r * u, y), rtol=1e-10, atol=1e-12
+    )
+    second = np.einsum("nk,nki,nkj->kij", r * u, y, y)
+    if not mixture.full:
+        second = np.diagonal(second, axis1=1, axis2=2)
+    np.testing.assert_allclose(sums.second, second, rtol=1e-10, atol=1e-12)
+    assert sums.likelihood == pytest.approx(s @ np.log(density.sum(axis=1)))
+    assert sums.classified == pytest.approx(s @ np.log(density.max(axis=1)))
+    parts = expectation(mixture, X[:13], s[:13]) + expectation(mixture, X[13:], s[13:])
+    np.testing.assert_allclose(parts.second, sums.second, rtol=1e-12, atol=1e-14)
+    assert parts.likelihood == pytest.approx(sums.likelihood, rel=1e-13)
+
+
+def test_rows_of_several_chunks_are_all_counted():
+    mixture = mixture_of("full", 8.0)
+    X = np.random.default_rng(0).normal(size=(2 * CHUNK_ROWS + 5, 3))
+    sums = expectation(mixture, X, np.ones(len(X)))
+    assert sums.mass.sum() == pytest.approx(len(X))
+
+
+def test_a_component_without_shrinkage_is_the_maximum(monkeypatch):
+    # One Gaussian component: the sample's mean and covariance.
+    monkeypatch.setattr("ekmfast.fit.mixture.MATRIX_PRIOR", 0.0)
+    X = np.random.default_rng(0).normal(size=(300, 3)) @ np.array(
+        [[2, 0, 0], [1, 1, 0], [0, 1, 3.0]]
+    )
+    start = from_labels(X, np.ones(300), np.zeros(300, int), "full", math.inf)
+    mixture = maximization(start, expectation(start, X, np.ones(300)))
+    np.testing.assert_allclose(mixture.means[0], X.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(mixture.scatters[0], np.cov(X.T, ddof=0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("degrees", [4.0, math.inf])
+def test_each_iteration_raises_the_likelihood_where_shrinkage_hardly_matters(degrees):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(20_000, 2)), rng.normal(size=(20_000, 2)) * 2 + 4])
+    s = np.ones(len(X))
+    mixture = from_labels(X, s, (X[:, 0] > 1).astype(int), "full", degrees)
+    likelihoods = []
+    for _ in range(15):
+        sums = expectation(mixture, X, s)
+        likelihoods.append(sums.likelihood / len(X))
+        mixture = maximization(mixture, sums)
+    assert (np.diff(likelihoods) > -1e-5).all()
+    assert likelihoods[-1] > likelihoods[0] + 0.01
+
+
+def test_it_finds_shapes_that_centroids_do_not(shapes):
+    X, y = shapes
+    model = EquilibriumMixture(3, random_state=0).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.95
+    assert adjusted_rand_score(y, EKMeans(3, random_state=0).fit(X).labels_) < 0.7
+    assert model.covariance_type_ == "full"
+    np.testing.assert_allclose(
+        np.sort(model.weights_), [60 / 2060, 500 / 2060, 1500 / 2060], atol=0.02
+    )
+    small = np.argmin(model.weights_)
+    np.testing.assert_allclose(model.means_[small], [1, 5], atol=0.2)
+    assert model.converged_
+    assert model.lower_bound_ == pytest.approx(model.score(X), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("degrees", ["auto", 5.0, math.inf])
+def test_the_interface_is_that_of_gaussian_mixture(shapes, kind, degrees):
+    X, _ = shapes
+    X = X[::4]
+    model = EquilibriumMixture(
+        3, covariance_type=kind, degrees_of_freedom=degrees, n_init=2, random_state=0
+    ).fit(X)
+    used = model.covariance_type_
+    peer = GaussianMixture(3, covariance_type=used, random_state=0).fit(X)
+    for name in ("weights_", "means_", "covariances_"):
+        assert getattr(model, name).shape == getattr(peer, name).shape, name
+    assert kind in ("auto", used)
+    assert degrees in ("auto", model.degrees_of_freedom_)
+    p = model.predict_proba(X)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(p.argmax(axis=1), model.predict(X))
+    np.testing.assert_array_equal(model.labels_, model.predict(X))
+    assert model.score(X) == pytest.approx(model.score_samples(X).mean())
+    n_parameters = peer._n_parameters() + (degrees == "auto")
+    assert model.bic(X) == pytest.approx(
+        -2 * model.score(X) * len(X) + n_parameters * np.log(len(X))
+    )
+    assert model.aic(X) == pytest.approx(-2 * model.score(X) * len(X) + 2 * n_parameters)
+    assert model.icl(X) >= model.bic(X)
+
+
+def test_densities_have_the_units_of_the_rows(shapes):
+    X, _ = shapes
+    model = EquilibriumMixture(2, covariance_type="full", degrees_of_freedom=6.0, n_init=2)
+    model.set_params(random_state=0).fit(X)
+    at = X[:50]
+    density = sum(
+        weight * multivariate_t(mean, covariance * 4 / 6, df=6).pdf(at)
+        for weight, mean, covariance in zip(
+            model.weights_, model.means_, model.covariances_, strict=True
+        )
+    )
+    np.testing.assert_allclose(model.score_samples(at), np.log(density), rtol=1e-9)
+
+
+def test_samples_have_the_moments_of_the_mixture(shapes):
+    X, _ = shapes
+    model = EquilibriumMixture(2, degrees_of_freedom=10.0, random_state=0, n_init=2).fit(X)
+    drawn, labels = model.sample(40_000)
+    assert drawn.shape == (40_000, 2)
+    np.testing.assert_allclose(np.bincount(labels) / 40_000, model.weights_, atol=0.01)
+    for k in range(2):
+        own = drawn[labels == k]
+        scale = np.sqrt(np.diag(model.covariances_[k]))
+        np.testing.assert_allclose(own.mean(axis=0), model.means_[k], atol=0.05 * scale.max())
+        error = np.abs(np.cov(own.T) - model.covariances_[k]) / np.outer(scale, scale)
+        assert error.max() < 0.06
+    X32 = X.astype(np.float32)
+    assert EquilibriumMixture(2, random_state=0, n_init=1).fit(X32).sample(3)[0].dtype == np.float32
+
+
+def test_the_result_moves_and_scales_with_the_rows(shapes):
+    X, _ = shapes
+    model = EquilibriumMixture(3, n_init=3, random_state=0)
+    first = model.fit(X)
+    means, covariances = first.means_, first.covariances_
+    labels, bound = first.labels_, first.lower_bound_
+    other = EquilibriumMixture(3, n_init=3, random_state=0).fit(1e6 + 1e-3 * X)
+    np.testing.assert_array_equal(other.labels_, labels)
+    np.testing.assert_allclose((other.means_ - 1e6) * 1e3, means, atol=1e-4)
+    np.testing.assert_allclose(other.covariances_ * 1e6, covariances, rtol=1e-4, atol=1e-6)
+    assert other.lower_bound_ == pytest.approx(bound - 2 * np.log(1e-3), rel=1e-6)
+
+
+def test_a_weight_of_zero_is_a_row_that_is_not_there(shapes):
+    X, _ = shapes
+    X = X[:400]
+    s = np.ones(len(X))
+    s[::5] = 0
+    labels = np.where(X[:, 0] > 10, 1, 0)
+    whole = expectation_maximization(
+        X, s, from_labels(X, s, labels, "full", 8.0), max_iter=20, tol=0
+    )
+    some = s > 0
+    part = expectation_maximization(
+        X[some],
+        s[some],
+        from_labels(X[some], s[some], labels[some], "full", 8.0),
+        max_iter=20,
+        tol=0,
+    )
+    np.testing.assert_allclose(whole.mixture.means, part.mixture.means, rtol=1e-9)
+    twice = np.repeat(X, 2, axis=0)
+    by_weight = from_labels(X, 2 * np.ones(len(X)), labels, "diag", 8.0)
+    by_rows = from_labels(twice, np.ones(len(twice)), np.repeat(labels, 2), "diag", 8.0)
+    np.testing.assert_allclose(by_weight.scatters, by_rows.scatters, rtol=1e-12)
+    model = EquilibriumMixture(2, n_init=2, random_state=0).fit(X, sample_weight=s)
+    assert model.labels_.shape == (400,)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_nothing_is_singular_on_tiny_data():
+    rng = np.random.default_rng(0)
+    for i in range(150):
+        n, d = int(rng.integers(1, 12)), int(rng.integers(1, 4))
+        k = int(rng.integers(1, min(n, 4) + 1))
+        X = rng.integers(0, 3, (n, d)) * 10.0 ** rng.integers(-8, 9)
+        kind = TYPES[i % len(TYPES)]
+        model = EquilibriumMixture(k, covariance_type=kind, n_init=2, max_iter=20, random_state=i)
+        labels = model.fit_predict(X)
+        assert labels.max() < len(model.weights_) <= k
+        for name in ("weights_", "means_", "covariances_"):
+            assert np.isfinite(getattr(model, name)).all(), (name, X)
+        assert np.isfinite(model.score_samples(X)).all()
+        assert np.isfinite(model.score_samples(X + 1e3 * np.abs(X).max() + 1)).all()
+
+
+def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(shapes):
+    X, _ = shapes
+    one, two = (
+        EquilibriumMixture(3, n_init=3, random_state=3, n_threads=t).fit(X[:600]) for t in (1, 2)
+    )
+    np.testing.assert_array_equal(one.means_, two.means_)
+    np.testing.assert_array_equal(one.covariances_, two.covariances_)
+
+
+def test_many_rows_are_searched_in_a_sample(shapes, monkeypatch):
+    X, y = shapes
+    monkeypatch.setattr("ekmfast.estimators.mixture.SEARCH_ROWS", 1000)
+    model = EquilibriumMixture(3, n_init=4, random_state=0).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.95
+    assert model.weights_.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("degrees", ["auto", math.inf])
+def test_a_file_keeps_the_mixture(shapes, tmp_path, kind, degrees):
+    X = shapes[0][:300].astype(np.float32)
+    model = EquilibriumMixture(
+        2, covariance_type=kind, degrees_of_freedom=degrees, n_init=2, random_state=0
+    ).fit(X)
+    for saved in (model, EquilibriumMixture(4)):
+        ekmfast.save(saved, tmp_path / "model")
+        loaded = ekmfast.load(tmp_path / "model")
+        assert loaded.get_params() == saved.get_params()
+    ekmfast.save(model, tmp_path / "model")
+    loaded = ekmfast.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))
+    np.testing.assert_array_equal(loaded.labels_, model.labels_)
+    assert loaded.means_.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("scatters", -np.ones((2, 2, 2)), "scatters must be positive definite"),
+        ("scatters", np.ones((2, 3, 3)), "scatters has shape"),
+        ("weights", np.array([np.nan, 1]), "weights holds values that are not finite"),
+        ("kind", "round", "covariance_type_ is 'full'"),
+        ("degrees", -1.0, "degrees is -1.0: must be above 0"),
+    ],
+)
+def test_a_file_that_was_made_by_hand_is_refused(shapes, tmp_path, attribute, value, message):
+    model = EquilibriumMixture(2, covariance_type="full", n_init=1, random_state=0)
+    model.fit(shapes[0][:300])
+    model._mixture = replace(model._mixture, **{attribute: value})
+    ekmfast.save(model, tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        ekmfast.load(tmp_path / "model")
+
+
+def test_a_fit_that_ends_early_says_so(shapes):
+    X, _ = shapes
+    with pytest.warns(ConvergenceWarning, match=r"did not converge \(max_iter=2\)"):
+        EquilibriumMixture(3, n_init=1, max_iter=2, random_state=0).fit(X)
+
+
+def test_verbose_prints_a_line_for_each_run(shapes, capsys):
+    EquilibriumMixture(2, n_init=1, random_state=0, verbose=1).fit(shapes[0][:200])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 4
+    assert all(line.startswith("EquilibriumMixture: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_components": 0}, "n_components must be an integer >= 1, got 0"),
+        ({"covariance_type": "round"}, "covariance_type must be 'auto', .* got 'round'"),
+        ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be 'auto', .* or inf, got 2.0"),
+        ({"n_components": 9}, "n_samples=5 should be >= n_components=9"),
+    ],
+)
+def test_bad_parameters_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EquilibriumMixture(**settings).fit(np.arange(10.0).reshape(5, 2))
+
+
+def test_methods_before_fit_and_other_columns(shapes):
+    X, _ = shapes
+    with pytest.raises(NotFittedError):
+        EquilibriumMixture().predict(X)
+    model = EquilibriumMixture(random_state=0).fit(X)
+    with pytest.raises(ValueError, match="X has 3 features, but EquilibriumMixture is expecting 2"):
+        model.score_samples(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(np.full((4, 2), np.nan))
