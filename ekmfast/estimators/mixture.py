@@ -64,7 +64,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     covariance_type : {'auto', 'full', 'tied', 'diag', 'spherical'}, default='auto'
         As for ``GaussianMixture``; ``'auto'`` chooses ``'diag'`` or ``'full'``.
     degrees_of_freedom : 'auto' or float > 2, default='auto'
-        Those of the Student distributions; ``inf`` for Gaussians. ``'auto'`` chooses from 4, 8, 30
+        Those of the Student distributions; ``inf`` for Gaussians. ``'auto'`` chooses from 3, 6, 20
         and infinity, the same for all components.
     n_init : int or 'auto', default='auto'
         The number of restarts of equilibrium k-means at each alpha; ``'auto'`` means 16.
