@@ -49,7 +49,8 @@ def search(
     s : ndarray of shape (N,)
         Weights of the rows, all of them positive.
     labellings : iterable of ndarray of shape (N,)
-        Labels from which runs begin; equal ones count once.
+        Labels from which runs begin; equal ones count once, and only those with the most clusters
+        are used.
     kinds, degrees
         The kinds of scatter matrices and the degrees of freedom to choose from.
     report : callable, default=None
@@ -65,9 +66,13 @@ def search(
 
     short_degrees = SHORT_DEGREES if len(degrees) > 1 else degrees[0]
     distinct = {labels.tobytes(): labels for labels in map(_compact, labellings)}
+    # The number of components is given. At small alphas centroids coincide, and the penalty for
+    # parameters would prefer fewer components where there are many features.
+    most = max(int(labels.max()) for labels in distinct.values())
     short = [
         run(labels, kind, short_degrees, min(SHORT, max_iter))
         for labels in distinct.values()
+        if labels.max() == most
         for kind in kinds
     ]
     short.sort(key=lambda fitted: -fitted.criterion)
