@@ -78,6 +78,7 @@ class Centroids:
     parts: Any  # (S K, 3 D) for the scores of parts, see `TorchProduct`
     q: Float64  # (S,)
     finite: NDArray[np.bool_]  # (S,), whether q c is finite in the dtype of the rows
+    mirror: Mirror  # whose memory on the host is read until the pass has ended
 
 
 class Buffers:
@@ -282,7 +283,7 @@ class CudaPasses:
             parts[:, :d] = parts[:, 2 * d :] = leading_bits_of(scaled)
             np.subtract(scaled, parts[:, :d], out=parts[:, d : 2 * d])
         mirror.send()
-        return Centroids(**mirror.card, q=q, finite=finite)
+        return Centroids(**mirror.card, q=q, finite=finite, mirror=mirror)
 
     def _scale(self, y: Float64, alpha: Float64, dtype: Any) -> Float64:
         """The factor q for which scores are exponents in base 2; see ``csrc/ekm.cpp``.
