@@ -20,7 +20,7 @@ import ekmfast
 from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MiniBatchEKMeans, export_onnx, load, save
 from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector
 from ekmfast.persist import onnx_graph
-from ekmfast.persist.onnx import CLUSTERERS
+from ekmfast.persist.file import CLASSES
 
 onnx = pytest.importorskip("onnx", reason="it is an extra")
 ort = pytest.importorskip("onnxruntime", reason="it is in the extra test only")
@@ -143,7 +143,7 @@ def assert_same(model, session, X):
 
 @pytest.mark.parametrize("scaler", SCALERS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*CLUSTERERS, "EKMeansDetector"])
+@pytest.mark.parametrize("name", [*CLASSES, "EKMeansDetector"])
 def test_every_estimator(name, dtype, scaler, tmp_path):
     X = rows_of("plain", dtype)
     model = fitted(name, X, SCALERS[scaler])
@@ -332,7 +332,7 @@ def test_feature_names(name, scaler, tmp_path):
 
 def test_versions_and_bytes(tmp_path):
     X = rows_of("plain", np.float32)
-    for name in (*CLUSTERERS, "EKMeansDetector"):
+    for name in (*CLASSES, "EKMeansDetector"):
         model = fitted(name, X, {})
         export_onnx(model, tmp_path / "a.onnx")
         export_onnx(model, str(tmp_path / "b.onnx"))

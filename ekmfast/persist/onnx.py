@@ -14,19 +14,11 @@ from ekmfast._files import replace_file
 from ekmfast._optional import require
 from ekmfast._version import __version__
 from ekmfast.persist import onnx_graph as nodes
-from ekmfast.persist.file import KINDS, PIPELINE, _class
+from ekmfast.persist.file import CLASSES, KINDS, PIPELINE, _class
 from ekmfast.persist.state import FLOATING
 
 __all__ = ["export_onnx"]
 
-CLUSTERERS = (
-    "EKMeans",
-    "MiniBatchEKMeans",
-    "SemiSupervisedEKMeans",
-    "HardKMeans",
-    "FuzzyCMeans",
-    "MaximumEntropyKMeans",
-)
 DETECTOR = "EKMeansDetector"
 SCALER = "StandardScaler"
 # A file of protobuf holds less than 2 GiB. The rest of the graph needs less than this margin.
@@ -141,7 +133,7 @@ def _steps(estimator: Any) -> tuple[list[Any], Any]:
     *scalers, model = steps or [None]
     for scaler in scalers:
         _check_class(scaler, (SCALER,), f"the Pipeline's steps before the last must be {SCALER}")
-    allowed = (*CLUSTERERS, DETECTOR)
+    allowed = (*CLASSES, DETECTOR)
     what = "the last step of the Pipeline" if is_pipeline else "estimator"
     words = f"{what} must be one of {', '.join(allowed)}"
     words += "" if is_pipeline else f", or a Pipeline of {SCALER} and one of them"
