@@ -336,6 +336,19 @@ def test_path_takes_alphas(table, capsys):
     assert [float(line[1:].split()[0]) for line in lines] == [0.25, 0.5]
 
 
+def test_path_takes_wanted_sizes(table, capsys):
+    path, X = table
+    arguments = ["path", str(path), "--clusters", "3", "--columns", "a,b,c", "--seed", "2"]
+    assert cli.main([*arguments, "--sizes", "1,1,1"]) == 0
+    _, *lines, note = capsys.readouterr().out.splitlines()
+    expected = ekmfast.alpha_path(X, 3, target_sizes=(1, 1, 1), random_state=2)
+    assert [line[0] == "*" for line in lines].index(True) == expected.best
+    error = 100 * expected.size_errors[expected.best]
+    assert note == f"* nearest to the wanted sizes: {error:.3g} % of the rows belong elsewhere"
+    assert cli.main([*arguments, "--sizes", "1,1"]) == 1
+    assert "target_sizes must be n_clusters=3 finite numbers > 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["cluster", "path"])
 @pytest.mark.parametrize(
     ("options", "message"),

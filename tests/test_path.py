@@ -53,6 +53,41 @@ def test_auto_takes_the_likeliest_entry():
     assert model.objective_ == path.objective[path.best]
 
 
+def test_wanted_sizes_choose_alpha():
+    X, y = set_a()
+    sizes = np.bincount(y)
+    plain = alpha_path(X, 3, random_state=0)
+    assert plain.size_errors is None
+    path = alpha_path(X, 3, target_sizes=sizes[[1, 2, 0]], random_state=0)
+    np.testing.assert_array_equal(path.sizes, plain.sizes)
+    shares = np.sort(path.sizes, axis=1) / len(X)
+    wanted = 0.5 * np.abs(shares - np.sort(sizes) / len(X)).sum(axis=1)
+    np.testing.assert_allclose(path.size_errors, wanted, atol=1e-15)
+    assert path.size_errors[path.best] == pytest.approx(path.size_errors.min())
+    assert path.size_errors[path.best] < 0.01
+    # Equal thirds are what a large alpha comes nearest to, since it splits the large cluster.
+    equal = alpha_path(X, 3, target_sizes=[5, 5, 5], random_state=0)
+    assert equal.best > path.best
+    assert equal.size_errors[equal.best] < path.size_errors.max()
+
+
+def test_the_most_likely_of_equal_sizes_is_chosen():
+    X = set_a()[0]
+    path = alpha_path(X, 3, target_sizes=[1, 1, 98], random_state=0)
+    nearest = path.size_errors <= path.size_errors.min() + 1e-9
+    assert path.likelihood[path.best] == path.likelihood[nearest].max()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [([1, 2], ValueError), ([1, 2, 0], ValueError), ([1, 2, np.inf], ValueError),
+     ("abc", TypeError), (["a", 1, 2], TypeError), ([[1, 2, 3]], ValueError)],
+)  # fmt: skip
+def test_wanted_sizes_that_are_none_are_named(sizes, error):
+    with pytest.raises(error, match="target_sizes must be n_clusters=3 finite numbers > 0, got"):
+        alpha_path(set_a()[0][:50], 3, target_sizes=sizes)
+
+
 @pytest.mark.parametrize(
     ("data", "k", "least"),
     [(set_a, 3, 0.98), (set_b, 3, 0.99), (set_c, 2, 0.97), (set_d, 9, 0.99)],

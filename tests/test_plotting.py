@@ -178,6 +178,12 @@ def alpha_path(n_alphas=9, **changes):
     return SimpleNamespace(**{**fields, **changes})
 
 
+def test_the_path_says_how_near_the_wanted_sizes_are():
+    path = alpha_path(size_errors=np.linspace(0.3, 0.012, 9), best=8)
+    title = plot_alpha_path(path)[0].get_title()
+    assert title.endswith("x dvariance) has the wanted sizes up to 1.2 % of the samples")
+
+
 def test_the_path_shows_sorted_shares_and_the_best_alpha():
     path = alpha_path()
     axes = plot_alpha_path(path)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ekmfast.cli import tables
 from ekmfast.cli.arguments import positive
 from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import check_outputs, write_figure
 from ekmfast.cli.printing import printing, say
+
+if TYPE_CHECKING:
+    from ekmfast import AlphaPath
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alphas", type=_alphas, metavar="A,B", help="default: multiples of the rule dvariance"
     )
+    parser.add_argument(
+        "--sizes",
+        type=_alphas,
+        metavar="S1,S2,...",
+        help="wanted proportions of the sizes, such as 2,1,1: choose the alpha nearest to them",
+    )
     parser.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the path")
 
 
 def _alphas(text: str) -> list[float]:
     return [positive(part) for part in text.split(",")]
+
+
+def _chosen(path: AlphaPath) -> str:
+    if path.size_errors is None:
+        return "* largest likelihood"
+    error = 100 * path.size_errors[path.best]
+    return f"* nearest to the wanted sizes: {error:.3g} % of the rows belong elsewhere"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,7 +49,13 @@ def run(arguments: argparse.Namespace) -> None:
         check_outputs(plot=arguments.plot, inputs=[arguments.data])
         with warnings_in_one_line():
             X, _, _ = tables.read(arguments)
-            path = alpha_path(X, arguments.clusters, arguments.alphas, random_state=arguments.seed)
+            path = alpha_path(
+                X,
+                arguments.clusters,
+                arguments.alphas,
+                target_sizes=arguments.sizes,
+                random_state=arguments.seed,
+            )
         with printing():
             print("       alpha  x dvariance  likelihood  agreement  clusters     objective  sizes")
             for a, alpha in enumerate(path.alphas):
@@ -44,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
                     f"{path.objective[a]:12.6g}  {sizes}"
                     f"{'' if path.converged[a] else '  (not converged)'}"
                 )
-            print("* largest likelihood")
+            print(_chosen(path))
         if arguments.plot is not None:
             from ekmfast.plotting import plot_alpha_path
 

@@ -14,7 +14,7 @@ from ekmfast.estimators.base import CentroidEstimator, check_weight
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress
-from ekmfast.fit.search import AlphaPath, compare_alphas, path_of
+from ekmfast.fit.search import AlphaPath, compare_alphas, path_of, with_target_sizes
 from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
@@ -28,6 +28,7 @@ def alpha_path(
     n_clusters: int,
     alphas: ArrayLike | None = None,
     *,
+    target_sizes: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     init: Any = "auto",
     n_init: int | str = "auto",
@@ -49,6 +50,9 @@ def alpha_path(
     alphas : array-like of shape (A,), default=None
         Positive numbers. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, each sqrt(2)
         times the last one up to 8, and twice the last one from there.
+    target_sizes : array-like of shape (K,), default=None
+        Wanted proportions of the sizes of the clusters, in any order, such as (2, 1, 1). ``best``
+        is then the alpha whose sizes are nearest to them; ``size_errors`` says how near they are.
     sample_weight : array-like of shape (N,), default=None
     init, n_init, max_iter, tol, random_state, device, n_threads, verbose
         As in :class:`EKMeans`. All alphas have the same starts.
@@ -82,6 +86,7 @@ def alpha_path(
     [30.0, 900.0]
     """
     check_parameters(locals(), CentroidEstimator._constraints)
+    targets = None if target_sizes is None else _check_sizes(target_sizes, n_clusters)
     rows = rows_of(
         X,
         sample_weight,
@@ -96,7 +101,8 @@ def alpha_path(
     dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
     starts = problem.starts(init, resolve_n_init(n_init, init), check_seed(random_state))
     found = compare_alphas(problem, starts, _check_alphas(alphas, dvariance))
-    return path_of(problem, found, dvariance)
+    path = path_of(problem, found, dvariance)
+    return path if targets is None else with_target_sizes(path, targets)
 
 
 def _check_array(X: Any) -> NDArray[Any]:
@@ -122,3 +128,17 @@ def _check_alphas(alphas: ArrayLike | None, dvariance: float) -> Float64:
     if not (np.isfinite(grid).all() and (grid > 0).all()):
         raise ValueError(f"alphas must be finite and > 0, got {shown(alphas)}")
     return grid
+
+
+def _check_sizes(target_sizes: ArrayLike, n_clusters: int) -> Float64:
+    words = f"target_sizes must be n_clusters={n_clusters} finite numbers > 0"
+    try:
+        sizes: Float64 = np.asarray(target_sizes, np.float64)
+    except OverflowError:
+        raise ValueError(f"{words}, got {shown(target_sizes)}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{words}, got {shown(target_sizes)}") from None
+    if sizes.shape != (n_clusters,) or not (np.isfinite(sizes).all() and (sizes > 0).all()):
+        raise ValueError(f"{words}, got {shown(target_sizes)}")
+    proportions: Float64 = sizes / sizes.max()
+    return proportions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -64,7 +64,12 @@ class AlphaPath:
     best : int
         The entry with the largest likelihood, or the middle one of several that are equal. This is
         the alpha that ``EKMeans(alpha="auto")`` uses. If ``n_components`` is not None, only results
-        whose centroids are all distinct are considered, provided that there are any.
+        whose centroids are all distinct are considered, provided that there are any. With
+        ``target_sizes`` it is the entry with the smallest ``size_errors`` instead, and the most
+        likely one of several that are equal.
+    size_errors : ndarray of shape (A,) or None
+        How far the sizes are from ``target_sizes``: the share of the rows that would have to change
+        their cluster, 1/2 sum_k |sorted share_k - sorted target_k|. None without ``target_sizes``.
     """
 
     alphas: Float64
@@ -80,6 +85,7 @@ class AlphaPath:
     best: int
     n_components: int | None = None
     rows: NDArray[np.intp] | None = None
+    size_errors: Float64 | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,15 @@ def path_of(problem: Problem, found: Candidates, dvariance: float) -> AlphaPath:
         best=found.best,
         n_components=found.n_components,
     )
+
+
+def with_target_sizes(path: AlphaPath, target_sizes: Float64) -> AlphaPath:
+    """The path whose best entry has the sizes that are nearest to proportions (K,)."""
+    shares = np.sort(path.sizes / path.sizes.sum(axis=1, keepdims=True), axis=1)
+    errors = 0.5 * np.abs(shares - np.sort(target_sizes / target_sizes.sum())).sum(axis=1)
+    nearest = np.flatnonzero(errors <= errors.min() + SAME_LIKELIHOOD)
+    best = nearest[_most_likely(path.likelihood[nearest])]
+    return replace(path, best=int(best), size_errors=errors)
 
 
 def _sizes(problem: Problem, found: Candidates) -> Float64:

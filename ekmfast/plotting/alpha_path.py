@@ -22,8 +22,9 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
     and the size of the smallest cluster. The middle panel shows the likelihood, which can be
     compared between alphas, and the agreement of the labels with those of the neighbouring alphas;
     a good alpha lies on a plateau of both. The lower panel shows the number of distinct centroids,
-    and the objective, which falls as alpha grows whatever the clusters. The band marks the alpha of
-    the largest likelihood, ``path.best``. Hollow points are fits that did not converge.
+    and the objective, which falls as alpha grows whatever the clusters. The band marks
+    ``path.best``, the alpha of the largest likelihood or of the sizes nearest to ``target_sizes``.
+    Hollow points are fits that did not converge.
 
     Parameters
     ----------
@@ -78,11 +79,12 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
         ax.spines[["top", "right"]].set_visible(False)
     _draw_shares(axes[0], multiples, edges, np.asarray(path.sizes, np.float64))
     axes[0].axvspan(edges[best], edges[best + 1], ymax=1 / TOP, fill=False, linewidth=2, zorder=3)
-    if np.isfinite(path.likelihood[best]):
-        title = (
-            f"alpha = {path.alphas[best]:.4g} ({multiples[best]:.3g} x dvariance) has the largest "
-            f"likelihood: {path.n_clusters_effective[best]} clusters"
-        )
+    chosen = f"alpha = {path.alphas[best]:.4g} ({multiples[best]:.3g} x dvariance)"
+    errors = getattr(path, "size_errors", None)
+    if errors is not None:
+        title = f"{chosen} has the wanted sizes up to {100 * errors[best]:.2g} % of the samples"
+    elif np.isfinite(path.likelihood[best]):
+        title = f"{chosen} has the largest likelihood: {path.n_clusters_effective[best]} clusters"
     else:
         title = "at no alpha are there two distinct clusters"
     axes[0].set_title(title, fontsize=10)
