@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from ekmfast import EKMeans
+from ekmfast import EKMeans, blocks
 from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector, reconstruction_loss
 from ekmfast.anomaly._normals import fit_normals
 from ekmfast.autoencoder import ConvAutoencoder, DeepEKM, export, finetune, load, pretrain
@@ -590,3 +590,11 @@ def test_a_fitted_detector_checks_what_it_gets(detectors):
     for detector in (AutoencoderDetector(), EKMeansDetector()):
         with pytest.raises(NotFittedError):
             detector.score_samples(blobs(2))
+
+
+def test_masked_rows_and_blocks_are_refused():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(ValueError, match="masked entries"):
+        EKMeansDetector(2).fit(np.ma.masked_array(X, X > 1))
+    with pytest.raises(TypeError, match="EKMeansDetector takes arrays in the memory of the host"):
+        EKMeansDetector(2).fit(blocks.from_arrays([X]))

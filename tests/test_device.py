@@ -71,6 +71,7 @@ def test_the_estimate_of_a_pass_is_what_was_measured(monkeypatch):
     measured = [(1.23e7, 2, 0.245), (1.31e8, 8, 0.628), (1.05e9, 32, 2.75), (1.68e10, 128, 27.3)]
     for work, d, ms in measured:
         assert 1e3 * _backends.cpu_seconds(work, d) == pytest.approx(ms, rel=0.05)
+    assert _backends.cpu_seconds(1e9, 8, 1) == pytest.approx(16 * _backends.cpu_seconds(1e9, 8))
     assert _backends.cpu_seconds(1e9, 1) == _backends.cpu_seconds(1e9, 2)
     assert _backends.cpu_seconds(1e9, 1000) == _backends.cpu_seconds(1e9, 128)
     assert (

@@ -4,7 +4,9 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.stats import multivariate_normal, multivariate_t
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import adjusted_rand_score
@@ -366,5 +368,28 @@ def test_methods_before_fit_and_other_columns(shapes):
     model = EquilibriumMixture(random_state=0).fit(X)
     with pytest.raises(ValueError, match="X has 3 features, but EquilibriumMixture is expecting 2"):
         model.score_samples(np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="NaN"):
-        model.fit(np.full((4, 2), np.nan))
+
+
+def test_bad_rows_are_named_as_by_ekmeans(shapes):
+    X = shapes[0][:30]
+    wild = X.copy()
+    wild[7, 1] = np.inf
+    for rows, error, message in (
+        (wild, ValueError, "X must be finite, got infinity in row 7, column 1"),
+        (np.ma.masked_array(X, X > 5), ValueError, "masked entries"),
+        (pd.DataFrame({"a": ["x"] * 30, "b": X[:, 0]}), ValueError, "its column 'a' holds"),
+        (csr_matrix(X), TypeError, "X is a sparse matrix"),
+        (ekmfast.blocks.from_arrays([X]), TypeError, "takes arrays in the memory of the host"),
+    ):
+        with pytest.raises(error, match=message):
+            EquilibriumMixture(2).fit(rows)
+
+
+def test_a_sample_by_weight_counts_its_rows_as_they_are(shapes, monkeypatch):
+    # Weights that are all 1 are no weights, also where the search takes a sample.
+    X, _ = shapes
+    monkeypatch.setattr("ekmfast.estimators.mixture.SEARCH_ROWS", 700)
+    settings = {"n_init": 2, "random_state": 0}
+    plain = EquilibriumMixture(3, **settings).fit(X)
+    weighted = EquilibriumMixture(3, **settings).fit(X, sample_weight=np.ones(len(X)))
+    np.testing.assert_allclose(weighted.means_, plain.means_, rtol=1e-6, atol=1e-6)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import ALPHA, COUNT, N_THREADS
 from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._normals import Normals, fit_normals
+from ekmfast.estimators.base import check_data
 from ekmfast.estimators.ekmeans import EKMeans
 
 
@@ -181,14 +182,7 @@ class EKMeansDetector(Detector):
         return self._normals.scores(self._check(X, reset=False))
 
     def _check(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        checked: NDArray[Any] = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            ensure_min_samples=2 if reset else 1,
-        )
-        return checked
+        return check_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
 
 
 def _large(sizes: NDArray[np.intp], contamination: float) -> NDArray[np.intp]:

@@ -46,9 +46,9 @@ from ekmfast.rows.columns import (
     kind_of,
     names_unknown_to_sklearn,
 )
-from ekmfast.rows.device import DEVICE
+from ekmfast.rows.device import DEVICE, is_cuda_array
 from ekmfast.rows.distances import squared_distances
-from ekmfast.rows.given import rows_of
+from ekmfast.rows.given import is_dask, rows_of
 from ekmfast.rows.protocol import Rows
 
 Float64 = NDArray[np.float64]
@@ -70,6 +70,36 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
     if not weight.any():  # scikit-learn checks this only after version 1.6
         raise ValueError("sample_weight must have a non-zero entry, got zeros alone")
     return weight
+
+
+def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArray[Any]:
+    """X as a C-contiguous array of float32 or float64, checked like any input of scikit-learn.
+
+    ``options`` are those of `sklearn.utils.validation.validate_data`. Errors name the columns of a
+    table that hold no numbers, and masked entries are refused.
+    """
+    if isinstance(X, Blocks) or is_dask(X) or is_cuda_array(X):
+        raise TypeError(
+            f"{type(estimator).__name__} takes arrays in the memory of the host, got "
+            f"{type(X).__name__}: give it an array, such as a sample of the rows"
+        )
+    check_kind(X)
+    names = names_unknown_to_sklearn(X)
+    try:
+        with warnings.catch_warnings() if names else nullcontext():
+            if names:
+                warnings.filterwarnings("ignore", "X does not have valid feature names")
+            rows = validate_data(
+                estimator, X, reset=reset, dtype=[np.float64, np.float32], order="C", **options
+            )
+    except (TypeError, ValueError) as error:
+        explain_column(X, error)
+        raise
+    if names and reset:
+        estimator.feature_names_in_ = np.array(names, object)
+    elif names:
+        check_names(names, getattr(estimator, "feature_names_in_", None), type(estimator).__name__)
+    return np.require(rows, requirements="A")
 
 
 class CentroidEstimator(
@@ -151,28 +181,7 @@ class CentroidEstimator(
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
-        check_kind(X)
-        names = names_unknown_to_sklearn(X)
-        try:
-            with warnings.catch_warnings() if names else nullcontext():
-                if names:
-                    warnings.filterwarnings("ignore", "X does not have valid feature names")
-                rows = validate_data(
-                    self,
-                    X,
-                    reset=reset,
-                    dtype=[np.float64, np.float32],
-                    order="C",
-                    ensure_all_finite=not reset,
-                )
-        except (TypeError, ValueError) as error:
-            explain_column(X, error)
-            raise
-        if names and reset:
-            self.feature_names_in_ = np.array(names, object)
-        elif names:
-            self._check_names(names)
-        return np.require(rows, requirements="A")
+        return check_data(self, X, reset=reset, ensure_all_finite=not reset)
 
     def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
         """Remember the columns in ``fit``, or compare them with those of the fit later."""

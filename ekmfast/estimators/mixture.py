@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import (
     COUNT,
@@ -27,7 +27,7 @@ from ekmfast._parameters import (
     Parameters,
     check_seed,
 )
-from ekmfast.estimators.base import check_weight
+from ekmfast.estimators.base import check_data, check_weight
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.mixture import KINDS, Fitted, StudentMixture, expectation_maximization
 from ekmfast.fit.problem import Problem
@@ -123,7 +123,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     References
     ----------
     D. Peel and G. J. McLachlan, "Robust mixture modelling using the t distribution", Statistics and
-    Computing 10, 339 (2000), Eq. 8, 20, 29, 31. C. Biernacki, G. Celeux and G. Govaert, "Assessing
+    Computing 10, 339 (2000). C. Biernacki, G. Celeux and G. Govaert, "Assessing
     a mixture model for clustering with the integrated completed likelihood", IEEE Transactions on
     Pattern Analysis and Machine Intelligence 22, 719 (2000). Y. He, "Imbalanced Data Clustering
     using Equilibrium K-Means", arXiv 2402.14490.
@@ -220,7 +220,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         weighted = np.ones(len(rows)) if s is None else s.astype(np.float64)
         some = weighted > 0
         scaled = self._scaled(rows)
-        if len(rows) > SEARCH_ROWS or self.n_components == 1:
+        if len(rows) > SEARCH_ROWS:
             fitted = expectation_maximization(
                 scaled[some], weighted[some], fitted.mixture, max_iter=self.max_iter, tol=self.tol
             )
@@ -243,8 +243,6 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         s = np.ones(len(X))
         if rows.sample_weight is not None:
             s = rows.sample_weight.astype(np.float64)
-            # As if the sample stood for all rows.
-            s *= problem.survey.total_weight / s.sum()
         weighted = s > 0
         labellings = self._labellings(sample, X, weighted, random_state)
         kinds = ("diag", "full") if self.covariance_type == "auto" else (self.covariance_type,)
@@ -309,8 +307,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     # ------------------------------------------------------------------------------------------
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        rows = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-        return np.require(rows, requirements="A")
+        # In ``fit`` the survey finds NaN and infinity, and names their row.
+        return check_data(self, X, reset=reset, ensure_all_finite=not reset)
 
     def _scaled(self, rows: NDArray[Any]) -> Float64:
         """Rows minus their mean, in units of their root mean square distance from it."""
@@ -338,7 +336,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """The probability of each component, given the row (Eq. 8 of Peel and McLachlan).
+        """The probability of each component, given the row.
 
         Parameters
         ----------

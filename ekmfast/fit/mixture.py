@@ -13,15 +13,15 @@ its density at x_n is
 G being the gamma function; it is a Gaussian if v is infinite. One iteration of expectation
 maximization (Peel and McLachlan 2000) computes
 
-    r_nk = pi_k f_k(x_n) / sum_i pi_i f_i(x_n)         (Eq. 8, responsibilities)
-    u_nk = (v + D) / (v + q_nk)                        (Eq. 20, small for far rows)
+    r_nk = pi_k f_k(x_n) / sum_i pi_i f_i(x_n)         (responsibilities)
+    u_nk = (v + D) / (v + q_nk)                        (small for far rows)
     pi_k = sum_n r_nk / N
-    m_k  = sum_n r_nk u_nk x_n / sum_n r_nk u_nk       (Eq. 29)
-    S_k  = sum_n r_nk u_nk (x_n - m_k)(x_n - m_k)^T / sum_n r_nk    (Eq. 31)
+    m_k  = sum_n r_nk u_nk x_n / sum_n r_nk u_nk
+    S_k  = sum_n r_nk u_nk (x_n - m_k)(x_n - m_k)^T / sum_n r_nk
 
-Here each scatter matrix is shrunk towards the common one, C = sum_k S_k / t_k, times the scale t_k
-of the component: as if some further rows with that scatter belonged to it. So a component of a few
-rows has a scatter matrix that can be inverted, and the likelihood has no infinite maxima.
+Here each scatter matrix is shrunk towards the common one, C = sum_k pi_k S_k / t_k, times the scale
+t_k of the component: as if some further rows with that scatter belonged to it. So a component of a
+few rows has a scatter matrix that can be inverted, and the likelihood has no infinite maxima.
 
 References
 ----------
@@ -33,7 +33,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,8 @@ Float64 = NDArray[np.float64]
 
 KINDS = ("spherical", "diag", "tied", "full")
 
-# The constants of the shrinkage were chosen on problems of `bench/problems.py` with seeds that no
-# published figure uses.
+# VARIANCE_PRIOR, MATRIX_PRIOR and PENALTY were chosen on problems of `bench/problems.py` with seeds
+# that no published figure uses; the others are those of `fit.likelihood`, or hardly matter.
 # A component's scale is shrunk towards 1 as if by so many rows.
 SCALE_PRIOR = 10.0
 # Its variances are shrunk as if by so many rows, its scatter matrix as if by so many for each
@@ -178,14 +179,9 @@ class Sums:
 
 def expectation(mixture: StudentMixture, X: Float64, s: Float64) -> Sums:
     """The sums of one pass over the rows X (N, D) with weights s (N,), some rows at a time."""
-    parts = [
-        _expectation(mixture, X[i : i + CHUNK_ROWS], s[i : i + CHUNK_ROWS])
-        for i in range(0, len(X), CHUNK_ROWS)
-    ]
-    total = parts[0]
-    for part in parts[1:]:
-        total += part
-    return total
+    starts = range(0, len(X), CHUNK_ROWS)
+    chunks = (slice(i, i + CHUNK_ROWS) for i in starts)
+    return reduce(add, (_expectation(mixture, X[rows], s[rows]) for rows in chunks))
 
 
 def _expectation(mixture: StudentMixture, X: Float64, s: Float64) -> Sums:

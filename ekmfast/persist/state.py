@@ -191,10 +191,9 @@ def check_mixture(estimator: Any) -> None:
         raise ValueError(f"degrees is {mixture.degrees!r}: must be above 0")
     shape = "KDD" if MATRICES[mixture.kind] else "KD"
     check_values({"scatters": mixture.scatters}, {"scatters": Numbers(shape, FLOAT64)}, sizes)
-    matrices = mixture.scatters if MATRICES[mixture.kind] else mixture.scatters[:, :, None]
-    diagonal = np.diagonal(matrices, axis1=1, axis2=2) if matrices.shape[2] > 1 else matrices
     try:
-        valid = (diagonal > 0).all() and np.isfinite(mixture.whiteners).all()
+        positive = mixture.full or (mixture.scatters > 0).all()
+        valid = positive and np.isfinite(mixture.whiteners).all()
     except np.linalg.LinAlgError:
         valid = False
     if not valid:

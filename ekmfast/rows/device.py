@@ -89,13 +89,16 @@ def describe_card() -> str:
     return "{} (compute capability {}.{})".format(name, *device.compute_capability)
 
 
-def cpu_seconds(work: float, n_features: int) -> float:
-    """About how long this process's threads take for ``work`` multiply-adds."""
+def cpu_seconds(work: float, n_features: int, n_threads: int | None = None) -> float:
+    """About how long ``n_threads`` threads, by default all, take for ``work`` multiply-adds."""
     sizes, rates = np.log(list(THREAD_RATE)), list(THREAD_RATE.values())
-    return float(work / np.interp(np.log(n_features), sizes, rates) / get_num_threads())
+    rate = np.interp(np.log(n_features), sizes, rates) * (n_threads or get_num_threads())
+    return float(work / rate)
 
 
-def choose(device: str, X: Any = None, work: float = 0.0) -> tuple[str, str]:
+def choose(
+    device: str, X: Any = None, work: float = 0.0, n_threads: int | None = None
+) -> tuple[str, str]:
     """``'cpu'`` or ``'cuda'``, and the reason for the choice.
 
     ``work`` is the number of multiply-adds of a pass over X. ``'auto'`` chooses the GPU for arrays
@@ -123,7 +126,7 @@ def choose(device: str, X: Any = None, work: float = 0.0) -> tuple[str, str]:
     elif there:
         choice = "cuda", "X lies on the GPU"
     else:
-        seconds = cpu_seconds(work, X.shape[1])
+        seconds = cpu_seconds(work, X.shape[1], n_threads)
         name = "cuda" if seconds > GPU_LATENCY else "cpu"
         choice = name, f"a pass should take the CPU {1e3 * seconds:.2g} ms"
     logger.info("device='auto' is %s: %s", *choice)

@@ -93,7 +93,7 @@ def rows_of(
         return _rows_on_card(X, sample_weight, n_threads, check_weight, *options)
     X = check_array(X)
     s = check_weight(on_host(sample_weight), X)
-    if choose(device, X, work * X.size)[0] == "cuda":
+    if choose(device, X, work * X.size, check_n_threads(n_threads))[0] == "cuda":
         from ekmfast.rows.cuda.rows import CudaRows
 
         return CudaRows(X, s, check_n_threads(n_threads), *options)

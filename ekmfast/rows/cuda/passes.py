@@ -75,7 +75,7 @@ class Centroids:
     plain: Any  # (S, K, D) = c
     bias: Any  # (S, K) = -q/2 ||c||^2
     reference: Any  # (D,)
-    parts: Any  # (S K, 3 D) for the scores of parts, see `TorchProduct`
+    parts: Any  # (S K, 3 D) for the scores of parts, see `CublasProduct`
     q: Float64  # (S,)
     finite: NDArray[np.bool_]  # (S,), whether q c is finite in the dtype of the rows
     mirror: Mirror  # whose memory on the host is read until the pass has ended
@@ -419,7 +419,7 @@ class CudaPasses:
     def _scored(self, dtype: Any, c: Centroids, k: int, split: bool) -> Iterator[Chunk]:
         """Yield every chunk of rows with its scores, to which the bias is not yet added.
 
-        With ``split`` the scores may be computed from parts of the factors: see `TorchProduct`.
+        With ``split`` the scores may be computed from parts of the factors: see `CublasProduct`.
         """
         S, d = len(c.q), self.held.d
         split = split and self.product.splits(dtype, S * k)

@@ -8,11 +8,13 @@ exponent, in base 2, of a membership, up to a term that is the same for all cent
 
 There are two methods:
 
-- *fused*, for few centroids of few features: a thread holds a row, the centroids and all of its
-  sums in registers. The rows are read once, and no (N, K) matrix exists.
+- *fused*, for few centroids of few features: a thread holds two or four rows and all of its sums in
+  registers, and the centroids lie in shared memory. The rows are read once, and no (N, K) matrix
+  exists.
 - *chunks*, for all others: `prepare` subtracts the reference from a chunk of rows, a matrix product
-  gives the scores, `weigh_rows` computes what depends on the row alone, such as the sum of its
-  exponentials, `weigh_columns` replaces scores by weights, and a second product sums ``w x``.
+  gives the scores, `weigh` replaces them by weights, and a second product sums ``w x``. For many
+  centroids and for fuzzy c-means `weigh_rows` computes what depends on the row alone, such as the
+  sum of its exponentials, and `weigh_columns` replaces the scores.
 
 Sums of float32 numbers are kept in float32 over at most `ROWS_A_THREAD` rows (`TILE` rows in
 chunks) and then added in float64, always in the same order: there are no atomic operations. In the

@@ -47,7 +47,7 @@ def prepare(dtype: Real, split: bool = False) -> Kernel:
     IN X (n, d), first, n (rows of X), reference (d,); grid: chunk / PREPARED
     OUT Y (chunk, d), half_norm (chunk,) = 1/2 ||y||^2
     OUT parts (chunk, 3 d), only with ``split``: the leading bits of y, the same again, and the
-    rest, for which see `TorchProduct`
+    rest, for which see `CublasProduct`
     """
     T = dtype
     ROWS = THREADS // LANES

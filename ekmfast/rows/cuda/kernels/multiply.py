@@ -1,4 +1,4 @@
-"""The matrix products of chunks, for machines with neither torch nor CuPy."""
+"""The matrix products of chunks, for machines without cuBLAS."""
 
 from __future__ import annotations
 
