@@ -17,8 +17,8 @@ DEVICE = OneOf("cpu", "cuda", "auto")
 # (bench/device_table.py, bench/results/gpu-nvidia-h200.md). One thread computes so many
 # multiply-adds a second, for D features; K matters less.
 THREAD_RATE = {2: 3.1e9, 8: 13e9, 32: 24e9, 128: 39e9}
-# A pass by the GPU takes this long, in seconds, even if it has nothing to do; with it, sending the
-# rows took no longer than 20 passes by the CPU wherever a pass by the GPU was faster.
+# A pass by the GPU takes about this long, in seconds, even if it has little to do. Where the CPU's
+# estimate is larger, at most 20 passes repaid the sending of the rows.
 GPU_LATENCY = 1.5e-4
 
 logger = logging.getLogger("ekmfast")

@@ -1,4 +1,4 @@
-"""Start kernels in a few microseconds.
+"""Start kernels with little work for Python.
 
 Numba takes 80 microseconds to start a kernel with eight arrays, which is longer than many kernels
 run. It does so once for each kernel and each kind of arguments, and compiles the kernel; after that

@@ -80,8 +80,8 @@ class Scratch:
 class Mirror:
     """Named arrays on the host (``host``) and their counterparts on the GPU (``card``).
 
-    Numba takes 25 to 165 microseconds to copy one small array; to copy all of them in one piece
-    takes the driver three. The host's arrays lie in pinned memory and must not be changed between
+    Numba takes 25 to 165 microseconds to copy one small array, so all are copied in one piece, and
+    by the driver. The host's arrays lie in pinned memory and must not be changed between
     `send` and the next `fetch` of what the GPU computed from them.
 
     Parameters

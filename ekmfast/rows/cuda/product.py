@@ -1,7 +1,7 @@
 """Matrix products on the GPU, by cuBLAS where it is installed, else by a kernel of our own.
 
-cuBLAS is called by its C interface: a product is then started in a few microseconds, runs on the
-stream of our kernels, and can be recorded with them.
+cuBLAS is called by its C interface: a product then runs on the stream of our kernels, can be
+recorded with them, and needs no other library of Python.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import SIMULATED, address, empty, stream_handle
 
-# With fewer centroids, the product of parts is no faster than that in float32 (docs/cuda.md).
+# With fewer centroids, the product of parts is no faster than that in float32. On an H200, 65,536
+# rows took 43 and 41 microseconds for 64 centroids of 128 features, and 45 and 90 for 256 of 64.
 SPLIT_CENTROIDS = 8 if SIMULATED else 256
 # Bytes of memory for cuBLAS, as its manual recommends for GPUs of compute capability 9.0.
 WORKSPACE = 32 << 20
@@ -77,7 +78,7 @@ ANY_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
 class CublasProduct:
     """cuBLAS.
 
-    A GPU multiplies float32 numbers eight times faster if they are rounded to the 10 bits of
+    A GPU multiplies float32 numbers some seven times faster if they are rounded to the 10 bits of
     mantissa of TensorFloat-32. A number is the sum of its first 10 bits and a rest, y = a + b and
     c = e + f, so y c = a e + a f + b e + b f. The last term is 2^-20 of the product or less, and is
     left out. The others are one product of (a, a, b) with (e, f, e), which takes a third of the
