@@ -51,6 +51,22 @@ def run_on(stream: Any) -> None:
     _thread.stream = stream
 
 
+if ir is None:  # in the simulator and with numba-cuda-mlir
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def larger(x: Any, y: Any) -> Any:
+        # `y != y` is false for NaN in numba-cuda-mlir 0.6.0, unlike in Python.
+        return x if x > y or np.isnan(y) else y
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def load_2(array: Any, at: Any) -> Any:
+        return array[at], array[at + 1]
+
+    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
+    def load_4(array: Any, at: Any) -> Any:
+        return array[at], array[at + 1], array[at + 2], array[at + 3]
+
+
 if SIMULATED:
 
     @cuda.jit(device=True)  # type: ignore[untyped-decorator]
@@ -70,10 +86,6 @@ if SIMULATED:
         return np.log2(x)
 
     @cuda.jit(device=True)  # type: ignore[untyped-decorator]
-    def larger(x: Any, y: Any) -> Any:
-        return x if x > y or np.isnan(y) else y
-
-    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
     def reciprocal_32(x: Any) -> Any:
         return np.float32(1) / x
 
@@ -84,14 +96,6 @@ if SIMULATED:
     @cuda.jit(device=True)  # type: ignore[untyped-decorator]
     def leading_bits(x: Any) -> Any:
         return (np.float32(x).view(np.int32) & np.int32(-(1 << 13))).view(np.float32)
-
-    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
-    def load_2(array: Any, at: Any) -> Any:
-        return array[at], array[at + 1]
-
-    @cuda.jit(device=True)  # type: ignore[untyped-decorator]
-    def load_4(array: Any, at: Any) -> Any:
-        return array[at], array[at + 1], array[at + 2], array[at + 3]
 
     @cuda.jit(device=True)  # type: ignore[untyped-decorator]
     def lanes_max(value: Any, lanes: int, scratch: Any) -> Any:
@@ -118,14 +122,7 @@ if SIMULATED:
         return value
 
 elif ir is None:
-    from ekmfast.rows.cuda.mlir import (
-        exp2_32,
-        larger,
-        leading_bits,
-        load_2,
-        load_4,
-        reciprocal_32,
-    )
+    from ekmfast.rows.cuda.mlir import exp2_32, leading_bits, reciprocal_32
 else:
     FLOAT, DOUBLE, LONG = ir.FloatType(), ir.DoubleType(), ir.IntType(64)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ekmfast.rows.cuda.compiler import cuda
 
 
@@ -40,20 +38,3 @@ leading_bits = _of_float32(
             %result = arith.bitcast %kept : i32 to f32
     """,
 )
-
-
-@cuda.jit(device=True)  # type: ignore[untyped-decorator]
-def larger(x: Any, y: Any) -> Any:
-    """The larger of two numbers, or the other one if one is NaN."""
-    # `y != y` is false for NaN in numba-cuda-mlir 0.6.0, unlike in Python.
-    return x if x > y or np.isnan(y) else y
-
-
-@cuda.jit(device=True)  # type: ignore[untyped-decorator]
-def load_2(array: Any, at: Any) -> Any:
-    return array[at], array[at + 1]
-
-
-@cuda.jit(device=True)  # type: ignore[untyped-decorator]
-def load_4(array: Any, at: Any) -> Any:
-    return array[at], array[at + 1], array[at + 2], array[at + 3]
