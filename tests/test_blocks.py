@@ -481,7 +481,7 @@ def test_what_is_missing_in_a_frame_or_masked_is_refused():
     frame.loc[7, "b"] = pd.NA
     with pytest.raises(ValueError, match="its row 7 holds NaN"):
         EKMeans(2).fit(blocks.from_arrays([frame]))
-    with pytest.raises(ValueError, match=r"block 0 of .*: holds masked values"):
+    with pytest.raises(ValueError, match=r"block 0 of .* masked entries: drop"):
         EKMeans(2).fit(blocks.from_arrays([np.ma.array(X, mask=X > 5)]))
     assert EKMeans(2, init=START[:2]).fit(blocks.from_arrays([np.ma.array(X)])).n_features_in_ == 3
     for weight in (pd.Series([1, pd.NA] * 10, dtype="Int64"), np.ma.array(np.ones(20), mask=1)):

@@ -377,7 +377,7 @@ def test_bad_rows_are_named_as_by_ekmeans(shapes):
     for rows, error, message in (
         (wild, ValueError, "X must be finite, got infinity in row 7, column 1"),
         (np.ma.masked_array(X, X > 5), ValueError, "masked entries"),
-        (pd.DataFrame({"a": ["x"] * 30, "b": X[:, 0]}), ValueError, "its column 'a' holds"),
+        (pd.DataFrame({"a": ["x"] * 30, "b": X[:, 0]}), TypeError, "column 'a' must hold"),
         (csr_matrix(X), TypeError, "X is a sparse matrix"),
         (ekmfast.blocks.from_arrays([X]), TypeError, "takes arrays in the memory of the host"),
     ):

@@ -42,7 +42,6 @@ from ekmfast.rows.columns import (
     check_kind,
     check_names,
     check_unmasked,
-    explain_column,
     kind_of,
     names_unknown_to_sklearn,
 )
@@ -85,16 +84,12 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
         )
     check_kind(X)
     names = names_unknown_to_sklearn(X)
-    try:
-        with warnings.catch_warnings() if names else nullcontext():
-            if names:
-                warnings.filterwarnings("ignore", "X does not have valid feature names")
-            rows = validate_data(
-                estimator, X, reset=reset, dtype=[np.float64, np.float32], order="C", **options
-            )
-    except (TypeError, ValueError) as error:
-        explain_column(X, error)
-        raise
+    with warnings.catch_warnings() if names else nullcontext():
+        if names:
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+        rows = validate_data(
+            estimator, X, reset=reset, dtype=[np.float64, np.float32], order="C", **options
+        )
     if names and reset:
         estimator.feature_names_in_ = np.array(names, object)
     elif names:

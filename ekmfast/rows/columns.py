@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ SHOWN = 5
 # Names of dtypes of pandas, polars and Arrow that np.asarray converts to counts of days or
 # nanoseconds.
 DATES = re.compile("date|time|duration|period", re.IGNORECASE)
-AS_NUMBERS = "drop it, or take seconds or days from a fixed date, as floats"
 
 
 def check_names(names: Sequence[str] | None, fitted: Sequence[str] | None, estimator: str) -> None:
@@ -62,7 +61,7 @@ def check_kind(X: Any, name: str = "X") -> None:
     Raises
     ------
     TypeError
-        For sparse matrices, and for dates, naming the column.
+        For sparse matrices, dates and text, naming the column of a table.
     ValueError
         For masked arrays with masked entries.
     """
@@ -75,15 +74,10 @@ def check_kind(X: Any, name: str = "X") -> None:
             f"{name}.toarray(), {size}, where memory has room for it"
         )
     check_unmasked(X, name)
-    if getattr(getattr(X, "dtype", None), "kind", "") in ("M", "m"):
-        raise TypeError(f"{name} must hold numbers, got {X.dtype}: {AS_NUMBERS}")
-    if _is_frame(X) and any(DATES.match(str(dtype)) for dtype in set(X.dtypes)):
-        for column, values in _columns(X):
-            if DATES.match(str(values.dtype)):
-                raise TypeError(
-                    f"{name} must hold numbers, its column {column!r} holds {values.dtype}: "
-                    f"{AS_NUMBERS}"
-                )
+    kind = getattr(getattr(X, "dtype", None), "kind", "")
+    if kind in ("M", "m", "U", "S"):
+        raise TypeError(f"{name} must hold numbers, got {X.dtype}: {remedy(X.dtype)}")
+    check_columns(X, name)
 
 
 def check_unmasked(values: Any, name: str) -> None:
@@ -93,19 +87,43 @@ def check_unmasked(values: Any, name: str) -> None:
         raise ValueError(f"{name} has {n_masked} masked entries: drop their rows, or fill them")
 
 
-def explain_column(X: Any, error: Exception, name: str = "X") -> None:
-    """Raise an error for the first column of a frame without numbers; return if there is none."""
-    for column, values in _columns(X):
-        array = np.asarray(values)
-        if array.dtype.kind in "biuf":
+def check_columns(X: Any, name: str) -> None:
+    """Refuse a table with a column that holds no numbers, or with two columns of one name.
+
+    Text is refused even where it could be read as a number. Missing entries have another error.
+    """
+    labels = labels_of(X)
+    if labels is None:
+        return
+    if len(set(labels)) < len(labels):
+        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise ValueError(f"{name}: has more than one column {twice!r}")
+    for label, values in zip(labels, columns_of(X), strict=True):
+        said = str(getattr(values, "dtype", getattr(values, "type", "something else")))
+        if DATES.match(said):
+            example = ""
+        elif np.asarray(values[:0]).dtype.kind in "biuf":
             continue
-        first = next((value for value in array if _is_no_number(value)), None)
-        if first is not None:
+        else:
+            entries = np.asarray(values)
+            first = next((value for value in entries if _is_no_number(value)), None)
+            # Without rows, objects may be anything.
+            if first is None and (len(entries) or said == "object"):
+                continue
             first = first.item() if isinstance(first, np.generic) else first
-            raise kind_of(error)(
-                f"{name} must hold numbers, its column {column!r} holds {values.dtype}, such as "
-                f"{first!r}: drop it, or encode it, e.g. with sklearn.preprocessing.OneHotEncoder"
-            ) from error
+            example = "" if first is None else f", such as {first!r}"
+        raise TypeError(
+            f"{name}: column {label!r} must hold numbers, it holds {said}{example}: {remedy(said)}"
+        )
+
+
+def remedy(dtype: Any) -> str:
+    """What can be done about a column of this dtype."""
+    if DATES.match(str(dtype)):
+        return "drop it, or take seconds or days from a fixed date, as floats"
+    if str(dtype).startswith("complex"):
+        return "drop it, or take its real and its imaginary part"
+    return "drop it, encode it, e.g. with sklearn.preprocessing.OneHotEncoder, or convert it"
 
 
 def kind_of(error: Exception) -> type[Exception]:
@@ -116,7 +134,7 @@ def kind_of(error: Exception) -> type[Exception]:
 def _is_no_number(value: Any) -> bool:
     if value is None or type(value).__name__ == "NAType":  # missing values have another error
         return False
-    if isinstance(value, (complex, np.complexfloating)):
+    if isinstance(value, (complex, np.complexfloating, str, bytes)):
         return True
     try:
         float(value)
@@ -127,17 +145,27 @@ def _is_no_number(value: Any) -> bool:
 
 def names_unknown_to_sklearn(X: Any) -> list[str] | None:
     """Column names that scikit-learn does not find: those of polars frames, up to version 1.6."""
-    if not _is_frame(X) or _get_feature_names(X) is not None:
+    if not hasattr(X, "columns") or _get_feature_names(X) is not None:
         return None
-    names = list(X.columns)
-    return names if names and all(isinstance(name, str) for name in names) else None
+    return column_names(X)
 
 
-def _is_frame(X: Any) -> bool:
-    return (hasattr(X, "iloc") and hasattr(X, "columns")) or hasattr(X, "get_columns")
+def labels_of(X: Any) -> list[Any] | None:
+    """The names of the columns of a frame or an Arrow table; None for other input."""
+    labels = getattr(X, "column_names", None)
+    if labels is None:
+        labels = getattr(X, "columns", None)
+    return None if labels is None else list(labels)
 
 
-def _columns(X: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the names and columns of a frame of pandas or polars; nothing for other input."""
-    if _is_frame(X):
-        yield from X.items() if hasattr(X, "iloc") else zip(X.columns, X.get_columns(), strict=True)
+def column_names(X: Any) -> list[str] | None:
+    """Names of the columns; None if there are none or they are not strings."""
+    labels = labels_of(X)
+    return labels if labels and all(isinstance(label, str) for label in labels) else None
+
+
+def columns_of(X: Any) -> list[Any]:
+    """The columns of a frame or an Arrow table, in order."""
+    if hasattr(X, "iloc"):
+        return [X.iloc[:, j] for j in range(len(X.columns))]
+    return [X[label] for label in labels_of(X) or ()]

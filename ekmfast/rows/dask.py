@@ -22,7 +22,8 @@ from dask.optimization import cull
 from numpy.typing import NDArray
 
 from ekmfast.rows.blocks import Block, checked
-from ekmfast.rows.frames import matrix, numbers
+from ekmfast.rows.columns import check_columns, column_names
+from ekmfast.rows.frames import numbers
 from ekmfast.rows.source import Apply, finite
 from ekmfast.rows.tree import Summable, tree_sum
 
@@ -46,7 +47,7 @@ class DaskSource:
         array = _array(X)
         self.name = "the dask dataframe" if hasattr(X, "columns") else "the dask array"
         self.n_threads = n_threads
-        self.feature_names = _column_names(X)
+        self.feature_names = column_names(X)
         sizes = array.chunks[0]
         self.n_rows = None if np.isnan(sizes).any() else int(sum(sizes))
         self.n_features: int | None = int(array.shape[1])
@@ -197,7 +198,13 @@ def _of_numbers(frame: Any, name: str) -> Any:
     """A dataframe or series with NumPy dtypes; an error names a column that holds no numbers."""
     like = frame._meta  # an empty frame with the same columns and dtypes
     if like.ndim == 2:
-        matrix(like, name)
+        check_columns(like, name)
+        for label, dtype in like.dtypes.items():
+            if str(dtype) == "object":
+                raise TypeError(
+                    f"{name}: column {label!r} must hold numbers, it holds objects: convert them "
+                    "with astype"
+                )
     elif numbers(like).dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold numbers, it holds {like.dtype}")
     # Extension dtypes of pandas, and booleans beside numbers, would become arrays of objects.
@@ -229,13 +236,6 @@ def _weights(sample_weight: Any, sizes: tuple[int, ...]) -> Any:
             f"sample_weight has {sample_weight.numblocks[0]} blocks, but X has {len(sizes)}"
         )
     return sample_weight
-
-
-def _column_names(X: Any) -> list[str] | None:
-    if not hasattr(X, "columns"):
-        return None
-    names = list(X.columns)
-    return names if all(isinstance(name, str) for name in names) else None
 
 
 def _compute(task: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Frames and tables of other libraries: their numbers as arrays, and the names of their columns."""
+"""Frames and tables of other libraries as arrays of numbers."""
 
 from __future__ import annotations
 
@@ -7,40 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
-def _labels(X: Any) -> list[Any] | None:
-    """The names of the columns of a frame or an Arrow table; None for an array."""
-    labels = getattr(X, "column_names", None)
-    if labels is None:
-        labels = getattr(X, "columns", None)
-    return None if labels is None else list(labels)
-
-
-def column_names(X: Any) -> list[str] | None:
-    """Names of the columns; None if there are none or they are not strings."""
-    labels = _labels(X)
-    return labels if labels and all(isinstance(label, str) for label in labels) else None
+from ekmfast.rows.columns import check_columns, check_unmasked, columns_of, remedy
 
 
 def matrix(X: Any, name: str) -> NDArray[Any]:
     """X as an array of numbers; an error names the column of a frame that holds no numbers."""
-    if np.ma.is_masked(X):
-        raise ValueError(f"{name}: holds masked values; leave their rows out")
-    labels = _labels(X)
-    if labels is not None:
-        # Each column is checked, since some frames convert a date beside numbers to a number.
-        columns = [
-            X.iloc[:, j] if hasattr(X, "iloc") else X[label] for j, label in enumerate(labels)
-        ]
-        for label, column in zip(labels, columns, strict=True):
-            if numbers(column[:0]).dtype.kind not in "biuf":
-                kind = getattr(column, "dtype", getattr(column, "type", "something else"))
-                raise TypeError(f"{name}: column {label!r} must hold numbers, it holds {kind}")
+    check_unmasked(X, name)
+    check_columns(X, name)
     array = np.asarray(X)
     if array.dtype.kind in "biuf":
         return array
-    if not labels:
-        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    columns = columns_of(X)
+    if not columns:
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}: {remedy(array.dtype)}")
     return np.column_stack([numbers(column) for column in columns])
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ekmfast.rows.frames import column_names, matrix, numbers
+from ekmfast.rows.columns import column_names
+from ekmfast.rows.frames import matrix, numbers
 
 # Large enough that threads and disks reach their full speed, and small enough that several blocks
 # fit into memory.

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from ekmfast.rows.blocks.block import Allocate, Blocks
-from ekmfast.rows.frames import column_names
+from ekmfast.rows.columns import column_names
 
 
 def from_factory(blocks: Callable[[], Iterable[Any]], name: str | None = None) -> Blocks:
