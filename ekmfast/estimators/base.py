@@ -37,6 +37,7 @@ from ekmfast.fit.progress import CallbackSupportMixin, Progress
 from ekmfast.fit.seeding import INIT, N_INIT, resolve_n_init
 from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import check_spread
+from ekmfast.rows.array_api import as_numpy, like_x
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import (
     check_kind,
@@ -58,6 +59,7 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
     if sample_weight is None:
         return None
     check_unmasked(sample_weight, "sample_weight")
+    sample_weight = as_numpy(sample_weight)
     try:
         weight: NDArray[Any] = _check_sample_weight(
             sample_weight, X, dtype=X.dtype, ensure_non_negative=True
@@ -82,6 +84,7 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
             f"{type(estimator).__name__} takes arrays in the memory of the host, got "
             f"{type(X).__name__}: give it an array, such as a sample of the rows"
         )
+    X = as_numpy(X)
     check_kind(X)
     names = names_unknown_to_sklearn(X)
     with warnings.catch_warnings() if names else nullcontext():
@@ -241,6 +244,7 @@ class CentroidEstimator(
     # ------------------------------------------------------------------------------------------
     # Methods that need centroids alone
 
+    @like_x
     def predict(self, X: ArrayLike | Blocks) -> NDArray[np.int32]:
         """Index of the nearest centroid; merged centroids have the index of the first of them.
 
@@ -256,6 +260,7 @@ class CentroidEstimator(
         labels: NDArray[np.int32] = self._rows(X).label(self._centres, self._merged_)
         return labels
 
+    @like_x
     def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> NDArray[np.int32]:
         """Find the centroids and return the label of each row.
 
@@ -274,6 +279,7 @@ class CentroidEstimator(
         self.fit(X, y, **kwargs)
         return self.labels_ if hasattr(self, "labels_") else self.predict(X)
 
+    @like_x
     def transform(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Euclidean distance of each row to each centroid.
 
@@ -299,6 +305,7 @@ class CentroidEstimator(
         values: NDArray[Any] = rows.map(distances, len(centres))
         return values
 
+    @like_x
     def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``, whose rows sum to 1.
 
@@ -313,6 +320,7 @@ class CentroidEstimator(
         """
         return self._of_distances(X, partial(boltzmann, alpha=self.alpha_))
 
+    @like_x
     def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of Eq. 38, whose rows sum to 1; a negative weight pushes the centroid away.
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ekmfast._parameters import Number
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.problem import Problem
+from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
 
 Float64 = NDArray[np.float64]
@@ -112,6 +113,7 @@ class FuzzyCMeans(FullBatchEstimator):
     def _alpha(self, problem: Problem) -> float:
         return 1.0
 
+    @like_x
     def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Fuzzy memberships, whose rows sum to 1.
 
@@ -126,6 +128,7 @@ class FuzzyCMeans(FullBatchEstimator):
         """
         return self._of_distances(X, partial(fuzzy_memberships, fuzzifier=self.fuzzifier))
 
+    @like_x
     def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of the update, ``u^m``.
 

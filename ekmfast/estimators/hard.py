@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.problem import Problem
+from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.nearest import nearest_centroids
 
@@ -94,6 +95,7 @@ class HardKMeans(FullBatchEstimator):
     def _alpha(self, problem: Problem) -> float:
         return 1.0
 
+    @like_x
     def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """1 for the nearest centroid, 0 for the others.
 
@@ -110,6 +112,7 @@ class HardKMeans(FullBatchEstimator):
         p: NDArray[Any] = rows.map(one_hot, len(centres))
         return p
 
+    @like_x
     def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of the update, which are the memberships.
 

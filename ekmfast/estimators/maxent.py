@@ -12,6 +12,7 @@ from ekmfast._parameters import DVARIANCE_OR_NUMBER, POSITIVE
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import resolve_alpha
 from ekmfast.fit.problem import Problem
+from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
 
 
@@ -103,6 +104,7 @@ class MaximumEntropyKMeans(FullBatchEstimator):
     def _alpha(self, problem: Problem) -> float:
         return resolve_alpha(self.alpha, self.scale, problem.dispersion)
 
+    @like_x
     def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Weights of the update, which are the memberships.
 

@@ -24,6 +24,7 @@ from ekmfast.fit.supervision import (
     starts_with_labels,
     supervise,
 )
+from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.given import on_host
 
@@ -239,6 +240,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         n_init = resolve_n_init(self.n_init, self.init)
         return starts_with_labels(problem, given, self.init, n_init, random_state)
 
+    @like_x
     def fit_predict(
         self,
         X: ArrayLike | Blocks,
