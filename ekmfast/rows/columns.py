@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
-from sklearn.utils.validation import _get_feature_names
 
 # How many names of a list an error shows.
 SHOWN = 5
@@ -65,6 +63,8 @@ def check_kind(X: Any, name: str = "X") -> None:
     ValueError
         For masked arrays with masked entries.
     """
+    from scipy.sparse import issparse  # not above: `import ekmfast` needs no SciPy
+
     if issparse(X):
         dense = X.shape[0] * X.shape[1] * 8 / 2**30
         size = f"{dense:.3g} GiB" if dense >= 0.01 else "less than 0.01 GiB"
@@ -145,6 +145,8 @@ def _is_no_number(value: Any) -> bool:
 
 def names_unknown_to_sklearn(X: Any) -> list[str] | None:
     """Column names that scikit-learn does not find: those of polars frames, up to version 1.6."""
+    from sklearn.utils.validation import _get_feature_names  # likewise
+
     if not hasattr(X, "columns") or _get_feature_names(X) is not None:
         return None
     return column_names(X)
