@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits

@@ -7,6 +7,9 @@ import zipfile
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 
 from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans
