@@ -48,7 +48,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(folders):
+def model(torchscript, folders):
     out = folders / "model.ts"
     assert run("train", folders / "photos", "-o", out, *OPTIONS) == 0
     return out
