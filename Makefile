@@ -23,11 +23,13 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-quick gpu clean distclean
+.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
 	@echo 'make test       install, then lint and all tests'
+	@echo 'make test-lowest  tests with the lowest versions that pyproject.toml declares (not of torch)'
+	@echo 'make test-latest  tests with the newest versions (torch: that of constraints.txt)'
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
 	@echo 'make bench-quick  install, then measure the ten figures of the README again, in three minutes'
@@ -46,6 +48,32 @@ demo: $(VENV)/.installed-demo
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Tests of the package with other versions of what it uses. What only concerns the build, or needs
+# the compilers of CUDA, is left to `make test`.
+CORE_TESTS := tests --ignore=tests/test_packaging.py --ignore=tests/test_native.py \
+	--ignore=tests/test_isa_files.py --ignore=tests/test_cuda_ptx.py
+CORE_TOOLS := build hypothesis onnxruntime packaging pytest pybind11 rich setuptools
+# The lowest torch is left out: its only wheels on PyPI for Linux on x86_64 bring CUDA, some GB.
+LOWEST := dask zarr parquet onnx plot pandas polars pillow
+
+test-lowest test-latest: export PIP_CONSTRAINT :=
+test-lowest test-latest: export PIP_BUILD_CONSTRAINT :=
+
+test-lowest:
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet packaging
+	$(VENV)-lowest/bin/python tests/lowest.py $(LOWEST) > $(VENV)-lowest/lowest.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --editable . \
+	  -r $(VENV)-lowest/lowest.txt $(CORE_TOOLS)
+	$(VENV)-lowest/bin/python -m pytest $(CORE_TESTS) $(PYTEST_ARGS)
+
+test-latest:
+	$(PYTHON) -m venv --clear $(VENV)-latest
+	grep '^torch==' constraints.txt > $(VENV)-latest/torch.txt
+	$(VENV)-latest/bin/python -m pip install --quiet --upgrade -c $(VENV)-latest/torch.txt \
+	  --editable '.[demo,dask,zarr,parquet,onnx]' $(CORE_TOOLS) pandas polars
+	$(VENV)-latest/bin/python -m pytest $(CORE_TESTS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -78,8 +106,8 @@ $(VENV)/.installed-%: $(VENV)/.made $(BUILD_INPUTS)
 clean:
 	rm -rf build dist *.egg-info ekmfast/*.so $(DEMO_OUT) $(GPU_OUT)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks bench/results/latest.json
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)*' -prune -exec rm -rf {} +
 	rm -f $(VENV)/.installed-*
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-latest

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <exception>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -307,19 +308,33 @@ std::vector<double> vector_of(const DoubleArray& array, std::int64_t size, const
   return std::vector<double>(array.data(), array.data() + array.size());
 }
 
-// Runs change without the GIL while advance() computes: another thread is refused meanwhile.
+// Only one thread at a time may use a solver: runs change while advance() computes without the GIL,
+// and a free-threaded Python has no GIL at all.
 struct GuardedSolver : ekmfast::Solver {
   using ekmfast::Solver::Solver;
-  bool busy = false;
-
-  void refuse_if_busy() const {
-    if (busy) refuse("the solver is in use by another thread");
-  }
+  std::atomic<bool> busy{false};
 };
 
-GuardedSolver make_solver(const DoubleArray& starts, const DoubleArray& alpha, double threshold,
-                            double noise, double resolution, std::int64_t window, bool compete,
-                            const Maybe& low, const Maybe& high) {
+// Holds a solver during its lifetime. It does not wait for another holder but is refused, since the
+// holder may be the same thread: a signal handler may use the solver during advance().
+class Hold {
+ public:
+  explicit Hold(GuardedSolver& solver) : solver_(solver) {
+    if (solver_.busy.exchange(true, std::memory_order_acquire))
+      refuse("the solver is in use by another thread");
+  }
+  ~Hold() { solver_.busy.store(false, std::memory_order_release); }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  GuardedSolver& solver_;
+};
+
+std::unique_ptr<GuardedSolver> make_solver(const DoubleArray& starts, const DoubleArray& alpha,
+                                           double threshold, double noise, double resolution,
+                                           std::int64_t window, bool compete, const Maybe& low,
+                                           const Maybe& high) {
   if (starts.ndim() != 3 || starts.shape(0) < 1 || starts.shape(1) < 1 || starts.shape(2) < 1)
     refuse("starts must have shape (s, k, d)");
   if (alpha.ndim() != 1 || alpha.shape(0) != starts.shape(0)) refuse("alpha must have shape (s,)");
@@ -332,12 +347,12 @@ GuardedSolver make_solver(const DoubleArray& starts, const DoubleArray& alpha, d
   if (high) rules.high = vector_of(*high, starts.shape(2), "high");
   for (std::size_t j = 0; j < rules.low.size(); ++j)
     if (!(rules.low[j] <= rules.high[j])) refuse("low must not be above high");
-  return GuardedSolver(starts.data(), alpha.data(), starts.shape(0), starts.shape(1),
-                         starts.shape(2), std::move(rules));
+  return std::make_unique<GuardedSolver>(starts.data(), alpha.data(), starts.shape(0),
+                                         starts.shape(1), starts.shape(2), std::move(rules));
 }
 
-py::tuple candidates(const GuardedSolver& solver) {
-  solver.refuse_if_busy();
+py::tuple candidates(GuardedSolver& solver) {
+  const Hold hold(solver);
   const py::ssize_t n = solver.n_going();
   DoubleArray centroids({n, static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())}),
       alpha(n);
@@ -348,7 +363,7 @@ py::tuple candidates(const GuardedSolver& solver) {
 void advance(GuardedSolver& solver, const DoubleArray& sum_wx, const DoubleArray& sum_w,
              const DoubleArray& sum_p, const DoubleArray& objective, const DoubleArray& reference,
              int n_threads) {
-  solver.refuse_if_busy();
+  const Hold hold(solver);
   const py::ssize_t n = solver.n_going(), k = solver.k(), d = solver.d();
   if (sum_wx.size() != n * k * d || sum_w.size() != n * k || sum_p.size() != n * k ||
       objective.size() != n || reference.size() != d)
@@ -358,18 +373,10 @@ void advance(GuardedSolver& solver, const DoubleArray& sum_wx, const DoubleArray
   const double *wx = sum_wx.data(), *w = sum_w.data(), *p = sum_p.data(), *j = objective.data(),
                *about = reference.data();
   threads(n_threads);
-  solver.busy = true;
-  try {
-    without_gil([&] { solver.advance(wx, w, p, j, about, n_threads); });
-  } catch (...) {
-    solver.busy = false;
-    throw;
-  }
-  solver.busy = false;
+  without_gil([&] { solver.advance(wx, w, p, j, about, n_threads); });
 }
 
 ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
-  solver.refuse_if_busy();
   if (i < 0 || i >= static_cast<std::int64_t>(solver.runs().size())) refuse("no such run");
   return solver.runs()[static_cast<std::size_t>(i)];
 }
@@ -382,6 +389,7 @@ py::object matrix_of(const std::vector<double>& values, const GuardedSolver& sol
 }
 
 py::dict get_run(GuardedSolver& solver, std::int64_t i) {
+  const Hold hold(solver);
   const ekmfast::Run& run = run_at(solver, i);
   py::list past;
   for (std::size_t j = 0; j < run.past_steps.size(); ++j)
@@ -400,6 +408,7 @@ py::dict get_run(GuardedSolver& solver, std::int64_t i) {
 }
 
 void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
+  const Hold hold(solver);
   const auto matrix = [&](const py::handle& value, const char* name) {
     if (value.is_none()) return std::vector<double>();
     const DoubleArray array = value.cast<DoubleArray>();
@@ -437,12 +446,13 @@ void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
 }
 
 py::tuple position(GuardedSolver& solver, std::int64_t i) {
+  const Hold hold(solver);
   const ekmfast::Run& run = run_at(solver, i);
   return py::make_tuple(matrix_of(run.centroids, solver), run.alpha);
 }
 
 DoubleArray objectives(GuardedSolver& solver) {
-  solver.refuse_if_busy();
+  const Hold hold(solver);
   DoubleArray out(static_cast<py::ssize_t>(solver.runs().size()));
   double* at = out.mutable_data();
   for (const ekmfast::Run& run : solver.runs()) *at++ = run.objective;
@@ -526,7 +536,9 @@ __attribute__((visibility("default"))) void ekmfast_set_num_threads(int n) {
 }
 }
 
-PYBIND11_MODULE(_core, m) {
+// A free-threaded Python need not take the GIL for this module: what calls share is atomic or behind
+// a lock (docs/architecture.md, "Threads").
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of ekmfast; ekmfast.kernels is the public face.";
   watch_main_thread();
   ekmfast::set_poll(&signal_raised);
@@ -566,7 +578,7 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("objectives", &objectives)
       .def("position", &position, py::arg("index"))
       .def_property_readonly("n_going", [](GuardedSolver& solver) {
-        solver.refuse_if_busy();
+        const Hold hold(solver);
         return solver.n_going();
       })
       .def("__len__", [](GuardedSolver& solver) { return solver.runs().size(); });

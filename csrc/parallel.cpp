@@ -22,7 +22,7 @@ std::atomic<int> g_default_threads{1};
 
 typedef std::chrono::steady_clock Clock;
 constexpr std::chrono::milliseconds kPollEvery{100};
-bool (*g_poll)() = nullptr;
+std::atomic<bool (*)()> g_poll{nullptr};
 
 // In a child process: how often it and its parents were forked since the first pool was made.
 std::atomic<int> g_forks{0};
@@ -42,7 +42,7 @@ class WorkingFor {
  public:
   WorkingFor(std::atomic<bool>* stopped, bool polls, bool helped) {
     t_call.stopped = stopped;
-    t_call.polls = polls && g_poll;
+    t_call.polls = polls && g_poll.load(std::memory_order_relaxed);
     t_call.helped = helped;
     if (t_call.polls) t_call.next_poll = Clock::now() + kPollEvery;
   }
@@ -55,7 +55,7 @@ class WorkingFor {
 void poll_when_due() {
   if (!t_call.polls || Clock::now() < t_call.next_poll) return;
   const int forks = g_forks.load(std::memory_order_relaxed);
-  const bool stop = g_poll();
+  const bool stop = g_poll.load(std::memory_order_relaxed)();
   if (t_call.helped && g_forks.load(std::memory_order_relaxed) != forks) throw Forked{stop};
   if (stop) t_call.stopped->store(true, std::memory_order_relaxed);
   t_call.next_poll = Clock::now() + kPollEvery;
@@ -272,7 +272,7 @@ void parallel_for(std::int64_t n_tasks, int n_threads,
   for (std::int64_t i = 0; i < n_tasks; ++i) task(i, 0);
 }
 
-void set_poll(bool (*poll)()) { g_poll = poll; }
+void set_poll(bool (*poll)()) { g_poll.store(poll, std::memory_order_relaxed); }
 
 void checkpoint() {
   if (!t_call.stopped) return;

@@ -5,6 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 
 from ekmfast.anomaly import anomaly_map, reconstruction_loss

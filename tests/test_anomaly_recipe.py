@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -45,7 +48,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(folders):
+def model(torchscript, folders):
     out = folders / "model.ts"
     assert run("train", folders / "photos", "-o", out, *OPTIONS) == 0
     return out

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 
 from ekmfast import datasets

@@ -11,6 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 from torch import nn
 

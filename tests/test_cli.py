@@ -24,7 +24,7 @@ METHODS += ["naive_100x", "kmeans"]
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def quick(torchscript, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "new" / "folder"
     assert cli.main(["demo", "--quick", "--seed", "3", "--out", str(out)]) == 0
     return out, json.loads((out / "metrics.json").read_text())
@@ -104,7 +104,7 @@ def image_folders(tmp_path, sizes):
     return str(tmp_path / "images"), str(tmp_path / "odd")
 
 
-def test_demo_takes_folders(tmp_path):
+def test_demo_takes_folders(torchscript, tmp_path):
     images, odd = image_folders(tmp_path, {"few": 3, "cats": 8, "dogs": 25, "owls": 9})
     out = tmp_path / "out"
     arguments = ["demo", "--quick", "--images", images, "--anomalies", odd, "--out", str(out)]
@@ -125,7 +125,7 @@ def test_demo_takes_folders(tmp_path):
         ({"cats": 3, "dogs": 3, "owls": 1}, "'owls' has one image"),
     ],
 )
-def test_bad_folders_are_one_line(tmp_path, capsys, sizes, message):
+def test_bad_folders_are_one_line(torchscript, tmp_path, capsys, sizes, message):
     images, odd = image_folders(tmp_path, sizes)
     out = tmp_path / "out"
     arguments = ["demo", "--images", images, "--anomalies", odd, "--out", str(out)]
@@ -150,7 +150,7 @@ def test_a_missing_extra_is_one_line(monkeypatch, capsys):
     assert 'pip install "ekmfast[demo]"' in capsys.readouterr().err
 
 
-def test_an_interrupt_is_told(monkeypatch, capsys):
+def test_an_interrupt_is_told(torchscript, monkeypatch, capsys):
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 

@@ -8,6 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 from PIL import Image
 
@@ -56,7 +59,7 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(folders, tmp_path_factory):
+def trained(torchscript, folders, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "model.ts"
     assert run("train", folders / "bars", "-o", out, *OPTIONS, "--clusters", 2, "--quiet") == 0
     return out
@@ -87,7 +90,7 @@ def test_train_tells_how_it_went_and_goes_on_where_it_was(folders, tmp_path, cap
     assert "is of another training" in capsys.readouterr().err
 
 
-def test_a_flat_folder_trains_without_classes(folders, tmp_path, capsys):
+def test_a_flat_folder_trains_without_classes(torchscript, folders, tmp_path, capsys):
     out = tmp_path / "model.ts"
     options = [*OPTIONS, "--epochs", "1", "--quiet"]
     assert run("train", folders / "strange", "-o", out, *options) == 0

@@ -5,6 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits

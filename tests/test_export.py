@@ -7,9 +7,12 @@ import zipfile
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="the autoencoder is an extra")
+
 import torch
 
-from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans
+from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans, cli
 from ekmfast.autoencoder import (
     ConvAutoencoder,
     ExportedPipeline,
@@ -396,3 +399,38 @@ print(*peaks)
     (peaks,) = run_alone(code, path)
     _, few, many = map(int, peaks.split())
     assert many < few + 40, peaks  # MiB; 6,000 images are 280
+
+
+# --- Python 3.14, where PyTorch does not support TorchScript ---
+
+
+@pytest.fixture
+def python_3_14(monkeypatch):
+    monkeypatch.setattr(_torchscript, "is_supported", lambda: False)
+
+
+def test_without_torchscript_the_error_offers_pt2(model, tmp_path, python_3_14):
+    with pytest.raises(NotImplementedError, match=r"from Python 3\.14 on: .*'model\.pt2'\)"):
+        export(model, tmp_path / "model.ts")
+    clusters = EKMeans(2, random_state=0).fit(encode(model, images(20)))
+    with pytest.raises(NotImplementedError, match=r"on: export\(model, 'model\.pt2'\) .*save"):
+        export_pipeline(model, clusters, tmp_path / "pipeline.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_torchscript_a_file_of_it_is_no_damaged_file(model, tmp_path, monkeypatch):
+    path = export(model, tmp_path / "model.ts")
+    monkeypatch.setattr(_torchscript, "is_supported", lambda: False)
+    with pytest.raises(NotImplementedError, match=r"load .*model\.ts with an older Python, or"):
+        load(path)
+
+
+def test_the_commands_tell_it_before_they_train(tmp_path, python_3_14, capsys):
+    arguments = ["train", str(tmp_path), "-o", str(tmp_path / "m.ts"), "--clusters", "2"]
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("ekmfast: error: PyTorch does not support TorchScript from Python 3.14")
+    assert told.endswith("m.pt2, and leave out --clusters\n")
+    assert cli.main(["demo", "--quick", "--out", str(tmp_path / "demo")]) == 1
+    assert "the demo, which writes such files, needs Python 3.11" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

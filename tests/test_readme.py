@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ekmfast.cli.program import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_python_runs_as_pasted():
+def test_python_runs_as_pasted(torchscript):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks[0].splitlines()) <= 10
     block = "\n".join(blocks)  # one after the other, as a reader pastes them
@@ -45,6 +47,7 @@ def test_make_targets_exist():
 
 
 def test_names_in_the_table_exist():
+    pytest.importorskip("torch", reason="the autoencoder is an extra")
     import ekmfast
 
     table = README.split("## What there is")[1].split("## ")[0]

@@ -1,11 +1,13 @@
-"""TorchScript without its deprecation warnings.
+"""TorchScript without its deprecation warnings, where PyTorch supports it.
 
 PyTorch deprecates ``torch.jit`` in favour of ``torch.export``. TorchScript remains the default file
 format here, because a program in Python or C++ that has only PyTorch can call its methods
 (``encode``, ``reconstruct``, ``anomaly_loss``) by name on batches of any size. Users of ekmfast can
-do nothing about the warnings, so they are not shown.
+do nothing about the warnings, so they are not shown. From Python 3.14 on PyTorch does not support
+TorchScript.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +29,20 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def is_supported() -> bool:
+    return sys.version_info < (3, 14)
+
+
+def require_torchscript(instead: str) -> None:
+    """Raise an error that says what to do ``instead`` if TorchScript is not supported here."""
+    if not is_supported():
+        raise NotImplementedError(
+            f"PyTorch does not support TorchScript from Python 3.14 on: {instead}"
+        )
+
+
 def script(module: nn.Module) -> torch.jit.ScriptModule:
+    require_torchscript("use torch.export")
     with quiet():
         return torch.jit.script(module)
 
@@ -38,5 +53,8 @@ def save(module: torch.jit.ScriptModule, buffer: IO[bytes]) -> None:
 
 
 def load(path: Path) -> torch.jit.ScriptModule:
+    require_torchscript(
+        f"load {path} with an older Python, or export the model again, to a file named .pt2"
+    )
     with quiet():
         return torch.jit.load(str(path), map_location="cpu")

@@ -15,6 +15,7 @@ from ekmfast._parameters import NONE, PATH, AnyOf, OneOf
 from ekmfast._version import __version__
 from ekmfast.autoencoder import _torchscript
 from ekmfast.autoencoder._folding import folded
+from ekmfast.autoencoder._torchscript import require_torchscript
 from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
 from ekmfast.autoencoder.seen import as_text, trained_on
 
@@ -112,6 +113,8 @@ def export(
     Both formats contain digests of the images that the model was trained on (8 bytes each), by
     which `ekmfast.anomaly` recognizes training images.
 
+    From Python 3.14 on PyTorch does not support TorchScript: name the file ``.pt2`` there.
+
     The class predictor is left out, and the batch normalisations are folded into the convolutions.
     The model itself is not changed.
 
@@ -136,6 +139,8 @@ def export(
         If ``model`` is not a ConvAutoencoder, or ``path`` no path.
     ValueError
         If ``format`` is unknown.
+    NotImplementedError
+        If the format is "torchscript" on Python 3.14 or newer, where PyTorch does not support it.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     OSError
@@ -163,6 +168,8 @@ def export(
         format = "pt2" if path.suffix == ".pt2" else "torchscript"
     exported = Exported(model).cpu().eval()
     if format == "torchscript":
+        instead = f"write a file of torch.export, export(model, {path.with_suffix('.pt2').name!r})"
+        require_torchscript(instead)
         write_script(exported, path)
     else:
         _write(path, lambda buffer: _save_program(exported, buffer))

@@ -406,6 +406,8 @@ def _unreadable(path: Path, reason: object) -> ValueError:
 def _read_script(path: Path) -> Any:
     try:
         return _torchscript.load(path).eval()
+    except NotImplementedError:  # there is no TorchScript here
+        raise
     except Exception as error:  # PyTorch raises various types for damaged archives
         raise _unreadable(path, error) from error
 

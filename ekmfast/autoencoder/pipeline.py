@@ -9,6 +9,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import PATH, Kind
+from ekmfast.autoencoder._torchscript import require_torchscript
 from ekmfast.autoencoder.export import Exported, write_script
 from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
 from ekmfast.estimators.base import CentroidEstimator
@@ -104,6 +105,8 @@ def export_pipeline(
         If ``autoencoder`` or ``clustering`` is of another type.
     ValueError
         If the clustering was fitted to another number of features than the codes have.
+    NotImplementedError
+        On Python 3.14 and newer, where PyTorch does not support TorchScript.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     OSError
@@ -138,5 +141,8 @@ def export_pipeline(
             f"codes, latent_dim={autoencoder.latent_dim}"
         )
     path = PATH.check("path", path)
+    require_torchscript(
+        "export(model, 'model.pt2') writes the model alone, ekmfast.save the clusters"
+    )
     write_script(_Pipeline(autoencoder, clustering).cpu().eval(), path)
     return path

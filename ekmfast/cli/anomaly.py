@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@errors_in_one_line(FloatingPointError)
+@errors_in_one_line(FloatingPointError, NotImplementedError)
 @warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
     out = arguments.out

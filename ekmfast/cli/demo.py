@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     # The user can correct a missing package or a wrong folder. Later errors are bugs of the
     # program, for which the traceback is needed.
-    with errors_in_one_line():
+    with errors_in_one_line(NotImplementedError):
         demo.check_requirements()
         data = demo.load_data(arguments.images, arguments.anomalies, quick=arguments.quick)
         arguments.out.mkdir(parents=True, exist_ok=True)

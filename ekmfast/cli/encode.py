@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@errors_in_one_line(FloatingPointError)
+@errors_in_one_line(FloatingPointError, NotImplementedError)
 @warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
     from ekmfast.autoencoder import ExportedPipeline

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="TorchScript (.ts), or torch.export (.pt2)",
+        help="TorchScript (.ts, up to Python 3.13), or torch.export (.pt2)",
     )
     parser.add_argument(
         "--image-size",
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
 
 
-@errors_in_one_line(FloatingPointError)
+@errors_in_one_line(FloatingPointError, NotImplementedError)
 @warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
     from ekmfast import EKMeans
@@ -103,6 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         finetune,
         pretrain,
     )
+    from ekmfast.autoencoder._torchscript import require_torchscript
 
     import torch  # isort: skip
 
@@ -110,6 +111,10 @@ def run(arguments: argparse.Namespace) -> None:
     is_program = out.suffix.lower() == ".pt2"
     if arguments.clusters is not None and is_program:
         raise ValueError(f"{out}: only TorchScript files can hold clusters, name it .ts")
+    if not is_program:  # before the training
+        name = out.with_suffix(".pt2")
+        clusters_too = "" if arguments.clusters is None else ", and leave out --clusters"
+        require_torchscript(f"name the file {name}{clusters_too}")
 
     def checkpoint(name: str) -> Path | None:
         return None if arguments.checkpoint is None else Path(arguments.checkpoint) / name

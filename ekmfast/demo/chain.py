@@ -36,6 +36,8 @@ def check_requirements() -> None:
     ------
     ImportError
         If a package is missing; the message names the extra that installs it.
+    NotImplementedError
+        On Python 3.14 and newer, where PyTorch does not support TorchScript.
 
     Examples
     --------
@@ -44,6 +46,9 @@ def check_requirements() -> None:
     """
     for module in ("torch", "kornia", "PIL.Image", "matplotlib", "jinja2"):
         require(module, "demo")
+    from ekmfast.autoencoder._torchscript import require_torchscript
+
+    require_torchscript("the demo, which writes such files, needs Python 3.11, 3.12 or 3.13")
 
 
 def run(data: DemoData, out: Path, *, seed: int = 0, quick: bool = False) -> dict[str, Any]:
