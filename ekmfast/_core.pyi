@@ -47,7 +47,6 @@ def accumulate(
 def survey(
     X: _Samples, sample_weight: _Samples | None, reference: _Double | None, n_threads: int
 ) -> tuple[float, float, _Double, _Double, _Double, _Double]: ...
-
 def expectation(
     X: _Samples,
     sample_weight: _Samples | None,
