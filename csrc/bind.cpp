@@ -366,7 +366,9 @@ void densities_of(const py::array& X, const DoubleArray& centre, double unit,
   const Samples<T> s = samples_of<T>(X, std::nullopt);
   const ekmfast::Mixtures m = mixtures_of(means, whiteners, offsets, degrees, centre, unit, s.d);
   if (m.n != 1) refuse("means must be those of one mixture");
-  if (m.k > std::numeric_limits<std::int32_t>::max()) refuse("means must be at most 2^31");
+  // The kernels store a label as a number of T while they search (mixture.inl).
+  if (m.k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
+    refuse("means must be at most 2^24 for float32 and 2^31 for float64");
   threads(n_threads);
   const py::ssize_t n = X.shape(0);
   T* const j = writable_or_null<T>(joint, {n, means.shape(1)}, "joint");

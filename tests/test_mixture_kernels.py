@@ -239,6 +239,15 @@ def test_bad_arguments_of_the_extension(changed, message):
         _core.densities(**GOOD | nothing | changed)
 
 
+def test_more_components_than_float32_counts():
+    k = 2**24 + 1  # the check comes before these are read, so that they take no memory
+    many = {"means": np.zeros((1, k, 2)), "whiteners": np.zeros((1, k, 2))}
+    many |= {"offsets": np.zeros((1, k)), "X": np.zeros((5, 2), np.float32)}
+    nothing = dict.fromkeys(("joint", "labels", "largest", "density"))
+    with pytest.raises(ValueError, match="2\\^24"):
+        _core.densities(**GOOD | nothing | many)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

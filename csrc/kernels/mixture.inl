@@ -420,15 +420,23 @@ static double densities(const Rows<typename F::T>& rows, i64 begin, i64 end,
     joint_panel<F>(panels.pack(p), d, m, s, best, witness);
     const i64 count = n - p < P ? n - p : P, at = begin + p;
     T lanes[P];
-    for (int v = 0; v < kPanelVectors; ++v) best[v].store(lanes + v * F::W);
-    for (i64 l = 0; l < count; ++l) {
-      if (out.largest) out.largest[at + l] = lanes[l];
-      if (out.labels) out.labels[at + l] = 0;
-      for (i64 k = out.labels ? m.k - 1 : 0; k > 0; --k)
-        if (s.joint[k * P + l] == lanes[l] && s.joint[l] != lanes[l])
-          out.labels[at + l] = static_cast<std::int32_t>(k);
-      if (out.joint)
+    if (out.joint)
+      for (i64 l = 0; l < count; ++l)
         for (i64 k = 0; k < m.k; ++k) out.joint[(at + l) * m.k + k] = s.joint[k * P + l];
+    if (out.largest) {
+      for (int v = 0; v < kPanelVectors; ++v) best[v].store(lanes + v * F::W);
+      for (i64 l = 0; l < count; ++l) out.largest[at + l] = lanes[l];
+    }
+    if (out.labels) {
+      // As in assign.inl, a label is a number of T meanwhile; the last one written is the first.
+      for (int v = 0; v < kPanelVectors; ++v) {
+        F label = F::all(0);
+        for (i64 k = m.k - 1; k >= 0; --k)
+          label = F::where_greater(best[v], F::load(s.joint + k * P + v * F::W), label,
+                                   F::all(static_cast<T>(k)));
+        label.store(lanes + v * F::W);
+      }
+      for (i64 l = 0; l < count; ++l) out.labels[at + l] = static_cast<std::int32_t>(lanes[l]);
     }
     if (!out.density) continue;
     exponentials<F>(m.k, best, s.joint, sum);
