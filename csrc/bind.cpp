@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "ekm.h"
+#include "mixture.h"
 #include "parallel.h"
 #include "plausible.h"
 #include "rescue.h"
@@ -300,6 +301,94 @@ py::tuple survey(const py::array& X, const std::optional<py::array>& sample_weig
                                                                 n_threads);
 }
 
+// The means decide how many mixtures of how many components there are.
+ekmfast::Mixtures mixtures_of(const DoubleArray& means, const DoubleArray& whiteners,
+                              const DoubleArray& offsets, const DoubleArray& degrees,
+                              const DoubleArray& centre, double unit, std::int64_t d) {
+  if (means.ndim() != 3 || means.shape(0) < 1 || means.shape(1) < 1 || means.shape(2) != d)
+    refuse("means must have shape (s, k, d)");
+  const py::ssize_t n = means.shape(0), k = means.shape(1);
+  const bool full = whiteners.ndim() == 4;
+  if ((!full && whiteners.ndim() != 3) || whiteners.shape(0) != n || whiteners.shape(1) != k ||
+      whiteners.shape(2) != d || (full && whiteners.shape(3) != d))
+    refuse("whiteners must have shape (s, k, d, d) or (s, k, d)");
+  if (offsets.ndim() != 2 || offsets.shape(0) != n || offsets.shape(1) != k)
+    refuse("offsets must have shape (s, k)");
+  if (degrees.ndim() != 1 || degrees.shape(0) != n) refuse("degrees must have shape (s,)");
+  if (centre.ndim() != 1 || centre.shape(0) != d) refuse("centre must have shape (d,)");
+  for (const DoubleArray* array : {&means, &whiteners, &offsets, &degrees, &centre})
+    check_aligned(*array, "the mixture");
+  for (py::ssize_t i = 0; i < n; ++i)
+    if (!(degrees.data()[i] > 0)) refuse("degrees must be above 0");
+  if (!(std::isfinite(unit) && unit > 0)) refuse("unit must be finite and above 0");
+  return {n, k, full, means.data(), whiteners.data(), offsets.data(), degrees.data()};
+}
+
+template <class T>
+py::tuple expectation_of(const py::array& X, const std::optional<py::array>& sample_weight,
+                         const DoubleArray& centre, double unit, const DoubleArray& means,
+                         const DoubleArray& whiteners, const DoubleArray& offsets,
+                         const DoubleArray& degrees, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  const ekmfast::Mixtures m = mixtures_of(means, whiteners, offsets, degrees, centre, unit, s.d);
+  threads(n_threads);
+  const py::ssize_t n = means.shape(0), k = means.shape(1), d = means.shape(2);
+  DoubleArray mass({n, k}), weight({n, k}), first({n, k, d}), likelihood(n), classified(n);
+  DoubleArray second = m.full ? DoubleArray({n, k, d, d}) : DoubleArray({n, k, d});
+  double *p = mass.mutable_data(), *w = weight.mutable_data(), *f = first.mutable_data(),
+         *q = second.mutable_data(), *l = likelihood.mutable_data(), *c = classified.mutable_data();
+  const double* about = centre.data();
+  without_gil([&] { ekmfast::expectation(s, m, about, unit, n_threads, p, w, f, q, l, c); });
+  return py::make_tuple(mass, weight, first, second, likelihood, classified);
+}
+
+py::tuple expectation(const py::array& X, const std::optional<py::array>& sample_weight,
+                      const DoubleArray& centre, double unit, const DoubleArray& means,
+                      const DoubleArray& whiteners, const DoubleArray& offsets,
+                      const DoubleArray& degrees, int n_threads) {
+  return (is_float32(X) ? expectation_of<float> : expectation_of<double>)(
+      X, sample_weight, centre, unit, means, whiteners, offsets, degrees, n_threads);
+}
+
+template <class T>
+T* writable_or_null(const std::optional<py::array>& out, std::vector<py::ssize_t> shape,
+                    const char* name) {
+  return out ? writable<T>(*out, std::move(shape), name) : nullptr;
+}
+
+typedef std::optional<py::array> MaybeArray;
+
+template <class T>
+void densities_of(const py::array& X, const DoubleArray& centre, double unit,
+                  const DoubleArray& means, const DoubleArray& whiteners,
+                  const DoubleArray& offsets, const DoubleArray& degrees, const MaybeArray& joint,
+                  const MaybeArray& labels, const MaybeArray& largest, const MaybeArray& density,
+                  int n_threads) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt);
+  const ekmfast::Mixtures m = mixtures_of(means, whiteners, offsets, degrees, centre, unit, s.d);
+  if (m.n != 1) refuse("means must be those of one mixture");
+  // The kernels store a label as a number of T while they search (mixture.inl).
+  if (m.k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
+    refuse("means must be at most 2^24 for float32 and 2^31 for float64");
+  threads(n_threads);
+  const py::ssize_t n = X.shape(0);
+  T* const j = writable_or_null<T>(joint, {n, means.shape(1)}, "joint");
+  std::int32_t* const l = writable_or_null<std::int32_t>(labels, {n}, "labels");
+  T* const most = writable_or_null<T>(largest, {n}, "largest");
+  T* const all = writable_or_null<T>(density, {n}, "density");
+  const double* about = centre.data();
+  without_gil([&] { ekmfast::densities(s, m, about, unit, n_threads, j, l, most, all); });
+}
+
+void densities(const py::array& X, const DoubleArray& centre, double unit,
+               const DoubleArray& means, const DoubleArray& whiteners, const DoubleArray& offsets,
+               const DoubleArray& degrees, const MaybeArray& joint, const MaybeArray& labels,
+               const MaybeArray& largest, const MaybeArray& density, int n_threads) {
+  (is_float32(X) ? densities_of<float> : densities_of<double>)(
+      X, centre, unit, means, whiteners, offsets, degrees, joint, labels, largest, density,
+      n_threads);
+}
+
 typedef std::optional<DoubleArray> Maybe;
 
 std::vector<double> vector_of(const DoubleArray& array, std::int64_t size, const char* name) {
@@ -566,6 +655,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"));
+  m.def("expectation", &expectation, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
+        py::arg("centre"), py::arg("unit"), py::arg("means").noconvert(),
+        py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
+        py::arg("degrees").noconvert(), py::arg("n_threads"));
+  m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),
+        py::arg("means").noconvert(), py::arg("whiteners").noconvert(),
+        py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),
+        py::arg("joint").none(true), py::arg("labels").none(true), py::arg("largest").none(true),
+        py::arg("density").none(true), py::arg("n_threads"));
   py::class_<GuardedSolver>(m, "Solver", py::module_local())
       .def(py::init(&make_solver), py::arg("starts").noconvert(), py::arg("alpha").noconvert(),
            py::arg("threshold"), py::arg("noise"), py::arg("resolution"), py::arg("window"),

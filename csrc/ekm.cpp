@@ -2,15 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
-#include <memory>
-#include <new>
 #include <numeric>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "chunks.h"
 #include "kernels/kernels.h"
 #include "kernels/tuning.h"
 #include "ordered_sum.h"
@@ -22,67 +20,6 @@ namespace ekmfast {
 namespace {
 
 constexpr double kLog2E = 1.44269504088896340736;
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-typedef std::unique_ptr<void, Free> Scratch;
-
-Scratch allocate_scratch(std::int64_t bytes) {
-  const std::size_t size = (static_cast<std::size_t>(bytes) + 127) / 64 * 64;
-  void* p = std::aligned_alloc(64, size);
-  if (!p) throw std::bad_alloc();
-  return Scratch(p);
-}
-
-// How rows are divided into chunks, whose sums one thread forms, and chunks into slices, on which a
-// kernel works at a time. It depends only on the sizes of the problem and not on the number of
-// threads, so that sums are always formed in the same order.
-struct Cut {
-  static constexpr std::int64_t kMaxSliceRows = 32 * kRowUnit;
-
-  std::int64_t n, slice_rows, n_slices, n_chunks;
-
-  // max_rows: largest number of rows of a slice; sums: how many numbers a chunk sums.
-  Cut(std::int64_t rows, std::int64_t max_rows, std::int64_t sums) : n(rows) {
-    slice_rows = std::clamp(max_rows / kRowUnit * kRowUnit, kRowUnit, kMaxSliceRows);
-    n_slices = (n + slice_rows - 1) / slice_rows;
-    // Enough chunks for many threads, but so few that adding their sums is cheap, and that the sums
-    // of all chunks take at most 64 MB (or that of four chunks), if all wait for a slow thread.
-    sums = std::max<std::int64_t>(sums, 1);
-    const std::int64_t cheap = std::clamp<std::int64_t>((1 << 20) / sums, 16, 128);
-    const std::int64_t small = std::max<std::int64_t>((1 << 23) / sums, 4);
-    n_chunks = std::min({n_slices, cheap, small});
-  }
-
-  // The largest number of rows, with so many numbers of T each, that stay in the L2 cache.
-  template <class T>
-  static std::int64_t rows_in_cache(std::int64_t numbers) {
-    return (512 << 10) / (numbers * static_cast<std::int64_t>(sizeof(T)));
-  }
-
-  std::int64_t first_slice(std::int64_t chunk) const { return chunk * n_slices / n_chunks; }
-
-  template <class Body>  // body(begin, end) for each slice of a chunk
-  void for_slices(std::int64_t chunk, Body body) const {
-    for (std::int64_t i = first_slice(chunk); i < first_slice(chunk + 1); ++i) {
-      checkpoint();
-      body(i * slice_rows, std::min(n, (i + 1) * slice_rows));
-    }
-  }
-};
-
-// Waking a thread takes some microseconds, so that one thread is faster for little arithmetic.
-int useful_threads(int n_threads, double multiply_adds) {
-  constexpr double kWorthAThread = 1e6;
-  const double useful = multiply_adds / kWorthAThread;
-  return useful < n_threads ? std::max(1, static_cast<int>(useful)) : n_threads;
-}
-
-template <class T>
-Rows<T> rows_of(const Samples<T>& samples, const T* reference) {
-  return {samples.x, samples.stride, samples.d, samples.sample_weight, reference};
-}
 
 // The centroids as the register tiles want them; the layout is described in kernels.h.
 template <class T>
@@ -141,14 +78,7 @@ double exponent_scale(const double* centroids, double alpha, std::int64_t k, std
 template <class T, class Body>
 void for_chunks(const Kernels<T>& kernels, const Cut& cut, std::int64_t d, std::int64_t k,
                 int n_threads, Body body) {
-  n_threads = static_cast<int>(std::min<std::int64_t>(n_threads, cut.n_chunks));
-  std::vector<Scratch> scratch(static_cast<std::size_t>(std::max(1, n_threads)));
-  const std::int64_t bytes = kernels.scratch_bytes(cut.slice_rows, d, k);
-  parallel_for(cut.n_chunks, n_threads, [&](std::int64_t chunk, int slot) {
-    Scratch& mine = scratch[static_cast<std::size_t>(slot)];
-    if (!mine) mine = allocate_scratch(bytes);
-    body(chunk, mine.get());
-  });
+  for_chunks(cut, kernels.scratch_bytes(cut.slice_rows, d, k), n_threads, body);
 }
 
 double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
@@ -172,25 +102,6 @@ double total_weight(const Samples<T>& samples) {
   for (std::int64_t i = 0; i < samples.n; ++i) sum += static_cast<double>(samples.sample_weight[i]);
   return sum;
 }
-
-// A slice of rows of type U, converted to the wider type T.
-template <class T, class U>
-struct Widened {
-  std::vector<T> x, sample_weight, reference;
-  Rows<T> rows;
-
-  Widened(const Samples<U>& samples, const U* ref, std::int64_t begin, std::int64_t end)
-      : reference(ref, ref + samples.d) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const U* row = samples.x + i * samples.stride;
-      x.insert(x.end(), row, row + samples.d);
-    }
-    if (samples.sample_weight)
-      sample_weight.assign(samples.sample_weight + begin, samples.sample_weight + end);
-    rows = {x.data(), samples.d, samples.d,
-            samples.sample_weight ? sample_weight.data() : nullptr, reference.data()};
-  }
-};
 
 // Sums over all rows, (n_problems, sums_size), computed in T. The objective of a problem is NaN if
 // T cannot hold its centroids.

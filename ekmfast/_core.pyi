@@ -47,6 +47,31 @@ def accumulate(
 def survey(
     X: _Samples, sample_weight: _Samples | None, reference: _Double | None, n_threads: int
 ) -> tuple[float, float, _Double, _Double, _Double, _Double]: ...
+def expectation(
+    X: _Samples,
+    sample_weight: _Samples | None,
+    centre: _Double,
+    unit: float,
+    means: _Double,
+    whiteners: _Double,
+    offsets: _Double,
+    degrees: _Double,
+    n_threads: int,
+) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
+def densities(
+    X: _Samples,
+    centre: _Double,
+    unit: float,
+    means: _Double,
+    whiteners: _Double,
+    offsets: _Double,
+    degrees: _Double,
+    joint: _Samples | None,
+    labels: NDArray[int32] | None,
+    largest: _Samples | None,
+    density: _Samples | None,
+    n_threads: int,
+) -> None: ...
 
 class Solver:
     def __init__(

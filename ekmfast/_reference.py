@@ -7,10 +7,13 @@ The code is written to be read, not to be fast. Every function works in the dtyp
 .. math::
 
     p_{kn} &= \\exp(-\\alpha d_{kn}) / \\sum_i \\exp(-\\alpha d_{in}), \\qquad
-    E_n = \\sum_k p_{kn} d_{kn} \\\\
-    w_{kn} &= p_{kn} (1 - \\alpha (d_{kn} - E_n))                       \\qquad\\text{(Eq. 38)} \\\\
-    c_k &= \\sum_n s_n w_{kn} x_n / \\sum_n s_n w_{kn}                  \\qquad\\text{(Eq. 39)} \\\\
+    E_n = \\sum_k p_{kn} d_{kn} \\
+    w_{kn} &= p_{kn} (1 - \\alpha (d_{kn} - E_n))                       \\qquad\\text{(Eq. 38)} \\
+    c_k &= \\sum_n s_n w_{kn} x_n / \\sum_n s_n w_{kn}                  \\qquad\\text{(Eq. 39)} \\
     J &= \\sum_n s_n E_n
+
+At the end are the densities of mixtures of Student distributions, and the sums of one iteration of
+their expectation maximization, whose formulas `ekmfast.fit.mixture` gives.
 
 References
 ----------
@@ -21,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaln
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -280,3 +284,118 @@ def naive_update(X: Array, weights: Array) -> Array:
     """
     centroids: Array = (weights.T @ X) / (weights.sum(axis=0)[:, None] + X.dtype.type(1e-8))
     return centroids
+
+
+def mixture_distances(X: Array, means: Array, scatters: Array) -> Array:
+    """Return the squared distances :math:`(x_n - m_k)^T S_k^{-1} (x_n - m_k)`.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    means : ndarray of shape (n_components, n_features)
+        Means :math:`m_k`.
+    scatters : ndarray of shape (n_components, n_features, n_features) or as ``means``
+        Scatter matrices :math:`S_k`, or their diagonals where all else is zero.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_components)
+        Squared distances.
+    """
+    distances = np.empty((len(X), len(means)))
+    for k, (mean, scatter) in enumerate(zip(means, scatters, strict=True)):
+        y = X - mean
+        if scatter.ndim == 2:
+            distances[:, k] = (np.linalg.solve(np.linalg.cholesky(scatter), y.T) ** 2).sum(axis=0)
+        else:
+            distances[:, k] = (y**2 / scatter).sum(axis=1)
+    return distances
+
+
+def mixture_log_joint(
+    X: Array, weights: Array, means: Array, scatters: Array, degrees: float
+) -> Array:
+    """Return :math:`\\log \\pi_k f_k(x_n)` of a mixture of Student distributions.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    weights : ndarray of shape (n_components,)
+        Shares :math:`\\pi_k`.
+    means : ndarray of shape (n_components, n_features)
+        Means.
+    scatters : ndarray of shape (n_components, n_features, n_features) or as ``means``
+        Scatter matrices, or their diagonals.
+    degrees : float
+        Degrees of freedom of all components; infinite for Gaussians.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_components)
+        Logarithms.
+    """
+    d, v = X.shape[1], degrees
+    q = mixture_distances(X, means, scatters)
+    if scatters.ndim == 3:
+        log_determinants = np.array([np.linalg.slogdet(scatter)[1] for scatter in scatters])
+    else:
+        log_determinants = np.log(scatters).sum(axis=1)
+    constants = np.log(weights) - log_determinants / 2
+    joint: Array
+    if np.isinf(v):
+        joint = constants - d / 2 * np.log(2 * np.pi) - q / 2
+    else:
+        norm = gammaln((v + d) / 2) - gammaln(v / 2) - d / 2 * np.log(v * np.pi)
+        joint = constants + norm - (v + d) / 2 * np.log1p(q / v)
+    return joint
+
+
+def mixture_sums(
+    X: Array, s: Array, weights: Array, means: Array, scatters: Array, degrees: float
+) -> tuple[Array, Array, Array, Array, np.floating[Any], np.floating[Any]]:
+    """Return the sums from which expectation maximization computes the next mixture.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    s : ndarray of shape (n_samples,)
+        Weights of the samples.
+    weights, means, scatters, degrees
+        The mixture, as for `mixture_log_joint`.
+
+    Returns
+    -------
+    mass : ndarray of shape (n_components,)
+        :math:`\\sum_n s_n r_{nk}`.
+    weight : ndarray of shape (n_components,)
+        :math:`\\sum_n s_n r_{nk} u_{nk}`.
+    first : ndarray of shape (n_components, n_features)
+        :math:`\\sum_n s_n r_{nk} u_{nk} (x_n - m_k)`.
+    second : ndarray of the shape of ``scatters``
+        :math:`\\sum_n s_n r_{nk} u_{nk} (x_n - m_k) (x_n - m_k)^T`, or its diagonals.
+    likelihood : floating
+        :math:`\\sum_n s_n \\log \\sum_k \\pi_k f_k(x_n)`.
+    classified : floating
+        :math:`\\sum_n s_n \\max_k \\log \\pi_k f_k(x_n)`.
+    """
+    joint = mixture_log_joint(X, weights, means, scatters, degrees)
+    largest = joint.max(axis=1)
+    r = np.exp(joint - largest[:, None])
+    density = largest + np.log(r.sum(axis=1))
+    r *= (s / r.sum(axis=1))[:, None]
+    u = np.ones_like(r)
+    if not np.isinf(degrees):
+        u = (degrees + X.shape[1]) / (degrees + mixture_distances(X, means, scatters))
+    y = X[:, None] - means
+    shape = "nk,nki,nkj->kij" if scatters.ndim == 3 else "nk,nki,nki->ki"
+    return (
+        r.sum(axis=0),
+        (r * u).sum(axis=0),
+        np.einsum("nk,nki->ki", r * u, y),
+        np.einsum(shape, r * u, y, y),
+        s @ density,
+        s @ largest,
+    )

@@ -15,14 +15,18 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import ekmfast
 from ekmfast import EKMeans, EquilibriumMixture
+from ekmfast._reference import mixture_log_joint, mixture_sums
+from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.mixture import (
-    CHUNK_ROWS,
     KINDS,
+    ScaledRows,
     StudentMixture,
+    Sums,
     expectation,
     expectation_maximization,
     from_labels,
     maximization,
+    stacked,
 )
 
 TYPES = ("auto", *KINDS)
@@ -72,12 +76,22 @@ def mixture_of(kind, degrees, d=3, k=2):
     return StudentMixture(weights / weights.sum(), means, scatters, kind, degrees, np.ones(k))
 
 
+def as_they_are(X, s=None):
+    """Rows that are not scaled."""
+    return ScaledRows(X, s, np.zeros(X.shape[1]), 1.0, n_threads=2)
+
+
+def specified(mixture):
+    """What `ekmfast._reference` takes of a mixture."""
+    return mixture.weights, mixture.means, mixture.scatters, mixture.degrees
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("degrees", [4.0, 30.0, math.inf])
 def test_densities_are_scipys(kind, degrees):
     mixture = mixture_of(kind, degrees)
     X = np.random.default_rng(0).normal(size=(50, 3)) * 3
-    got = mixture.log_joint(X)
+    got = mixture_log_joint(X, *specified(mixture))
     for k, scatter in enumerate(mixture.scatters):
         matrix = scatter if mixture.full else np.diag(scatter)
         if math.isinf(degrees):
@@ -93,36 +107,55 @@ def test_densities_are_scipys(kind, degrees):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("degrees", [5.0, math.inf])
-def test_sums_are_the_formulas_and_add(kind, degrees):
-    mixture = mixture_of(kind, degrees)
+def test_the_sums_of_the_specification_add(kind, degrees):
+    mixture = specified(mixture_of(kind, degrees))
     rng = np.random.default_rng(0)
     X, s = rng.normal(size=(40, 3)) * 2, rng.uniform(0.5, 2, 40)
-    sums = expectation(mixture, X, s)
-    density = np.exp(mixture.log_joint(X))
-    r = s[:, None] * density / density.sum(axis=1, keepdims=True)
-    u = np.ones_like(r) if math.isinf(degrees) else (degrees + 3) / (degrees + mixture.distances(X))
-    np.testing.assert_allclose(sums.mass, r.sum(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(sums.weight, (r * u).sum(axis=0), rtol=1e-12)
-    y = X[:, None] - mixture.means
-    np.testing.assert_allclose(
-        sums.first, np.einsum("nk,nkd->kd", r * u, y), rtol=1e-10, atol=1e-12
-    )
-    second = np.einsum("nk,nki,nkj->kij", r * u, y, y)
-    if not mixture.full:
-        second = np.diagonal(second, axis1=1, axis2=2)
-    np.testing.assert_allclose(sums.second, second, rtol=1e-10, atol=1e-12)
+    sums = Sums(*mixture_sums(X, s, *mixture))
+    density = np.exp(mixture_log_joint(X, *mixture))
     assert sums.likelihood == pytest.approx(s @ np.log(density.sum(axis=1)))
     assert sums.classified == pytest.approx(s @ np.log(density.max(axis=1)))
-    parts = expectation(mixture, X[:13], s[:13]) + expectation(mixture, X[13:], s[13:])
-    np.testing.assert_allclose(parts.second, sums.second, rtol=1e-12, atol=1e-14)
-    assert parts.likelihood == pytest.approx(sums.likelihood, rel=1e-13)
+    r = density / density.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(sums.mass, s @ r, rtol=1e-12)
+    parts = Sums(*mixture_sums(X[:13], s[:13], *mixture))
+    parts += Sums(*mixture_sums(X[13:], s[13:], *mixture))
+    for name in ("mass", "weight", "first", "second", "likelihood", "classified"):
+        np.testing.assert_allclose(
+            getattr(parts, name), getattr(sums, name), rtol=1e-12, atol=1e-13, err_msg=name
+        )
 
 
-def test_rows_of_several_chunks_are_all_counted():
-    mixture = mixture_of("full", 8.0)
-    X = np.random.default_rng(0).normal(size=(2 * CHUNK_ROWS + 5, 3))
-    sums = expectation(mixture, X, np.ones(len(X)))
-    assert sums.mass.sum() == pytest.approx(len(X))
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_mixtures_become_what_each_becomes_alone(kind):
+    rng = np.random.default_rng(0)
+    rows = as_they_are(rng.normal(size=(500, 3)) * 2)
+    labels = rng.integers(0, 2, (3, 500))
+    starts = [
+        from_labels(rows.X, np.ones(500), own, kind, v)
+        for own, v in zip(labels, (3.0, 8.0, math.inf), strict=True)
+    ]
+    settings = {"max_iter": 40, "tol": 1e-3}
+    together = expectation_maximization(stacked(starts), rows, **settings)
+    assert len({fitted.n_iter for fitted in together}) > 1
+    for start, fitted in zip(starts, together, strict=True):
+        (alone,) = expectation_maximization(start[None], rows, **settings)
+        assert (alone.n_iter, alone.converged) == (fitted.n_iter, fitted.converged)
+        assert fitted.likelihood == pytest.approx(alone.likelihood, rel=1e-10)
+        assert fitted.mixture.degrees == start.degrees
+        np.testing.assert_allclose(fitted.mixture.scatters, alone.mixture.scatters, rtol=1e-8)
+        np.testing.assert_allclose(fitted.mixture.means, alone.mixture.means, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_gaussian_labels_are_those_of_gaussian_mixture(seed):
+    rng = np.random.default_rng(seed)
+    k, d = int(rng.integers(2, 5)), int(rng.integers(1, 5))
+    X = np.concatenate([rng.normal(size=(200, d)) @ rng.normal(size=(d, d)) for _ in range(k)])
+    X += np.repeat(rng.normal(size=(k, d)) * 2, 200, axis=0)
+    peer = GaussianMixture(k, n_init=3, random_state=np.random.RandomState(seed))
+    labels = gaussian_labels(as_they_are(X), k, 3, np.random.RandomState(seed))
+    np.testing.assert_array_equal(labels, peer.fit(X).predict(X))
 
 
 def test_a_component_without_shrinkage_is_the_maximum(monkeypatch):
@@ -132,7 +165,7 @@ def test_a_component_without_shrinkage_is_the_maximum(monkeypatch):
         [[2, 0, 0], [1, 1, 0], [0, 1, 3.0]]
     )
     start = from_labels(X, np.ones(300), np.zeros(300, int), "full", math.inf)
-    mixture = maximization(start, expectation(start, X, np.ones(300)))
+    mixture = maximization(start[None], expectation(start[None], as_they_are(X)))[0]
     np.testing.assert_allclose(mixture.means[0], X.mean(axis=0), atol=1e-12)
     np.testing.assert_allclose(mixture.scatters[0], np.cov(X.T, ddof=0), rtol=1e-10)
 
@@ -142,11 +175,11 @@ def test_each_iteration_raises_the_likelihood_where_shrinkage_hardly_matters(deg
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(size=(20_000, 2)), rng.normal(size=(20_000, 2)) * 2 + 4])
     s = np.ones(len(X))
-    mixture = from_labels(X, s, (X[:, 0] > 1).astype(int), "full", degrees)
+    mixture = from_labels(X, s, (X[:, 0] > 1).astype(int), "full", degrees)[None]
     likelihoods = []
     for _ in range(15):
-        sums = expectation(mixture, X, s)
-        likelihoods.append(sums.likelihood / len(X))
+        sums = expectation(mixture, as_they_are(X))
+        likelihoods.append(sums.likelihood[0] / len(X))
         mixture = maximization(mixture, sums)
     assert (np.diff(likelihoods) > -1e-5).all()
     assert likelihoods[-1] > likelihoods[0] + 0.01
@@ -243,17 +276,11 @@ def test_a_weight_of_zero_is_a_row_that_is_not_there(shapes):
     s = np.ones(len(X))
     s[::5] = 0
     labels = np.where(X[:, 0] > 10, 1, 0)
-    whole = expectation_maximization(
-        X, s, from_labels(X, s, labels, "full", 8.0), max_iter=20, tol=0
-    )
     some = s > 0
-    part = expectation_maximization(
-        X[some],
-        s[some],
-        from_labels(X[some], s[some], labels[some], "full", 8.0),
-        max_iter=20,
-        tol=0,
-    )
+    start = from_labels(X[some], s[some], labels[some], "full", 8.0)[None]
+    settings = {"max_iter": 20, "tol": 0}
+    (whole,) = expectation_maximization(start, as_they_are(X, s), **settings)
+    (part,) = expectation_maximization(start, as_they_are(X[some], s[some]), **settings)
     np.testing.assert_allclose(whole.mixture.means, part.mixture.means, rtol=1e-9)
     twice = np.repeat(X, 2, axis=0)
     by_weight = from_labels(X, 2 * np.ones(len(X)), labels, "diag", 8.0)

@@ -6,6 +6,7 @@
 #include "assign.inl"
 #include "closest.inl"
 #include "exp2.inl"
+#include "mixture.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "statistics.inl"
@@ -44,6 +45,9 @@ constexpr Kernels<typename F::T> kernels_for() {
           closest<F>,
           accumulate<F>,
           survey<F>,
+          mixture_scratch<F>,
+          expectation<F>,
+          densities<F>,
           exp2_array<F>};
 }
 

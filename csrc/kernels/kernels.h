@@ -58,6 +58,46 @@ struct Moments {
   T* high;          // (d,)
 };
 
+// A mixture of k Student distributions made ready for the kernels (see mixture.cpp, Ready). With
+// y = x - reference, component k has
+//   z = y W_k + bias_k   (W_k upper triangular, or diagonal),   q = ||z||^2
+// and the log density times its weight, in base 2,
+//   t = offset_k - power log2(1 + q / degrees),   or   t = offset_k - q log2(e) / 2
+// if degrees is infinite, which power = 0 says. Its second moments are about the mean: of scale y - mean_k.
+template <class T>
+struct Mixture {
+  std::int64_t k;
+  bool full;           // whether whiteners are triangles, else (k, d) factors
+  const T* whiteners;  // triangles [k][d (d + 1) / 2]: groups of tile_k columns, the last narrower;
+                       // of each, the rows above its first column, [row][column], then its triangle
+  const T* bias;       // (k, d)
+  const T* means;      // (k, d)
+  const T* offsets;    // (k,)
+  T scale, degrees, power;
+};
+
+// What one pass gives for the next mixture, all added to. With r the responsibilities times s,
+// w = r u, u = (degrees + d) / (degrees + q) (1 if degrees is infinite) and c = scale y - mean:
+struct MixtureSums {
+  double* mass;        // (k,) sum of r
+  double* weight;      // (k,) sum of w
+  double* first;       // (k, d) sum of w c
+  double* second;      // (k, d (d + 1) / 2), the lower triangle of sum w c c^T row by row; or (k, d),
+                       // sum of w c^2, if not full
+  double* likelihood;  // () sum of s log2 sum_k 2^t
+  double* classified;  // () sum of s max_k t
+  double* witness;     // () NaN if T overflowed
+};
+
+// What the densities of rows give; what is null is not asked for.
+template <class T>
+struct MixtureRows {
+  T* joint;              // (N, k) t
+  std::int32_t* labels;  // (N,) the largest t, the first of equals
+  T* largest;            // (N,) that t
+  T* density;            // (N,) log2 sum_k 2^t
+};
+
 // The functions of one instruction set. Slices are multiples of kRowUnit rows (tuning.h).
 template <class T>
 struct Kernels {
@@ -103,6 +143,19 @@ struct Kernels {
   // IN rows, begin, end; OUT moments (added to).
   void (*survey)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
                  const Moments<T>& moments);
+
+  // Bytes of scratch that the next two need.
+  std::int64_t (*mixture_scratch)(std::int64_t slice_rows, std::int64_t d, std::int64_t k,
+                                  bool full);
+
+  // IN rows, begin, end, mixtures[n]; OUT sums[n] (added to). One read of the slice serves all.
+  void (*expectation)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                      const Mixture<T>* mixtures, const MixtureSums* sums, std::int64_t n,
+                      void* scratch);
+
+  // IN rows, begin, end, mixture; OUT out, rows begin..end written. Returns NaN if T overflowed.
+  double (*densities)(const Rows<T>& rows, std::int64_t begin, std::int64_t end,
+                      const Mixture<T>& mixture, const MixtureRows<T>& out, void* scratch);
 
   // IN x (n,) in [exp2 clamp, 0]; OUT y (n,) = 2^x as the kernels compute it, for tests.
   void (*exp2)(const T* x, std::int64_t n, T* y);

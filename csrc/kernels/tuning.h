@@ -86,6 +86,8 @@ struct Tuning {
   // samples and a broadcast fill 16 registers); of the second, centroids x vectors of features.
   static constexpr int kTileCentroids = 4;
   static constexpr int kProductCentroids = 4, kProductVectors = 3;
+  // Second moments (mixture.inl): features x features; 9 accumulators and 3 loaded vectors.
+  static constexpr int kMomentFeatures = 3;
   // Above so many shuffles the transpose is faster.
   static constexpr int kMaxShuffles = 8;
   // Gathering nearly hard weights is slower below so many features, or K D.
@@ -99,6 +101,7 @@ template <>
 struct Tuning<Isa::avx512> {
   static constexpr int kTileCentroids = 8;
   static constexpr int kProductCentroids = 6, kProductVectors = 4;
+  static constexpr int kMomentFeatures = 5;
   static constexpr int kMaxShuffles = 24;
   // Measured with hard weights, time without gathering / with it: 16 x 32 .62, 32 x 32 .61, 16 x 50
   // .90, 16 x 64 .94, 64 x 32 .87; but 32 x 50 1.31, 32 x 64 .98 (float64 1.19), 16 x 128 1.11,
@@ -112,6 +115,7 @@ template <>
 struct Tuning<Isa::neon> : Tuning<Isa::base> {
   static constexpr int kTileCentroids = 8;
   static constexpr int kProductCentroids = 6, kProductVectors = 4;
+  static constexpr int kMomentFeatures = 5;
 };
 
 #ifdef EKMFAST_ISA

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import (
@@ -29,7 +29,16 @@ from ekmfast._parameters import (
 )
 from ekmfast.estimators.base import check_data, check_weight
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
-from ekmfast.fit.mixture import KINDS, Fitted, StudentMixture, expectation_maximization
+from ekmfast.fit.gaussian import gaussian_labels
+from ekmfast.fit.mixture import (
+    KINDS,
+    Fitted,
+    ScaledRows,
+    StudentMixture,
+    densities,
+    expectation_maximization,
+    label,
+)
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.seeding import N_INIT, resolve_n_init
@@ -74,8 +83,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         A run ends when the mean log density of a row rises by less than this.
     random_state : int, RandomState instance or None, default=None
     n_threads : int, default=None
-        The number of threads of equilibrium k-means, as for :class:`EKMeans`. Expectation
-        maximization is computed by NumPy.
+        The number of threads, as for :class:`EKMeans`.
     verbose : int, default=0
         1 prints a line for each run.
 
@@ -118,7 +126,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     Notes
     -----
     The components are searched for on a sample of at most 10,000 rows, and their parameters are
-    then computed from all rows, of which a copy in float64 is made.
+    then computed from all rows, in their dtype.
 
     References
     ----------
@@ -217,15 +225,15 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         radius = math.sqrt(2 * problem.dispersion / rows.shape[1])
         self._unit = radius if radius > 0 else 1.0
         fitted = self._search(problem, random_state)
-        weighted = np.ones(len(rows)) if s is None else s.astype(np.float64)
-        some = weighted > 0
-        scaled = self._scaled(rows)
         if len(rows) > SEARCH_ROWS:
-            fitted = expectation_maximization(
-                scaled[some], weighted[some], fitted.mixture, max_iter=self.max_iter, tol=self.tol
+            (fitted,) = expectation_maximization(
+                fitted.mixture[None],
+                self._scaled(rows, s),
+                max_iter=self.max_iter,
+                tol=self.tol,
             )
         self._keep(fitted, rows.dtype)
-        self.labels_ = self._mixture.log_joint(scaled).argmax(axis=1).astype(np.int32)
+        self.labels_ = label(self._mixture, self._scaled(rows))
         if not fitted.converged:
             warnings.warn(
                 f"EquilibriumMixture did not converge (max_iter={self.max_iter}): raise max_iter "
@@ -239,18 +247,21 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         """The best mixture of the rows of a sample."""
         sample = problem.sample(SEARCH_ROWS, random_state)
         rows = sample.survey.sample.on_host()
-        X = self._scaled(rows.X)
-        s = np.ones(len(X))
-        if rows.sample_weight is not None:
-            s = rows.sample_weight.astype(np.float64)
-        weighted = s > 0
-        labellings = self._labellings(sample, X, weighted, random_state)
+        s = rows.sample_weight
+        weighted = slice(None) if s is None else s > 0
+        X = (rows.X[weighted].astype(np.float64) - self._centre) / self._unit
+        some = ScaledRows(
+            X,
+            None if s is None else s[weighted].astype(np.float64),
+            np.zeros(X.shape[1]),
+            1.0,
+            check_n_threads(self.n_threads),
+        )
         kinds = ("diag", "full") if self.covariance_type == "auto" else (self.covariance_type,)
         v = self.degrees_of_freedom
         return search(
-            X[weighted],
-            s[weighted],
-            (labels[weighted] for labels in labellings),
+            some,
+            self._labellings(sample, some, weighted, random_state),
             kinds,
             DEGREES if isinstance(v, str) else (float(v),),
             max_iter=self.max_iter,
@@ -261,23 +272,22 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     def _labellings(
         self,
         sample: Problem,
-        X: Float64,
-        weighted: NDArray[np.bool_],
+        rows: ScaledRows,
+        weighted: Any,
         random_state: np.random.RandomState,
     ) -> Iterator[NDArray[Any]]:
-        """Yield labels of the sample's rows from which expectation maximization begins."""
-        k = self.n_components
+        """Yield labels of the sample's weighted rows from which expectation maximization begins."""
+        k, n = self.n_components, len(rows.X)
         if k == 1 or sample.dispersion == 0:
-            yield np.zeros(len(X), np.intp)
+            yield np.zeros(n, np.intp)
             return
         starts = sample.starts("auto", resolve_n_init(self.n_init, "auto"), random_state)
         dvariance = resolve_alpha("dvariance", 2.0, sample.dispersion)
-        yield from compare_alphas(sample, starts, dvariance * MULTIPLES).labels
-        if np.count_nonzero(weighted) >= k:
-            gaussian = GaussianMixture(k, n_init=GAUSSIAN_INIT, random_state=random_state)
-            with warnings.catch_warnings():  # its labels are good starts in any case
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                yield gaussian.fit(X[weighted]).predict(X)
+        for labels in compare_alphas(sample, starts, dvariance * MULTIPLES).labels:
+            yield labels[weighted]
+        if n >= k:
+            unweighted = replace(rows, sample_weight=None)
+            yield gaussian_labels(unweighted, k, GAUSSIAN_INIT, random_state)
 
     def _report(self, fitted: Fitted) -> None:
         mixture = fitted.mixture
@@ -310,16 +320,13 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         # In ``fit`` the survey finds NaN and infinity, and names their row.
         return check_data(self, X, reset=reset, ensure_all_finite=not reset)
 
-    def _scaled(self, rows: NDArray[Any]) -> Float64:
+    def _scaled(self, rows: NDArray[Any], s: NDArray[Any] | None = None) -> ScaledRows:
         """Rows minus their mean, in units of their root mean square distance from it."""
-        scaled: Float64 = (rows.astype(np.float64) - self._centre) / self._unit
-        return scaled
+        return ScaledRows(rows, s, self._centre, self._unit, check_n_threads(self.n_threads))
 
-    def _log_joint(self, X: Any) -> tuple[Float64, np.dtype[Any]]:
-        """log pi_k f_k (N, K) in the units of the fit, and the dtype of X."""
+    def _checked(self, X: Any) -> ScaledRows:
         check_is_fitted(self)
-        rows = self._check_data(X, reset=False)
-        return self._mixture.log_joint(self._scaled(rows)), rows.dtype
+        return self._scaled(self._check_data(X, reset=False))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """The most likely component of each row.
@@ -332,8 +339,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         labels : ndarray of shape (N,), int32
         """
-        labels: NDArray[np.int32] = self._log_joint(X)[0].argmax(axis=1).astype(np.int32)
-        return labels
+        rows = self._checked(X)
+        return label(self._mixture, rows)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """The probability of each component, given the row.
@@ -346,11 +353,13 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         probabilities : ndarray of shape (N, K), dtype of X
         """
-        joint, dtype = self._log_joint(X)
+        rows = self._checked(X)
+        joint = np.empty((len(rows.X), len(self._mixture.weights)), rows.X.dtype)
+        densities(self._mixture, rows, joint=joint)
         joint -= joint.max(axis=1, keepdims=True)
         np.exp(joint, out=joint)
         joint /= joint.sum(axis=1, keepdims=True)
-        return joint.astype(dtype)
+        return joint
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """The log density at each row; it is low for rows that belong to no component.
@@ -363,11 +372,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         log_density : ndarray of shape (N,), float64
         """
-        joint, _ = self._log_joint(X)
-        largest = joint.max(axis=1)
-        total = np.exp(joint - largest[:, None]).sum(axis=1)
-        density: Float64 = largest + np.log(total) - self.n_features_in_ * math.log(self._unit)
-        return density
+        rows = self._checked(X)
+        density = np.empty(len(rows.X), rows.X.dtype)
+        densities(self._mixture, rows, density=density)
+        return density.astype(np.float64) - self.n_features_in_ * math.log(self._unit)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """The mean log density of the rows.
@@ -428,7 +436,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         icl : float
         """
-        own = self._log_joint(X)[0].max(axis=1) - self.n_features_in_ * math.log(self._unit)
+        rows = self._checked(X)
+        largest = np.empty(len(rows.X), rows.X.dtype)
+        densities(self._mixture, rows, largest=largest)
+        own = largest.astype(np.float64) - self.n_features_in_ * math.log(self._unit)
         return float(-2 * own.sum() + self._n_parameters * math.log(len(own)))
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[np.int32]]:

@@ -23,6 +23,9 @@ Here each scatter matrix is shrunk towards the common one, C = sum_k pi_k S_k / 
 t_k of the component: as if some further rows with that scatter belonged to it. So a component of a
 few rows has a scatter matrix that can be inverted, and the likelihood has no infinite maxima.
 
+The sums over rows are computed by the compiled kernels, for several mixtures in one reading of the
+rows. `ekmfast._reference` has them in plain NumPy.
+
 References
 ----------
 D. Peel and G. J. McLachlan, "Robust mixture modelling using the t distribution", Statistics and
@@ -32,14 +35,16 @@ Computing 10, 339 (2000).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
+
+from ekmfast import _core
 
 Float64 = NDArray[np.float64]
 
@@ -58,16 +63,42 @@ LEAST_VARIANCE = {"spherical": 0.01, "diag": 0.05, "tied": 0.01, "full": 0.01}
 # How much each parameter lowers the criterion, as a share of BIC's 1/2 ln N / N.
 PENALTY = 0.3
 
-# A chunk of rows whose responsibilities are computed at once.
-CHUNK_ROWS = 1 << 14
 TINY = float(np.finfo(np.float64).tiny)
 # The least variance at all, for rows in units of their root mean square distance from the mean.
 LEAST_SCATTER = 1e-18
 
 
 @dataclass(frozen=True)
+class ScaledRows:
+    """Rows minus a centre, in units: (X - centre) / unit, which kernels compute as they read X.
+
+    Attributes
+    ----------
+    X : ndarray of shape (N, D), float32 or float64, C-contiguous
+    sample_weight : ndarray of shape (N,) and the dtype of X, or None for ones
+    centre : ndarray of shape (D,)
+    unit : float > 0
+    n_threads : int
+    """
+
+    X: NDArray[Any]
+    sample_weight: NDArray[Any] | None
+    centre: Float64
+    unit: float
+    n_threads: int
+
+    @cached_property
+    def total(self) -> float:
+        """The sum of the weights."""
+        s = self.sample_weight
+        return float(len(self.X) if s is None else s.sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
 class StudentMixture:
-    """The parameters of a mixture of K components in D dimensions.
+    """The parameters of a mixture of K components in D dimensions, or of several mixtures.
+
+    The arrays of several mixtures, all of one kind, have a leading axis (S,).
 
     Attributes
     ----------
@@ -75,7 +106,7 @@ class StudentMixture:
     means : ndarray of shape (K, D)
     scatters : ndarray of shape (K, D, D), or (K, D) for the kinds 'spherical' and 'diag'
     kind : {'spherical', 'diag', 'tied', 'full'}
-    degrees : float > 0
+    degrees : float > 0, or ndarray of shape (S,)
         Degrees of freedom; infinite for Gaussians.
     scales : ndarray of shape (K,)
         The scales t_k towards which the next iteration shrinks.
@@ -85,69 +116,86 @@ class StudentMixture:
     means: Float64
     scatters: Float64
     kind: str
-    degrees: float
+    degrees: float | Float64
     scales: Float64
 
     @property
     def full(self) -> bool:
-        return self.scatters.ndim == 3
+        return self.scatters.ndim > self.means.ndim
+
+    def __getitem__(self, which: Any) -> StudentMixture:
+        """One of several mixtures, or some of them."""
+        degrees = np.asarray(self.degrees)[which]
+        return StudentMixture(
+            self.weights[which],
+            self.means[which],
+            self.scatters[which],
+            self.kind,
+            float(degrees) if degrees.ndim == 0 else degrees,
+            self.scales[which],
+        )
 
     @cached_property
     def whiteners(self) -> Float64:
-        """Matrices (K, D, D), or factors (K, D), that make rows minus a mean uncorrelated."""
+        """Matrices (K, D, D), upper triangular, or factors (K, D).
+
+        They make rows minus a mean uncorrelated, with variances of 1.
+        """
         if not self.full:
             factors: Float64 = 1 / np.sqrt(self.scatters)
             return factors
         halves = np.linalg.cholesky(self.scatters)
-        return np.swapaxes(np.linalg.inv(halves), 1, 2)
+        return np.swapaxes(np.linalg.inv(halves), -1, -2)
 
     @cached_property
     def offsets(self) -> Float64:
         """log pi_k and the terms of log f_k (K,) that do not depend on the row."""
-        d, v = self.means.shape[1], self.degrees
-        factors = np.diagonal(self.whiteners, axis1=1, axis2=2) if self.full else self.whiteners
-        constant = -0.5 * d * np.log(2 * np.pi)
-        if np.isfinite(v):
-            constant = gammaln((v + d) / 2) - gammaln(v / 2) - 0.5 * d * np.log(v * np.pi)
+        d, v = self.means.shape[-1], np.asarray(self.degrees, np.float64)
+        factors = self.whiteners
+        if self.full:
+            factors = np.diagonal(factors, axis1=-2, axis2=-1)
+        finite = np.where(np.isfinite(v), v, 1.0)
+        student = gammaln((finite + d) / 2) - gammaln(finite / 2) - 0.5 * d * np.log(finite * np.pi)
+        constant = np.where(np.isfinite(v), student, -0.5 * d * np.log(2 * np.pi))
         with np.errstate(divide="ignore"):  # a component without weight
-            offsets: Float64 = constant + np.log(self.weights) + np.log(factors).sum(axis=1)
+            offsets: Float64 = (
+                constant[..., None] + np.log(self.weights) + np.log(factors).sum(axis=-1)
+            )
         return offsets
-
-    def distances(self, X: Float64) -> Float64:
-        """The squared distances q_nk (N, K)."""
-        result = np.empty((len(X), len(self.weights)))
-        for k, (mean, whitener) in enumerate(zip(self.means, self.whiteners, strict=True)):
-            y = X - mean
-            y = y @ whitener if self.full else y * whitener
-            result[:, k] = np.einsum("nd,nd->n", y, y)
-        return result
-
-    def joint(self, distances: Float64) -> Float64:
-        """log pi_k + log f_k(x_n) (N, K) of rows with these squared distances."""
-        d, v = self.means.shape[1], self.degrees
-        joint: Float64 = self.offsets - (
-            0.5 * distances if np.isinf(v) else 0.5 * (v + d) * np.log1p(distances / v)
-        )
-        return joint
-
-    def log_joint(self, X: Float64) -> Float64:
-        """log pi_k + log f_k(x_n) (N, K)."""
-        return self.joint(self.distances(X))
 
     @property
     def covariances(self) -> Float64:
-        """Covariances, in the form of ``scatters``: v / (v - 2) times these."""
+        """Covariances of one mixture, in the form of ``scatters``: v / (v - 2) times these."""
         v = self.degrees
         covariances: Float64 = self.scatters * (1.0 if np.isinf(v) else v / (v - 2))
         return covariances
 
     @property
     def n_parameters(self) -> float:
-        """The number of free parameters, without the degrees of freedom."""
-        k, d = map(float, self.means.shape)
+        """The number of free parameters of a mixture, without the degrees of freedom."""
+        k, d = map(float, self.means.shape[-2:])
         matrix = d * (d + 1) / 2
         shapes = {"spherical": k, "diag": k * d, "tied": matrix, "full": k * matrix}
         return k - 1 + k * d + shapes[self.kind]
+
+
+def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
+    """Several mixtures of one kind and as many components each, as one with a leading axis."""
+    return StudentMixture(
+        np.stack([m.weights for m in mixtures]),
+        np.stack([m.means for m in mixtures]),
+        np.stack([m.scatters for m in mixtures]),
+        mixtures[0].kind,
+        np.array([m.degrees for m in mixtures], np.float64),
+        np.stack([m.scales for m in mixtures]),
+    )
+
+
+def _for_kernels(mixtures: StudentMixture) -> tuple[Float64, Float64, Float64, Float64]:
+    """Means, whiteners, offsets and degrees of several mixtures, as the kernels take them."""
+    whiteners = np.ascontiguousarray(mixtures.whiteners)
+    degrees = np.asarray(mixtures.degrees, np.float64)
+    return np.ascontiguousarray(mixtures.means), whiteners, mixtures.offsets, degrees
 
 
 @dataclass(frozen=True)
@@ -156,125 +204,155 @@ class Sums:
 
     ``mass`` (K,) = sum r, ``weight`` (K,) = sum r u, ``first`` (K, D) = sum r u (x - m) about the
     means of the mixture, ``second`` (K, D, D) or (K, D) = sum r u (x - m)(x - m)^T, ``likelihood``
-    = sum log sum_k pi_k f_k and ``classified`` = sum max_k log pi_k f_k. All are weighted by s.
+    () = sum log sum_k pi_k f_k and ``classified`` () = sum max_k log pi_k f_k. All are weighted by
+    s, and those of several mixtures have a leading axis.
     """
 
     mass: Float64
     weight: Float64
     first: Float64
     second: Float64
-    likelihood: float
-    classified: float
+    likelihood: Float64
+    classified: Float64
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            self.mass + other.mass,
-            self.weight + other.weight,
-            self.first + other.first,
-            self.second + other.second,
-            self.likelihood + other.likelihood,
-            self.classified + other.classified,
-        )
+        return Sums(*(a + b for a, b in zip(self._parts, other._parts, strict=True)))
+
+    def __getitem__(self, which: Any) -> Sums:
+        """Those of one of several mixtures, or of some of them."""
+        return Sums(*(part[which] for part in self._parts))
+
+    @property
+    def _parts(self) -> tuple[Float64, ...]:
+        both = (self.likelihood, self.classified)
+        return (self.mass, self.weight, self.first, self.second, *both)
 
 
-def expectation(mixture: StudentMixture, X: Float64, s: Float64) -> Sums:
-    """The sums of one pass over the rows X (N, D) with weights s (N,), some rows at a time."""
-    starts = range(0, len(X), CHUNK_ROWS)
-    chunks = (slice(i, i + CHUNK_ROWS) for i in starts)
-    return reduce(add, (_expectation(mixture, X[rows], s[rows]) for rows in chunks))
-
-
-def _expectation(mixture: StudentMixture, X: Float64, s: Float64) -> Sums:
-    q = mixture.distances(X)
-    joint = mixture.joint(q)
-    largest = joint.max(axis=1)
-    r = np.exp(joint - largest[:, None])
-    total = r.sum(axis=1)
-    r *= (s / total)[:, None]
-    v, d = mixture.degrees, X.shape[1]
-    weighted = r if np.isinf(v) else r * ((v + d) / (v + q))
+def expectation(mixtures: StudentMixture, rows: ScaledRows) -> Sums:
+    """The sums of one pass over the rows for several mixtures."""
     return Sums(
-        r.sum(axis=0),
-        *_moments(mixture.means, X, weighted, full=mixture.full),
-        float(s @ (largest + np.log(total))),
-        float(s @ largest),
+        *_core.expectation(
+            rows.X,
+            rows.sample_weight,
+            rows.centre,
+            rows.unit,
+            *_for_kernels(mixtures),
+            rows.n_threads,
+        )
     )
 
 
-def _moments(
-    means: Float64, X: Float64, weighted: Float64, *, full: bool
-) -> tuple[Float64, Float64, Float64]:
-    """``weight``, ``first`` and ``second`` of `Sums` for the weights r u (N, K) of rows."""
-    k, d = means.shape
-    first, second = np.empty((k, d)), np.empty((k, d, d) if full else (k, d))
-    for i, mean in enumerate(means):
-        y = X - mean
-        scaled = weighted[:, i, None] * y
-        first[i] = scaled.sum(axis=0)
-        second[i] = scaled.T @ y if full else np.einsum("nd,nd->d", scaled, y)
-    return weighted.sum(axis=0), first, second
+def densities(
+    mixture: StudentMixture,
+    rows: ScaledRows,
+    *,
+    joint: NDArray[Any] | None = None,
+    labels: NDArray[np.int32] | None = None,
+    largest: NDArray[Any] | None = None,
+    density: NDArray[Any] | None = None,
+) -> None:
+    """Write log densities of rows under one mixture to the arrays that are given.
+
+    ``joint`` (N, K) gets log pi_k f_k, ``labels`` (N,) the component with the largest of these, the
+    first of equals, ``largest`` (N,) that number, and ``density`` (N,) log sum_k pi_k f_k. They
+    have the dtype of X, except for ``labels``.
+    """
+    one = _for_kernels(mixture[None])
+    _core.densities(
+        rows.X, rows.centre, rows.unit, *one, joint, labels, largest, density, rows.n_threads
+    )
+
+
+def label(mixture: StudentMixture, rows: ScaledRows) -> NDArray[np.int32]:
+    """The most likely component of each row (N,)."""
+    labels = np.empty(len(rows.X), np.int32)
+    densities(mixture, rows, labels=labels)
+    return labels
 
 
 def maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
-    """The mixture that the sums give, with shrunk scatter matrices."""
-    kind, d = before.kind, before.means.shape[1]
-    weight = np.maximum(sums.weight, TINY)
-    shift = sums.first / weight[:, None]
-    # sum r u (x - m)(x - m)^T about the new mean.
-    if before.full:
-        second = sums.second - np.einsum("k,ki,kj->kij", weight, shift, shift)
-    else:
-        second = np.maximum(sums.second - weight[:, None] * shift**2, 0.0)
-    total = sums.mass.sum()
-    common = np.tensordot(1 / before.scales, second, axes=1) / total
-    common, inverse = _floored(common, LEAST_VARIANCE[kind])
-    relative = (second * inverse).reshape(len(second), -1).sum(axis=1)
+    """The mixtures that the sums give, with shrunk scatter matrices."""
+    kind, d, full = before.kind, before.means.shape[-1], before.full
+    shift, second = centred_moments(sums, full=full)
+    total = sums.mass.sum(axis=-1)
+    pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
+    common, inverse = _floored(pooled / _widened(total, pooled), LEAST_VARIANCE[kind], full=full)
+    component = -3 if full else -2
+    common, inverse = np.expand_dims(common, component), np.expand_dims(inverse, component)
+    relative = (second * inverse).sum(axis=(-2, -1) if full else -1)
     scales = (relative + SCALE_PRIOR * d) / (d * (sums.mass + SCALE_PRIOR))
-    axes = (1,) * (second.ndim - 1)
     if kind == "tied":
         scales = np.ones_like(scales)
-        scatters = np.repeat(common[None], len(second), axis=0)
+        scatters = np.repeat(common, second.shape[-3], axis=-3)
     else:
         prior = MATRIX_PRIOR * (d + 1) if kind == "full" else VARIANCE_PRIOR
-        target = scales.reshape(-1, *axes) * common
-        scatters = (second + prior * target) / (sums.mass + prior).reshape(-1, *axes)
+        target = _widened(scales, second) * common
+        scatters = (second + prior * target) / _widened(sums.mass + prior, second)
         if kind == "spherical":
-            scatters = np.repeat(scatters.mean(axis=1, keepdims=True), d, axis=1)
+            scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
     return replace(
         before,
-        weights=sums.mass / total,
+        weights=sums.mass / total[..., None],
         means=before.means + shift,
         scatters=scatters,
         scales=scales,
     )
 
 
-def _floored(common: Float64, share: float) -> tuple[Float64, Float64]:
+def centred_moments(sums: Sums, *, full: bool) -> tuple[Float64, Float64]:
+    """By how much the means (K, D) move, and sum r u (x - m)(x - m)^T about the new ones."""
+    weight = np.maximum(sums.weight, TINY)
+    shift = sums.first / weight[..., None]
+    if full:
+        outer = shift[..., :, None] * shift[..., None, :]
+        return shift, sums.second - weight[..., None, None] * outer
+    return shift, np.maximum(sums.second - weight[..., None] * shift**2, 0.0)
+
+
+def _widened(values: Float64, to: Float64) -> Float64:
+    """Values with as many axes as ``to``, so that they multiply along its first axes."""
+    widened: Float64 = values.reshape(values.shape + (1,) * (to.ndim - values.ndim))
+    return widened
+
+
+def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Float64]:
     """The common scatter with a least variance in every direction, and its inverse."""
-    if common.ndim == 1:
-        floored = np.maximum(common, max(share * common.mean(), LEAST_SCATTER))
+    if not full:
+        least = np.maximum(share * common.mean(axis=-1, keepdims=True), LEAST_SCATTER)
+        floored = np.maximum(common, least)
         return floored, 1 / floored
     variances, directions = np.linalg.eigh(common)
-    variances = np.maximum(variances, max(share * variances.mean(), LEAST_SCATTER))
-    return (directions * variances) @ directions.T, (directions / variances) @ directions.T
+    least = np.maximum(share * variances.mean(axis=-1, keepdims=True), LEAST_SCATTER)
+    variances = np.maximum(variances, least)[..., None, :]
+    back = np.swapaxes(directions, -1, -2)
+    return (directions * variances) @ back, (directions / variances) @ back
+
+
+def moments_of_labels(
+    X: Float64, s: Float64, labels: NDArray[Any], k: int, *, full: bool
+) -> tuple[Float64, Sums]:
+    """The means (k, D) of the rows with each label, and their sums about these."""
+    d = X.shape[1]
+    mass = np.bincount(labels, s, k).astype(np.float64)
+    means = np.zeros((k, d))
+    second = np.zeros((k, d, d) if full else (k, d))
+    for i in np.flatnonzero(mass):
+        rows, own = X[labels == i], s[labels == i]
+        means[i] = own @ rows / mass[i]
+        y = rows - means[i]
+        second[i] = (own[:, None] * y).T @ y if full else own @ y**2
+    zero = np.zeros(())
+    return means, Sums(mass, mass, np.zeros((k, d)), second, zero, zero)
 
 
 def from_labels(
     X: Float64, s: Float64, labels: NDArray[Any], kind: str, degrees: float
 ) -> StudentMixture:
     """The mixture of one component for each label from 0 on, each of which some row must have."""
-    k, d = int(labels.max()) + 1, X.shape[1]
-    full = kind in ("tied", "full")
-    mass = np.bincount(labels, s, k).astype(np.float64)
-    means = np.empty((k, d))
-    second = np.empty((k, d, d) if full else (k, d))
-    for i in range(k):
-        rows, own = X[labels == i], s[labels == i]
-        means[i] = own @ rows / mass[i]
-        y = rows - means[i]
-        second[i] = (own[:, None] * y).T @ y if full else own @ y**2
-    empty = StudentMixture(np.ones(k), means, second, kind, degrees, np.ones(k))
-    return maximization(empty, Sums(mass, mass, np.zeros((k, d)), second, 0.0, 0.0))
+    k = int(labels.max()) + 1
+    means, sums = moments_of_labels(X, s, labels, k, full=kind in ("tied", "full"))
+    empty = StudentMixture(np.ones(k), means, sums.second, kind, degrees, np.ones(k))
+    return maximization(empty, sums)
 
 
 @dataclass(frozen=True)
@@ -302,20 +380,40 @@ class Fitted:
 
 
 def expectation_maximization(
-    X: Float64, s: Float64, mixture: StudentMixture, *, max_iter: int, tol: float
-) -> Fitted:
-    """Iterate until the mean log density rises by less than ``tol``.
+    mixtures: StudentMixture,
+    rows: ScaledRows,
+    *,
+    max_iter: int,
+    tol: float,
+    step: Callable[[StudentMixture, Sums], StudentMixture] = maximization,
+) -> list[Fitted]:
+    """Iterate each of several mixtures until its mean log density rises by less than ``tol``.
 
-    The result is the mixture of which the likelihoods are known, that is the last but one.
+    One pass over the rows serves all that still go on. A result is the mixture of which the
+    likelihoods are known, that is the last but one.
     """
-    total = float(s.sum())
-    before = -np.inf
+    going = np.arange(len(mixtures.weights))
+    before = np.full(len(going), -np.inf)
+    found: list[Fitted | None] = [None] * len(going)
     for i in range(1, max_iter + 1):
-        sums = expectation(mixture, X, s)
-        likelihood = sums.likelihood / total
-        converged = abs(likelihood - before) < tol
-        if converged or i == max_iter:
+        sums = expectation(mixtures, rows)
+        likelihood, classified = sums.likelihood / rows.total, sums.classified / rows.total
+        converged = np.abs(likelihood - before) < tol
+        ends = converged if i < max_iter else np.ones(len(going), bool)
+        for j in np.flatnonzero(ends):
+            found[going[j]] = Fitted(
+                mixtures[j],
+                float(likelihood[j]),
+                float(classified[j]),
+                rows.total,
+                i,
+                bool(converged[j]),
+            )
+        if ends.all():
             break
+        if ends.any():
+            going, before, likelihood = going[~ends], before[~ends], likelihood[~ends]
+            mixtures, sums = mixtures[~ends], sums[~ends]
         before = likelihood
-        mixture = maximization(mixture, sums)
-    return Fitted(mixture, likelihood, sums.classified / total, total, i, converged)
+        mixtures = step(mixtures, sums)
+    return [fitted for fitted in found if fitted is not None]

@@ -15,12 +15,21 @@ and fell by .03 (heavy-tailed).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.fit.mixture import Fitted, expectation_maximization, from_labels
+from ekmfast.fit.mixture import (
+    Fitted,
+    ScaledRows,
+    StudentMixture,
+    expectation_maximization,
+    from_labels,
+    label,
+    stacked,
+)
 
 Float64 = NDArray[np.float64]
 
@@ -31,8 +40,7 @@ DEGREES = (3.0, 6.0, 20.0, np.inf)
 
 
 def search(
-    X: Float64,
-    s: Float64,
+    rows: ScaledRows,
     labellings: Iterable[NDArray[Any]],
     kinds: Sequence[str],
     degrees: Sequence[float],
@@ -45,44 +53,48 @@ def search(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D)
-    s : ndarray of shape (N,)
-        Weights of the rows, all of them positive.
+    rows : ScaledRows
+        Float64, not scaled any more, and all weights positive.
     labellings : iterable of ndarray of shape (N,)
         Labels from which runs begin; equal ones count once, and only those with the most clusters
         are used.
     kinds, degrees
         The kinds of scatter matrices and the degrees of freedom to choose from.
     report : callable, default=None
-        Called after every run.
+        Called for every run.
     """
+    s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
 
-    def run(labels: NDArray[Any], kind: str, v: float, iterations: int) -> Fitted:
-        start = from_labels(X, s, labels, kind, v)
-        fitted = expectation_maximization(X, s, start, max_iter=iterations, tol=tol)
+    def start(labels: NDArray[Any], kind: str, v: float) -> StudentMixture:
+        return from_labels(rows.X, s, labels, kind, v)
+
+    def run(starts: list[StudentMixture], iterations: int) -> list[Fitted]:
+        fits: list[Fitted] = []
+        for _, alike in groupby(starts, lambda mixture: (mixture.kind, len(mixture.weights))):
+            fits += expectation_maximization(
+                stacked(list(alike)), rows, max_iter=iterations, tol=tol
+            )
         if report is not None:
-            report(fitted)
-        return fitted
+            for fitted in fits:
+                report(fitted)
+        return fits
 
     short_degrees = SHORT_DEGREES if len(degrees) > 1 else degrees[0]
     distinct = {labels.tobytes(): labels for labels in map(_compact, labellings)}
     # The number of components is given. At small alphas centroids coincide, and the penalty for
     # parameters would prefer fewer components where there are many features.
     most = max(int(labels.max()) for labels in distinct.values())
-    short = [
-        run(labels, kind, short_degrees, min(SHORT, max_iter))
-        for labels in distinct.values()
-        if labels.max() == most
-        for kind in kinds
-    ]
-    short.sort(key=lambda fitted: -fitted.criterion)
+    kept = [labels for labels in distinct.values() if labels.max() == most]
+    starts = [start(labels, kind, short_degrees) for kind in kinds for labels in kept]
+    short = sorted(run(starts, min(SHORT, max_iter)), key=lambda fitted: -fitted.criterion)
     runs: dict[tuple[str, bytes], NDArray[Any]] = {}
     for fitted in short:
-        labels = _compact(fitted.mixture.log_joint(X).argmax(axis=1))
+        labels = _compact(label(fitted.mixture, rows))
         runs.setdefault((fitted.mixture.kind, labels.tobytes()), labels)
         if len(runs) == KEPT:
             break
-    ends = [run(labels, kind, v, max_iter) for (kind, _), labels in runs.items() for v in degrees]
+    found = sorted(runs.items(), key=lambda item: (item[0][0], item[1].max()))
+    ends = run([start(labels, kind, v) for (kind, _), labels in found for v in degrees], max_iter)
     return max(ends, key=lambda fitted: fitted.criterion)
 
 
