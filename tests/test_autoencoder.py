@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -328,6 +329,22 @@ def test_the_global_state_does_not_change_a_seeded_run():
     first = run("augmented", 7, data)[1]
     torch.manual_seed(2)
     assert same_weights(first, run("augmented", 7, data)[1])
+
+
+def test_trainings_in_two_threads_are_as_each_alone():
+    images, labels = bars()
+
+    def train(seed, model):
+        finetune(model, images, labels, epochs=3, random_state=seed, verbose=0)
+        return weights(model)
+
+    # Made here, since making them seeds the global generators without the lock of the package.
+    models = [tiny() for _ in range(4)]
+    alone = [train(seed, model) for seed, model in zip((1, 2), models[:2], strict=True)]
+    with ThreadPoolExecutor(2) as pool:
+        at_once = list(pool.map(train, (1, 2), models[2:]))
+    for one, other in zip(alone, at_once, strict=True):
+        assert same_weights(one, other)
 
 
 def test_unseeded_runs_differ():

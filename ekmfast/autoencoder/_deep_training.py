@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import mse_loss
 
 from ekmfast.autoencoder._contrast import nt_xent
+from ekmfast.autoencoder._generators import seeded
 from ekmfast.autoencoder._training_loop import (
     Change,
     Settings,
     _changed,
     _progress,
     _schedule,
-    _seeded,
     n_batches,
 )
 from ekmfast.autoencoder.encoding import encode
@@ -99,7 +99,10 @@ def train_clusters(
     # Each feature of the codes has variance 1, so this is the mean of 1/2 ||z - mean||^2.
     unit = 0.5 * model.latent_dim
     try:
-        with _seeded(device, rng), _progress("DeepEKM", settings, steps) as progress:
+        with (
+            seeded(int(rng.integers(2**63)), device),
+            _progress("DeepEKM", settings, steps) as progress,
+        ):
             for epoch in range(settings.epochs):
                 clustering = epoch >= n_warmup
                 changed = math.nan

@@ -23,6 +23,7 @@ from ekmfast._parameters import (
     OneOf,
     check_parameters,
 )
+from ekmfast.autoencoder._generators import seeded
 from ekmfast.autoencoder._training_file import TrainingFile
 from ekmfast.autoencoder.images import DatasetImages, Images
 from ekmfast.autoencoder.model import ConvAutoencoder
@@ -168,7 +169,7 @@ def train(
     best = _snapshot(model)
     seen: list[np.ndarray] = []
     try:
-        with _seeded(device, rng), _progress(name, settings, steps) as progress:
+        with seeded(int(rng.integers(2**63)), device), _progress(name, settings, steps) as progress:
             if file is not None and (state := file.read()) is not None:
                 stored = History(**json.loads(state["history"]))
                 if len(stored.train_loss) > settings.epochs:
@@ -288,23 +289,6 @@ def _validate(
 
 def _snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-@contextmanager
-def _seeded(device: torch.device, rng: np.random.Generator) -> Iterator[None]:
-    """Seed PyTorch's global generators within the context, and restore their states after it.
-
-    The global ones are needed because dropout and kornia cannot use other generators.
-    """
-    seed = int(rng.integers(2**63))
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        # torch.manual_seed would also seed devices whose states are not restored.
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _torch_state(device: torch.device) -> list[torch.Tensor]:

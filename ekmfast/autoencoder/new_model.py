@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
-
 from ekmfast._parameters import COUNT, IMAGE_SIZE, POSITIVE
 from ekmfast.autoencoder._device import DEVICE, usable
+from ekmfast.autoencoder._generators import seeded
 from ekmfast.autoencoder.images import channels_of
 from ekmfast.autoencoder.model import ConvAutoencoder
 
@@ -21,8 +20,7 @@ PARAMETERS = {
 def new_model(images: Any, seed: int, device: str, **parameters: Any) -> ConvAutoencoder:
     """A model on ``device`` for the channels of ``images``, with weights drawn from ``seed``."""
     checked_device = usable(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         model = ConvAutoencoder(in_channels=channels_of(images), n_classes=1, **parameters)
     model.to(checked_device)
     return model

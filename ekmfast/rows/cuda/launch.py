@@ -23,6 +23,9 @@ if not SIMULATED:
     from cuda.bindings import driver
 
 _thread = threading.local()
+# One thread at a time changes the setting of Numba's in `_call`, which is of the whole process, and
+# restores it. The same thread may come here again, from a signal handler.
+_setting = threading.RLock()
 
 
 class Started:
@@ -98,12 +101,13 @@ def launch(compiled: Kernel, blocks: int, *arguments: Any) -> None:
 
 
 def _call(compiled: Kernel, blocks: int, arguments: tuple[Any, ...]) -> None:
-    before = config.CUDA_LOW_OCCUPANCY_WARNINGS
-    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small grids are normal for small data
-    try:
-        compiled[blocks, THREADS, current_stream()](*arguments)
-    finally:
-        config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+    with _setting:
+        before = config.CUDA_LOW_OCCUPANCY_WARNINGS
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small grids are normal for small data
+        try:
+            compiled[blocks, THREADS, current_stream()](*arguments)
+        finally:
+            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
 def _first(compiled: Kernel, blocks: int, arguments: tuple[Any, ...], kinds: list[Any]) -> Started:
