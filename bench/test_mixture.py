@@ -30,7 +30,7 @@ class MixtureProblem:
     def __init__(self, shape, dtype, kind, degrees):
         n, k, d = shape
         rng = np.random.default_rng(0)
-        # Three standard deviations apart: well separated ones would converge before MANY iterations.
+        # Three standard deviations apart: well separated ones would converge too soon.
         means = 1.5 * rng.standard_normal((k, d)) * np.sqrt(2 / d)
         halves = np.eye(d) + 0.3 * rng.standard_normal((k, d, d)) / np.sqrt(d)
         labels = rng.integers(0, k, n)

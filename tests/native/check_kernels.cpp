@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ekm.h"
+#include "mixture.h"
 #include "simd/dispatch.h"
 
 namespace {
@@ -246,6 +247,109 @@ void check_sparse(const Problem<T>& problem, Errors<T>& errors) {
     }
 }
 
+// A Student and a Gaussian mixture in one pass, over rows with gaps between them in memory.
+template <class T>
+void check_mixture(const Problem<T>& problem, bool full, int n_threads, Worst& sums,
+                   Worst& densities) {
+  const i64 n = problem.n, k = problem.k, d = problem.d, stride = d + 3;
+  const double unit = 1.5;
+  std::mt19937 random(5);
+  std::normal_distribution<double> normal;
+  std::vector<T> apart(size((n - 1) * stride + d), std::numeric_limits<T>::quiet_NaN());
+  for (i64 i = 0; i < n; ++i)
+    for (i64 f = 0; f < d; ++f) apart[size(i * stride + f)] = problem.x[size(i * d + f)];
+  const ekmfast::Samples<T> samples = {apart.data(), n, d, stride, problem.s.data()};
+  const i64 matrix = full ? d * d : d;
+  Vector centre(size(d), 3.1), means(size(2 * k * d)), whiteners(size(2 * k * matrix)),
+      offsets(size(2 * k));
+  for (double& mean : means) mean = 0.5 * normal(random);
+  for (double& offset : offsets) offset = normal(random);
+  for (i64 i = 0; i < 2 * k; ++i)
+    for (i64 row = 0; row < d; ++row)
+      for (i64 f = full ? 0 : row; f <= row; ++f)  // column `row`, from row f on
+        whiteners[size(i * matrix + (full ? f * d + row : row))] =
+            f == row ? 1 + 0.1 * std::fabs(normal(random)) : 0.2 * normal(random) / std::sqrt(d);
+  const Vector degrees = {5, std::numeric_limits<double>::infinity()};
+  const ekmfast::Mixtures both = {2, k, full, means.data(), whiteners.data(), offsets.data(),
+                                  degrees.data()};
+  Vector mass(size(2 * k)), weight(size(2 * k)), first(size(2 * k * d)),
+      second(size(2 * k * matrix)), likelihood(2), classified(2);
+  ekmfast::expectation(samples, both, centre.data(), unit, n_threads, mass.data(), weight.data(),
+                       first.data(), second.data(), likelihood.data(), classified.data());
+  for (i64 m = 0; m < 2; ++m) {
+    const double v = degrees[size(m)], dimensions = static_cast<double>(d);
+    const ekmfast::Mixtures one = {1, k, full, means.data() + m * k * d,
+                                   whiteners.data() + m * k * matrix, offsets.data() + m * k,
+                                   &degrees[size(m)]};
+    std::vector<T> joint(size(n * k)), largest(size(n)), density(size(n));
+    std::vector<std::int32_t> labels(size(n));
+    ekmfast::densities(samples, one, centre.data(), unit, n_threads, joint.data(), labels.data(),
+                       largest.data(), density.data());
+    Vector want_mass(size(k)), want_weight(size(k)), want_first(size(k * d)),
+        scale_first(size(k * d)), want_second(size(k * matrix)), scale_second(size(k * matrix));
+    double want_likelihood = 0, want_classified = 0, scale = 0;
+    for (i64 i = 0; i < n; ++i) {
+      Vector t(size(k)), u(size(k)), y(size(k * d));
+      for (i64 j = 0; j < k; ++j) {
+        double q = 0;
+        for (i64 f = 0; f < d; ++f)
+          y[size(j * d + f)] =
+              (static_cast<double>(problem.x[size(i * d + f)]) - centre[size(f)]) / unit -
+              one.means[j * d + f];
+        for (i64 f = 0; f < d; ++f) {
+          double z = 0;
+          for (i64 row = full ? 0 : f; row <= f; ++row)
+            z += y[size(j * d + row)] * one.whiteners[j * matrix + (full ? row * d + f : f)];
+          q += z * z;
+        }
+        t[size(j)] = one.offsets[j] -
+                     (std::isinf(v) ? q / 2 : (v + dimensions) / 2 * std::log1p(q / v));
+        u[size(j)] = std::isinf(v) ? 1 : (v + dimensions) / (v + q);
+        densities.take(static_cast<double>(joint[size(i * k + j)]), t[size(j)],
+                       std::fabs(t[size(j)]) + 1);
+      }
+      const double most = *std::max_element(t.begin(), t.end());
+      double total = 0;
+      for (double value : t) total += std::exp(value - most);
+      const double all = most + std::log(total), s = static_cast<double>(problem.s[size(i)]);
+      densities.take(static_cast<double>(density[size(i)]), all, std::fabs(all) + 1);
+      densities.take(static_cast<double>(largest[size(i)]), most, std::fabs(most) + 1);
+      densities.take(t[size(labels[size(i)])], most, std::fabs(most) + 1);
+      want_likelihood += s * all;
+      want_classified += s * most;
+      scale += s * (std::fabs(all) + std::fabs(most));
+      for (i64 j = 0; j < k; ++j) {
+        const double r = s * std::exp(t[size(j)] - all), w = r * u[size(j)];
+        const double* c = y.data() + j * d;
+        want_mass[size(j)] += r;
+        want_weight[size(j)] += w;
+        for (i64 a = 0; a < d; ++a) {
+          want_first[size(j * d + a)] += w * c[a];
+          scale_first[size(j * d + a)] += w * std::fabs(c[a]);
+          for (i64 b = full ? 0 : a; b < (full ? d : a + 1); ++b) {
+            const i64 at = j * matrix + (full ? a * d + b : a);
+            want_second[size(at)] += w * c[a] * c[b];
+            scale_second[size(at)] += w * std::fabs(c[a] * c[b]);
+          }
+        }
+      }
+    }
+    sums.take(likelihood[size(m)], want_likelihood, scale);
+    sums.take(classified[size(m)], want_classified, scale);
+    // Memberships far below those of other components have large relative errors.
+    const double least = 1e-3 * static_cast<double>(n);
+    for (i64 j = 0; j < k; ++j) {
+      sums.take(mass[size(m * k + j)], want_mass[size(j)], want_mass[size(j)] + least);
+      sums.take(weight[size(m * k + j)], want_weight[size(j)], want_weight[size(j)] + least);
+    }
+    for (i64 j = 0; j < k * d; ++j)
+      sums.take(first[size(m * k * d + j)], want_first[size(j)], scale_first[size(j)] + least);
+    for (i64 j = 0; j < k * matrix; ++j)
+      sums.take(second[size(m * k * matrix + j)], want_second[size(j)],
+                scale_second[size(j)] + least);
+  }
+}
+
 template <class T>
 void check_all(const char* isa) {
   Errors<T> errors;
@@ -268,6 +372,13 @@ void check_all(const char* isa) {
     for (std::size_t f = far.c.size() - 5; f < far.c.size(); ++f) far.c[f] += 100;
     check<T>(far, n_threads, errors);
   }
+  Worst mixture_sums, mixture_densities;
+  const i64 mixture_shapes[][3] = {{1, 1, 1},  {47, 2, 3},  {49, 3, 5},   {300, 3, 8}, {211, 9, 9},
+                                   {97, 4, 16}, {130, 5, 21}, {70, 2, 33}, {3500, 3, 4}};
+  for (const auto& shape : mixture_shapes)
+    for (const bool full : {false, true})
+      check_mixture<T>(Problem<T>(shape[0], shape[1], shape[2], ++seed), full, 2, mixture_sums,
+                       mixture_densities);
   report<T>(isa, "sums", errors.sums, kTolerance<T>);
   report<T>(isa, "objective", errors.objective, kTolerance<T>);
   report<T>(isa, "weights", errors.weights, kTolerance<T>);
@@ -275,6 +386,10 @@ void check_all(const char* isa) {
   report<T>(isa, "nearest centroid", errors.labels, kTolerance<T>);
   report<T>(isa, "potentials", errors.potentials, kTolerance<T>);
   report<T>(isa, "sums of given weights", errors.accumulated, kTolerance<T>);
+
+  // The relative error of a membership is the absolute error of its log density.
+  report<T>(isa, "sums of mixtures", mixture_sums, 10 * kTolerance<T>);
+  report<T>(isa, "densities of mixtures", mixture_densities, kTolerance<T>);
 
   Worst exponentials;
   std::vector<T> x, y;
