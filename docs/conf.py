@@ -1,0 +1,95 @@
+"""How Sphinx builds these pages: ``make docs``, or ``sphinx-build docs docs/_build/html``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import ekmfast  # noqa: E402 - the modules beside this file can be imported only now
+
+project = "ekmfast"
+author = "The ekmfast developers"
+copyright = author
+version = release = ekmfast.__version__
+
+extensions = [
+    "_commands",
+    "_mathml",
+    "_results",
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "_generated", "_templates", "examples"]
+templates_path = ["_templates"]
+
+# Markdown
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_block",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+]
+myst_heading_anchors = 3
+math_number_all = False
+html_math_renderer_name = "mathml"
+
+# API reference
+autosummary_generate = True
+autodoc_typehints = "none"  # the docstrings say more than the annotations
+autodoc_default_options = {"members": True, "inherited-members": True}
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+default_role = "autolink"
+
+nitpicky = True
+nitpick_ignore: list[tuple[str, str]] = []
+
+# Gallery
+sphinx_gallery_conf: dict[str, Any] = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "/plot_",
+    "abort_on_example_error": True,
+    "reset_modules": ("matplotlib", "_gallery.warnings_are_errors"),
+    "backreferences_dir": "_generated/backreferences",
+    "doc_module": ("ekmfast",),
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "within_subsection_order": "FileNameSortKey",
+    "min_reported_time": 1,
+}
+
+# Looks
+html_theme = "pydata_sphinx_theme"
+html_title = "ekmfast"
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "ekmfast"},
+    "header_links_before_dropdown": 6,
+    "navbar_align": "left",
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "monokai",
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
