@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 NAMED = ("install", "start", "mathematics", "glossary", "faq", "moving")
-PAGES = [*(f"{name}.md" for name in NAMED), *sorted(f"guide/{p.name}" for p in DOCS.glob("guide/*.md"))]
+PAGES = [
+    *(f"{name}.md" for name in NAMED),
+    *sorted(f"guide/{p.name}" for p in DOCS.glob("guide/*.md")),
+]
 # Optional packages without which the code of a page cannot run.
 NEEDS = {
     "guide/alpha.md": ("matplotlib",),
@@ -68,7 +71,9 @@ def test_links_lead_somewhere(page):
 def anchors(page):
     """The anchors that GitHub and MyST make of the headings of a page, and its explicit ones."""
     text = page.read_text()
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
     made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     return made | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
 
