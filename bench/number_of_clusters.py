@@ -3,8 +3,8 @@
     python bench/number_of_clusters.py                # four families of 20 random problems
     python bench/number_of_clusters.py --family gaussian --count 5
 
-Every rule gets the rows and chooses a number from 1 (silhouette: 2) to 15; the truth is 2 to 10. The
-call writes FILE.json with every single result, and FILE.md with the tables.
+Every rule gets the rows and chooses a number from 1 (silhouette: 2) to 15; the truth is 2 to 10.
+The script writes FILE.json with every single result, and FILE.md with the tables.
 """
 
 from __future__ import annotations
