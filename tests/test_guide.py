@@ -44,7 +44,9 @@ def test_code_runs_as_pasted(page, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": path},
+        # One thread of OpenMP, since the threads of PyTorch would wait for each other more than they
+        # compute, where models are small and processors busy.
+        env={**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
