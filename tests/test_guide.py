@@ -8,6 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.mixture import GaussianMixture
+
+import ekmfast
+from ekmfast import EKMeans, EquilibriumMixture, MiniBatchEKMeans
+from ekmfast.anomaly import EKMeansDetector
+from ekmfast.datasets import make_imbalanced_blobs
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -44,8 +51,8 @@ def test_code_runs_as_pasted(page, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
-        # One thread of OpenMP, since the threads of PyTorch would wait for each other more than they
-        # compute, where models are small and processors busy.
+        # One thread of OpenMP: where models are small and processors busy, the threads of PyTorch
+        # wait for each other more than they compute.
         env={**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -85,3 +92,32 @@ def test_tables_fit_on_a_phone(page):
     for row in re.findall(r"^\|.*\|$", (DOCS / page).read_text(), re.MULTILINE):
         cells = re.sub(r"\\\||`[^`]*`", "", row).count("|") - 1
         assert cells <= 4, row
+
+
+def names_of(estimator):
+    """Parameters, methods, and attributes of a fitted estimator."""
+    return set(estimator.get_params()) | set(dir(estimator))
+
+
+@pytest.mark.parametrize(
+    ("section", "theirs", "ours"),
+    [
+        ("scikit-learn's KMeans", KMeans(3, n_init=2), EKMeans(3)),
+        ("scikit-learn's MiniBatchKMeans", MiniBatchKMeans(3, n_init=2), MiniBatchEKMeans(3)),
+        ("scikit-learn's GaussianMixture", GaussianMixture(3), EquilibriumMixture(3)),
+        ("sklekmeans", None, EKMeans(3)),
+        ("PyOD", None, EKMeansDetector()),
+    ],
+)
+def test_names_in_the_tables_of_moving_exist(section, theirs, ours):
+    """Of packages that are not among the project's, only the names of ours are checked."""
+    X, _ = make_imbalanced_blobs(sizes=(300, 30, 60))
+    known = [None if theirs is None else names_of(theirs.fit(X)), names_of(ours.fit(X))]
+    text = (DOCS / "moving.md").read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    rows = [row.strip("|").split("|") for row in re.findall(r"^\|.*\|$", text, re.MULTILINE)[2:]]
+    assert rows
+    packages = {*ekmfast.__all__, *ekmfast.anomaly.__all__}
+    for row in rows:
+        for cell, names in zip(row[:2], known, strict=True):
+            for name in re.findall(r"`-?(\w+)(?:=[^`(]*|\([^`(]*\))?`", cell):
+                assert names is None or name in names | packages, name
