@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.mixture import GaussianMixture
 
 import ekmfast
-from ekmfast import EKMeans, EquilibriumMixture, MiniBatchEKMeans
+from ekmfast import EKMeans, EquilibriumMixture, MiniBatchEKMeans, SemiSupervisedEKMeans
 from ekmfast.anomaly import EKMeansDetector
 from ekmfast.datasets import make_imbalanced_blobs
 
@@ -105,7 +105,7 @@ def names_of(estimator):
         ("scikit-learn's KMeans", KMeans(3, n_init=2), EKMeans(3)),
         ("scikit-learn's MiniBatchKMeans", MiniBatchKMeans(3, n_init=2), MiniBatchEKMeans(3)),
         ("scikit-learn's GaussianMixture", GaussianMixture(3), EquilibriumMixture(3)),
-        ("sklekmeans", None, EKMeans(3)),
+        ("sklekmeans", None, SemiSupervisedEKMeans(3)),
         ("PyOD", None, EKMeansDetector()),
     ],
 )
