@@ -10,9 +10,9 @@ instruction set, the compiler and the commit that ``NAME.json`` names:
     :best: 2 3 4
     ```
 
-``table`` counts the tables of the file from 1. ``columns`` are the columns shown, and ``where`` is a
-regular expression that the first cell of the rows shown matches; without them all are shown. Of the
-columns ``best``, counted among those shown, the largest number of each row is bold.
+``table`` counts the tables of the file from 1. ``columns`` are the columns shown, and ``where`` is
+a regular expression that the first cell of the rows shown matches; without them all are shown. Of
+the columns ``best``, counted among those shown, the largest number of each row is bold.
 
 ``results-picture`` draws one of ``PICTURES``, the text of the directive is its description.
 """

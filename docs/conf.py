@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,18 @@ html_math_renderer_name = "mathml"
 # API reference
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say more than the annotations
-autodoc_default_options = {"members": True, "inherited-members": True}
+# Of what classes inherit from other packages, only these are shown.
+INHERITED = {"fit_predict", "fit_transform", "get_params", "set_params"}
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 default_role = "autolink"
 
 nitpicky = True
-nitpick_ignore: list[tuple[str, str]] = []
+# Names of other packages, whose pages are not read, and words in single backticks without a page.
+nitpick_ignore_regex = [
+    ("py:.*", r"(numpy|scipy|sklearn|torch|matplotlib|dask|pathlib|os|PyOD)\b.*"),
+    ("py:obj", ".*"),
+]
 
 # Gallery
 sphinx_gallery_conf: dict[str, Any] = {
@@ -65,8 +71,10 @@ sphinx_gallery_conf: dict[str, Any] = {
     "backreferences_dir": "_generated/backreferences",
     "doc_module": ("ekmfast",),
     "remove_config_comments": True,
+    "reset_modules_order": "both",
     "show_memory": False,
     "show_signature": False,
+    "write_computation_times": False,  # that page loads scripts from other hosts
     "within_subsection_order": "FileNameSortKey",
     "min_reported_time": 1,
 }
@@ -93,3 +101,30 @@ html_theme_options = {
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def skip_member(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the many methods of scikit-learn and PyTorch that classes inherit."""
+    home = getattr(obj, "__module__", None) or "ekmfast"
+    return True if not home.startswith("ekmfast") and name not in INHERITED else None
+
+
+def links_out_of_docs(app: Any, docname: str, source: list[str]) -> None:
+    """Let links out of docs/, which are right in the repository, be right on the site, too.
+
+    The page "benchmarks" is bench/README.md. Other files are offered for download.
+    """
+    text = source[0]
+    if docname == "benchmarks":
+        text = (HERE.parent / "bench" / "README.md").read_text()
+        text = text.replace("](results/", "](../bench/results/").replace("](../docs/", "](")
+    up = "../" * (docname.count("/") + 1)
+    text = text.replace(f"]({up}bench/README.md", f"]({up[3:]}benchmarks.md")
+    source[0] = re.sub(
+        rf"(?<!!)\[([^]]+)\]\(({re.escape(up)}[\w./-]+)\)", r"{download}`\1 <\2>`", text
+    )
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("source-read", links_out_of_docs)

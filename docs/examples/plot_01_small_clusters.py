@@ -23,9 +23,10 @@ from ekmfast.plotting import plot_clusters
 X, y = make_imbalanced_blobs(sizes=(2000, 50, 200))
 
 # %%
-# Hard k-means wants small squared distances. The large cluster has the most rows, so it gains the most
-# from a second centroid there, and the two small clusters are left to share one. In equilibrium
-# k-means two centroids within the same cluster repel each other, and each small cluster gets its own.
+# Hard k-means wants small squared distances. The large cluster has the most rows, so it gains the
+# most from a second centroid there, and the two small clusters are left to share one. In
+# equilibrium k-means two centroids within the same cluster repel each other, and each small cluster
+# gets its own.
 #
 # The adjusted Rand index (ARI) is 1 for perfect clusters and about 0 for random ones.
 
@@ -48,6 +49,6 @@ for ax, (name, estimator) in zip(axes[1:], estimators.items(), strict=True):
 plt.show()
 
 # %%
-# The Gaussian mixture does well here, since the clusters are Gaussian. It has to estimate a covariance
-# for each cluster, which takes more rows than there often are when there are many features.
-# :doc:`/comparison` has both on 884 problems.
+# The Gaussian mixture does well here, since the clusters are Gaussian. It has to estimate a
+# covariance for each cluster, which takes more rows than there often are when there are many
+# features. :doc:`/comparison` has both on 884 problems.

@@ -2,13 +2,14 @@
 Choosing alpha
 ==============
 
-Alpha says how sharply a row belongs to its nearest centroid. ``alpha_path`` clusters the rows at many
-values of alpha, and shows which of them agree.
+Alpha says how sharply a row belongs to its nearest centroid. ``alpha_path`` clusters the rows at
+many values of alpha, and shows which of them agree.
 """
 
 # %%
-# With a small alpha all centroids collapse to the mean of the rows. With a large alpha the result is that
-# of hard k-means. Somewhere between, the centroids repel each other enough to find the small clusters.
+# With a small alpha all centroids collapse to the mean of the rows. With a large alpha the result
+# is that of hard k-means. Somewhere between, the centroids repel each other enough to find the
+# small clusters.
 
 import matplotlib.pyplot as plt
 
@@ -22,17 +23,18 @@ for alpha, sizes, likelihood in zip(path.alphas, path.sizes, path.likelihood, st
     print(f"alpha {alpha:7.3f}   sizes {sizes.astype(int)}   likelihood {likelihood:.1f}")
 
 # %%
-# The picture shows the same numbers. In the upper panel each bar is one alpha, and its parts are the
-# clusters, the smallest on top. Look for alphas that agree with their neighbours: there the clusters do
-# not depend on the exact value. The band marks the alpha whose result has the largest likelihood, which
-# is the one that ``EKMeans`` takes by default.
+# The picture shows the same numbers. In the upper panel each bar is one alpha, and its parts are
+# the clusters, the smallest on top. Look for alphas that agree with their neighbours: there the
+# clusters do not depend on the exact value. The band marks the alpha whose result has the largest
+# likelihood, which is the one that ``EKMeans`` takes by default.
 
 figure, axes = plt.subplots(3, 1, figsize=(8, 7.5), sharex=True, layout="constrained")
 plot_alpha_path(path, axes)
 plt.show()
 
 # %%
-# Three of these alphas in the plane. ``dvariance`` is the rule of the paper, which is often too small.
+# Three of these alphas in the plane. ``dvariance`` is the rule of the paper, which is often too
+# small.
 
 chosen = {
     "too small": 0.15 * path.dvariance,
@@ -47,8 +49,8 @@ for ax, (name, alpha) in zip(axes, chosen.items(), strict=True):
 plt.show()
 
 # %%
-# Once you have decided, give the number to the estimator. It then fits at this alpha only, which takes
-# about an eighth of the time.
+# Once you have decided, give the number to the estimator. It then fits at this alpha only, which
+# takes about an eighth of the time.
 
 model = EKMeans(3, alpha=path.alphas[path.best], random_state=0).fit(X)
 print(model.alpha_, model.n_iter_)

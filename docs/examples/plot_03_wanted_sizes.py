@@ -2,8 +2,8 @@
 Clusters of wanted sizes
 ========================
 
-Sometimes you know about how large the clusters are: one customer in a hundred complains, a disease has a
-known frequency. ``alpha_path`` then takes the alpha whose clusters have these sizes.
+Sometimes you know about how large the clusters are: one customer in a hundred complains, a disease
+has a known frequency. ``alpha_path`` then takes the alpha whose clusters have these sizes.
 """
 
 # %%
@@ -26,15 +26,13 @@ X = np.vstack(
 
 # %%
 # We know that about 82 % of the rows are normal, 13 % are of one special kind and 5 % of another.
-# ``target_sizes`` are such proportions, in any order. ``size_errors`` is the share of the rows that would have
-# to change their cluster to have exactly these sizes.
+# ``target_sizes`` are such proportions, in any order. ``size_errors`` is the share of the rows that
+# would have to change their cluster to have exactly these sizes.
 
 path = alpha_path(X, 3, np.geomspace(0.1, 2, 12), target_sizes=(82, 13, 5), random_state=0)
-for i in range(len(path.alphas)):
-    mark = "  <- best" if i == path.best else ""
-    print(
-        f"alpha {path.alphas[i]:6.2f}  {path.sizes[i].astype(int)}  {path.size_errors[i]:.3f}{mark}"
-    )
+for alpha, sizes, error in zip(path.alphas, path.sizes, path.size_errors, strict=True):
+    print(f"alpha {alpha:.2f}   sizes {sizes.astype(int)}   error {error:.3f}")
+print(f"best: alpha {path.alphas[path.best]:.2f}")
 
 # %%
 
@@ -50,5 +48,5 @@ axes.set_title(f"sizes {', '.join(map(str, path.sizes[path.best].astype(int)))}"
 plt.show()
 
 # %%
-# Sizes are a weak hint: clusters of the right sizes can still be the wrong ones. Look at the agreement in
-# the middle panel, and at some rows of each cluster.
+# Sizes are a weak hint: clusters of the right sizes can still be the wrong ones. Look at the
+# agreement in the middle panel, and at some rows of each cluster.

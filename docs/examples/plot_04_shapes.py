@@ -29,13 +29,10 @@ y = np.repeat([0, 1, 2], [len(part) for part in parts])
 
 
 def draw_ellipses(mixture, ax):
-    """Draw where each component has twice its standard deviation."""
-    for mean, covariance, colour in zip(
-        mixture.means_, mixture.covariances_, PALETTE, strict=False
-    ):
-        variances, axes = np.linalg.eigh(
-            np.diag(covariance) if covariance.ndim == 1 else covariance
-        )
+    """Draw for each component where it has twice its standard deviation."""
+    components = zip(mixture.means_, mixture.covariances_, PALETTE, strict=False)
+    for mean, covariance, colour in components:
+        variances, axes = np.linalg.eigh(covariance)
         angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))
         height, width = 4 * np.sqrt(variances)
         ax.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, color=colour, lw=2))
@@ -43,7 +40,7 @@ def draw_ellipses(mixture, ax):
 
 # %%
 
-mixture = EquilibriumMixture(3, random_state=0).fit(X)
+mixture = EquilibriumMixture(3, covariance_type="full", random_state=0).fit(X)
 means = EKMeans(3, random_state=0).fit(X)
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, sharey=True, layout="constrained")
 for ax, model in zip(axes, (means, mixture), strict=True):
@@ -64,6 +61,7 @@ print(mixture.predict_proba(rows).round(3))
 print(mixture.score_samples(rows).round(1))
 
 # %%
-# The ellipse of the small cluster is a little longer than the cluster: the covariances of components of
-# few rows are drawn towards the mean covariance of all components. Shapes have to be estimated from rows. Where there are many features and few rows, ``EKMeans`` is the
-# better choice: see :doc:`/comparison`.
+# The ellipse of the small cluster is a little longer than the cluster: the covariances of
+# components of few rows are drawn towards the mean covariance of all components. Shapes have to be
+# estimated from rows. Where there are many features and few rows, ``EKMeans`` is the better choice:
+# see :doc:`/comparison`.

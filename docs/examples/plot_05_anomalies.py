@@ -7,8 +7,8 @@ resemble each other.
 """
 
 # %%
-# The breast cancer data of scikit-learn: 30 measurements of tumours. The 357 benign ones are the normal
-# case. Of the malignant ones we keep only 18, which the detector shall find without labels.
+# The breast cancer data of scikit-learn: 30 measurements of tumours. The 357 benign ones are the
+# normal case. Of the malignant ones we keep only 18, which the detector shall find without labels.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,8 +26,8 @@ X, strange = StandardScaler().fit_transform(X[rows]), benign[rows] == 0
 print(f"{strange.sum()} of {len(X)} tumours are malignant")
 
 # %%
-# ``contamination`` is the share of normal rows that may be called outliers. ``decision_scores_`` of the
-# rows of the fit are held out: each row is scored without itself.
+# ``contamination`` is the share of normal rows that may be called outliers. ``decision_scores_`` of
+# the rows of the fit are held out: each row is scored without itself.
 
 detector = EKMeansDetector(contamination=0.05, random_state=0).fit(X)
 forest = IsolationForest(random_state=0).fit(X)
@@ -41,8 +41,8 @@ found = detector.labels_ == 1
 print(f"{found.sum()} rows are called outliers, {(found & strange).sum()} of them rightly")
 
 # %%
-# The ROC curve shows the share of the malignant tumours that are found, for each share of false alarms. The
-# histogram shows where the threshold lies; its last bar holds all larger scores.
+# The ROC curve shows the share of the malignant tumours that are found, for each share of false
+# alarms. The histogram shows where the threshold lies; its last bar holds all larger scores.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for name, score in scores.items():
@@ -57,4 +57,5 @@ axes[1].legend()
 plt.show()
 
 # %%
-# One data set says little. On other sets another detector is better: :doc:`/comparison` has 78 of them.
+# One data set says little. On other sets another detector is better: :doc:`/comparison` has 78 of
+# them.

@@ -2,14 +2,15 @@
 How the weights repel
 =====================
 
-In hard k-means a row belongs to one centroid. In equilibrium k-means a row also has a **negative** weight
-for centroids that are clearly farther away than the nearest one. This is what keeps centroids apart.
+In hard k-means a row belongs to one centroid. In equilibrium k-means a row also has a **negative**
+weight for centroids that are clearly farther away than the nearest one. This is what keeps
+centroids apart.
 """
 
 # %%
-# With half the squared distance d from a row to each centroid, the membership is p = softmax(-alpha d),
-# and the weight is w = p (1 - alpha (d - E[d])), where E[d] is the mean of d under p. The weights of a row
-# sum to one.
+# With half the squared distance d from a row to each centroid, the membership is p = softmax(-alpha
+# d), and the weight is w = p (1 - alpha (d - E[d])), where E[d] is the mean of d under p. The
+# weights of a row sum to one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,12 +33,13 @@ axes.legend()
 plt.show()
 
 # %%
-# A row a little to the right of the middle pushes the left centroid away: its weight is below zero. With
-# a large alpha this happens only close to the middle, and the weights are those of hard k-means.
+# A row a little to the right of the middle pushes the left centroid away: its weight is below zero.
+# With a large alpha this happens only close to the middle, and the weights are those of hard
+# k-means.
 #
-# In the plane, three centroids start close together in a large cluster. Each step computes the weights
-# and then the weighted means. With a moderate alpha two of the centroids are pushed out of the large
-# cluster and find the small ones. With a large alpha two stay in the large cluster.
+# In the plane, three centroids start close together in a large cluster. Each step computes the
+# weights and then the weighted means. With a moderate alpha two of the centroids are pushed out of
+# the large cluster and find the small ones. With a large alpha two stay in the large cluster.
 
 X, _ = make_imbalanced_blobs(sizes=(2000, 50, 200))
 start = np.array([[-0.6, -0.5], [0.7, 0.0], [0.0, 0.6]])
@@ -54,8 +56,8 @@ for ax, alpha in zip(axes, (1.0, 100.0), strict=True):
 plt.show()
 
 # %%
-# ``plot_repulsion`` shows the weights of all rows for each centroid of a fitted estimator: blue rows
-# attract it, orange ones repel it, and so would any row in the orange area.
+# ``plot_repulsion`` shows the weights of all rows for each centroid of a fitted estimator: blue
+# rows attract it, orange ones repel it, and so would any row in the orange area.
 
 model = EKMeans(3, random_state=0).fit(X)
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharex=True, sharey=True, layout="constrained")

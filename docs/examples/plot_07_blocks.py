@@ -2,8 +2,8 @@
 Data larger than memory
 =======================
 
-The estimators take a file in blocks instead of an array. Each pass reads every block once, so that memory
-holds a few blocks, however long the file is.
+The estimators take a file in blocks instead of an array. Each pass reads every block once, so that
+memory holds a few blocks, however long the file is.
 """
 
 # %%
@@ -26,8 +26,8 @@ np.save(file, X.astype(np.float32))
 print(f"{file.stat().st_size / 1e6:.0f} MB")
 
 # %%
-# ``from_npy`` opens the file and reads nothing yet. With ``checkpoint`` a fit that was interrupted, for
-# example by a crash, goes on where it was when the same call is made again.
+# ``from_npy`` opens the file and reads nothing yet. With ``checkpoint`` a fit that was interrupted,
+# for example by a crash, goes on where it was when the same call is made again.
 
 data = blocks.from_npy(file, block_rows=100_000)
 model = EKMeans(3, random_state=0).fit(data, checkpoint=Path(folder.name) / "fit")

@@ -2,14 +2,14 @@
 A stream of rows
 ================
 
-``MiniBatchEKMeans.partial_fit`` takes one batch at a time and stores none of them. Here the clusters move
-while the rows arrive.
+``MiniBatchEKMeans.partial_fit`` takes one batch at a time and stores none of them. Here the
+clusters move while the rows arrive.
 """
 
 # %%
-# Batch ``t`` replaces the share ``t ** -forgetting`` of what the estimator remembers. With the default,
-# 0.7, old batches are forgotten slowly, and the centroids settle. With a smaller value they follow data
-# that drift.
+# Batch ``t`` replaces the share ``t ** -forgetting`` of what the estimator remembers. With the
+# default, 0.7, old batches are forgotten slowly, and the centroids settle. With a smaller value
+# they follow data that drift.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,8 +36,8 @@ for time in range(100):
         paths[forgetting].append(model.cluster_centers_.copy())
 
 # %%
-# The crosses are the last centroids, and the lines show how they got there. The grey rows are those of the
-# last five batches.
+# The crosses are the last centroids, and the lines show how they got there. The grey rows are those
+# of the last five batches.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, sharey=True, layout="constrained")
 last = np.vstack([batch(time) for time in range(95, 100)])

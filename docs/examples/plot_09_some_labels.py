@@ -6,8 +6,8 @@ If some rows have a label, ``SemiSupervisedEKMeans`` uses them. Cluster k is the
 """
 
 # %%
-# Handwritten digits of scikit-learn, three of the ten classes, in unequal numbers. Five digits of each
-# class have a label, and -1 means that none is known.
+# Handwritten digits of scikit-learn, three of the ten classes, in unequal numbers. Five digits of
+# each class have a label, and -1 means that none is known.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -2,13 +2,13 @@
 A pipeline, a file, and ONNX
 ============================
 
-The estimators go into scikit-learn's pipelines. A pipeline with a scaler can be saved without pickle, and
-written as an ONNX file that runs without ekmfast and without Python.
+The estimators go into scikit-learn's pipelines. A pipeline with a scaler can be saved without
+pickle, and written as an ONNX file that runs without ekmfast and without Python.
 """
 
 # %%
-# The features of a table often have different units. A ``StandardScaler`` gives each the same spread
-# before distances are computed.
+# The features of a table often have different units. A ``StandardScaler`` gives each the same
+# spread before distances are computed.
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,8 +37,8 @@ loaded = ekmfast.load(Path(folder.name) / "model.ekm")
 print((loaded.predict(X) == labels).all())
 
 # %%
-# ONNX: this part needs only onnxruntime, which exists for many languages. The rows are in their original
-# units, since the scaler is in the file.
+# ONNX: this part needs only onnxruntime, which exists for many languages. The rows are in their
+# original units, since the scaler is in the file.
 
 ekmfast.export_onnx(pipeline, Path(folder.name) / "model.onnx")
 session = onnxruntime.InferenceSession(
@@ -50,9 +50,9 @@ del session
 folder.cleanup()
 
 # %%
-# With 30 features nearly all memberships are close to 0 or 1, although some labels disagree with the
-# diagnosis. A membership says how clearly a row is nearer to one centroid than to the others. It is not
-# the probability that the label is right.
+# With 30 features nearly all memberships are close to 0 or 1, although some labels disagree with
+# the diagnosis. A membership says how clearly a row is nearer to one centroid than to the others.
+# It is not the probability that the label is right.
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
 malignant = int(np.bincount(labels[y == 0]).argmax())
