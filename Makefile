@@ -23,13 +23,14 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench gpu clean distclean
+.PHONY: help demo test lint bench docs gpu clean distclean
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
 	@echo 'make test       install, then lint and all tests'
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
+	@echo 'make docs       install, then build the documentation into docs/_build/html/'
 	@echo 'make gpu        on a machine with a GPU, with the packages of $(PYTHON) and without a network:'
 	@echo '                tests and benchmarks on the GPU; the report goes to $(GPU_OUT)/'
 	@echo 'make clean      remove what was built, and demo, report and cache folders'
@@ -55,6 +56,9 @@ bench: $(VENV)/.installed-bench
 	@mkdir -p bench/results
 	$(BIN)/python -m pytest bench --benchmark-json=bench/results/latest.json $(BENCH_ARGS)
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html
+
 gpu:
 	$(PYTHON) setup.py build_ext --inplace
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) bench/gpu.py --out $(GPU_OUT) $(GPU_ARGS)
@@ -73,6 +77,7 @@ $(VENV)/.installed-%: $(VENV)/.made $(BUILD_INPUTS)
 
 clean:
 	rm -rf build dist *.egg-info ekmfast/*.so $(DEMO_OUT) $(GPU_OUT)
+	rm -rf docs/_build docs/_generated docs/api/generated docs/gallery
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks bench/results/latest.json
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -f $(VENV)/.installed-*
