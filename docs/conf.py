@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,12 @@ html_theme = "pydata_sphinx_theme"
 html_title = "ekmfast"
 html_logo = "_static/logo.svg"
 html_favicon = "_static/logo.svg"
-html_static_path = ["_static"]
+# The package ziamath contains a font for formulas. Without one, browsers set subscripts too high.
+html_static_path = ["_static", f"{Path(find_spec('ziamath').origin).parent}/fonts"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+# Pages without pages below them need no sidebar, and their tables use its place.
+html_sidebars = {page.stem: [] for page in HERE.glob("*.md")}
 html_theme_options = {
     "logo": {"text": "ekmfast"},
     "header_links_before_dropdown": 6,
