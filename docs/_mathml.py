@@ -29,6 +29,8 @@ def to_mathml(node: Any, *, block: bool) -> str:
     except MathError as error:
         LOGGER.warning("formula %r: %s", source, error, location=node, type="math")
         return f"<code>{escape(source)}</code>"
+    # Bars of norms would become as high as the highest fraction of the formula.
+    mathml = re.sub(r"<mo>(‖|∥|\|)</mo>", r'<mo stretchy="false">\1</mo>', mathml)
     return mathml.replace("<math ", f'<math aria-label="{escape(source)}" ', 1)
 
 
