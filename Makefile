@@ -23,7 +23,7 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest
+.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest docs
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
@@ -33,6 +33,7 @@ help:
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
 	@echo 'make bench-quick  install, then measure the ten figures of the README again, in three minutes'
+	@echo 'make docs       install, then build the documentation into docs/_build/html/'
 	@echo 'make gpu        on a machine with a GPU, with the packages of $(PYTHON) and without a network:'
 	@echo '                tests and benchmarks on the GPU; the report goes to $(GPU_OUT)/'
 	@echo 'make clean      remove what was built, and demo, report and cache folders'
@@ -86,6 +87,8 @@ bench: $(VENV)/.installed-bench
 
 bench-quick: $(VENV)/.installed-bench
 	$(BIN)/python bench/quick.py $(BENCH_ARGS)
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html
 
 gpu:
 	$(PYTHON) setup.py build_ext --inplace
@@ -105,6 +108,7 @@ $(VENV)/.installed-%: $(VENV)/.made $(BUILD_INPUTS)
 
 clean:
 	rm -rf build dist *.egg-info ekmfast/*.so $(DEMO_OUT) $(GPU_OUT)
+	rm -rf docs/_build docs/_generated docs/api/generated docs/gallery
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks bench/results/latest.json
 	find . -name __pycache__ -not -path './$(VENV)*' -prune -exec rm -rf {} +
 	rm -f $(VENV)/.installed-*

@@ -176,7 +176,7 @@ def test_constraints_pin_every_extra_that_the_makefile_installs():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {line.partition("==")[0].lower() for line in lines if "==" in line}
     wanted = config["build-system"]["requires"] + config["project"]["dependencies"]
-    for extra in ("torch", "plot", "demo", "test", "bench"):
+    for extra in ("torch", "plot", "demo", "test", "bench", "docs"):
         wanted += config["project"]["optional-dependencies"][extra]
     names = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in wanted}
     # Builds of torch with CUDA name the version of cuda-toolkit themselves.

@@ -344,8 +344,8 @@ class CentroidEstimator(
         Do not choose alpha or ``n_clusters`` by this score. However good the clusters are, J falls
         as ``n_clusters`` grows and as alpha grows (that of MaximumEntropyKMeans rises with alpha),
         so that ``GridSearchCV`` would end at an edge of its grid. To choose alpha, use
-        :class:`EKMeans` with ``alpha="auto"`` or :func:`alpha_path`, which compare likelihoods, or,
-        with known labels, ``GridSearchCV(..., scoring="adjusted_rand_score")``.
+        :class:`ekmfast.EKMeans` with ``alpha="auto"`` or :func:`ekmfast.alpha_path`, which compare
+        likelihoods, or, with known labels, ``GridSearchCV(..., scoring="adjusted_rand_score")``.
 
         Parameters
         ----------

@@ -69,7 +69,8 @@ class AlphaPath:
         likely one of several that are equal.
     size_errors : ndarray of shape (A,) or None
         How far the sizes are from ``target_sizes``: the share of the rows that would have to change
-        their cluster, 1/2 sum_k |sorted share_k - sorted target_k|. None without ``target_sizes``.
+        their cluster, ``1/2 sum_k |sorted share_k - sorted target_k|``. None if ``target_sizes`` is
+        not given.
     """
 
     alphas: Float64
