@@ -23,11 +23,12 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench gpu clean distclean
+.PHONY: help demo test test-sanitized lint bench gpu clean distclean
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
 	@echo 'make test       install, then lint and all tests'
+	@echo 'make test-sanitized  install, then tests of the compiled code in builds with GCC'\''s sanitizers'
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
 	@echo 'make gpu        on a machine with a GPU, with the packages of $(PYTHON) and without a network:'
@@ -45,6 +46,9 @@ demo: $(VENV)/.installed-demo
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-sanitized: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m sanitized tests/sanitized $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
