@@ -23,13 +23,14 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest docs
+.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest docs test-sanitized
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
 	@echo 'make test       install, then lint and all tests'
 	@echo 'make test-lowest  tests with the lowest versions that pyproject.toml declares (not of torch)'
 	@echo 'make test-latest  tests with the newest versions (torch: that of constraints.txt)'
+	@echo 'make test-sanitized  install, then tests of the compiled code in builds with GCC'\''s sanitizers'
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
 	@echo 'make bench-quick  install, then measure the ten figures of the README again, in three minutes'
@@ -75,6 +76,8 @@ test-latest:
 	$(VENV)-latest/bin/python -m pip install --quiet --upgrade -c $(VENV)-latest/torch.txt \
 	  --editable '.[demo,dask,zarr,parquet,onnx]' $(CORE_TOOLS) pandas polars
 	$(VENV)-latest/bin/python -m pytest $(CORE_TESTS) $(PYTEST_ARGS)
+test-sanitized: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m sanitized tests/sanitized $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -106,6 +106,14 @@ T* writable(const py::array& out, std::vector<py::ssize_t> shape, const char* na
   return static_cast<T*>(const_cast<void*>(out.data()));
 }
 
+// Whether two contiguous arrays share bytes.
+bool overlap(const py::array& a, const py::array& b) {
+  const auto at = reinterpret_cast<std::uintptr_t>(a.data()),
+             there = reinterpret_cast<std::uintptr_t>(b.data());
+  return at < there + static_cast<std::uintptr_t>(b.nbytes()) &&
+         there < at + static_cast<std::uintptr_t>(a.nbytes());
+}
+
 int threads(int n) {
   if (n < 1) refuse("n_threads must be >= 1");
   return n;
@@ -216,6 +224,8 @@ double assign_of(const py::array& X, const DoubleArray& centroids, const py::arr
     refuse("centroids must be at most 2^24 for float32 and 2^31 for float64");
   std::int32_t* l = writable<std::int32_t>(labels, {X.shape(0)}, "labels");
   T* d2 = writable<T>(squared_distances, {X.shape(0)}, "squared_distances");
+  // The labels are read again, as indices, while squared distances are written.
+  if (overlap(labels, squared_distances)) refuse("labels and squared_distances must not overlap");
   const std::vector<T> ref = reference_of(s, std::nullopt);
   const double* c = centroids.data();
   double witness = 0;
@@ -496,41 +506,62 @@ py::dict get_run(GuardedSolver& solver, std::int64_t i) {
       py::arg("history") = run.history);
 }
 
+// pybind11 says RuntimeError where a value cannot be converted.
+template <class Value>
+Value as(const py::handle& value, const char* name) {
+  try {
+    return value.cast<Value>();
+  } catch (const py::cast_error&) {
+    throw py::type_error(std::string(name) + " has the wrong type");
+  }
+}
+
 void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
   const Hold hold(solver);
   const auto matrix = [&](const py::handle& value, const char* name) {
-    if (value.is_none()) return std::vector<double>();
-    const DoubleArray array = value.cast<DoubleArray>();
+    const DoubleArray array = as<DoubleArray>(value, name);
     if (array.ndim() != 2 || array.shape(0) != solver.k() || array.shape(1) != solver.d())
       refuse(std::string(name) + " must have shape (k, d)");
     return vector_of(array, solver.k() * solver.d(), name);
   };
+  const auto maybe_matrix = [&](const char* name) {
+    const py::object value = state[name];
+    return value.is_none() ? std::vector<double>() : matrix(value, name);
+  };
+  const auto number = [&](const char* name) { return as<double>(state[name], name); };
+  const auto flag = [&](const char* name) { return as<bool>(state[name], name); };
+  // So small that steps can be counted on without an overflow.
+  const auto count = [&](const char* name) {
+    const std::int64_t n = as<std::int64_t>(state[name], name);
+    if (n < 0 || n > std::int64_t{1} << 53) refuse(std::string(name) + " must be in [0, 2^53]");
+    return n;
+  };
   ekmfast::Run run = run_at(solver, i);  // a copy, so that an error leaves the run as it was
   run.centroids = matrix(state["centroids"], "centroids");
-  if (run.centroids.empty()) refuse("centroids must have shape (k, d)");
-  run.step = matrix(state["step"], "step");
-  run.leap = matrix(state["leap"], "leap");
+  run.step = maybe_matrix("step");
+  run.leap = maybe_matrix("leap");
   run.past_centroids.clear();
   run.past_steps.clear();
-  for (const py::handle& pair : state["past"]) {
-    const py::tuple both = pair.cast<py::tuple>();
+  for (const py::handle& pair : as<py::list>(state["past"], "past")) {
+    const py::tuple both = as<py::tuple>(pair, "past");
+    if (both.size() != 2) refuse("past must consist of pairs");
     run.past_centroids.push_back(matrix(both[0], "past"));
     run.past_steps.push_back(matrix(both[1], "past"));
   }
-  run.alpha = state["alpha"].cast<double>();
-  run.objective = state["objective"].cast<double>();
-  run.size = state["size"].cast<double>();
-  run.least = state["least"].cast<double>();
-  run.n_halvings = state["n_halvings"].cast<std::int64_t>();
-  run.n_jumps = state["n_jumps"].cast<std::int64_t>();
-  run.n_still = state["n_still"].cast<std::int64_t>();
-  run.n_iter = state["n_iter"].cast<std::int64_t>();
-  run.jumping = state["jumping"].cast<bool>();
-  run.held = state["held"].cast<bool>();
-  run.converged = state["converged"].cast<bool>();
-  run.given_up = state["given_up"].cast<bool>();
-  run.done = state["done"].cast<bool>();
-  run.history = state["history"].cast<std::vector<double>>();
+  run.alpha = number("alpha");
+  run.objective = number("objective");
+  run.size = number("size");
+  run.least = number("least");
+  run.n_halvings = count("n_halvings");
+  run.n_jumps = count("n_jumps");
+  run.n_still = count("n_still");
+  run.n_iter = count("n_iter");
+  run.jumping = flag("jumping");
+  run.held = flag("held");
+  run.converged = flag("converged");
+  run.given_up = flag("given_up");
+  run.done = flag("done");
+  run.history = as<std::vector<double>>(state["history"], "history");
   run_at(solver, i) = std::move(run);
 }
 
@@ -556,6 +587,8 @@ bool plausible_sums(std::int64_t n, const DoubleArray& alpha, const DoubleArray&
   for (const DoubleArray* array : {&sum_w, &sum_p, &exponent})
     if (array->size() != s * k) refuse("sums must have shape (s, k)");
   if (alpha.size() != s || objective.size() != s) refuse("alpha must have shape (s,)");
+  for (const DoubleArray* array : {&alpha, &sum_wx, &sum_w, &sum_p, &exponent, &objective})
+    check_aligned(*array, "sums");
   return (float32 ? ekmfast::plausible_sums<float> : ekmfast::plausible_sums<double>)(
       n, d, k, s, alpha.data(), sum_wx.data(), sum_w.data(), sum_p.data(), exponent.data(),
       objective.data());
@@ -564,6 +597,7 @@ bool plausible_sums(std::int64_t n, const DoubleArray& alpha, const DoubleArray&
 bool plausible_update(std::int64_t n, const DoubleArray& sum_wx, const DoubleArray& sum_w,
                       bool float32) {
   if (sum_wx.ndim() != 2 || sum_w.size() != sum_wx.shape(0)) refuse("sum_wx must have shape (k, d)");
+  for (const DoubleArray* array : {&sum_wx, &sum_w}) check_aligned(*array, "sums");
   return (float32 ? ekmfast::plausible_update<float> : ekmfast::plausible_update<double>)(
       n, sum_wx.shape(1), sum_wx.shape(0), sum_wx.data(), sum_w.data());
 }
@@ -571,6 +605,7 @@ bool plausible_update(std::int64_t n, const DoubleArray& sum_wx, const DoubleArr
 template <class T>
 py::array exp2_of(const py::array& x) {
   const py::array_t<T, py::array::c_style> in(x);
+  if (!aligned(in, alignof(T))) refuse("x must be aligned");
   py::array_t<T> out(in.size());
   ekmfast::exp2_kernel(in.data(), static_cast<std::int64_t>(in.size()), out.mutable_data());
   return out;

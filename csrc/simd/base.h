@@ -12,8 +12,10 @@ namespace {
 
 typedef float f32x4 __attribute__((vector_size(16)));
 typedef std::int32_t i32x4 __attribute__((vector_size(16)));
+typedef std::uint32_t u32x4 __attribute__((vector_size(16)));
 typedef double f64x2 __attribute__((vector_size(16)));
 typedef std::int64_t i64x2 __attribute__((vector_size(16)));
+typedef std::uint64_t u64x2 __attribute__((vector_size(16)));
 
 template <class Mask, class Vector>
 static inline Vector select(Mask mask, Vector x, Vector y) {
@@ -44,9 +46,10 @@ struct F32 {
   // Adding and subtracting 1.5 * 2^23 rounds a to the nearest integer, for |a| < 2^22.
   static F32 round(F32 a) { return (a + all(12582912.0f)) - all(12582912.0f); }
   static F32 scale(F32 a, F32 n) {
-    // The low bits of n + 1.5 * 2^23 are the integer n.
-    const i32x4 bits = reinterpret_cast<i32x4>((n + all(12582912.0f)).v) << 23;
-    return {reinterpret_cast<V>(reinterpret_cast<i32x4>(a.v) + bits)};
+    // The low bits of n + 1.5 * 2^23 are the integer n. Unsigned, since the high bits are shifted out,
+    // which is undefined for signed integers.
+    const u32x4 bits = reinterpret_cast<u32x4>((n + all(12582912.0f)).v) << 23;
+    return {reinterpret_cast<V>(reinterpret_cast<u32x4>(a.v) + bits)};
   }
   // floor(log2 a) of a positive normal number
   static F32 exponent(F32 a) {
@@ -91,8 +94,8 @@ struct F64 {
   static F64 max(F64 a, F64 b) { return {select(a.v > b.v, a.v, b.v)}; }
   static F64 round(F64 a) { return (a + all(6755399441055744.0)) - all(6755399441055744.0); }
   static F64 scale(F64 a, F64 n) {
-    const i64x2 bits = reinterpret_cast<i64x2>((n + all(6755399441055744.0)).v) << 52;
-    return {reinterpret_cast<V>(reinterpret_cast<i64x2>(a.v) + bits)};
+    const u64x2 bits = reinterpret_cast<u64x2>((n + all(6755399441055744.0)).v) << 52;
+    return {reinterpret_cast<V>(reinterpret_cast<u64x2>(a.v) + bits)};
   }
   static F64 exponent(F64 a) {
     return {__builtin_convertvector(reinterpret_cast<i64x2>(a.v) >> 52, V) - all(1023).v};

@@ -162,7 +162,8 @@ def check_not_underflowed(
         return
     # Weights differ, and products with a weight of a millionth of the largest must not underflow.
     least *= 2**20
-    if 0 < largest * max(width, away) ** 2 < least or 0 < width < least / largest:
+    farthest = max(width, away)
+    if (farthest > 0 and largest * farthest**2 < least) or 0 < width < least / largest:
         raise ValueError(
             f"sample_weight of at most {largest:g} makes sums underflow {dtype}: scale "
             "sample_weight up, e.g. to a mean of 1"

@@ -1,6 +1,7 @@
 // Compares the kernels of every instruction set of this processor with the formulas in double. It
 // needs no Python, so that it can run on emulated processors and with sanitizers. It prints the
-// largest errors, and exits with 1 if one is too large. tests/test_native.py builds and runs it.
+// largest errors, and exits with 1 if one is too large. tests/test_native.py and tests/sanitized build
+// and run it.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

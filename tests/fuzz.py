@@ -1,0 +1,870 @@
+"""Calls every compiled function, and those of `ekmfast.kernels`, with arguments of all kinds.
+
+    python tests/fuzz.py --calls 20000 --seed 0
+    python tests/fuzz.py --seed 0 --only 4711     # one of these calls again
+
+The arguments of a call fit each other at first. In most calls some of them are then replaced: by
+arrays of other shapes, strides, dtypes, byte orders and alignments, or arrays that share memory, by
+numbers that are huge, tiny or not numbers, and by things of the wrong type. The call must raise one
+of the documented exceptions or return what the formulas give in NumPy, where the numbers are of
+ordinary size. It must change nothing but its outputs.
+
+Some arrays begin or end at a page of memory that cannot be read, so that a kernel that reads
+outside of them ends the program, with or without a sanitizer. ``--log`` names a file that holds the
+number of the call in progress.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import mmap
+import os
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ekmfast import _core, kernels
+
+WEIGHTINGS = ("equilibrium", "maximum-entropy", "hard", "fuzzy")
+# Around the sizes of vectors and of register tiles.
+ROWS = (0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 47, 48, 49, 97, 200)
+FEATURES = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 29, 30, 33, 64, 65, 130, 257)
+CLUSTERS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 70)
+NUMBERS = (np.nan, np.inf, -np.inf, 1e308, -1e308, 3e38, 1e200, 1e-310, 5e-324, 1e-45, 0.0, -0.0)
+INTEGERS = (0, -1, 2, 2**31 - 1, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30)
+OTHERS = (None, object(), "two", b"12", 1.5, True, [], {}, np.float32(2), np.int64(2), 2 + 1j)
+DTYPES = (
+    "f2",
+    "f4",
+    "f8",
+    "g",
+    "i4",
+    "i8",
+    "u1",
+    "?",
+    "c16",
+    "O",
+    "S3",
+    "U3",
+    "M8[s]",
+    ">f4",
+    ">f8",
+)
+# Errors of results, relative to the sum of the absolute values of their terms.
+TOLERANCE = {"f": 2e-5, "d": 1e-12}
+
+
+class FaultError(AssertionError):
+    """What no call may do."""
+
+
+# --------------------------------------------------------------------------------------------------
+# Memory
+
+
+class Memory:
+    """The arrays of one call, each within bytes that are compared after the call."""
+
+    PAGES = 1 << 16
+
+    def __init__(self) -> None:
+        self.guarded = [self.between_pages() for _ in range(8 if sys.platform == "linux" else 0)]
+        self.begin()
+
+    def between_pages(self) -> np.ndarray:
+        """Bytes between two pages that can neither be read nor written."""
+        page = mmap.PAGESIZE
+        whole = np.frombuffer(mmap.mmap(-1, self.PAGES + 2 * page), np.uint8)
+        for at in (0, page + self.PAGES):
+            address = ctypes.c_void_p(whole.ctypes.data + at)
+            if ctypes.CDLL(None).mprotect(address, ctypes.c_size_t(page), 0):
+                raise OSError("mprotect failed")
+        return whole[page : page + self.PAGES]
+
+    def begin(self) -> None:
+        self.rooms: list[np.ndarray] = []
+        self.before: list[np.ndarray] = []
+
+    def place(self, rng: np.random.Generator, array: np.ndarray, shift: int = 0) -> np.ndarray:
+        """A copy of an array in watched memory, ``shift`` bytes off its alignment."""
+        size = array.nbytes
+        free = len(self.rooms) < len(self.guarded) and size + shift <= self.PAGES
+        if free and rng.random() < 0.5:
+            room = self.guarded[len(self.rooms)]
+            start = shift if rng.random() < 0.3 else room.size - size - shift
+        elif rng.random() < 0.5:
+            room, start = np.empty(size + 256, np.uint8), 128 + shift
+        else:
+            room, start = np.empty(size + shift, np.uint8), shift  # bounds that a sanitizer knows
+        room[:] = 0xA5
+        copy = np.ndarray(array.shape, array.dtype, room, start)
+        copy[...] = array
+        self.rooms.append(room)
+        self.before.append(room.copy())
+        return copy
+
+    def room_of(self, array: np.ndarray) -> np.ndarray | None:
+        return next((room for room in self.rooms if np.may_share_memory(room, array)), None)
+
+    def check(self, outputs: list[np.ndarray]) -> None:
+        """Raise a FaultError if a byte outside of the outputs has changed."""
+        for room, before in zip(self.rooms, self.before, strict=True):
+            changed = room != before
+            if not changed.any():
+                continue
+            for out in outputs:
+                if out.size and np.may_share_memory(room, out):
+                    start = out.ctypes.data - room.ctypes.data
+                    own = np.ndarray(
+                        (*out.shape, out.itemsize), "?", changed, start, (*out.strides, 1)
+                    )
+                    own[...] = False
+            if changed.any():
+                raise FaultError(f"byte {changed.argmax()} of {room.size} was changed")
+
+
+# --------------------------------------------------------------------------------------------------
+# Arguments
+
+
+@dataclass
+class Call:
+    """A call: what it gets, which arguments it writes to, and what it must return."""
+
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    check: Callable[[Any, dict[str, Any]], None] = lambda result, arguments: None
+    outputs: tuple[str, ...] = ()
+    # Exceptions that arguments of the wrong kind may raise.
+    refusals: tuple[type[BaseException], ...] = (ValueError, TypeError)
+    replaced: list[str] = field(default_factory=list)
+
+    def written(self) -> list[np.ndarray]:
+        values = [self.arguments[name] for name in self.outputs]
+        return [value for value in values if isinstance(value, np.ndarray)]
+
+
+class Arguments:
+    """Random arguments."""
+
+    def __init__(self, rng: np.random.Generator, memory: Memory) -> None:
+        self.rng, self.memory = rng, memory
+        if rng.random() < 0.01:  # so many numbers that several threads compute
+            self.n, self.d, self.k, self.s = 30_000, 8, 9, 1
+        else:
+            self.n, self.d, self.k = (int(rng.choice(c)) for c in (ROWS, FEATURES, CLUSTERS))
+            self.s = int(rng.integers(1, 4))
+        self.dtype = np.dtype(rng.choice(["f4", "f8"]))
+        self.threads = int(rng.integers(1, 4))
+
+    def array(self, *shape: int, dtype: Any = np.float64) -> np.ndarray:
+        return self.memory.place(self.rng, self.rng.normal(size=shape).astype(dtype))
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: Any = np.float64) -> np.ndarray:
+        return self.memory.place(self.rng, np.full(shape, value, dtype))
+
+    def rows(self) -> np.ndarray:
+        return self.array(self.n, self.d, dtype=self.dtype)
+
+    def alpha(self, *shape: int) -> np.ndarray:
+        drawn = 10 ** self.rng.uniform(-2, 0.5, shape) / self.d
+        return self.memory.place(self.rng, drawn)
+
+    def maybe(self, array: np.ndarray) -> np.ndarray | None:
+        return None if self.rng.random() < 0.5 else array
+
+    def sample_weight(self) -> np.ndarray | None:
+        drawn = self.rng.uniform(0.5, 2, self.n).astype(self.dtype)
+        return self.maybe(self.memory.place(self.rng, drawn))
+
+    # ----------------------------------------------------------------------------------------------
+    # Others in their place
+
+    def other(self, value: Any, call: Call) -> Any:
+        rng = self.rng
+        if not isinstance(value, np.ndarray) or rng.random() < 0.1:
+            pools = [NUMBERS, INTEGERS, OTHERS, (self.array(2, 3), self.array(3))]
+            pool = pools[rng.integers(len(pools))]
+            return pool[rng.integers(len(pool))]
+        kinds = (
+            self.shape,
+            self.shape,
+            self.strides,
+            self.strides,
+            self.kind,
+            self.unaligned,
+            self.values,
+            self.values,
+            self.shared,
+            self.wrapped,
+        )
+        if value.ndim == 0 or value.dtype.kind not in "fiu":
+            return self.wrapped(value, call)
+        return kinds[rng.integers(len(kinds))](value, call)
+
+    def shape(self, a: np.ndarray, call: Call) -> Any:
+        axis = int(self.rng.integers(a.ndim))
+        index: list[Any] = [slice(None)] * a.ndim
+        index[axis] = slice(0)
+        more = np.concatenate([a, a.take([0], axis)], axis) if a.shape[axis] else a[None]
+        made = [
+            a[:-1],
+            a[1:],
+            a.ravel(),
+            a[None],
+            a[..., None],
+            a.T,
+            a[..., :-1],
+            a[tuple(index)],
+            more,
+            a.reshape(-1)[:0],
+            np.zeros(()),
+            a[:0, ..., :0] if a.ndim > 1 else a[:0],
+        ]
+        return self.memory.place(self.rng, made[self.rng.integers(len(made))])
+
+    def strides(self, a: np.ndarray, call: Call) -> Any:
+        rng = self.rng
+        axis = int(rng.integers(a.ndim))
+        kind = rng.integers(6)
+        if kind == 0:  # gaps
+            view = self.memory.place(rng, np.repeat(a, 2, axis))
+            return view[(slice(None),) * axis + (slice(None, None, 2),)]
+        if kind == 1:
+            return np.flip(self.memory.place(rng, np.flip(a, axis)), axis)
+        if kind == 2 and a.shape[axis]:  # strides of zero
+            return np.broadcast_to(self.memory.place(rng, a.take([0], axis)), a.shape)
+        if kind == 3:
+            return self.memory.place(rng, a.T).T
+        if kind == 4:
+            view = a.view()
+            view.flags.writeable = False
+            return view
+        gap = np.full((*a.shape[:-1], 3), np.nan if a.dtype.kind == "f" else -7, a.dtype)
+        wider = np.concatenate([a, gap], -1)
+        return self.memory.place(rng, wider)[..., : a.shape[-1]]  # rows with gaps between them
+
+    def kind(self, a: np.ndarray, call: Call) -> Any:
+        dtype = np.dtype(DTYPES[self.rng.integers(len(DTYPES))])
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = a.astype("i8").astype(dtype) if dtype.kind == "M" else a.astype(dtype)
+        return made if dtype.hasobject else self.memory.place(self.rng, made)
+
+    def unaligned(self, a: np.ndarray, call: Call) -> Any:
+        return self.memory.place(self.rng, a, shift=int(self.rng.choice([1, 2, 4])))
+
+    def values(self, a: np.ndarray, call: Call) -> Any:
+        rng, made = self.rng, a.copy()
+        number = NUMBERS[rng.integers(len(NUMBERS))]
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kind = rng.integers(5)
+            if kind == 0:
+                made[...] = np.asarray(number).astype(a.dtype)
+            elif kind == 1 and a.size:
+                made.flat[rng.integers(a.size, size=3)] = np.asarray(number).astype(a.dtype)
+            elif kind == 2:
+                made = (a * 10.0 ** rng.uniform(-320, 308)).astype(a.dtype)
+            elif kind == 3:
+                made = (a * 10.0 ** rng.uniform(-45, 38)).astype(a.dtype)
+            else:
+                made = np.round(a).astype(a.dtype)
+        return self.memory.place(rng, made)
+
+    def shared(self, a: np.ndarray, call: Call) -> Any:
+        """Of the same shape, somewhere in the memory of another argument."""
+        arrays = [v for v in call.arguments.values() if isinstance(v, np.ndarray)]
+        other = arrays[self.rng.integers(len(arrays))]
+        room = self.memory.room_of(other)
+        if room is None or room.size < a.nbytes:
+            return other
+        start = int(self.rng.integers(room.size - a.nbytes + 1))
+        near = other.ctypes.data - room.ctypes.data + int(self.rng.integers(-2, 3)) * a.itemsize
+        if self.rng.random() < 0.7 and 0 <= near <= room.size - a.nbytes:
+            start = near
+        if self.rng.random() < 0.8:
+            start -= (room.ctypes.data + start) % a.itemsize
+        return np.ndarray(a.shape, a.dtype, room, max(start, 0))
+
+    def wrapped(self, a: np.ndarray, call: Call) -> Any:
+        kinds: list[Callable[[], Any]] = [
+            a.tolist,
+            lambda: np.ma.MaskedArray(a, np.ones(a.shape, bool)),
+            lambda: np.ma.MaskedArray(a),
+            lambda: memoryview(a),
+            lambda: a.astype(object),
+            lambda: np.full(a.shape, None),
+        ]
+        return kinds[self.rng.integers(len(kinds))]()
+
+
+# --------------------------------------------------------------------------------------------------
+# What results must be
+
+
+def ordinary(arguments: dict[str, Any], outputs: tuple[str, ...] = ()) -> bool:
+    """Whether all inputs are numbers of ordinary size, which no output overlaps."""
+    for name, value in arguments.items():
+        if name in outputs or isinstance(value, str) or value is None:
+            continue
+        try:
+            numbers = np.abs(np.asarray(value, np.float64))
+        except (TypeError, ValueError, OverflowError):
+            return False
+        if np.ma.isMaskedArray(value) or not (numbers < 30).all():
+            return False
+        if ((numbers > 0) & (numbers < 1e-6)).any():
+            return False
+        for out in outputs:
+            if isinstance(value, np.ndarray) and np.may_share_memory(value, arguments[out]):
+                return False
+    alpha = np.asarray(arguments.get("alpha", 0.0), np.float64)
+    return bool(
+        (alpha > 1e-4).all() and (alpha * np.shape(arguments["X"])[1] < 30).all()
+        if "alpha" in arguments
+        else True
+    )
+
+
+def near(got: Any, wanted: Any, scale: Any, X: Any, what: str) -> None:
+    wanted, got = np.asarray(wanted), np.asarray(got)
+    if got.shape != wanted.shape:
+        raise FaultError(f"{what} has shape {got.shape}, not {wanted.shape}")
+    dtype = "f" if np.asarray(X).dtype == np.float32 else "d"
+    error = np.abs(got - wanted) / (np.asarray(scale) + 1e-3)
+    if error.size and not error.max() <= TOLERANCE[dtype]:
+        raise FaultError(f"{what} is wrong by {error.max():.1e}")
+
+
+def distances_of(X: Any, C: np.ndarray) -> np.ndarray:
+    """1/2 ||x - c||^2, (N, K)."""
+    away = np.asarray(X, np.float64)[:, None] - C
+    return 0.5 * np.einsum("nkd,nkd->nk", away, away)
+
+
+def weights_of(
+    d: np.ndarray, alpha: float, weighting: str, m: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """w, p, the scale of their errors, all (N, K), and the objective of each row."""
+    least = d.min(axis=1, keepdims=True)
+    if weighting == "hard":
+        p = np.zeros(d.shape)
+        p[np.arange(len(d)), d.argmin(axis=1)] = 1
+        return p, p, p, least[:, 0]
+    if weighting == "fuzzy":
+        p = (least / d) ** (1 / (m - 1))
+        p /= p.sum(axis=1, keepdims=True)
+        return p**m, p, p, (p**m * d).sum(axis=1)
+    u = np.exp(-alpha * (d - least))
+    p = u / u.sum(axis=1, keepdims=True)
+    if weighting == "maximum-entropy":
+        return p, p, p, least[:, 0] - np.log(u.sum(axis=1)) / alpha
+    mean = (p * d).sum(axis=1)
+    tilt = alpha * (d - mean[:, None])
+    return p * (1 - tilt), p, p * (1 + np.abs(tilt)), mean
+
+
+def check_sums(
+    sums: Any, X: Any, C: Any, alpha: Any, s: Any, about: np.ndarray, weighting: str, m: float
+) -> None:
+    """Sums of w (x - about), of w and of p, and the objective, of every problem."""
+    X, C = np.asarray(X), np.asarray(C, np.float64)
+    s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
+    away = np.asarray(X, np.float64) - about
+    for i, (centroids, sharpness) in enumerate(zip(C, np.asarray(alpha, np.float64), strict=True)):
+        d = distances_of(X, centroids)
+        if weighting == "fuzzy" and (d < 1e-4).any():
+            return  # memberships depend on the last digits of such distances
+        w, p, scale, cost = weights_of(d, sharpness, weighting, m)
+        w, p, scale = (s[:, None] * v for v in (w, p, scale))
+        sum_wx, sum_w, sum_p, objective = (part[i] for part in sums)
+        # Distances cancel against each other to about the rounding of the largest.
+        largest = s.sum() * (1 + (d.max() if d.size else 0))
+        near(objective, (s * cost).sum(), largest, X, "objective")
+        if weighting == "hard":  # a row between two centroids may go to either
+            near(sum_w.sum(), s.sum(), s.sum(), X, "sum_w")
+            continue
+        loose = 1 + 10 * (m > 1)
+        near(sum_w, w.sum(axis=0), loose * scale.sum(axis=0), X, "sum_w")
+        near(sum_p, p.sum(axis=0), loose * p.sum(axis=0), X, "sum_p")
+        near(sum_wx, w.T @ away, loose * (scale.T @ (np.abs(away) + 1)), X, "sum_wx")
+
+
+def check_nearest(labels: Any, squares: Any, X: Any, C: np.ndarray) -> None:
+    d = 2 * distances_of(X, C)
+    if labels.shape != (len(d),) or squares.shape != (len(d),):
+        raise FaultError("labels or distances have a wrong shape")
+    chosen = d[np.arange(len(d)), labels]
+    near(squares, chosen, chosen, X, "squared distances")
+    near(chosen, d.min(axis=1), 1 + d.max(axis=1, initial=0), X, "the nearest centroid")
+
+
+def finite(*arrays: Any) -> None:
+    for array in arrays:
+        if not np.isfinite(array).all():
+            raise FaultError("a result is not finite")
+
+
+# --------------------------------------------------------------------------------------------------
+# Calls of the compiled module
+
+
+def core_statistics(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        sum_wx, sum_w, sum_p, exponent, objective, reference = result
+        if ordinary(given):
+            unit = np.exp2(exponent)
+            sums = sum_wx * unit[..., None], sum_w * unit, sum_p * unit, objective
+            check_sums(
+                sums,
+                given["X"],
+                given["centroids"],
+                given["alpha"],
+                given["sample_weight"],
+                reference,
+                given["weighting"],
+                given["fuzzifier"],
+            )
+
+    arguments = {
+        "X": a.rows(),
+        "centroids": a.array(a.s, a.k, a.d),
+        "alpha": a.alpha(a.s),
+        "sample_weight": a.sample_weight(),
+        "reference": a.maybe(a.array(a.d)),
+        "n_threads": a.threads,
+        "weighting": str(a.rng.choice(WEIGHTINGS)),
+        "fuzzifier": float(a.rng.uniform(1.5, 3)),
+        "rescue": bool(a.rng.random() < 0.8),
+    }
+    return Call(_core.statistics, arguments, check)
+
+
+def core_weights(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if ordinary(given, ("out",)):
+            w, _, scale, _ = weights_of(
+                distances_of(given["X"], given["centroids"]), given["alpha"], "equilibrium", 2
+            )
+            near(given["out"], w, 1 + scale, given["X"], "weights")
+
+    arguments = {
+        "X": a.rows(),
+        "centroids": a.array(a.k, a.d),
+        "alpha": float(a.alpha(1)[0]),
+        "out": a.full((a.n, a.k), np.nan, a.dtype),
+        "n_threads": a.threads,
+    }
+    return Call(_core.weights, arguments, check, ("out",))
+
+
+def core_assign(a: Arguments) -> Call:
+    outputs = ("labels", "squared_distances")
+
+    def check(result: Any, given: dict[str, Any]) -> None:
+        labels = given["labels"]
+        shared = np.may_share_memory(labels, given["squared_distances"])
+        if not shared and ((labels < 0) | (labels >= len(given["centroids"]))).any():
+            raise FaultError("a label is no centroid's")
+        if ordinary(given, outputs) and not shared:
+            check_nearest(labels, given["squared_distances"], given["X"], given["centroids"])
+
+    arguments = {
+        "X": a.rows(),
+        "centroids": a.array(a.k, a.d),
+        "labels": a.full((a.n,), -1, np.int32),
+        "squared_distances": a.full((a.n,), np.nan, a.dtype),
+        "n_threads": a.threads,
+    }
+    return Call(_core.assign, arguments, check, outputs)
+
+
+def core_closest(a: Arguments) -> Call:
+    update = bool(a.rng.random() < 0.5)
+    each = 1 if update else int(a.rng.integers(1, 4))
+
+    def check(result: Any, given: dict[str, Any]) -> None:
+        C = given["candidates"]
+        if given["closest"] is not infinite or not ordinary(given, ("closest",)):
+            return
+        squares = 2 * distances_of(given["X"], C.reshape(-1, C.shape[-1])).T
+        s = given["sample_weight"]
+        s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
+        largest = 1 + squares.max(initial=0)
+        near(
+            result, (squares @ s).reshape(C.shape[:2]), s.sum() * largest, given["X"], "potentials"
+        )
+        if given["update"] is True:
+            near(given["closest"], squares, largest, given["X"], "closest")
+
+    infinite = a.full((a.s, a.n), np.inf, a.dtype)
+    arguments = {
+        "X": a.rows(),
+        "candidates": a.array(a.s, each, a.d),
+        "closest": infinite,
+        "sample_weight": a.sample_weight(),
+        "reference": a.maybe(a.array(a.d)),
+        "n_threads": a.threads,
+        "update": update,
+    }
+    return Call(_core.closest, arguments, check, ("closest",))
+
+
+def core_accumulate(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        sum_wx, sum_w, reference = result
+        if ordinary(given):
+            w, X = (np.asarray(given[name], np.float64) for name in ("weights", "X"))
+            near(sum_w, w.sum(axis=0), np.abs(w).sum(axis=0), given["X"], "sum_w")
+            scale = np.abs(w).T @ (np.abs(X - reference) + 1)
+            near(sum_wx, w.T @ (X - reference), scale, given["X"], "sum_wx")
+
+    arguments = {"X": a.rows(), "weights": a.array(a.n, a.k, dtype=a.dtype), "n_threads": a.threads}
+    return Call(_core.accumulate, arguments, check)
+
+
+def core_survey(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        weight, squares, total, reference, low, high = result
+        X, s = np.asarray(given["X"], np.float64), given["sample_weight"]
+        if not ordinary(given) or not len(X):
+            return
+        s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
+        away = X - reference
+        near(weight, s.sum(), s.sum(), given["X"], "weight")
+        near(squares, (s @ away**2).sum(), (s @ away**2).sum(), given["X"], "squares")
+        near(total, s @ away, s @ np.abs(away), given["X"], "sum")
+        near([low, high], [X.min(axis=0), X.max(axis=0)], 0, given["X"], "box")
+
+    arguments = {
+        "X": a.rows(),
+        "sample_weight": a.sample_weight(),
+        "reference": a.maybe(a.array(a.d)),
+        "n_threads": a.threads,
+    }
+    return Call(_core.survey, arguments, check)
+
+
+def core_plausible_sums(a: Arguments) -> Call:
+    arguments = {
+        "n": a.n,
+        "alpha": a.alpha(a.s),
+        "sum_wx": a.array(a.s, a.k, a.d),
+        "sum_w": a.array(a.s, a.k),
+        "sum_p": a.array(a.s, a.k),
+        "exponent": a.full((a.s, a.k), 0),
+        "objective": a.full((a.s,), 9.0),
+        "float32": bool(a.rng.random() < 0.5),
+    }
+    return Call(_core.plausible_sums, arguments)
+
+
+def core_plausible_update(a: Arguments) -> Call:
+    arguments = {"n": a.n, "sum_wx": a.array(a.k, a.d), "sum_w": a.array(a.k), "float32": True}
+    return Call(_core.plausible_update, arguments)
+
+
+def core_exp2(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        x = np.asarray(given["x"])
+        if x.dtype.kind == "f" and ((x <= 0) & (x > -30)).all():
+            ratio = result / np.exp2(x.astype(np.float64)).ravel()
+            near(ratio, np.ones(x.size), 1, result, "2^x")
+
+    x = a.memory.place(a.rng, -a.rng.uniform(0, 30, a.n).astype(a.dtype))
+    return Call(_core.exp2_kernel, {"x": x}, check)
+
+
+def core_settings(a: Arguments) -> Call:
+    """Functions with few arguments, or none."""
+    before = _core.num_threads()
+
+    def threads(n: Any) -> None:
+        _core.set_num_threads(n)
+        found = _core.num_threads()
+        _core.set_num_threads(before)
+        if found != max(int(n), 1):
+            raise FaultError(f"{n} threads became {found}")
+
+    calls = [
+        Call(_core.least_mass, {"float32": True}),
+        Call(_core.set_isa, {"arg0": _core.isa()}),
+        Call(threads, {"n": 3}),
+        Call(_core.available_isas, {}),
+    ]
+    call = calls[a.rng.integers(len(calls))]
+    if call.function is _core.set_isa:
+        call.function = lambda arg0: _core.set_isa(arg0)
+    return call
+
+
+def core_solver(a: Arguments) -> Call:
+    """A solver, some steps of it with any sums, and its states with parts that were replaced."""
+    rng, s, k, d = a.rng, a.s, min(a.k, 9), min(a.d, 17)
+
+    def use(**given: Any) -> None:
+        solver = _core.Solver(**given)
+        if len(solver) != len(solver.objectives):
+            raise FaultError("the solver has lost runs")
+        for _ in range(rng.integers(1, 8)):
+            centroids, alpha = solver.candidates()
+            n = solver.n_going
+            if len(centroids) != n or len(alpha) != n:
+                raise FaultError("candidates are not those of the runs that go on")
+            if rng.random() < 0.3:
+                change_state(solver)
+                continue
+            call = Call(
+                solver.advance,
+                {
+                    "sum_wx": a.array(*centroids.shape),
+                    "sum_w": a.full(centroids.shape[:2], 3.0),
+                    "sum_p": a.full(centroids.shape[:2], 4.0),
+                    "objective": a.array(n),
+                    "reference": a.array(centroids.shape[2]),
+                    "n_threads": a.threads,
+                },
+            )
+            replace_some(a, call, 0.4)
+            attempt(call)
+
+    def change_state(solver: _core.Solver) -> None:
+        index = int(rng.integers(len(solver)))
+        state = solver.get_run(index)
+        name = str(rng.choice(list(state)))
+        kind = rng.integers(4)
+        if name == "past" and kind:
+            shape = state["centroids"].shape
+            pair = tuple(
+                a.other(a.array(*shape), Call(use, {"x": a.array(*shape)}))
+                if rng.random() < 0.5
+                else a.array(*shape)
+                for _ in range(rng.integers(1, 4))
+            )
+            state["past"] = [pair] * int(rng.integers(1, 4))
+        elif kind == 0:
+            del state[name]
+        else:
+            value = state[name]
+            if isinstance(value, np.ndarray):
+                value = a.memory.place(rng, value)
+            state[name] = a.other(value, Call(use, {"x": a.array(2)}))
+        if attempt(
+            Call(
+                solver.set_run,
+                {"index": index, "state": state},
+                refusals=(ValueError, TypeError, KeyError),
+            )
+        ):
+            solver.get_run(index)
+            solver.position(index)
+
+    bounded = rng.random() < 0.5
+    arguments = {
+        "starts": a.array(s, k, d),
+        "alpha": a.alpha(s),
+        "threshold": 1e-6,
+        "noise": 1e-9,
+        "resolution": 1e-12,
+        "window": int(rng.integers(0, 5)),
+        "compete": bool(rng.random() < 0.5),
+        "low": a.full((d,), -5.0) if bounded else None,
+        "high": a.full((d,), 5.0) if bounded else None,
+    }
+    return Call(use, arguments)
+
+
+# --------------------------------------------------------------------------------------------------
+# Calls of ekmfast.kernels
+
+
+def public_arguments(a: Arguments) -> dict[str, Any]:
+    a.n = max(a.n, 1)
+    several = a.rng.random() < 0.4
+    return {
+        "X": a.rows(),
+        "centroids": a.array(*([a.s] if several else []), a.k, a.d),
+        "alpha": a.alpha(a.s) if several and a.rng.random() < 0.5 else float(a.alpha(1)[0]),
+        "sample_weight": a.sample_weight(),
+        "n_threads": a.threads if a.rng.random() < 0.8 else None,
+    }
+
+
+def check_public_sums(sums: Any, given: dict[str, Any]) -> None:
+    C = np.asarray(given["centroids"], np.float64)
+    alpha = np.broadcast_to(np.asarray(given["alpha"], np.float64), C.shape[:-2])
+    if C.ndim == 2:
+        C, alpha, sums = C[None], alpha[None], [np.asarray(part)[None] for part in sums]
+    check_sums(
+        sums, given["X"], C, alpha, given["sample_weight"], np.zeros(C.shape[-1]), "equilibrium", 1
+    )
+
+
+def public_statistics(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        sums = result.sum_wx, result.sum_w, result.sum_p, result.objective
+        finite(*sums)
+        if ordinary(given):
+            check_public_sums(sums, given)
+
+    return Call(kernels.ekm_statistics, public_arguments(a), check)
+
+
+def public_step(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        finite(*result)
+        if result[0].shape != np.shape(given["centroids"]):
+            raise FaultError("the new centroids have another shape")
+
+    return Call(kernels.ekm_step, public_arguments(a), check)
+
+
+def public_weights(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        finite(result)
+        if ordinary({**given, "out": None}):
+            d = distances_of(given["X"], np.asarray(given["centroids"], np.float64))
+            w, _, scale, _ = weights_of(d, float(np.asarray(given["alpha"])), "equilibrium", 2)
+            near(result, w, 1 + scale, given["X"], "weights")
+
+    given = public_arguments(a)
+    out = a.maybe(a.full((a.n, a.k), np.nan, a.dtype))
+    arguments = {
+        "X": given["X"],
+        "centroids": a.array(a.k, a.d),
+        "alpha": float(a.alpha(1)[0]),
+        "out": out,
+        "n_threads": given["n_threads"],
+    }
+    return Call(kernels.compute_weights, arguments, check, ("out",))
+
+
+def public_update(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        finite(result)
+        w, X = (np.asarray(given[name], np.float64) for name in ("weights", "X"))
+        if ordinary(given) and (w >= 0).all():
+            near(
+                result,
+                w.T @ X / w.sum(axis=0)[:, None],
+                1 + np.abs(X).max(),
+                given["X"],
+                "centroids",
+            )
+
+    given = public_arguments(a)
+    drawn = a.rng.uniform(0.5, 2, (a.n, a.k)).astype(a.dtype)
+    arguments = {"X": given["X"], "weights": a.memory.place(a.rng, drawn), "n_threads": a.threads}
+    return Call(kernels.update_centroids, arguments, check)
+
+
+def public_assign(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        labels, squares = result
+        C = np.asarray(given["centroids"], np.float64)
+        finite(squares)
+        if ((labels < 0) | (labels >= len(C))).any():
+            raise FaultError("a label is no centroid's")
+        if ordinary(given):
+            check_nearest(labels, squares, given["X"], C)
+
+    arguments = {"X": a.rows(), "centroids": a.array(a.k, a.d), "n_threads": a.threads}
+    return Call(kernels.assign, arguments, check)
+
+
+MAKERS: dict[str, Callable[[Arguments], Call]] = {
+    "_core.statistics": core_statistics,
+    "_core.weights": core_weights,
+    "_core.assign": core_assign,
+    "_core.closest": core_closest,
+    "_core.accumulate": core_accumulate,
+    "_core.survey": core_survey,
+    "_core.plausible_sums": core_plausible_sums,
+    "_core.plausible_update": core_plausible_update,
+    "_core.exp2_kernel": core_exp2,
+    "_core.settings": core_settings,
+    "_core.Solver": core_solver,
+    "kernels.ekm_statistics": public_statistics,
+    "kernels.ekm_step": public_step,
+    "kernels.compute_weights": public_weights,
+    "kernels.update_centroids": public_update,
+    "kernels.assign": public_assign,
+}
+
+
+# --------------------------------------------------------------------------------------------------
+# Running them
+
+
+def replace_some(a: Arguments, call: Call, chance: float) -> None:
+    if not call.arguments or a.rng.random() >= chance:
+        return
+    for _ in range(a.rng.integers(1, 3)):
+        name = str(a.rng.choice(list(call.arguments)))
+        call.arguments[name] = a.other(call.arguments[name], call)
+        call.replaced.append(name)
+
+
+def attempt(call: Call) -> bool:
+    """Call; whether it returned. An exception must be one that the call may raise."""
+    try:
+        result = call.function(**call.arguments)
+    except FaultError:
+        raise
+    except call.refusals as error:
+        if not call.replaced and call.function.__name__ != "set_run":
+            raise FaultError(f"good arguments were refused: {error}") from error
+        return False
+    call.check(result, call.arguments)
+    return True
+
+
+def run(seed: int, number: int, memory: Memory) -> str:
+    """One call; a word for how it ended."""
+    rng = np.random.default_rng([seed, number])
+    memory.begin()
+    isas = _core.available_isas()
+    _core.set_isa(isas[number % len(isas)])
+    name = list(MAKERS)[rng.integers(len(MAKERS))]
+    a = Arguments(rng, memory)
+    call = MAKERS[name](a)
+    replace_some(a, call, 0.7)
+    memory.before = [room.copy() for room in memory.rooms]
+    try:
+        returned = attempt(call)
+        memory.check(call.written())
+    except Exception as error:
+        sizes = f"n={a.n} k={a.k} d={a.d} {a.dtype} {_core.isa()}"
+        said = f"call {number} of seed {seed}, {name}({sizes}), replaced {call.replaced}: {error!r}"
+        raise FaultError(said) from error
+    return f"{name} {'returned' if returned else 'refused'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--calls", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="the number of one call")
+    parser.add_argument("--log", help="a file for the number of the call in progress")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    memory, ends = Memory(), Counter[str]()
+    log = os.open(options.log, os.O_WRONLY | os.O_CREAT) if options.log else None
+    numbers = range(options.calls) if options.only is None else [options.only]
+    for number in numbers:
+        if log is not None:
+            os.pwrite(log, f"{number:<20}".encode(), 0)
+        ends[run(options.seed, number, memory)] += 1
+    for end, count in sorted(ends.items()):
+        print(f"{end:<40} {count}")
+
+
+if __name__ == "__main__":
+    main()
