@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <new>
@@ -23,16 +22,16 @@ namespace {
 
 constexpr double kLog2E = 1.44269504088896340736;
 
+constexpr std::align_val_t kAlignment{64};
+
 struct Free {
-  void operator()(void* p) const { std::free(p); }
+  void operator()(void* p) const { ::operator delete(p, kAlignment); }
 };
 typedef std::unique_ptr<void, Free> Scratch;
 
 Scratch allocate_scratch(std::int64_t bytes) {
   const std::size_t size = (static_cast<std::size_t>(bytes) + 127) / 64 * 64;
-  void* p = std::aligned_alloc(64, size);
-  if (!p) throw std::bad_alloc();
-  return Scratch(p);
+  return Scratch(::operator new(size, kAlignment));
 }
 
 // How rows are divided into chunks, whose sums one thread forms, and chunks into slices, on which a
