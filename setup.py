@@ -121,7 +121,7 @@ core = Pybind11Extension(
     sources=[*sorted(str(p) for p in Path("csrc").glob("*.cpp")), "csrc/simd/dispatch.cpp"],
     depends=sorted(str(p) for p in Path("csrc").rglob("*") if p.suffix in (".h", ".inl")),
     include_dirs=["csrc"],
-    extra_compile_args=CXXFLAGS,
+    extra_compile_args=[*CXXFLAGS],
     cxx_std=17,
 )
 
