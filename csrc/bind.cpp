@@ -4,10 +4,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <exception>
@@ -16,12 +15,14 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "ekm.h"
 #include "mixture.h"
 #include "parallel.h"
 #include "plausible.h"
+#include "portable.h"
 #include "rescue.h"
 #include "simd/dispatch.h"
 #include "solver.h"
@@ -57,7 +58,7 @@ void without_gil(Compute compute) {
   try {
     PyEval_RestoreThread(state);
   } catch (...) {
-    for (;;) pause();
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
   }
   if (failure) std::rethrow_exception(failure);
 }
@@ -620,7 +621,9 @@ void watch_main_thread() {
   const py::object threading = py::module_::import("threading");
   g_main_thread = threading.attr("main_thread")().attr("ident").cast<unsigned long>();
   // In the child of a fork the main thread is the one that called fork.
-  py::module_::import("os").attr("register_at_fork")(
+  const py::module_ os = py::module_::import("os");
+  if (!py::hasattr(os, "register_at_fork")) return;  // on Windows
+  os.attr("register_at_fork")(
       py::arg("after_in_child") = py::cpp_function([] { g_main_thread = PyThread_get_thread_ident(); }));
 }
 
@@ -652,10 +655,10 @@ std::vector<std::string> available_isas() {
 
 // threadpoolctl calls these functions (see ekmfast/rows/threads.py).
 extern "C" {
-__attribute__((visibility("default"))) int ekmfast_get_num_threads(void) {
+EKMFAST_EXPORTED int ekmfast_get_num_threads(void) {
   return ekmfast::default_threads();
 }
-__attribute__((visibility("default"))) void ekmfast_set_num_threads(int n) {
+EKMFAST_EXPORTED void ekmfast_set_num_threads(int n) {
   ekmfast::set_default_threads(n);
 }
 }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <vector>
@@ -15,16 +14,16 @@
 
 namespace ekmfast {
 
+constexpr std::align_val_t kAlignment{64};
+
 struct Free {
-  void operator()(void* p) const { std::free(p); }
+  void operator()(void* p) const { ::operator delete(p, kAlignment); }
 };
 typedef std::unique_ptr<void, Free> Scratch;
 
 inline Scratch allocate_scratch(std::int64_t bytes) {
   const std::size_t size = (static_cast<std::size_t>(bytes) + 127) / 64 * 64;
-  void* p = std::aligned_alloc(64, size);
-  if (!p) throw std::bad_alloc();
-  return Scratch(p);
+  return Scratch(::operator new(size, kAlignment));
 }
 
 // How rows are divided into chunks, whose sums one thread forms, and chunks into slices, on which a

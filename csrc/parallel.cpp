@@ -1,8 +1,5 @@
 #include "parallel.h"
 
-#include <pthread.h>
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -13,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "fork.h"
 #include "placement.h"
 
 namespace ekmfast {
@@ -71,7 +69,7 @@ bool poll_until(Ready ready) {
   const Clock::time_point end = Clock::now() + kPollForHelpers;
   do {
     if (ready()) return true;
-    sched_yield();
+    std::this_thread::yield();
   } while (Clock::now() < end);
   return ready();
 }
@@ -231,7 +229,7 @@ Owner& owner() {
     g_owner = new Owner;
     // The child of a fork has none of the threads. It makes a new pool and leaves the old one
     // unused.
-    pthread_atfork(nullptr, nullptr, [] {
+    call_in_child_of_fork([] {
       g_owner = new Owner;
       ++g_forks;
     });

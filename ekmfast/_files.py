@@ -1,10 +1,14 @@
-"""Write files completely or not at all: a temporary file is written, and then renamed."""
+"""Write files completely or not at all: a temporary file is written, and then renamed.
+
+Windows has no ``fcntl``, and neither needs nor allows what is done with it: there, a file that is
+open can be neither removed nor renamed. Temporary files therefore need no lock, and are closed
+before they are renamed.
+"""
 
 from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import io
 import os
 import re
@@ -14,6 +18,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
+
+WINDOWS = os.name == "nt"
+if not WINDOWS:
+    import fcntl
+
+# On Windows, os.open would else write b"\n" as b"\r\n".
+BINARY = getattr(os, "O_BINARY", 0)
 
 # Parts of the names of temporary files, which are needed where the file system does not support
 # files without a name.
@@ -72,7 +83,7 @@ def replace_file(
         descriptor, hidden = _open_temporary(folder, temporary, mode)
     try:
         with io.BufferedWriter(_NamedFile(descriptor, shown)) as file:
-            if old is not None:
+            if old is not None and not WINDOWS:
                 # If root replaces a user's file, it still belongs to the user.
                 with suppress(PermissionError):
                     os.fchown(descriptor, old.st_uid, old.st_gid)
@@ -84,6 +95,10 @@ def replace_file(
                 os.fsync(descriptor)
                 if hidden:
                     _give_name(descriptor, folder, temporary)
+                if not WINDOWS:  # while the lock is held
+                    os.replace(temporary, target)
+        if WINDOWS:
+            with _naming(shown):
                 os.replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -321,15 +336,17 @@ def _open_temporary(folder: str, named: str, mode: int) -> tuple[int, bool]:
             _lock(descriptor)  # it will have a temporary name for a moment before it is renamed
             return descriptor, True
     while True:
-        descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+        descriptor = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR | BINARY, mode)
         _lock(descriptor)
-        if os.fstat(descriptor).st_nlink:
+        if WINDOWS or os.fstat(descriptor).st_nlink:
             return descriptor, False
         os.close(descriptor)  # another process has removed it as abandoned before it was locked
 
 
 def _lock(descriptor: int) -> None:
     """Lock a file, to show other processes that it is in use; the lock ends with the process."""
+    if WINDOWS:
+        return
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -345,6 +362,9 @@ def _remove_abandoned(folder: str) -> None:
 def _remove_unlocked(path: str) -> None:
     # An OSError is raised if the file is locked, belongs to another user, or no longer exists.
     with suppress(OSError):
+        if WINDOWS:
+            os.remove(path)
+            return
         # Other users of the folder may have put a pipe or a link there, which must not be followed.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:

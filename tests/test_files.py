@@ -365,3 +365,28 @@ def test_an_open_file_is_read_on_and_others_from_their_beginning(tmp_path):
         open_input("/dev/fd/987")
     with pytest.raises(FileNotFoundError, match="none"):
         open_input(tmp_path / "none")
+
+
+def test_without_locks_and_permissions_as_on_windows(tmp_path, monkeypatch):
+    """Windows refuses to rename an open file, and lacks what the other systems use here."""
+    monkeypatch.setattr(_files, "WINDOWS", True)
+    for name in ("O_TMPFILE", "O_NOFOLLOW", "O_NONBLOCK", "fchmod", "fchown", "link"):
+        monkeypatch.delattr(os, name)
+    monkeypatch.delattr(_files, "fcntl")
+    opened = []
+
+    def replace(source, target, rename=os.replace):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(opened[-1])
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    (tmp_path / f"{_files.PREFIX}abandoned{_files.SUFFIX}").touch()
+    path = tmp_path / "a"
+    for text in (b"one\n", b"another\n"):
+        replace_file(path, lambda file, text=text: opened.append(file.fileno()) or file.write(text))
+        assert content(tmp_path) == {"a": text}
+    with pytest.raises(ZeroDivisionError):
+        replace_file(path, lambda file: file.write(b"half") / 0)
+    assert content(tmp_path) == {"a": b"another\n"}
+    check_output(path)

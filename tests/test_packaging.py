@@ -19,6 +19,7 @@ import ekmfast
 ROOT = Path(__file__).resolve().parents[1]
 # Files of the package that are not modules.
 PACKAGE_FILES = {"ekmfast/py.typed", "ekmfast/_core.pyi", "ekmfast/demo/report/page.html"}
+TEST_FILES = {".py", ".json", ".npz", ".cpp"}
 BUILD_FILES = ["setup.py", "pyproject.toml", "Makefile", "MANIFEST.in"]
 
 needs_checkout = pytest.mark.skipif(
@@ -94,7 +95,9 @@ def test_sdist_holds_what_a_build_needs(sdist):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "ekmfast").rglob("*.py")}
     assert {Path(name).suffix for name in sources} == {".cpp", ".h", ".inl"}
     wanted = sources | modules | {*BUILD_FILES, "LICENSE", "README.md", "constraints.txt"}
-    wanted |= PACKAGE_FILES | {"tests/test_packaging.py"}
+    wanted |= PACKAGE_FILES
+    tests = [path for path in (ROOT / "tests").rglob("*") if path.suffix in TEST_FILES]
+    wanted |= {str(path.relative_to(ROOT)) for path in tests}
     assert wanted <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".o"))]
 
@@ -112,6 +115,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     assert not [n for n in names if n.endswith((".cpp", ".h", ".inl", ".o", ".pyc"))]
     assert f"\nVersion: {ekmfast.__version__}\n" in text
     assert any("LICENSE" in n for n in names)
+    assert wheel.stat().st_size < 3e6
 
 
 @needs_checkout

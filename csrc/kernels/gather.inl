@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 #include "lanes.inl"
+#include "portable.h"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "tuning.h"
@@ -62,7 +63,7 @@ static bool is_sparse(i64 k, const typename F::T* weights, typename F::T least_s
   for (i64 i = 0; i < k; i += step, seen += P) {
     const F bound = idle_bound<F>(weights + i * P, P, k, least_sample_weight);
     for (int v = 0; v < P; v += F::W)
-      count += __builtin_popcount(
+      count += EKMFAST_COUNT_BITS(
           F::greater_bits(magnitude(F::load(weights + i * P + v)), bound));
   }
   return static_cast<double>(count) < kSparseBelow * static_cast<double>(seen);
@@ -118,7 +119,7 @@ static void sparse_product(const Rows<typename F::T>& in, i64 begin, i64 n, i64 
         if (!bits) continue;
         F::compress(weight, bits, static_cast<std::int32_t>(p + v), s.picked_weights + count,
                     s.picked + count);
-        count += __builtin_popcount(bits);
+        count += EKMFAST_COUNT_BITS(bits);
       }
     T* sums = s.partial + i * s.d_padded;
     for (i64 j = 0; j < in.d;) {

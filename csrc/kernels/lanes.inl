@@ -4,25 +4,11 @@
 #include <cstddef>
 #include <utility>
 
+#include "portable.h"
 #include "simd/vectors.h"
 
 namespace ekmfast {
 namespace {
-
-// GCC keeps an array of vectors in registers if all loops over it are unrolled early, which those
-// at the outermost level of a function are only where they say so.
-#if defined(__clang__)
-#define EKMFAST_UNROLL
-#else
-#define EKMFAST_UNROLL _Pragma("GCC unroll 16")
-#endif
-
-// Elements of two vectors, numbered through, in the order given.
-#if defined(__clang__) || __GNUC__ >= 12
-#define EKMFAST_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define EKMFAST_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype((a) > (b)){__VA_ARGS__})
-#endif
 
 // Halves are added until one lane is left.
 template <class F, int kHalf, std::size_t... J>

@@ -80,8 +80,8 @@ static inline F log2_1p(F h) {
   return F::fma(z, series, e);
 }
 
-static inline float root(float a) { return __builtin_sqrtf(a); }
-static inline double root(double a) { return __builtin_sqrt(a); }
+static inline float root(float a) { return EKMFAST_ROOT_FLOAT(a); }
+static inline double root(double a) { return EKMFAST_ROOT(a); }
 
 // ---------------------------------------------------------------------------------------------
 // Squared distances q of a panel
@@ -186,7 +186,7 @@ static inline void joint_panel(const typename F::T* panel, i64 d, const Mixture<
   const bool gaussian = m.power == 0;
   const F zero = F::all(0), inverse = F::all(T(1) / m.degrees), power = F::all(-m.power),
           half = F::all(T(-0.72134752044448170368));
-  for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-T(__builtin_huge_val()));
+  for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-T(EKMFAST_INFINITY));
   for (i64 k = 0; k < m.k; ++k) {
     const F offset = F::all(m.offsets[k]);
     for (int v = 0; v < kPanelVectors; ++v) {

@@ -7,6 +7,7 @@
 #include "prefetch.inl"
 #include "kernels.h"
 #include "lanes.inl"
+#include "portable.h"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "transpose.inl"
@@ -49,7 +50,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
         const F centre = F::load(reference + j);
         for (int i = 0; i < F::W; ++i) {
           const T* at = x + (row + i) * stride + j;
-          if (prefetch) __builtin_prefetch(at + kPrefetchVectors * F::W, 0, 3);  // to the L1
+          if (prefetch) EKMFAST_PREFETCH(at + kPrefetchVectors * F::W, 3);  // to the L1
           r[i] = F::load(at) - centre;
         }
         store_features<F>(r, F::W, panel + j * P + row, norm[v]);
@@ -69,7 +70,7 @@ static void pack_panel(const Rows<typename F::T>& in, i64 begin, i64 count, i64,
 // One panel of rows of D < W numbers. Behind the panel's `count` rows there are more to read,
 // `readable` in all.
 template <class F, int D>
-static inline __attribute__((always_inline)) void pack_short_panel(
+static inline EKMFAST_INLINED void pack_short_panel(
     const Rows<typename F::T>& in, i64 begin, i64 count, i64 readable, typename F::T* panel,
     typename F::T* half_norm) {
   using T = typename F::T;

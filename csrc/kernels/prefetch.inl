@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "portable.h"
 #include "tuning.h"
 
 namespace ekmfast {
@@ -27,7 +28,7 @@ struct PrefetchInto {
 
   void request(i64 line) const {
     const std::uintptr_t begin = at + static_cast<std::uintptr_t>(line * kLine);
-    __builtin_prefetch(reinterpret_cast<const void*>(begin), 0, kLocality);
+    EKMFAST_PREFETCH(reinterpret_cast<const void*>(begin), kLocality);
   }
 
   void request_all() const {

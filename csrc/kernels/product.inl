@@ -6,6 +6,7 @@
 #include "gather.inl"
 #include "kernels.h"
 #include "lanes.inl"
+#include "portable.h"
 #include "prefetch.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"

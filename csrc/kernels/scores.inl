@@ -4,6 +4,7 @@
 #include "prefetch.inl"
 #include "kernels.h"
 #include "lanes.inl"
+#include "portable.h"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "tuning.h"
@@ -21,7 +22,7 @@ static inline void score_tile(const typename F::T* panel, i64 d, const typename 
   F acc[G][kPanelVectors];
   EKMFAST_UNROLL for (int g = 0; g < G; ++g)
     EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) acc[g][v] = F::all(bias[g]);
-  const auto add = [&](i64 j) __attribute__((always_inline)) {
+  const auto add = [&](i64 j) EKMFAST_INLINED {
     F y[kPanelVectors];
     for (int v = 0; v < kPanelVectors; ++v) y[v] = F::load(panel + j * P + v * F::W);
     for (int g = 0; g < G; ++g) {
@@ -62,7 +63,7 @@ static inline void score_panel(const typename F::T* panel, i64 d,
                                typename F::T* t, F* row_best) {
   constexpr int P = panel_rows<F>();
   F best[kPanelVectors];  // not the caller's, which is in memory: each tile would wait for it
-  EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-__builtin_huge_valf());
+  EKMFAST_UNROLL for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-EKMFAST_INFINITY);
   for (i64 k = 0; k < c.k; k += Tuned::kTileCentroids) {
     const Prefetch share = prefetch.share_of_tile(k / Tuned::kTileCentroids);
     if (k + Tuned::kTileCentroids <= c.k)

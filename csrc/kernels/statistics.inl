@@ -16,6 +16,7 @@
 #include "kernels.h"
 #include "lanes.inl"
 #include "pack.inl"
+#include "portable.h"
 #include "product.inl"
 #include "scores.inl"
 #include "scratch.inl"
@@ -30,7 +31,7 @@ namespace {
 // The smallest positive one; infinity if there is none.
 template <class T>
 static T least_positive(const T* values, i64 n) {
-  T least = T(__builtin_huge_valf());
+  T least = T(EKMFAST_INFINITY);
   for (i64 i = 0; i < n; ++i) least = values[i] > 0 && values[i] < least ? values[i] : least;
   return least;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "portable.h"
 
 namespace ekmfast {
 namespace {
@@ -22,7 +23,7 @@ struct ColumnMoments {
       reference[e] = static_cast<double>(about[e % period]);
       weight[e] = 1;
       sum[e] = squares[e] = 0;
-      low[e] = static_cast<T>(__builtin_inf());
+      low[e] = static_cast<T>(EKMFAST_INFINITY);
       high[e] = -low[e];
     }
   }

@@ -11,6 +11,7 @@
 #include "kernels.h"
 #include "lanes.inl"
 #include "log2.inl"
+#include "portable.h"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "transpose.inl"
@@ -32,7 +33,7 @@ struct TinyVector {
 // Copies W rows that lie apart in memory, or the last `count` < W of a slice. What is missing is
 // filled with the reference at weight 0.
 template <class F, int D>
-static __attribute__((noinline)) void copy_rows(const Rows<typename F::T>& in, i64 begin, i64 count,
+static EKMFAST_NOT_INLINED void copy_rows(const Rows<typename F::T>& in, i64 begin, i64 count,
                                                 typename F::T* x, typename F::T* weight) {
   using T = typename F::T;
   for (i64 i = 0; i < F::W; ++i) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lanes.inl"
+#include "portable.h"
 #include "simd/vectors.h"
 #include "tuning.h"
 
@@ -25,19 +26,19 @@ struct Transpose {
 
   // In each lane: N elements of a and N of b in turns, from the lower half, or the upper if kUpper.
   template <int N, bool kUpper, std::size_t... J>
-  static inline __attribute__((always_inline)) V zip(V a, V b, std::index_sequence<J...>) {
+  static inline EKMFAST_INLINED V zip(V a, V b, std::index_sequence<J...>) {
     return EKMFAST_SHUFFLE(a, b, (J / N % 2 * W + J / M * M + (kUpper ? M / 2 : 0) +
                                   J % M / (2 * N) * N + J % N)...);
   }
 
   // The even lanes of a, then those of b; or the odd ones.
   template <bool kOdd, std::size_t... J>
-  static inline __attribute__((always_inline)) V lanes(V a, V b, std::index_sequence<J...>) {
+  static inline EKMFAST_INLINED V lanes(V a, V b, std::index_sequence<J...>) {
     return EKMFAST_SHUFFLE(
         a, b, ((J / M < L / 2 ? 0 : W) + (2 * (J / M % (L / 2)) + kOdd) * M + J % M)...);
   }
 
-  static inline __attribute__((always_inline)) void run(F* r) {
+  static inline EKMFAST_INLINED void run(F* r) {
     V t[W];
     for (int i = 0; i < W; i += 2) {
       t[i] = zip<1, false>(r[i].v, r[i + 1].v, Lanes());
@@ -83,7 +84,7 @@ constexpr int shuffles(int d) {
 }
 
 template <class F, int First, int Step, std::size_t... I>
-static inline __attribute__((always_inline)) F every(F a, F b, std::index_sequence<I...>) {
+static inline EKMFAST_INLINED F every(F a, F b, std::index_sequence<I...>) {
   return {EKMFAST_SHUFFLE(a.v, b.v, (First + Step * I)...)};
 }
 
@@ -94,7 +95,7 @@ constexpr int next_lane(int element, int lane, int from, int w) {
 }
 
 template <class F, int D, int J, int At, std::size_t... I>
-static inline __attribute__((always_inline)) F gather_feature(F so_far, const F* v,
+static inline EKMFAST_INLINED F gather_feature(F so_far, const F* v,
                                                               std::index_sequence<I...> lanes) {
   if constexpr (At < D) {
     const F next = {EKMFAST_SHUFFLE(so_far.v, v[At].v, next_lane(I * D + J, I, At, F::W)...)};
@@ -105,7 +106,7 @@ static inline __attribute__((always_inline)) F gather_feature(F so_far, const F*
 }
 
 template <class F, int D, int J, std::size_t... I>
-static inline __attribute__((always_inline)) void gather_features(
+static inline EKMFAST_INLINED void gather_features(
     const F* v, F* features, std::index_sequence<I...> lanes) {
   const F first = {EKMFAST_SHUFFLE(v[0].v, v[1].v, first_lane(I * D + J, F::W)...)};
   features[J] = gather_feature<F, D, J, 2>(first, v, lanes);
@@ -113,7 +114,7 @@ static inline __attribute__((always_inline)) void gather_features(
 }
 
 template <class F, int D>
-static inline __attribute__((always_inline)) void deinterleave(const F* v, F* features) {
+static inline EKMFAST_INLINED void deinterleave(const F* v, F* features) {
   constexpr auto lanes = std::make_index_sequence<F::W>();
   if constexpr (D == 1) {
     features[0] = v[0];

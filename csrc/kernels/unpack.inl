@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 #include "lanes.inl"
+#include "portable.h"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "transpose.inl"
@@ -16,7 +17,7 @@ namespace {
 // The inverse of deinterleave (transpose.inl): D vectors, a feature each, become W rows of D
 // numbers.
 template <class F, int D, int At, int J, std::size_t... I>
-static inline __attribute__((always_inline)) F scatter_features(F so_far, const F* features,
+static inline EKMFAST_INLINED F scatter_features(F so_far, const F* features,
                                                                 std::index_sequence<I...> lanes) {
   // Lane I holds element At W + I, feature (At W + I) % D of row (At W + I) / D.
   if constexpr (J < D) {
@@ -29,7 +30,7 @@ static inline __attribute__((always_inline)) F scatter_features(F so_far, const 
 }
 
 template <class F, int D, int At, std::size_t... I>
-static inline __attribute__((always_inline)) void scatter_rows(const F* features, F* v,
+static inline EKMFAST_INLINED void scatter_rows(const F* features, F* v,
                                                                std::index_sequence<I...> lanes) {
   const F first = {EKMFAST_SHUFFLE(
       features[0].v, features[1].v,
@@ -39,12 +40,12 @@ static inline __attribute__((always_inline)) void scatter_rows(const F* features
 }
 
 template <class F, int From, std::size_t... I>
-static inline __attribute__((always_inline)) F alternate(F a, F b, std::index_sequence<I...>) {
+static inline EKMFAST_INLINED F alternate(F a, F b, std::index_sequence<I...>) {
   return {EKMFAST_SHUFFLE(a.v, b.v, (From + I / 2 + (I % 2) * F::W)...)};
 }
 
 template <class F, int D>
-static inline __attribute__((always_inline)) void interleave(const F* features, F* v) {
+static inline EKMFAST_INLINED void interleave(const F* features, F* v) {
   constexpr auto lanes = std::make_index_sequence<F::W>();
   if constexpr (D == 1) {
     v[0] = features[0];

@@ -8,6 +8,7 @@
 #include "exp2.inl"
 #include "kernels.h"
 #include "log2.inl"
+#include "portable.h"
 #include "scores.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
@@ -119,7 +120,7 @@ static inline void weigh_fuzzy(const typename F::T* panel, i64 d,
   for (int v = 0; v < kPanelVectors; ++v) {
     const F half = F::load(half_norm + v * F::W);
     norm[v] = half + half;
-    least[v] = F::all(__builtin_huge_valf());
+    least[v] = F::all(EKMFAST_INFINITY);
     sum[v] = zero;
   }
   for (i64 i = 0; i < c.k; ++i) {

@@ -6,16 +6,17 @@
 #include <cstring>
 
 #include "compress.h"
+#include "portable.h"
 
 namespace ekmfast {
 namespace {
 
-typedef float f32x4 __attribute__((vector_size(16)));
-typedef std::int32_t i32x4 __attribute__((vector_size(16)));
-typedef std::uint32_t u32x4 __attribute__((vector_size(16)));
-typedef double f64x2 __attribute__((vector_size(16)));
-typedef std::int64_t i64x2 __attribute__((vector_size(16)));
-typedef std::uint64_t u64x2 __attribute__((vector_size(16)));
+typedef float f32x4 EKMFAST_VECTOR;
+typedef std::int32_t i32x4 EKMFAST_VECTOR;
+typedef std::uint32_t u32x4 EKMFAST_VECTOR;
+typedef double f64x2 EKMFAST_VECTOR;
+typedef std::int64_t i64x2 EKMFAST_VECTOR;
+typedef std::uint64_t u64x2 EKMFAST_VECTOR;
 
 template <class Mask, class Vector>
 static inline Vector select(Mask mask, Vector x, Vector y) {
@@ -53,7 +54,7 @@ struct F32 {
   }
   // floor(log2 a) of a positive normal number
   static F32 exponent(F32 a) {
-    return {__builtin_convertvector(reinterpret_cast<i32x4>(a.v) >> 23, V) - all(127).v};
+    return {EKMFAST_CONVERT(reinterpret_cast<i32x4>(a.v) >> 23, V) - all(127).v};
   }
   static F32 where_greater(F32 a, F32 b, F32 x, F32 y) { return {select(a.v > b.v, x.v, y.v)}; }
   // bit l is a > b in lane l
@@ -98,7 +99,7 @@ struct F64 {
     return {reinterpret_cast<V>(reinterpret_cast<u64x2>(a.v) + bits)};
   }
   static F64 exponent(F64 a) {
-    return {__builtin_convertvector(reinterpret_cast<i64x2>(a.v) >> 52, V) - all(1023).v};
+    return {EKMFAST_CONVERT(reinterpret_cast<i64x2>(a.v) >> 52, V) - all(1023).v};
   }
   static F64 where_greater(F64 a, F64 b, F64 x, F64 y) { return {select(a.v > b.v, x.v, y.v)}; }
   static unsigned greater_bits(F64 a, F64 b) {

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "processor.h"
+
 namespace ekmfast {
 namespace {
 
@@ -52,10 +54,6 @@ std::atomic<int>& current() {
 const char* isa_name(Isa isa) { return entry(isa).name; }
 
 bool isa_available(Isa isa) {
-#if defined(__x86_64__)
-  // The builtins also ask the OS (XGETBV) whether it saves the registers of an instruction set.
-  __builtin_cpu_init();
-#endif
   return entry(isa).table != nullptr && entry(isa).processor_has();
 }
 

@@ -15,12 +15,12 @@
 #define EKMFAST_ISAS(ANY, X86, ARM)                                                               \
   ANY(base, "", true)                                                                             \
   X86(avx2, "-mavx2 -mfma -ffp-contract=fast",                                                    \
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))                            \
+      EKMFAST_PROCESSOR_HAS(avx2) && EKMFAST_PROCESSOR_HAS(fma))                                  \
   X86(avx512, "-mavx512f -mavx512dq -mavx512vl -mavx512bw -mfma -mprefer-vector-width=512 "       \
               "-ffp-contract=fast -Wno-maybe-uninitialized -Wno-uninitialized",                   \
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&                          \
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&                  \
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))                   \
+      EKMFAST_PROCESSOR_HAS(avx2) && EKMFAST_PROCESSOR_HAS(fma) &&                                \
+      EKMFAST_PROCESSOR_HAS(avx512f) && EKMFAST_PROCESSOR_HAS(avx512dq) &&                        \
+      EKMFAST_PROCESSOR_HAS(avx512vl) && EKMFAST_PROCESSOR_HAS(avx512bw))                         \
   ARM(neon, "-ffp-contract=fast", true)
 // clang-format on
 

@@ -124,15 +124,16 @@ def write_figure(path: Path, figure: Any) -> None:
 def map_rows(file: IO[bytes], path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     """A memory map of the float32 rows of an ``.npy`` file that is being written.
 
-    The space on the disk is allocated at once. Without this, writing to the map on a full disk
-    would end the process.
+    The space on the disk is allocated at once where the system can. Without this, writing to the
+    map on a full disk would end the process.
     """
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     start = file.tell()
     file.flush()
     try:
-        os.posix_fallocate(file.fileno(), start, 4 * shape[0] * shape[1])
+        if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+            os.posix_fallocate(file.fileno(), start, 4 * shape[0] * shape[1])
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise OSError(error.errno, error.strerror, str(path)) from None
