@@ -65,6 +65,7 @@ struct SparseRows {
   const U* values;
   const I* columns;
   const std::int64_t* start;    // (n + 1,)
+  std::int64_t last;            // the index of the last number of all rows
   const double* sample_weight;  // (n,), or null for ones
 };
 
