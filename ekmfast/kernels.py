@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 from ekmfast import _core
 from ekmfast._arguments import shown
@@ -124,7 +125,25 @@ def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
+def _check_sparse(X: Any) -> Any:
+    """X as a CSR matrix of float32 or float64."""
+    if X.dtype.char not in "fd" or not X.dtype.isnative:
+        raise TypeError(
+            f"X must be float32 or float64 in native byte order, got {X.dtype}; "
+            "convert it, e.g. X.astype(np.float64)"
+        )
+    if X.ndim != 2 or X.shape[1] == 0:
+        raise ValueError(
+            f"X must have 2 dimensions (rows, columns) and at least one column, got shape {X.shape}"
+        )
+    return X.tocsr()
+
+
 def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
+    if issparse(X):
+        if name != "X":
+            raise TypeError(f"{name} must be a dense array, got {type(X).__name__}")
+        return _check_sparse(X)  # type: ignore[no-any-return]
     if not isinstance(X, np.ndarray):
         X = _as_numbers(name, X)
     elif np.ma.is_masked(X):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -75,7 +76,8 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
 def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArray[Any]:
     """X as a C-contiguous array of float32 or float64, checked like any input of scikit-learn.
 
-    ``options`` are those of `sklearn.utils.validation.validate_data`. Errors name the columns of a
+    ``options`` are those of `sklearn.utils.validation.validate_data`. With ``accept_sparse="csr"``
+    sparse matrices of any format become CSR matrices. Errors name the columns of a
     table that hold no numbers, and masked entries are refused.
     """
     if isinstance(X, Blocks) or is_dask(X) or is_cuda_array(X):
@@ -83,7 +85,7 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
             f"{type(estimator).__name__} takes arrays in the memory of the host, got "
             f"{type(X).__name__}: give it an array, such as a sample of the rows"
         )
-    check_kind(X)
+    check_kind(X, sparse=bool(options.get("accept_sparse")))
     names = names_unknown_to_sklearn(X)
     try:
         with warnings.catch_warnings() if names else nullcontext():
@@ -99,7 +101,7 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
         estimator.feature_names_in_ = np.array(names, object)
     elif names:
         check_names(names, getattr(estimator, "feature_names_in_", None), type(estimator).__name__)
-    return np.require(rows, requirements="A")
+    return rows if issparse(rows) else np.require(rows, requirements="A")
 
 
 class CentroidEstimator(
@@ -181,7 +183,12 @@ class CentroidEstimator(
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
-        return check_data(self, X, reset=reset, ensure_all_finite=not reset)
+        return check_data(self, X, reset=reset, ensure_all_finite=not reset, accept_sparse="csr")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
         """Remember the columns in ``fit``, or compare them with those of the fit later."""

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.problem import Problem
 from ekmfast.rows.blocks import Blocks
-from ekmfast.rows.nearest import nearest_centroids
+from ekmfast.rows.given import rows_in_memory
 
 
 class HardKMeans(FullBatchEstimator):
@@ -125,7 +125,7 @@ class HardKMeans(FullBatchEstimator):
 
 
 def _one_hot(X: NDArray[Any], centroids: NDArray[np.float64], n_threads: int) -> NDArray[Any]:
-    nearest, _ = nearest_centroids(X, centroids, n_threads)
-    p = np.zeros((len(X), len(centroids)), X.dtype)
-    p[np.arange(len(X)), nearest] = 1
+    nearest, _ = rows_in_memory(X, None, n_threads).nearest(centroids)
+    p = np.zeros((len(nearest), len(centroids)), X.dtype)
+    p[np.arange(len(nearest)), nearest] = 1
     return p

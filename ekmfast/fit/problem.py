@@ -78,8 +78,8 @@ class Problem:
         if survey.dispersion == 0 and rows.weighted and (low != high).any():
             some = survey.sample.on_host()
             assert some.sample_weight is not None
-            heavy = some.X[some.sample_weight > 0]
-            if (heavy != heavy[:1]).any():
+            heavy = some.subset(np.flatnonzero(some.sample_weight > 0)).survey()
+            if (heavy.low != heavy.high).any():
                 raise ValueError(WEIGHT_UNDERFLOWS)
         # Centroids must stay inside the bounding box of the rows, extended by its width on every
         # side. A converged centroid may lie outside the box itself, since others can repel it.

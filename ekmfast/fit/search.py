@@ -113,13 +113,13 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     rows = problem.survey.sample.on_host()
     X, weight = rows.X, rows.sample_weight
     sample: slice | NDArray[np.intp] = slice(None)
-    if len(X) > SAMPLE_ROWS:
-        sample = np.random.default_rng(0).choice(len(X), SAMPLE_ROWS, replace=False)
+    if rows.n_rows > SAMPLE_ROWS:
+        sample = np.random.default_rng(0).choice(rows.n_rows, SAMPLE_ROWS, replace=False)
         sample.sort()
     sampled_weight = None if weight is None else weight[sample]
     evidence = evidence_features(X[sample], sampled_weight)
 
-    labels = np.empty((len(runs), len(X)), np.int32)
+    labels = np.empty((len(runs), rows.n_rows), np.int32)
     merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
     n_distinct = np.array([count_distinct(names) for names in merged])
     likelihood = np.empty(len(runs))
