@@ -165,4 +165,4 @@ callable, default='auto'
         if sample is problem:
             return run
         starts = np.concatenate([self._starts(problem, random_state), run.centroids[None]])
-        return problem.solve(starts, run.alpha).best
+        return problem.best(starts, np.array([run.alpha]))[0]

@@ -62,8 +62,8 @@ class FullBatchEstimator(CentroidEstimator):
 
     def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
         """The run with the lowest objective."""
-        runs = problem.solve(self._starts(problem, random_state), self._alpha(problem))
-        return runs.best
+        starts = self._starts(problem, random_state)
+        return problem.best(starts, np.array([self._alpha(problem)]))[0]
 
     def _alpha(self, problem: Problem) -> float:
         raise NotImplementedError

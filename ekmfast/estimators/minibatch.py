@@ -280,8 +280,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
         random_state = check_random_state(self.random_state)
         if self.batch_size >= problem.survey.n_rows:
-            runs = problem.solve(self._starts(problem, random_state), alpha)
-            run = runs.best
+            (run,) = problem.best(self._starts(problem, random_state), np.array([alpha]))
             self.n_steps_ = run.n_iter
         else:
             run = self._by_batches(problem, progress, alpha, random_state)

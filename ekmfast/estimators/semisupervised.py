@@ -227,8 +227,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
                 "the labels (y or prior)": np.stack([*known.nonzero(), known.data]),
             }
         alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
-        runs = problem.solve(self._starts_with(problem, given), alpha)
-        self._end(problem, progress, runs.best, alpha)
+        (run,) = problem.best(self._starts_with(problem, given), np.array([alpha]))
+        self._end(problem, progress, run, alpha)
         return self
 
     def _starts_with(self, problem: Problem, given: Supervision) -> Float64:

@@ -16,9 +16,9 @@ seeds that no published figure uses, the rule applies to only one. These figures
 limit of .25 the rule no longer applies to many of the digits, whose mean ARI then is .48.
 
 Sparse rows follow the same rule. Correlations and components come from products of the rows, from
-which the mean is subtracted afterwards, so that no row becomes dense. At most `MAX_SPARSE` components
-are kept, even if they hold a smaller share of the variance: more of them would take more memory than
-the sparse rows. That limit was not chosen by measured ARI.
+which the mean is subtracted afterwards, so that no row becomes dense. At most `MAX_SPARSE`
+components are kept, even if they hold a smaller share of the variance: more of them would take more
+memory than the sparse rows. That limit was not chosen by measured ARI.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ class _Clusters:
         """The weighted sum of the rows of each cluster, (K, D)."""
         return cast(Float64, np.add.reduceat(weight[self.order, None] * self.X, self.first))
 
-    def scatter(self, weight: Float64, mass: Float64, centres: Float64) -> Float64:
-        """The weighted sums of (x - centre)^2 of each cluster, (K, D); ``mass`` sums the weights."""
+    def scatter(self, weight: Float64, mass: NDArray[Any], centres: Float64) -> Float64:
+        """The weighted sums of (x - centre)^2 of each cluster, (K, D); ``mass``: of the weights."""
         self._squares = (self.X - centres[self.index]) ** 2
         weighted = weight[self.order, None] * self._squares
         return cast(Float64, np.add.reduceat(weighted, self.first))
@@ -124,7 +124,7 @@ class _SparseClusters:
     def sums(self, weight: Float64) -> Float64:
         return self._sums(weight, self.X)
 
-    def scatter(self, weight: Float64, mass: Float64, centres: Float64) -> Float64:
+    def scatter(self, weight: Float64, mass: NDArray[Any], centres: Float64) -> Float64:
         # The sum of w (x - c)^2 about the weighted mean c is that of w x^2 minus c^2 sum w.
         squares = self.X.data.astype(np.float64) ** 2
         squared = csr_matrix((squares, self.X.indices, self.X.indptr), self.X.shape)
@@ -142,4 +142,4 @@ class _SparseClusters:
             x = self.X.data[stored].astype(np.float64)
             terms = x * (x - 2 * centres[at]) / variances[at]
             found[first:last] += np.bincount(row, terms, last - first)
-        return np.maximum(found, 0.0)
+        return cast(Float64, np.maximum(found, 0.0))

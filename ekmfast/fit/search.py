@@ -106,10 +106,8 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
 
     The labels are those of the rows in the survey's sample, which may be all rows.
     """
-    n_starts, n_clusters = starts.shape[:2]
-    everything = problem.solve(np.concatenate([starts] * len(alphas)), np.repeat(alphas, n_starts))
-    lowest = everything.objectives.reshape(-1, n_starts).argmin(axis=1)
-    runs = [everything[a * n_starts + int(i)] for a, i in enumerate(lowest)]
+    n_clusters = starts.shape[1]
+    runs = problem.best(starts, alphas)
     rows = problem.survey.sample.on_host()
     X, weight = rows.X, rows.sample_weight
     sample: slice | NDArray[np.intp] = slice(None)

@@ -56,7 +56,8 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     numbers = np.flatnonzero(trust)
     trust, prior = trust[numbers], prior[numbers]
     some = rows.fetch(numbers)
-    data, weight = some.X.astype(np.float64, copy=not issparse(some.X)), some.sample_weight
+    data: Any = some.X.astype(np.float64, copy=not issparse(some.X))
+    weight = some.sample_weight
     origin = np.zeros(some.n_features)
     if not issparse(data):  # to subtract a point from sparse rows would fill them
         origin = data.mean(axis=0) if len(numbers) else origin
@@ -68,7 +69,9 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     weighted.data = prior.data * scale[counts]
     mass, means = _class_means(weighted, data)
     means = np.where(np.isnan(means), 0.0, means)
-    squares = np.asarray((data.multiply(data) if issparse(data) else data**2).sum(axis=1)).ravel()
+    squares = np.asarray(
+        (data.multiply(data) if issparse(data) else np.square(data)).sum(axis=1)
+    ).ravel()
     scatter = weighted.T @ squares - mass * np.square(means).sum(axis=1)
 
     # A prior that is equal for all clusters does not say where to start. The first centroids are

@@ -41,6 +41,7 @@ class ArrayRows:
     """
 
     at_hand = True
+    shares_passes = True
 
     def __init__(
         self,

@@ -14,8 +14,8 @@ from ekmfast.rows.blocks import Blocks, from_memmap
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.device import choose, is_cuda_array, to_host
 from ekmfast.rows.protocol import Rows
-from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.source import LocalSource, Source
+from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
 
 if TYPE_CHECKING:

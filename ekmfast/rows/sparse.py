@@ -51,6 +51,7 @@ class SparseRows(ArrayRows):
         If X is no valid matrix, for example because a column index is out of range.
     """
 
+    shares_passes = False
     X: Any
 
     def __init__(
@@ -89,7 +90,7 @@ class SparseRows(ArrayRows):
         return np.zeros(self.n_features)
 
     def survey(self, *, checksum: bool = False) -> Survey:
-        """Two passes over the numbers of X: for the mean, and for squares of differences from it."""
+        """Two passes over the numbers of X: the mean, then squares of differences from it."""
         weight, mean, dispersion, low, high = self._csr.survey()
         if not math.isfinite(dispersion):
             self._refuse_not_finite()
@@ -135,7 +136,7 @@ class SparseRows(ArrayRows):
         return labels, squared
 
     def _box(self) -> Iterator[NDArray[Any]]:
-        """The corners of the bounding box, in place of the rows of which an error tells the range."""
+        """The corners of the bounding box, for errors that depend on the range of the rows."""
         yield np.stack(self._csr.survey()[3:])
 
     def weights(
