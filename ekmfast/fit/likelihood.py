@@ -18,6 +18,8 @@ TAIL = 8.0
 # Number of iterations in which rows far from the centre of their cluster get smaller weights.
 REWEIGHTINGS = 4
 
+# The smallest variance that sparse rows are given, relative to their mean square.
+SPARSE_RESOLUTION = 1e-12
 # Rows whose distances are computed at a time, if they are sparse.
 ROWS_AT_ONCE = 1024
 
@@ -67,7 +69,7 @@ def classification_likelihood(
         centres = rows.sums(weight) / np.maximum(mass, tiny)[:, None]
         scatter = rows.scatter(weight, mass, centres)
         common = (1 / scale) @ scatter / s.sum()
-        floor = max(LEAST_VARIANCE * np.average(common), tiny)
+        floor = max(LEAST_VARIANCE * np.average(common), rows.resolution)
         common = np.maximum(common, floor)
         scale = scatter @ (1 / common) + SCALE_PRIOR * n_features
         scale /= n_features * (size + SCALE_PRIOR)
@@ -92,6 +94,7 @@ class _Clusters:
         self.order = np.argsort(index, kind="stable")  # each cluster's rows one after another
         self.X, self.index = np.asarray(X[self.order], np.float64), index[self.order]
         self.first = np.searchsorted(self.index, np.arange(n_clusters))
+        self.resolution = np.finfo(np.float64).tiny  # the smallest variance that can be computed
 
     def sums(self, weight: Float64) -> Float64:
         """The weighted sum of the rows of each cluster, (K, D)."""
@@ -115,6 +118,9 @@ class _SparseClusters:
 
     def __init__(self, X: Any, index: NDArray[np.intp], n_clusters: int) -> None:
         self.X, self.index, self.n_clusters = X, index, n_clusters
+        # Variances are differences of mean squares, of which a smaller one is rounding error.
+        mean_square = np.square(X.data, dtype=np.float64).sum() / (X.shape[0] * X.shape[1])
+        self.resolution = max(SPARSE_RESOLUTION * mean_square, np.finfo(np.float64).tiny)
 
     def _sums(self, weight: Float64, X: Any) -> Float64:
         entries = weight, (self.index, np.arange(len(weight)))

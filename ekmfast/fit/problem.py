@@ -216,7 +216,7 @@ class Problem:
         return runs
 
     def best(self, starts: Float64, alphas: Float64) -> list[Run]:
-        """Run the solver from every start (S, K, D) at every alpha (A,); the best run of each alpha.
+        """The best run at each alpha (A,), of those from every start (S, K, D).
 
         If problems do not share passes, as those of sparse rows do not, the alphas are run one
         after another, and as many starts at a time as `RUN_BYTES` allows: with very many features

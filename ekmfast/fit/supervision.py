@@ -69,10 +69,9 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     weighted.data = prior.data * scale[counts]
     mass, means = _class_means(weighted, data)
     means = np.where(np.isnan(means), 0.0, means)
-    squares = np.asarray(
-        (data.multiply(data) if issparse(data) else np.square(data)).sum(axis=1)
-    ).ravel()
-    scatter = weighted.T @ squares - mass * np.square(means).sum(axis=1)
+    squares = data.multiply(data) if issparse(data) else np.square(data)
+    scatter = weighted.T @ np.asarray(squares.sum(axis=1)).ravel()
+    scatter -= mass * np.square(means).sum(axis=1)
 
     # A prior that is equal for all clusters does not say where to start. The first centroids are
     # therefore weighted by the excess of a prior over its mean.

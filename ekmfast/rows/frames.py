@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 
 def _labels(X: Any) -> list[Any] | None:
@@ -26,6 +27,11 @@ def matrix(X: Any, name: str) -> NDArray[Any]:
     """X as an array of numbers; an error names the column of a frame that holds no numbers."""
     if np.ma.is_masked(X):
         raise ValueError(f"{name}: holds masked values; leave their rows out")
+    if issparse(X):
+        raise TypeError(
+            f"{name}: is a sparse matrix, but blocks must be dense: give the estimator one CSR "
+            "matrix of all rows, or take a dense array of each block"
+        )
     labels = _labels(X)
     if labels is not None:
         # Each column is checked, since some frames convert a date beside numbers to a number.
