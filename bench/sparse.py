@@ -1,10 +1,10 @@
 """One iteration on sparse rows, beside scikit-learn's KMeans on the same CSR matrix.
 
 The rows have the shape of 20 newsgroups: 18,000 rows, 100,000 columns, 1.5 million numbers, whose
-columns are drawn with probabilities proportional to 1 / rank (Zipf's law), in random order. The time
-of an iteration of a fit is the difference of a long and a short fit from the same centroids, divided
-by the difference of their iterations. The times of a round are measured in turns, and each ratio is
-that of one round.
+columns are drawn with probabilities proportional to 1 / rank (Zipf's law), in random order. The
+time of an iteration of a fit is the difference of a long and a short fit from the same centroids,
+divided by the difference of their iterations. The times of a round are measured in turns, and each
+ratio is that of one round.
 
     python bench/sparse.py                       writes bench/results/sparse.json and .md
     python bench/sparse.py --rounds 3 --out /tmp/sparse
@@ -123,15 +123,8 @@ def main() -> None:
             ratios = peer / times
             lines.append({"dtype": dtype, "name": name, "seconds": times.tolist()})
             low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-            table.append(
-                (
-                    dtype,
-                    name,
-                    f"{1e3 * np.median(times):.1f}",
-                    f"{middle:.2f}",
-                    f"{low:.2f}-{high:.2f}",
-                )
-            )
+            duration = f"{1e3 * np.median(times):.1f}"
+            table.append((dtype, name, duration, f"{middle:.2f}", f"{low:.2f}-{high:.2f}"))
     header = ("dtype", "iteration of", "ms, median", "times as fast as KMeans", "quartiles")
     report = (
         f"# Sparse rows\n\n{given.rows:,} rows, {given.features:,} columns, "

@@ -399,7 +399,7 @@ def test_what_is_not_supported_says_so():
         with pytest.raises(TypeError, match=r"sparse matrix.*EKMeans.*TruncatedSVD.*toarray"):
             model.fit(rows)
     with pytest.raises(
-        (TypeError, ValueError), match="block 0 .*is a sparse matrix, but blocks must be dense"
+        (TypeError, ValueError), match=r"block 0 .*is a sparse matrix, but blocks must be dense"
     ):
         EKMeans(3).fit(blocks.from_arrays([rows]))
     with pytest.raises(TypeError, match="weights must be a dense array, got csr_matrix"):
