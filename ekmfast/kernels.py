@@ -13,6 +13,7 @@ have the dtype of ``X``. NaN, infinity, and numbers so large or small that a res
 rounding error are detected from the results, so that the check needs no pass over the rows. Only if
 a result is suspicious does `rows.limits` read the rows again to find the input at fault. If ``X``
 lies on a CUDA device, the results are computed there, and they are the same kind of array as ``X``.
+Sparse matrices of SciPy are converted to CSR, if they are not, and are computed in float64.
 """
 
 from __future__ import annotations
@@ -301,7 +302,7 @@ def ekm_statistics(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     centroids : array-like of shape (K, D) or (S, K, D)
         Converted to float64. Several problems share each reading of X.
     alpha : float or array-like of shape (S,)
@@ -430,7 +431,7 @@ def compute_weights(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     centroids : array-like of shape (K, D)
         Converted to float64.
     alpha : float
@@ -505,7 +506,7 @@ def update_centroids(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     weights : ndarray of shape (N, K), dtype of X, C-contiguous
         As :func:`compute_weights` returns them, or any other real numbers.
     n_threads : int, default=None
@@ -550,7 +551,7 @@ def assign(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     centroids : array-like of shape (K, D)
         Converted to float64.
     n_threads : int, default=None

@@ -318,7 +318,10 @@ def test_a_batch_of_partial_fit_may_be_any_kind_of_rows(kind, tmp_path):
     for _ in range(2):
         stream.partial_fit(given, sample_weight=own_weight)
         plain.partial_fit(X, sample_weight=WEIGHT)
-    assert stream.cluster_centers_.tobytes() == plain.cluster_centers_.tobytes()
+    if kind == "a sparse matrix":  # its sums are relative to another point
+        assert_allclose(stream.cluster_centers_, plain.cluster_centers_, rtol=1e-12)
+    else:
+        assert stream.cluster_centers_.tobytes() == plain.cluster_centers_.tobytes()
     assert isinstance(stream.labels_, np.ndarray)
     assert_array_equal(stream.labels_, plain.labels_)
     save(stream, tmp_path / "stream.ekm")

@@ -44,7 +44,7 @@ def alpha_path(
 
     Parameters
     ----------
-    X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+    X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         float32 and float64 are kept; other dtypes become float64. For Blocks, Dask collections and
         memory maps of 1 GiB or more, ``labels`` and likelihoods are those of a sample.
     n_clusters : int

@@ -183,7 +183,9 @@ class CentroidEstimator(
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
-        return check_data(self, X, reset=reset, ensure_all_finite=not reset, accept_sparse="csr")
+        # In sparse rows every method finds them, and names the row and the column.
+        finite = not reset and not issparse(X)
+        return check_data(self, X, reset=reset, ensure_all_finite=finite, accept_sparse="csr")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -258,7 +260,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -273,7 +275,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
         **kwargs
             As in ``fit``.
@@ -291,7 +293,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -316,7 +318,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -330,7 +332,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -353,7 +355,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
         sample_weight : array-like of shape (N,), default=None
 

@@ -117,7 +117,7 @@ class FuzzyCMeans(FullBatchEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -131,7 +131,7 @@ class FuzzyCMeans(FullBatchEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------

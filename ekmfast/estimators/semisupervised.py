@@ -175,7 +175,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
             float32 and float64 are kept (C-contiguous arrays are not copied); other dtypes become
             float64. The labelled rows are held in memory. For Blocks, Dask collections and memory
             maps of 1 GiB or more, ``labels_`` is not set.

@@ -55,8 +55,8 @@ class AlphaPath:
         It can be compared between alphas. It is -inf if all rows have the same label.
     n_components : int or None
         If the features are strongly correlated, as codes of neural networks are, the likelihood is
-        computed from the leading principal components, which hold 70 % of the variance. This is
-        their number. None if the likelihood is computed from the features of X.
+        computed from the leading principal components, which hold 70 % of the variance (of sparse
+        rows at most 50 components). This is their number. None if the likelihood is computed from the features of X.
     agreement : ndarray of shape (A,)
         The mean adjusted Rand index with the labels at the neighbouring alphas. It is near 1 where
         the labels hardly depend on alpha.

@@ -99,5 +99,7 @@ def squared_distances(
         with ThreadPoolExecutor(threads, thread_name_prefix="ekmfast-distances") as pool:
             all_finite = all(pool.map(fill, starts))
     if not all_finite:
+        if sparse:
+            sparse.refuse_not_finite()
         raise overflow_of(X.dtype)
     return values

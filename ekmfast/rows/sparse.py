@@ -93,7 +93,7 @@ class SparseRows(ArrayRows):
         """Two passes over the numbers of X: the mean, then squares of differences from it."""
         weight, mean, dispersion, low, high = self._csr.survey()
         if not math.isfinite(dispersion):
-            self._refuse_not_finite()
+            self.refuse_not_finite()
         if not weight > 0:
             mean, dispersion = self._origin, math.nan
         elif may_overflow(weight, low, high, FLOAT64):
@@ -107,7 +107,7 @@ class SparseRows(ArrayRows):
             crc = zlib.crc32(np.ascontiguousarray(part).data, crc)
         return crc
 
-    def _refuse_not_finite(self) -> None:
+    def refuse_not_finite(self) -> None:
         """Raise an error for the first number that is NaN or infinity."""
         bad = np.flatnonzero(~np.isfinite(self.X.data))
         if bad.size:
@@ -162,7 +162,7 @@ class SparseRows(ArrayRows):
 
     def parts(self) -> Iterator[NDArray[Any]]:
         """Yield the rows, dense, a few at a time; NaN and infinity raise an error before."""
-        self._refuse_not_finite()
+        self.refuse_not_finite()
         step = max(1, PART_BYTES // (8 * self.n_features))
         for first in range(0, self.n_rows, step):
             yield self.X[first : first + step].toarray()
