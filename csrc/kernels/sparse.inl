@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "kernels.h"
 #include "lanes.inl"
@@ -31,17 +30,22 @@ static inline void request_line(const double* lines, i64 kp, i64 line) {
     __builtin_prefetch(reinterpret_cast<const void*>(at + byte), kWrite);
 }
 
-// Calls body(first, constant V) for vectors of centroids first to first + V W, which cover kp.
+template <int V>
+struct Vectors {
+  static constexpr int value = V;
+};
+
+// Calls body(first, Vectors<V>()) for vectors of centroids first to first + V W, which cover kp.
 template <class Body>
 static inline void for_lanes(i64 kp, Body body) {
   constexpr i64 W = F64::W;
   i64 first = 0;
   for (; first + kSparseVectors * W <= kp; first += kSparseVectors * W)
-    body(first, std::integral_constant<int, kSparseVectors>());
+    body(first, Vectors<kSparseVectors>());
   switch ((kp - first) / W) {
-    case 3: return body(first, std::integral_constant<int, 3>());
-    case 2: return body(first, std::integral_constant<int, 2>());
-    case 1: return body(first, std::integral_constant<int, 1>());
+    case 3: return body(first, Vectors<3>());
+    case 2: return body(first, Vectors<2>());
+    case 1: return body(first, Vectors<1>());
   }
 }
 

@@ -56,7 +56,8 @@ class AlphaPath:
     n_components : int or None
         If the features are strongly correlated, as codes of neural networks are, the likelihood is
         computed from the leading principal components, which hold 70 % of the variance (of sparse
-        rows at most 50 components). This is their number. None if the likelihood is computed from the features of X.
+        rows at most 50 components). This is their number. None if the likelihood is computed from
+        the features of X.
     agreement : ndarray of shape (A,)
         The mean adjusted Rand index with the labels at the neighbouring alphas. It is near 1 where
         the labels hardly depend on alpha.
