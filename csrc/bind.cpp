@@ -26,6 +26,7 @@
 #include "rescue.h"
 #include "simd/dispatch.h"
 #include "solver.h"
+#include "sparse.h"
 
 namespace py = pybind11;
 using ekmfast::Isa;
@@ -408,6 +409,197 @@ std::vector<double> vector_of(const DoubleArray& array, std::int64_t size, const
   return std::vector<double>(array.data(), array.data() + array.size());
 }
 
+// Sparse rows, checked once, with references to the arrays that hold them.
+class Csr {
+ public:
+  Csr(const py::array& values, const py::array& columns, const py::array& start, py::ssize_t d,
+      const Maybe& sample_weight)
+      : values_(values), columns_(columns) {
+    const auto flat = [](const py::array& array) {
+      return array.ndim() == 1 && (array.flags() & py::array::c_style) &&
+             aligned(array, static_cast<std::size_t>(array.itemsize()));
+    };
+    s_.is_float = is_float32(values);
+    s_.is_long = py::isinstance<py::array_t<std::int64_t>>(columns);
+    if (!flat(values) || (!s_.is_float && !py::isinstance<py::array_t<double>>(values)))
+      refuse("the numbers of X must be contiguous, aligned float32 or float64");
+    if (!flat(columns) || (!s_.is_long && !py::isinstance<py::array_t<std::int32_t>>(columns)))
+      refuse("the column indices of X must be contiguous, aligned int32 or int64");
+    const auto ends = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>::ensure(start);
+    if (!ends || ends.ndim() != 1 || ends.size() < 1) refuse("indptr of X must be one-dimensional");
+    s_.start.assign(ends.data(), ends.data() + ends.size());
+    const std::int64_t stored = std::min(values.size(), columns.size());
+    for (std::size_t i = 0; i < s_.start.size(); ++i)
+      if (s_.start[i] < (i ? s_.start[i - 1] : 0) || s_.start[i] > stored || (!i && s_.start[i]))
+        refuse("X is no valid sparse matrix: indptr[" + std::to_string(i) + "] is " +
+               std::to_string(s_.start[i]) + ", but must ascend from 0 to at most " +
+               std::to_string(stored));
+    s_.n = static_cast<std::int64_t>(s_.start.size()) - 1;
+    s_.d = d;
+    if (d < 1) refuse("X must have a feature");
+    s_.values = values.data();
+    s_.columns = columns.data();
+    if (sample_weight) s_.sample_weight = vector_of(*sample_weight, s_.n, "sample_weight");
+    std::int64_t row = 0;
+    ekmfast::SparseOrder order = ekmfast::SparseOrder::ascending;
+    without_gil([&] { order = ekmfast::check_columns(s_, &row); });
+    if (order == ekmfast::SparseOrder::out_of_range)
+      refuse("X is no valid sparse matrix: row " + std::to_string(row) +
+             " has a column index outside of [0, " + std::to_string(d) + ")");
+    ascending_ = order == ekmfast::SparseOrder::ascending;
+  }
+
+  bool ascending() const { return ascending_; }
+
+  py::tuple statistics(const DoubleArray& centroids, const DoubleArray& alpha, int n_threads,
+                       const std::string& weighting, double fuzzifier) const {
+    const Weighting rule = weighting_from(weighting);
+    if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
+    check_problems(centroids, "centroids");
+    const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
+    if (alpha.ndim() != 1 || alpha.shape(0) != problems) refuse("alpha must have shape (s,)");
+    check_aligned(alpha, "alpha");
+    if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(static_cast<double>(k)) > 800)
+      refuse("fuzzifier must be <= 1 + 800 / log2(k)");
+    threads(n_threads);
+    DoubleArray sum_wx({problems, k, static_cast<py::ssize_t>(s_.d)}), sum_w({problems, k}),
+        sum_p({problems, k}), exponent({problems, k}), objective(problems);
+    double *wx = sum_wx.mutable_data(), *w = sum_w.mutable_data(), *p = sum_p.mutable_data(),
+           *e = exponent.mutable_data(), *j = objective.mutable_data();
+    const double *c = centroids.data(), *a = alpha.data();
+    without_gil([&] {
+      ekmfast::statistics(s_, c, a, problems, k, rule, fuzzifier, n_threads, wx, w, p, e, j);
+    });
+    return py::make_tuple(sum_wx, sum_w, sum_p, exponent, objective);
+  }
+
+  double weights(const DoubleArray& centroids, double alpha, const py::array& out,
+                 int n_threads) const {
+    return s_.is_float ? weights_of<float>(centroids, alpha, out, n_threads)
+                       : weights_of<double>(centroids, alpha, out, n_threads);
+  }
+
+  double assign(const DoubleArray& centroids, const py::array& labels,
+                const py::array& squared_distances, int n_threads) const {
+    return s_.is_float ? assign_of<float>(centroids, labels, squared_distances, n_threads)
+                       : assign_of<double>(centroids, labels, squared_distances, n_threads);
+  }
+
+  DoubleArray closest(const DoubleArray& candidates, const py::array& distances, int n_threads,
+                      bool update) const {
+    check_problems(candidates, "candidates");
+    if (update && candidates.shape(1) != 1) refuse("update takes one candidate each");
+    threads(n_threads);
+    DoubleArray potentials({candidates.shape(0), candidates.shape(1)});
+    if (s_.is_float)
+      closest_of<float>(candidates, distances, n_threads, update, potentials.mutable_data());
+    else
+      closest_of<double>(candidates, distances, n_threads, update, potentials.mutable_data());
+    return potentials;
+  }
+
+  py::tuple accumulate(const py::array& weights, int n_threads) const {
+    return s_.is_float ? accumulate_of<float>(weights, n_threads)
+                       : accumulate_of<double>(weights, n_threads);
+  }
+
+  DoubleArray distances(std::int64_t begin, std::int64_t end, const DoubleArray& centroids,
+                        int n_threads) const {
+    check_centroids(centroids, s_.d);
+    if (begin < 0 || end < begin || end > s_.n) refuse("no such rows");
+    threads(n_threads);
+    const py::ssize_t k = centroids.shape(0);
+    DoubleArray out({static_cast<py::ssize_t>(end - begin), k});
+    double* d2 = out.mutable_data();
+    const double* c = centroids.data();
+    without_gil([&] { ekmfast::distances(s_, begin, end, c, k, n_threads, d2); });
+    return out;
+  }
+
+  py::tuple survey() const {
+    need_order();
+    DoubleArray mean(s_.d), low(s_.d), high(s_.d);
+    double weight = 0, dispersion = 0;
+    double *m = mean.mutable_data(), *l = low.mutable_data(), *h = high.mutable_data();
+    without_gil([&] { ekmfast::survey(s_, &weight, m, &dispersion, l, h); });
+    return py::make_tuple(weight, mean, dispersion, low, high);
+  }
+
+ private:
+  void need_order() const {
+    if (!ascending_) refuse("the columns of X must ascend in each row");
+  }
+
+  void check_problems(const DoubleArray& centroids, const char* name) const {
+    need_order();
+    if (centroids.ndim() != 3 || centroids.shape(0) < 1 || centroids.shape(1) < 1 ||
+        centroids.shape(2) != s_.d)
+      refuse(std::string(name) + " must have shape (s, k, d)");
+    check_aligned(centroids, name);
+  }
+
+  template <class U>
+  double weights_of(const DoubleArray& centroids, double alpha, const py::array& out,
+                    int n_threads) const {
+    need_order();
+    check_centroids(centroids, s_.d);
+    threads(n_threads);
+    const py::ssize_t k = centroids.shape(0);
+    U* w = writable<U>(out, {static_cast<py::ssize_t>(s_.n), k}, "out");
+    const double* c = centroids.data();
+    double witness = 0;
+    without_gil([&] { witness = ekmfast::weights(s_, c, alpha, k, n_threads, w); });
+    return witness;
+  }
+
+  template <class U>
+  double assign_of(const DoubleArray& centroids, const py::array& labels,
+                   const py::array& squared_distances, int n_threads) const {
+    need_order();
+    check_centroids(centroids, s_.d);
+    threads(n_threads);
+    const py::ssize_t n = s_.n, k = centroids.shape(0);
+    std::int32_t* l = writable<std::int32_t>(labels, {n}, "labels");
+    U* d2 = writable<U>(squared_distances, {n}, "squared_distances");
+    const double* c = centroids.data();
+    double witness = 0;
+    without_gil([&] { witness = ekmfast::assign(s_, c, k, n_threads, l, d2); });
+    return witness;
+  }
+
+  template <class U>
+  void closest_of(const DoubleArray& candidates, const py::array& distances, int n_threads,
+                  bool update, double* potentials) const {
+    const py::ssize_t seedings = candidates.shape(0), each = candidates.shape(1);
+    U* now = writable<U>(distances, {seedings, static_cast<py::ssize_t>(s_.n)}, "closest");
+    const double* c = candidates.data();
+    without_gil([&] {
+      ekmfast::closest(s_, c, seedings, each, n_threads, update, now, potentials);
+    });
+  }
+
+  template <class U>
+  py::tuple accumulate_of(const py::array& weights, int n_threads) const {
+    need_order();
+    threads(n_threads);
+    if (weights.ndim() != 2 || weights.shape(0) != s_.n || weights.shape(1) < 1 ||
+        !py::isinstance<py::array_t<U>>(weights) || !(weights.flags() & py::array::c_style) ||
+        !aligned(weights, alignof(U)))
+      refuse("weights must be C-contiguous, aligned, (n, k), of the dtype of X");
+    const py::ssize_t k = weights.shape(1);
+    DoubleArray sum_wx({k, static_cast<py::ssize_t>(s_.d)}), sum_w(k);
+    const U* w = static_cast<const U*>(weights.data());
+    double *wx = sum_wx.mutable_data(), *sw = sum_w.mutable_data();
+    without_gil([&] { ekmfast::accumulate(s_, w, k, n_threads, wx, sw); });
+    return py::make_tuple(sum_wx, sum_w);
+  }
+
+  const py::array values_, columns_;  // keep the memory
+  ekmfast::SparseSamples s_;
+  bool ascending_ = false;
+};
+
+// Runs change without the GIL while advance() computes: another thread is refused meanwhile.
 // Only one thread at a time may use a solver: runs change while advance() computes without the GIL,
 // and a free-threaded Python has no GIL at all.
 struct GuardedSolver : ekmfast::Solver {
@@ -702,6 +894,25 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),
         py::arg("joint").none(true), py::arg("labels").none(true), py::arg("largest").none(true),
         py::arg("density").none(true), py::arg("n_threads"));
+  py::class_<Csr>(m, "Csr", py::module_local())
+      .def(py::init<const py::array&, const py::array&, const py::array&, py::ssize_t,
+                    const Maybe&>(),
+           py::arg("values").noconvert(), py::arg("columns").noconvert(), py::arg("start"),
+           py::arg("n_features"), py::arg("sample_weight").none(true))
+      .def_property_readonly("ascending", &Csr::ascending)
+      .def("statistics", &Csr::statistics, py::arg("centroids").noconvert(),
+           py::arg("alpha").noconvert(), py::arg("n_threads"), py::arg("weighting"),
+           py::arg("fuzzifier"))
+      .def("weights", &Csr::weights, py::arg("centroids").noconvert(), py::arg("alpha"),
+           py::arg("out").noconvert(), py::arg("n_threads"))
+      .def("assign", &Csr::assign, py::arg("centroids").noconvert(), py::arg("labels").noconvert(),
+           py::arg("squared_distances").noconvert(), py::arg("n_threads"))
+      .def("closest", &Csr::closest, py::arg("candidates").noconvert(),
+           py::arg("closest").noconvert(), py::arg("n_threads"), py::arg("update") = false)
+      .def("accumulate", &Csr::accumulate, py::arg("weights").noconvert(), py::arg("n_threads"))
+      .def("distances", &Csr::distances, py::arg("begin"), py::arg("end"),
+           py::arg("centroids").noconvert(), py::arg("n_threads"))
+      .def("survey", &Csr::survey);
   py::class_<GuardedSolver>(m, "Solver", py::module_local())
       .def(py::init(&make_solver), py::arg("starts").noconvert(), py::arg("alpha").noconvert(),
            py::arg("threshold"), py::arg("noise"), py::arg("resolution"), py::arg("window"),

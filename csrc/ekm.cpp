@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "chunks.h"
+#include "driver.h"
 #include "kernels/kernels.h"
 #include "kernels/tuning.h"
 #include "ordered_sum.h"
@@ -19,7 +19,6 @@
 namespace ekmfast {
 namespace {
 
-constexpr double kLog2E = 1.44269504088896340736;
 
 // The centroids as the register tiles want them; the layout is described in kernels.h.
 template <class T>
@@ -55,24 +54,6 @@ struct Prepared {
     view = {k, tiles.data(), rows.empty() ? nullptr : rows.data(), bias.data(), 1 / q, T(1)};
   }
 };
-
-// The q by which scores are exponents in base 2.
-template <class T>
-double exponent_scale(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
-                      const T* reference) {
-  // For very small alpha, q c would be a denormal number of T, which would make J inaccurate. A
-  // larger q avoids this and does not change the memberships, which are equal to the last bit long
-  // before. Rows are smaller than `far`, since T holds their squares; for a centroid beyond `far`
-  // it is q ||c||^2 that must be in the range of T.
-  const double smallest = sizeof(T) == 4 ? 1e-30 : 1e-290, far = sizeof(T) == 4 ? 1e19 : 1e154;
-  double largest = 0;
-  for (std::int64_t i = 0; i < k * d; ++i) {
-    largest = std::max(largest, std::fabs(centroids[i] - static_cast<double>(reference[i % d])));
-    if (alpha * kLog2E * largest >= smallest) return alpha * kLog2E;
-  }
-  if (!(largest > 0)) return alpha * kLog2E;
-  return std::max(alpha * kLog2E, smallest / largest * std::min(1.0, far / largest));
-}
 
 // Runs body(chunk, scratch) for all chunks, with the scratch memory of the running thread.
 template <class T, class Body>

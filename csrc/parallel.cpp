@@ -272,6 +272,13 @@ void parallel_for(std::int64_t n_tasks, int n_threads,
 
 void set_poll(bool (*poll)()) { g_poll.store(poll, std::memory_order_relaxed); }
 
+void poll_between_calls() {
+  thread_local Clock::time_point next;
+  if (!g_poll || t_call.stopped || Clock::now() < next) return;
+  next = Clock::now() + kPollEvery;
+  if (g_poll()) throw Interrupted();
+}
+
 void checkpoint() {
   if (!t_call.stopped) return;
   poll_when_due();

@@ -26,6 +26,10 @@ void parallel_for(std::int64_t n_tasks, int n_threads,
 // calls it about ten times a second; if it returns true, all threads stop.
 void set_poll(bool (*poll)());
 
+// Also calls it at most ten times a second, between two short calls of parallel_for, and throws
+// Interrupted if it returns true.
+void poll_between_calls();
+
 // parallel_for throws this when it was stopped; the output of the tasks is then incomplete.
 struct Interrupted : std::exception {
   const char* what() const noexcept override { return "interrupted"; }

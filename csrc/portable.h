@@ -35,7 +35,9 @@
 #endif
 
 // Asks for a cache line; any address is allowed. Locality 3 is the L1 cache.
-#define EKMFAST_PREFETCH(address, locality) __builtin_prefetch(address, 0, locality)
+#define EKMFAST_PREFETCH(address, locality) EKMFAST_PREFETCH_FOR(address, 0, locality)
+// The same, to write to the line if `write` is 1.
+#define EKMFAST_PREFETCH_FOR(address, write, locality) __builtin_prefetch(address, write, locality)
 
 // The number of bits that are set.
 #define EKMFAST_COUNT_BITS(bits) __builtin_popcount(bits)

@@ -1,6 +1,6 @@
 from typing import Any, TypeAlias
 
-from numpy import float32, float64, int32
+from numpy import float32, float64, int32, int64
 from numpy.typing import NDArray
 
 _Samples: TypeAlias = NDArray[float32] | NDArray[float64]
@@ -72,6 +72,40 @@ def densities(
     density: _Samples | None,
     n_threads: int,
 ) -> None: ...
+
+class Csr:
+    def __init__(
+        self,
+        values: _Samples,
+        columns: NDArray[int32] | NDArray[int64],
+        start: NDArray[Any],
+        n_features: int,
+        sample_weight: _Double | None,
+    ) -> None: ...
+    @property
+    def ascending(self) -> bool: ...
+    def statistics(
+        self,
+        centroids: _Double,
+        alpha: _Double,
+        n_threads: int,
+        weighting: str,
+        fuzzifier: float,
+    ) -> tuple[_Double, _Double, _Double, _Double, _Double]: ...
+    def weights(self, centroids: _Double, alpha: float, out: _Samples, n_threads: int) -> float: ...
+    def assign(
+        self,
+        centroids: _Double,
+        labels: NDArray[int32],
+        squared_distances: _Samples,
+        n_threads: int,
+    ) -> float: ...
+    def closest(
+        self, candidates: _Double, closest: _Samples, n_threads: int, update: bool = False
+    ) -> _Double: ...
+    def accumulate(self, weights: _Samples, n_threads: int) -> tuple[_Double, _Double]: ...
+    def distances(self, begin: int, end: int, centroids: _Double, n_threads: int) -> _Double: ...
+    def survey(self) -> tuple[float, _Double, float, _Double, _Double]: ...
 
 class Solver:
     def __init__(

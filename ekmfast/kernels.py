@@ -13,6 +13,7 @@ have the dtype of ``X``. NaN, infinity, and numbers so large or small that a res
 rounding error are detected from the results, so that the check needs no pass over the rows. Only if
 a result is suspicious does `rows.limits` read the rows again to find the input at fault. If ``X``
 lies on a CUDA device, the results are computed there, and they are the same kind of array as ``X``.
+Sparse matrices of SciPy are converted to CSR, if they are not, and are computed in float64.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 from ekmfast import _core
 from ekmfast._arguments import shown
@@ -124,7 +126,25 @@ def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
+def _check_sparse(X: Any) -> Any:
+    """X as a CSR matrix of float32 or float64."""
+    if X.dtype.char not in "fd" or not X.dtype.isnative:
+        raise TypeError(
+            f"X must be float32 or float64 in native byte order, got {X.dtype}; "
+            "convert it, e.g. X.astype(np.float64)"
+        )
+    if X.ndim != 2 or X.shape[1] == 0:
+        raise ValueError(
+            f"X must have 2 dimensions (rows, columns) and at least one column, got shape {X.shape}"
+        )
+    return X.tocsr()
+
+
 def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
+    if issparse(X):
+        if name != "X":
+            raise TypeError(f"{name} must be a dense array, got {type(X).__name__}")
+        return _check_sparse(X)  # type: ignore[no-any-return]
     if not isinstance(X, np.ndarray):
         X = _as_numbers(name, X)
     elif np.ma.is_masked(X):
@@ -282,7 +302,7 @@ def ekm_statistics(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     centroids : array-like of shape (K, D) or (S, K, D)
         Converted to float64. Several problems share each reading of X.
     alpha : float or array-like of shape (S,)
@@ -411,7 +431,7 @@ def compute_weights(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     centroids : array-like of shape (K, D)
         Converted to float64.
     alpha : float
@@ -486,7 +506,7 @@ def update_centroids(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     weights : ndarray of shape (N, K), dtype of X, C-contiguous
         As :func:`compute_weights` returns them, or any other real numbers.
     n_threads : int, default=None
@@ -531,7 +551,7 @@ def assign(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or sparse matrix
     centroids : array-like of shape (K, D)
         Converted to float64.
     n_threads : int, default=None

@@ -14,15 +14,16 @@ from sklearn.pipeline import make_pipeline
 
 from ekmfast import (
     EKMeans,
+    EquilibriumMixture,
     FuzzyCMeans,
     HardKMeans,
     MaximumEntropyKMeans,
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
-    alpha_path,
     blocks,
     metrics,
 )
+from ekmfast.anomaly import EKMeansDetector
 
 ESTIMATORS = [
     EKMeans,
@@ -294,19 +295,12 @@ def test_weights_that_are_no_numbers_are_named(weight):
 
 @pytest.mark.parametrize("make", [csr_matrix, csr_array])
 def test_sparse_rows_are_refused_with_what_can_be_done(make):
-    sparse = make(X)
-    said = "sparse matrix.*TruncatedSVD.*toarray.* GiB"
-    for cls in ESTIMATORS:
-        with pytest.raises(TypeError, match=said):
-            cls(2).fit(sparse)
-    with pytest.raises(TypeError, match=said):
-        alpha_path(sparse, 2)
-    with pytest.raises(TypeError, match=said):
-        EKMeans(2, random_state=0).fit(X).predict(sparse)
-    with pytest.raises(TypeError, match=r"toarray\(\), less than 0.01 GiB, where memory has room"):
-        EKMeans(2).fit(sparse)
-    with pytest.raises(TypeError, match=r"toarray\(\), 7.45 GiB, where memory has room"):
-        EKMeans(2).fit(make((10**6, 1000)))
-    advised = make_pipeline(TruncatedSVD(1, random_state=0), EKMeans(2, random_state=0))
-    labels = clone(advised).fit_predict(sparse)
+    said = r"sparse matrix.*such as EKMeans.*TruncatedSVD.*toarray\(\), "
+    for cls in (EquilibriumMixture, EKMeansDetector):
+        with pytest.raises(TypeError, match=f"{said}less than 0.01 GiB, where memory has room"):
+            cls(2).fit(make(X))
+    with pytest.raises(TypeError, match=f"{said}7.45 GiB, where memory has room"):
+        EquilibriumMixture(2).fit(make((10**6, 1000)))
+    advised = make_pipeline(TruncatedSVD(1, random_state=0), EquilibriumMixture(2, random_state=0))
+    labels = clone(advised).fit_predict(make(X))
     assert sorted(np.bincount(labels).tolist()) == [20, 20]

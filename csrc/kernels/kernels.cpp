@@ -9,6 +9,7 @@
 #include "mixture.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
+#include "sparse.inl"
 #include "statistics.inl"
 #include "survey.inl"
 #include "tuning.h"
@@ -51,10 +52,27 @@ constexpr Kernels<typename F::T> kernels_for() {
           exp2_array<F>};
 }
 
+template <class U, class I>
+constexpr SparseKernels<U, I> sparse_kernels_for() {
+  return {{sparse_weigh<Weighting::equilibrium, U, I>, sparse_weigh<Weighting::maximum_entropy, U, I>,
+           sparse_weigh<Weighting::hard, U, I>, sparse_weigh<Weighting::fuzzy, U, I>},
+          sparse_products<false, U, I>,
+          sparse_products<true, U, I>,
+          sparse_scatter<U, I>};
+}
+
 }  // namespace
 
 #define EKMFAST_TABLE_OF(isa) EKMFAST_JOINED(isa, _kernels)
 #define EKMFAST_JOINED(isa, suffix) isa##suffix
-const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {kernels_for<F32>(), kernels_for<F64>()};
+const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
+    kernels_for<F32>(),
+    kernels_for<F64>(),
+    sparse_kernels_for<float, std::int32_t>(),
+    sparse_kernels_for<float, std::int64_t>(),
+    sparse_kernels_for<double, std::int32_t>(),
+    sparse_kernels_for<double, std::int64_t>(),
+    sparse_norms,
+    sparse_scratch_bytes};
 
 }  // namespace ekmfast

@@ -98,6 +98,55 @@ struct MixtureRows {
   T* density;            // (N,) log2 sum_k 2^t
 };
 
+// Sparse rows (CSR) of n rows and d columns: the numbers of row n that are stored are at start[n] up to
+// start[n + 1], in ascending order of their columns, each column at most once.
+template <class U, class I>
+struct SparseRows {
+  const U* values;
+  const I* columns;
+  const std::int64_t* start;    // (n + 1,)
+  std::int64_t last;            // the index of the last number of all rows
+  const double* sample_weight;  // (n,), or null for ones
+};
+
+// K centroids as the kernels for sparse rows read them: for each column one line of numbers, those
+// of all centroids side by side. A line has kp numbers, K rounded up to a multiple of kLaneUnit;
+// the last ones are 0.
+struct SparseCentroids {
+  std::int64_t k, kp;
+  const double* lines;  // (d, kp), q c_kj; for distances c_kj
+  const double* bias;   // (kp,) -q/2 ||c_k||^2; for distances ||c_k||^2, as `sparse_norms` sums it
+  double inv_q;         // 1 / q
+  double power;         // 1 / (fuzzifier - 1)
+};
+constexpr std::int64_t kLaneUnit = 8;  // a multiple of the lanes of every F64
+
+// The functions for sparse rows of one instruction set. They compute in double for every U.
+template <class U, class I>
+struct SparseKernels {
+  // IN rows, begin, end, centroids; OUT weights (end - begin, kp), s w of row begin + i at i kp;
+  // sums (added to, sum_wx is not used). One function for each Weighting; the fuzzy one takes
+  // centroids for distances, with inv_q = 1/2.
+  void (*weigh[kWeightings])(const SparseRows<U, I>& rows, std::int64_t begin, std::int64_t end,
+                             const SparseCentroids& centroids, double* weights, const Sums& sums,
+                             void* scratch);
+
+  // OUT out (end - begin, kp): the scores, bias_k + x . (q c_k).
+  void (*scores)(const SparseRows<U, I>& rows, std::int64_t begin, std::int64_t end,
+                 const SparseCentroids& centroids, double* out);
+
+  // OUT out (end - begin, kp): squared distances. The distance of a row from a centroid that has
+  // the same numbers is exactly 0.
+  void (*distances)(const SparseRows<U, I>& rows, std::int64_t begin, std::int64_t end,
+                    const SparseCentroids& centroids, double* out);
+
+  // The second product, in the columns first <= j < last. IN weights as above; OUT sums
+  // (last - first, kp) (added to) = sum_n w_nk x_nj.
+  void (*scatter)(const SparseRows<U, I>& rows, std::int64_t begin, std::int64_t end,
+                  std::int64_t first, std::int64_t last, const double* weights, std::int64_t kp,
+                  double* sums);
+};
+
 // The functions of one instruction set. Slices are multiples of kRowUnit rows (tuning.h).
 template <class T>
 struct Kernels {
@@ -170,6 +219,13 @@ constexpr T kMinExponent = sizeof(T) == 4 ? T(-100) : T(-900);
 struct KernelTable {
   Kernels<float> f32;
   Kernels<double> f64;
+  SparseKernels<float, std::int32_t> sparse32;
+  SparseKernels<float, std::int64_t> sparse32_long;
+  SparseKernels<double, std::int32_t> sparse64;
+  SparseKernels<double, std::int64_t> sparse64_long;
+  // OUT norms (kp,): the sums of squares of the columns of lines (d, kp).
+  void (*sparse_norms)(const double* lines, std::int64_t d, std::int64_t kp, double* norms);
+  std::int64_t (*sparse_scratch_bytes)(std::int64_t k);  // of 64-byte-aligned scratch, for `weigh`
 };
 
 #define EKMFAST_DECLARE(name, flags, condition) extern const KernelTable name##_kernels;

@@ -101,27 +101,17 @@ static inline void weigh_hard(const typename F::T* sample_weight, i64 k, const F
   }
 }
 
-// Relative to a row's least distance D, nothing overflows: with r_k = D / d_k in [0, 1],
-// v_k = r_k^(1/(m-1)) and S = sum v,
-//   p_k = v_k / S,  w_k = p_k^m = p_k r_k S^-(m-1),  and  sum_k w_k d_k = D S^-(m-1).
-// A row on a centroid has D = 0: r is 1 at all centroids that it is on and 0 elsewhere. Powers
-// below 2^kMinExponent are 0.
+// t becomes squared distances, of which the rows' least are found.
 template <class F>
-static inline void weigh_fuzzy(const typename F::T* panel, i64 d,
-                               const Centroids<typename F::T>& c,
-                               const typename F::T* sample_weight, const typename F::T* half_norm,
-                               typename F::T* t, const Scratch<F>& s, F* cost) {
-  using T = typename F::T;
+static inline void distances_of_panel(const typename F::T* panel, i64 d,
+                                      const Centroids<typename F::T>& c,
+                                      const typename F::T* half_norm, typename F::T* t, F* least) {
   constexpr int P = panel_rows<F>();
-  constexpr T kMinNormal = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
-  const F zero = F::all(0), one = F::all(1), floor = F::all(kMinExponent<T>);
-  const bool reciprocal = uses(Path::reciprocal) && c.power == T(1);  // m = 2: v = r
-  F norm[kPanelVectors], least[kPanelVectors], sum[kPanelVectors];
+  F norm[kPanelVectors];
   for (int v = 0; v < kPanelVectors; ++v) {
     const F half = F::load(half_norm + v * F::W);
     norm[v] = half + half;
     least[v] = F::all(EKMFAST_INFINITY);
-    sum[v] = zero;
   }
   for (i64 i = 0; i < c.k; ++i) {
     F d2[kPanelVectors];
@@ -131,13 +121,31 @@ static inline void weigh_fuzzy(const typename F::T* panel, i64 d,
       least[v] = F::where_greater(d2[v], least[v], least[v], d2[v]);
     }
   }
-  for (i64 i = 0; i < c.k; ++i)
+}
+
+// IN t, squared distances; least, those of the rows to their nearest centroids.
+// Relative to a row's least distance D, nothing overflows: with r_k = D / d_k in [0, 1],
+// v_k = r_k^(1/(m-1)) and S = sum v,
+//   p_k = v_k / S,  w_k = p_k^m = p_k r_k S^-(m-1),  and  sum_k w_k d_k = D S^-(m-1).
+// A row on a centroid has D = 0: r is 1 at all centroids that it is on and 0 elsewhere. Powers
+// below 2^kMinExponent are 0.
+template <class F>
+static inline void weigh_fuzzy(i64 k, typename F::T exponent, const typename F::T* sample_weight,
+                               const F* least, typename F::T* t, const Scratch<F>& s, F* cost) {
+  using T = typename F::T;
+  constexpr int P = panel_rows<F>();
+  constexpr T kMinNormal = sizeof(T) == 4 ? T(0x1p-126) : T(0x1p-1022);
+  const F zero = F::all(0), one = F::all(1), floor = F::all(kMinExponent<T>);
+  const bool reciprocal = uses(Path::reciprocal) && exponent == T(1);  // m = 2: v = r
+  F sum[kPanelVectors];
+  for (int v = 0; v < kPanelVectors; ++v) sum[v] = zero;
+  for (i64 i = 0; i < k; ++i)
     for (int v = 0; v < kPanelVectors; ++v) {
       const F d2 = F::load(t + i * P + v * F::W);
       const F r = F::where_greater(d2, zero, least[v] / d2, one);
       F power = r;
       if (!reciprocal) {
-        const F x = log2_normal<F>(r) * F::all(c.power);
+        const F x = log2_normal<F>(r) * F::all(exponent);
         power = F::where_greater(x, floor, exp2_nonpositive<F>(F::max(x, floor)), zero);
         power = F::where_greater(r, F::all(kMinNormal), power, zero);
       }
@@ -150,14 +158,14 @@ static inline void weigh_fuzzy(const typename F::T* panel, i64 d,
     const F inverse = one / sum[v];
     F shrunk = inverse;  // S^-(m-1)
     if (!reciprocal) {
-      const F x = log2_normal<F>(sum[v]) * F::all(T(-1) / c.power);
+      const F x = log2_normal<F>(sum[v]) * F::all(T(-1) / exponent);
       shrunk = exp2_nonpositive<F>(F::max(x, floor));
     }
     cost[v] = least[v] * shrunk;
     share[v] = F::load(sample_weight + v * F::W) * inverse;
     scale[v] = share[v] * shrunk;
   }
-  for (i64 i = 0; i < c.k; ++i) {
+  for (i64 i = 0; i < k; ++i) {
     F w_sum = F::load(s.sum_w + i * F::W), p_sum = F::load(s.sum_p + i * F::W);
     for (int v = 0; v < kPanelVectors; ++v) {
       const F r = F::load(t + i * P + v * F::W);
@@ -177,9 +185,11 @@ static inline void weigh_panel(const typename F::T* panel, i64 d,
                                const Centroids<typename F::T>& c,
                                const typename F::T* sample_weight, const typename F::T* half_norm,
                                const F* best, typename F::T* t, const Scratch<F>& s, F* cost) {
-  if constexpr (kWeighting == Weighting::fuzzy)
-    weigh_fuzzy<F>(panel, d, c, sample_weight, half_norm, t, s, cost);
-  else if constexpr (kWeighting == Weighting::hard)
+  if constexpr (kWeighting == Weighting::fuzzy) {
+    F least[kPanelVectors];
+    distances_of_panel<F>(panel, d, c, half_norm, t, least);
+    weigh_fuzzy<F>(c.k, c.power, sample_weight, least, t, s, cost);
+  } else if constexpr (kWeighting == Weighting::hard)
     weigh_hard<F>(sample_weight, c.k, best, t, s, cost);
   else
     weigh_softmax<F, kWeighting == Weighting::equilibrium>(sample_weight, c.k, best, t, s, cost);

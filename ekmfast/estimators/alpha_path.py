@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
 
 from ekmfast._arguments import shown
@@ -43,7 +44,7 @@ def alpha_path(
 
     Parameters
     ----------
-    X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+    X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         float32 and float64 are kept; other dtypes become float64. For Blocks, Dask collections and
         memory maps of 1 GiB or more, ``labels`` and likelihoods are those of a sample.
     n_clusters : int
@@ -106,11 +107,16 @@ def alpha_path(
 
 
 def _check_array(X: Any) -> NDArray[Any]:
-    check_kind(X)
+    check_kind(X, sparse=True)
     data = check_array(
-        X, dtype=[np.float64, np.float32], order="C", input_name="X", ensure_all_finite=False
+        X,
+        dtype=[np.float64, np.float32],
+        order="C",
+        input_name="X",
+        ensure_all_finite=False,
+        accept_sparse="csr",
     )
-    return np.require(data, requirements="A")
+    return data if issparse(data) else np.require(data, requirements="A")
 
 
 def _check_alphas(alphas: ArrayLike | None, dvariance: float) -> Float64:

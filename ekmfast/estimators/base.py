@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -76,7 +77,8 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
 def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArray[Any]:
     """X as a C-contiguous array of float32 or float64, checked like any input of scikit-learn.
 
-    ``options`` are those of `sklearn.utils.validation.validate_data`. Errors name the columns of a
+    ``options`` are those of `sklearn.utils.validation.validate_data`. With ``accept_sparse="csr"``
+    sparse matrices of any format become CSR matrices. Errors name the columns of a
     table that hold no numbers, and masked entries are refused.
     """
     if isinstance(X, Blocks) or is_dask(X) or is_cuda_array(X):
@@ -85,7 +87,7 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
             f"{type(X).__name__}: give it an array, such as a sample of the rows"
         )
     X = as_numpy(X)
-    check_kind(X)
+    check_kind(X, sparse=bool(options.get("accept_sparse")))
     names = names_unknown_to_sklearn(X)
     with warnings.catch_warnings() if names else nullcontext():
         if names:
@@ -97,7 +99,7 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
         estimator.feature_names_in_ = np.array(names, object)
     elif names:
         check_names(names, getattr(estimator, "feature_names_in_", None), type(estimator).__name__)
-    return np.require(rows, requirements="A")
+    return rows if issparse(rows) else np.require(rows, requirements="A")
 
 
 class CentroidEstimator(
@@ -179,7 +181,14 @@ class CentroidEstimator(
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
-        return check_data(self, X, reset=reset, ensure_all_finite=not reset)
+        # In sparse rows every method finds them, and names the row and the column.
+        finite = not reset and not issparse(X)
+        return check_data(self, X, reset=reset, ensure_all_finite=finite, accept_sparse="csr")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
         """Remember the columns in ``fit``, or compare them with those of the fit later."""
@@ -250,7 +259,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -266,7 +275,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
         **kwargs
             As in ``fit``.
@@ -285,7 +294,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -311,7 +320,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -326,7 +335,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -349,7 +358,7 @@ class CentroidEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
         sample_weight : array-like of shape (N,), default=None
 

@@ -39,7 +39,7 @@ class EKMeans(FullBatchEstimator):
         the result with the largest likelihood of rows and labels (see :func:`alpha_path`, whose
         plot helps to choose by eye). If there are more than 50,000 rows, alpha is chosen on a
         sample of that size. If features are strongly correlated, the likelihood is computed from
-        their leading principal components.
+        their leading principal components, of which sparse rows keep 50 at most.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the
         clusters are.
@@ -165,4 +165,4 @@ callable, default='auto'
         if sample is problem:
             return run
         starts = np.concatenate([self._starts(problem, random_state), run.centroids[None]])
-        return problem.solve(starts, run.alpha).best
+        return problem.best(starts, np.array([run.alpha]))[0]

@@ -35,11 +35,14 @@ class FullBatchEstimator(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
             float32 and float64 are kept (C-contiguous arrays are not copied); other dtypes become
             float64. :class:`ekmfast.blocks.Blocks`, Dask collections and memory maps of 1 GiB or
             more are read again in each pass and need not fit into memory. For these ``labels_`` is
             not set: ``predict`` and ``fit_predict`` return labels after one more pass.
+            Sparse matrices of SciPy are converted to CSR, if they are not, and never become dense.
+            Their sums are computed in float64 on the CPU, relative to the origin: if the rows have
+            an offset of F times their width, squared distances err by about ``1e-16 F^2`` of it.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
             Non-negative; 2 counts a row twice. Must be None for Blocks, which contain weights.
@@ -62,8 +65,8 @@ class FullBatchEstimator(CentroidEstimator):
 
     def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
         """The run with the lowest objective."""
-        runs = problem.solve(self._starts(problem, random_state), self._alpha(problem))
-        return runs.best
+        starts = self._starts(problem, random_state)
+        return problem.best(starts, np.array([self._alpha(problem)]))[0]
 
     def _alpha(self, problem: Problem) -> float:
         raise NotImplementedError

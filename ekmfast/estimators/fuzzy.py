@@ -119,7 +119,7 @@ class FuzzyCMeans(FullBatchEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -134,7 +134,7 @@ class FuzzyCMeans(FullBatchEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------

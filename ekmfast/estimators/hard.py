@@ -13,7 +13,7 @@ from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.problem import Problem
 from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
-from ekmfast.rows.nearest import nearest_centroids
+from ekmfast.rows.given import rows_in_memory
 
 
 class HardKMeans(FullBatchEstimator):
@@ -101,7 +101,7 @@ class HardKMeans(FullBatchEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -118,7 +118,7 @@ class HardKMeans(FullBatchEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------
@@ -128,7 +128,7 @@ class HardKMeans(FullBatchEstimator):
 
 
 def _one_hot(X: NDArray[Any], centroids: NDArray[np.float64], n_threads: int) -> NDArray[Any]:
-    nearest, _ = nearest_centroids(X, centroids, n_threads)
-    p = np.zeros((len(X), len(centroids)), X.dtype)
-    p[np.arange(len(X)), nearest] = 1
+    nearest, _ = rows_in_memory(X, None, n_threads).nearest(centroids)
+    p = np.zeros((len(nearest), len(centroids)), X.dtype)
+    p[np.arange(len(nearest)), nearest] = 1
     return p

@@ -110,7 +110,7 @@ class MaximumEntropyKMeans(FullBatchEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or whatever ``fit`` takes
+        X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
 
         Returns
         -------

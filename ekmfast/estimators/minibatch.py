@@ -244,7 +244,7 @@ class MiniBatchEKMeans(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
             float32 and float64 are kept (C-contiguous arrays are not copied); other dtypes become
             float64. For Blocks, Dask collections and memory maps of 1 GiB or more, each block is a
             batch, in order, unless ``batch_size`` is at least the number of all rows, and
@@ -280,8 +280,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
         random_state = check_random_state(self.random_state)
         if self.batch_size >= problem.survey.n_rows:
-            runs = problem.solve(self._starts(problem, random_state), alpha)
-            run = runs.best
+            (run,) = problem.best(self._starts(problem, random_state), np.array([alpha]))
             self.n_steps_ = run.n_iter
         else:
             run = self._by_batches(problem, progress, alpha, random_state)
@@ -368,7 +367,7 @@ class MiniBatchEKMeans(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
             One batch of any size, which is held in memory. The first batch has at least
             ``n_clusters`` rows; it should have many, since the restarts on it decide which clusters
             are found.

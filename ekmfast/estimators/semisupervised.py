@@ -176,7 +176,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), array on a GPU, Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
             float32 and float64 are kept (C-contiguous arrays are not copied); other dtypes become
             float64. The labelled rows are held in memory. For Blocks, Dask collections and memory
             maps of 1 GiB or more, ``labels_`` is not set.
@@ -228,8 +228,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
                 "the labels (y or prior)": np.stack([*known.nonzero(), known.data]),
             }
         alpha = resolve_alpha(self.alpha, self.scale, problem.dispersion)
-        runs = problem.solve(self._starts_with(problem, given), alpha)
-        self._end(problem, progress, runs.best, alpha)
+        (run,) = problem.best(self._starts_with(problem, given), np.array([alpha]))
+        self._end(problem, progress, run, alpha)
         return self
 
     def _starts_with(self, problem: Problem, given: Supervision) -> Float64:

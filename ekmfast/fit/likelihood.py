@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, issparse
 from scipy.special import gammaln
 
 Float64 = NDArray[np.float64]
@@ -16,6 +17,11 @@ TAIL = 8.0
 
 # Number of iterations in which rows far from the centre of their cluster get smaller weights.
 REWEIGHTINGS = 4
+
+# The smallest variance that sparse rows are given, relative to their mean square.
+SPARSE_RESOLUTION = 1e-12
+# Rows whose distances are computed at a time, if they are sparse.
+ROWS_AT_ONCE = 1024
 
 # The estimates are shrunk. The scale of a cluster is shrunk towards 1 as if by this many more rows,
 # and its variances towards the common variances times its scale.
@@ -49,31 +55,27 @@ def classification_likelihood(
     names, index = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         return -np.inf
-    X = np.asarray(X, np.float64)
     n_features = X.shape[1]
-    s = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    s = np.ones(X.shape[0]) if sample_weight is None else np.asarray(sample_weight, np.float64)
     s = s / s.mean()
-    order = np.argsort(index, kind="stable")
-    X, s, index = X[order], s[order], index[order]
-    first = np.searchsorted(index, np.arange(len(names)))
-
-    def sums(values: Float64) -> Float64:  # of the rows of each cluster
-        return cast(Float64, np.add.reduceat(values, first))
+    n_clusters = len(names)
+    rows = (_SparseClusters if issparse(X) else _Clusters)(X, index, n_clusters)
 
     tiny = np.finfo(np.float64).tiny
-    size = sums(s)
-    weight, scale = s, np.ones(len(names))
+    size = np.bincount(index, s, n_clusters)
+    weight, scale = s, np.ones(n_clusters)
     for _ in range(REWEIGHTINGS):
-        centres = sums(weight[:, None] * X) / np.maximum(sums(weight), tiny)[:, None]
-        squares = (X - centres[index]) ** 2
-        common = (weight / scale[index]) @ squares / s.sum()
-        floor = max(LEAST_VARIANCE * np.average(common), tiny)
+        mass = np.bincount(index, weight, n_clusters)
+        centres = rows.sums(weight) / np.maximum(mass, tiny)[:, None]
+        scatter = rows.scatter(weight, mass, centres)
+        common = (1 / scale) @ scatter / s.sum()
+        floor = max(LEAST_VARIANCE * np.average(common), rows.resolution)
         common = np.maximum(common, floor)
-        scale = sums(weight * (squares @ (1 / common))) + SCALE_PRIOR * n_features
+        scale = scatter @ (1 / common) + SCALE_PRIOR * n_features
         scale /= n_features * (size + SCALE_PRIOR)
-        own = sums(weight[:, None] * squares) + VARIANCE_PRIOR * scale[:, None] * common
+        own = scatter + VARIANCE_PRIOR * scale[:, None] * common
         own = np.maximum(own / (size + VARIANCE_PRIOR)[:, None], floor)
-        distance = (squares / own[index]).sum(axis=1)
+        distance = rows.distances(centres, own)
         weight = s * (TAIL + n_features) / (TAIL + distance)
     of_cluster = np.log(np.maximum(size, tiny) / s.sum()) - 0.5 * np.log(own).sum(axis=1)
     of_row = of_cluster[index] - 0.5 * (TAIL + n_features) * np.log1p(distance / TAIL)
@@ -83,3 +85,67 @@ def classification_likelihood(
         - 0.5 * n_features * np.log(TAIL * np.pi)
     )
     return float(np.average(of_row, weights=s) + constant)
+
+
+class _Clusters:
+    """Rows and the numbers of their clusters, from which sums over each cluster are computed."""
+
+    def __init__(self, X: NDArray[Any], index: NDArray[np.intp], n_clusters: int) -> None:
+        self.order = np.argsort(index, kind="stable")  # each cluster's rows one after another
+        self.X, self.index = np.asarray(X[self.order], np.float64), index[self.order]
+        self.first = np.searchsorted(self.index, np.arange(n_clusters))
+        self.resolution = np.finfo(np.float64).tiny  # the smallest variance that can be computed
+
+    def sums(self, weight: Float64) -> Float64:
+        """The weighted sum of the rows of each cluster, (K, D)."""
+        return cast(Float64, np.add.reduceat(weight[self.order, None] * self.X, self.first))
+
+    def scatter(self, weight: Float64, mass: NDArray[Any], centres: Float64) -> Float64:
+        """The weighted sums of (x - centre)^2 of each cluster, (K, D); ``mass``: of the weights."""
+        self._squares = (self.X - centres[self.index]) ** 2
+        weighted = weight[self.order, None] * self._squares
+        return cast(Float64, np.add.reduceat(weighted, self.first))
+
+    def distances(self, centres: Float64, variances: Float64) -> Float64:
+        """The sums of (x - centre)^2 / variance over the features, (N,), after `scatter`."""
+        found = np.empty(len(self.X))
+        found[self.order] = (self._squares / variances[self.index]).sum(axis=1)
+        return found
+
+
+class _SparseClusters:
+    """The same for a CSR matrix, from sums of x and x^2, so that no row becomes dense."""
+
+    def __init__(self, X: Any, index: NDArray[np.intp], n_clusters: int) -> None:
+        self.X, self.index, self.n_clusters = X, index, n_clusters
+        # Variances are differences of mean squares, of which a smaller one is rounding error.
+        mean_square = np.square(X.data, dtype=np.float64).sum() / (X.shape[0] * X.shape[1])
+        self.resolution = max(SPARSE_RESOLUTION * mean_square, np.finfo(np.float64).tiny)
+
+    def _sums(self, weight: Float64, X: Any) -> Float64:
+        entries = weight, (self.index, np.arange(len(weight)))
+        of_cluster = csr_matrix(entries, (self.n_clusters, len(weight)))
+        return np.asarray((of_cluster @ X).toarray(), np.float64)
+
+    def sums(self, weight: Float64) -> Float64:
+        return self._sums(weight, self.X)
+
+    def scatter(self, weight: Float64, mass: NDArray[Any], centres: Float64) -> Float64:
+        # The sum of w (x - c)^2 about the weighted mean c is that of w x^2 minus c^2 sum w.
+        squares = self.X.data.astype(np.float64) ** 2
+        squared = csr_matrix((squares, self.X.indices, self.X.indptr), self.X.shape)
+        return np.maximum(self._sums(weight, squared) - mass[:, None] * centres**2, 0.0)
+
+    def distances(self, centres: Float64, variances: Float64) -> Float64:
+        # x (x - 2 c) / v at the numbers of a row, plus the sum of c^2 / v over all features.
+        found = (centres**2 / variances).sum(axis=1)[self.index]
+        start = self.X.indptr
+        for first in range(0, len(found), ROWS_AT_ONCE):
+            last = min(first + ROWS_AT_ONCE, len(found))
+            stored = slice(start[first], start[last])
+            row = np.repeat(np.arange(last - first), np.diff(start[first : last + 1]))
+            at = self.index[first + row], self.X.indices[stored]
+            x = self.X.data[stored].astype(np.float64)
+            terms = x * (x - 2 * centres[at]) / variances[at]
+            found[first:last] += np.bincount(row, terms, last - first)
+        return cast(Float64, np.maximum(found, 0.0))

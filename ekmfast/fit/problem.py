@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.fit.seeding import initial_centroids
-from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Runs, solve
+from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Run, Runs, solve
 from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
@@ -24,6 +24,8 @@ Float64 = NDArray[np.float64]
 # pass keeps for each cluster.
 FAR_PASSES = 2
 FAR_ROWS = 16
+# Memory of the runs that are solved at a time, if they do not share passes.
+RUN_BYTES = 1 << 30
 
 
 class Problem:
@@ -78,8 +80,8 @@ class Problem:
         if survey.dispersion == 0 and rows.weighted and (low != high).any():
             some = survey.sample.on_host()
             assert some.sample_weight is not None
-            heavy = some.X[some.sample_weight > 0]
-            if (heavy != heavy[:1]).any():
+            heavy = some.subset(np.flatnonzero(some.sample_weight > 0)).survey()
+            if (heavy.low != heavy.high).any():
                 raise ValueError(WEIGHT_UNDERFLOWS)
         # Centroids must stay inside the bounding box of the rows, extended by its width on every
         # side. A converged centroid may lie outside the box itself, since others can repel it.
@@ -212,6 +214,28 @@ class Problem:
         if checkpoint is not None:
             checkpoint.end(runs)
         return runs
+
+    def best(self, starts: Float64, alphas: Float64) -> list[Run]:
+        """The best run at each alpha (A,), of those from every start (S, K, D).
+
+        If problems do not share passes, as those of sparse rows do not, the alphas are run one
+        after another, and as many starts at a time as `RUN_BYTES` allows: with very many features
+        the centroids and earlier steps of all runs might take far more memory than the rows. A fit
+        with a checkpoint runs all at a time.
+        """
+        n_starts = len(starts)
+        if self.rows.shares_passes or self.checkpoint is not None:
+            all_starts = np.concatenate([starts] * len(alphas))
+            runs = self.solve(all_starts, np.repeat(alphas, n_starts))
+            lowest = runs.objectives.reshape(-1, n_starts).argmin(axis=1)
+            return [runs[a * n_starts + int(i)] for a, i in enumerate(lowest)]
+        matrices = 2 * WINDOW + 6  # (K, D): earlier steps, centroids, sums and proposals
+        together = max(1, int(RUN_BYTES // (8 * matrices * starts[0].size)))
+        groups = [starts[i : i + together] for i in range(0, n_starts, together)]
+        return [
+            min((self.solve(group, alpha).best for group in groups), key=lambda run: run.objective)
+            for alpha in alphas
+        ]
 
     def _identity(self, starts: Float64, alpha: ArrayLike) -> dict[str, str | float | NDArray[Any]]:
         """Everything that determines the result of `solve`, by the names that error messages use.

@@ -55,8 +55,9 @@ class AlphaPath:
         It can be compared between alphas. It is -inf if all rows have the same label.
     n_components : int or None
         If the features are strongly correlated, as codes of neural networks are, the likelihood is
-        computed from the leading principal components, which hold 70 % of the variance. This is
-        their number. None if the likelihood is computed from the features of X.
+        computed from the leading principal components, which hold 70 % of the variance (of sparse
+        rows at most 50 components). This is their number. None if the likelihood is computed from
+        the features of X.
     agreement : ndarray of shape (A,)
         The mean adjusted Rand index with the labels at the neighbouring alphas. It is near 1 where
         the labels hardly depend on alpha.
@@ -107,20 +108,18 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
 
     The labels are those of the rows in the survey's sample, which may be all rows.
     """
-    n_starts, n_clusters = starts.shape[:2]
-    everything = problem.solve(np.concatenate([starts] * len(alphas)), np.repeat(alphas, n_starts))
-    lowest = everything.objectives.reshape(-1, n_starts).argmin(axis=1)
-    runs = [everything[a * n_starts + int(i)] for a, i in enumerate(lowest)]
+    n_clusters = starts.shape[1]
+    runs = problem.best(starts, alphas)
     rows = problem.survey.sample.on_host()
     X, weight = rows.X, rows.sample_weight
     sample: slice | NDArray[np.intp] = slice(None)
-    if len(X) > SAMPLE_ROWS:
-        sample = np.random.default_rng(0).choice(len(X), SAMPLE_ROWS, replace=False)
+    if rows.n_rows > SAMPLE_ROWS:
+        sample = np.random.default_rng(0).choice(rows.n_rows, SAMPLE_ROWS, replace=False)
         sample.sort()
     sampled_weight = None if weight is None else weight[sample]
     evidence = evidence_features(X[sample], sampled_weight)
 
-    labels = np.empty((len(runs), len(X)), np.int32)
+    labels = np.empty((len(runs), rows.n_rows), np.int32)
     merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
     n_distinct = np.array([count_distinct(names) for names in merged])
     likelihood = np.empty(len(runs))

@@ -22,10 +22,11 @@ of EKM.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import LLOYD_PASSES
@@ -55,9 +56,12 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     numbers = np.flatnonzero(trust)
     trust, prior = trust[numbers], prior[numbers]
     some = rows.fetch(numbers)
-    data, weight = some.X.astype(np.float64), some.sample_weight
-    origin = data.mean(axis=0) if len(numbers) else np.zeros(some.n_features)
-    data -= origin
+    data: Any = some.X.astype(np.float64, copy=not issparse(some.X))
+    weight = some.sample_weight
+    origin = np.zeros(some.n_features)
+    if not issparse(data):  # to subtract a point from sparse rows would fill them
+        origin = data.mean(axis=0) if len(numbers) else origin
+        data -= origin
     counts = np.repeat(np.arange(len(numbers)), np.diff(prior.indptr))
     scale = np.ones(len(numbers)) if weight is None else weight.astype(np.float64)
 
@@ -65,7 +69,9 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     weighted.data = prior.data * scale[counts]
     mass, means = _class_means(weighted, data)
     means = np.where(np.isnan(means), 0.0, means)
-    scatter = weighted.T @ np.square(data).sum(axis=1) - mass * np.square(means).sum(axis=1)
+    squares = data.multiply(data) if issparse(data) else np.square(data)
+    scatter = weighted.T @ np.asarray(squares.sum(axis=1)).ravel()
+    scatter -= mass * np.square(means).sum(axis=1)
 
     # A prior that is equal for all clusters does not say where to start. The first centroids are
     # therefore weighted by the excess of a prior over its mean.
@@ -76,7 +82,7 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     return Supervision(
         numbers,
         trust,
-        ArrayRows(some.X, own.astype(some.dtype), some.n_threads),
+        some.reweighted(own.astype(some.dtype)),
         mass,
         means + origin,
         np.maximum(scatter, 0.0),
@@ -84,10 +90,11 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     )
 
 
-def _class_means(prior: csr_matrix, data: Float64) -> tuple[Float64, Float64]:
+def _class_means(prior: csr_matrix, data: Any) -> tuple[Float64, Float64]:
     mass = np.asarray(prior.sum(axis=0), np.float64).ravel()
+    sums = prior.T @ data
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = (prior.T @ data) / mass[:, None]
+        means = (sums.toarray() if issparse(sums) else sums) / mass[:, None]
     return mass, np.where(mass[:, None] > 0, means, np.nan)
 
 
@@ -172,7 +179,7 @@ def starts_with_labels(
 
 def _lloyd(start: Float64, free: NDArray[np.bool_], rows: ArrayRows, mass: Float64) -> None:
     """Move the free centroids of ``start`` in place by iterations of hard k-means."""
-    hard = ArrayRows(rows.X, mass.astype(rows.dtype), rows.n_threads, weighting="hard")
+    hard = rows.reweighted(mass.astype(rows.dtype)).with_weighting("hard")
     for _ in range(LLOYD_PASSES):
         moved = hard.statistics(start[None], np.ones(1)).ratio(start[None])[0][free]
         if np.array_equal(moved, start[free]):
@@ -200,7 +207,7 @@ def _fill(
             total = np.cumsum(probability)
             drawn = random_state.uniform() * total[-1]
             row = min(int(np.searchsorted(total, drawn, side="right")), rows.n_rows - 1)
-        start[k] = rows.X[row]
+        start[k] = rows.take(np.array(row))
         closest = np.minimum(closest, _squared_distances(rows, start[k : k + 1]))
 
 

@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from copy import copy
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ class ArrayRows:
     """
 
     at_hand = True
+    shares_passes = True
 
     def __init__(
         self,
@@ -117,10 +118,14 @@ class ArrayRows:
         self._reference = sums.reference
         return sums
 
-    def with_weighting(self, weighting: str) -> ArrayRows:
+    def with_weighting(self, weighting: str) -> Self:
         other = copy(self)
         other.weighting = weighting
         return other
+
+    def reweighted(self, sample_weight: NDArray[Any] | None) -> Self:
+        """The same rows with other weights; statistics are those of ``'equilibrium'``."""
+        return type(self)(self.X, sample_weight, self.n_threads)
 
     def nearest(self, centroids: Float64) -> tuple[NDArray[np.int32], NDArray[Any]]:
         """Labels (N,) and squared distances (N,) in the dtype of X: see `nearest_centroids`."""
@@ -143,7 +148,7 @@ class ArrayRows:
 
     def _check_out(self, out: Any, centroids: Float64) -> NDArray[Any]:
         """The array to write weights to: a new one, or ``out`` if it can hold them."""
-        shape, dtype = (len(self.X), len(centroids)), self.dtype
+        shape, dtype = (self.n_rows, len(centroids)), self.dtype
         if out is None:
             return np.empty(shape, dtype)
         if not isinstance(out, np.ndarray):
@@ -154,10 +159,15 @@ class ArrayRows:
                 f"out must be a writable, aligned and C-contiguous {dtype} array of shape {shape}, "
                 f"without a mask, got {type(out).__name__} of {out.dtype} and shape {out.shape}"
             )
-        for name, other in (("X", self.X), ("centroids", centroids)):
+        for name, other in (("X", self._numbers), ("centroids", centroids)):
             if np.may_share_memory(other, out):
                 raise ValueError(f"out must not share memory with {name}")
         return out
+
+    @property
+    def _numbers(self) -> NDArray[Any]:
+        """The array that holds the numbers of X."""
+        return self.X
 
     def _check_told_apart(self, centroids: Float64, alpha: float, weights: NDArray[Any]) -> None:
         """Call `check_told_apart`, with the distances of the first row for the mean distance.
@@ -182,9 +192,9 @@ class ArrayRows:
         w = check_array(weights, "weights")
         if w.dtype != self.dtype:
             raise TypeError(f"weights must have the dtype of X, {self.dtype}, got {w.dtype}")
-        if len(w) != len(self.X):
+        if len(w) != self.n_rows:
             raise ValueError(
-                f"weights must have one row a sample: {len(w)} rows, X has {len(self.X)}"
+                f"weights must have one row a sample: {len(w)} rows, X has {self.n_rows}"
             )
         if not w.flags.c_contiguous:
             raise ValueError("weights must be C-contiguous; use np.ascontiguousarray(weights)")
@@ -211,17 +221,17 @@ class ArrayRows:
         """The rows with these numbers, in float64."""
         return self.X[numbers].astype(np.float64)
 
-    def subset(self, numbers: NDArray[np.intp]) -> ArrayRows:
+    def subset(self, numbers: NDArray[np.intp]) -> Self:
         s = self.sample_weight
         return self._of(self.X[numbers], None if s is None else s[numbers])
 
-    def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
-        return self if len(numbers) == len(self.X) else self.subset(numbers)
+    def fetch(self, numbers: NDArray[np.intp]) -> Self:
+        return self if len(numbers) == self.n_rows else self.subset(numbers)
 
-    def on_host(self) -> ArrayRows:
+    def on_host(self) -> Self:
         return self
 
-    def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> ArrayRows:
+    def stretches(self, numbers: NDArray[np.intp], length: int, *, rest: bool) -> Self:
         def cut(values: NDArray[Any]) -> NDArray[Any]:
             whole = len(values) // length
             some = values[: whole * length].reshape(whole, -1).take(numbers, axis=0)
@@ -231,8 +241,8 @@ class ArrayRows:
         s = self.sample_weight
         return self._of(cut(self.X), None if s is None else cut(s[:, None])[:, 0])
 
-    def _of(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> ArrayRows:
-        return ArrayRows(X, sample_weight, self.n_threads, self.weighting, self.fuzzifier)
+    def _of(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> Self:
+        return type(self)(X, sample_weight, self.n_threads, self.weighting, self.fuzzifier)
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> ShuffledBatches:
         return ShuffledBatches(self, batch_size, random_state)
@@ -242,7 +252,7 @@ class ArrayRows:
 
     def distances(self, n_seedings: int) -> NDArray[Any]:
         """Infinite squared distances (S, N), with which `closest` begins when no row is chosen."""
-        return np.full((n_seedings, len(self.X)), np.inf, self.X.dtype)
+        return np.full((n_seedings, self.n_rows), np.inf, self.dtype)
 
     def closest(self, candidates: Float64, closest: NDArray[Any], update: bool = False) -> Float64:
         """One pass over X for S starts at once: see `RowsAtHand`."""
@@ -265,7 +275,7 @@ class ArrayRows:
     def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:
         """Random rows: see `RowsAtHand`."""
         s = self.sample_weight
-        mass = np.ones(len(self.X)) if s is None else s.astype(np.float64)
+        mass = np.ones(self.n_rows) if s is None else s.astype(np.float64)
         if closest is None:
             return _draw(mass, uniform.ravel())[None]
         return np.stack([_draw(mass * c, u) for c, u in zip(closest, uniform, strict=True)])

@@ -70,6 +70,7 @@ class BlockRows:
     """
 
     at_hand = False
+    shares_passes = True
 
     def __init__(
         self,

@@ -53,25 +53,29 @@ def _listed(names: Sequence[str]) -> str:
     return "".join(lines + ["- ...\n"] * (len(names) > SHOWN))
 
 
-def check_kind(X: Any, name: str = "X") -> None:
+def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
     """Refuse input that cannot become an array of numbers without loss or with a clear error.
 
     Raises
     ------
     TypeError
-        For sparse matrices, dates and text, naming the column of a table.
+        For sparse matrices, unless ``sparse`` is True, for dates and for text, naming the column of
+        a table.
     ValueError
         For masked arrays with masked entries.
     """
     from scipy.sparse import issparse  # not above: `import ekmfast` needs no SciPy
 
     if issparse(X):
+        if sparse:
+            return
         dense = X.shape[0] * X.shape[1] * 8 / 2**30
         size = f"{dense:.3g} GiB" if dense >= 0.01 else "less than 0.01 GiB"
         raise TypeError(
-            f"{name} is a sparse matrix, but dense data is required: reduce it to its leading "
-            "components first, e.g. make_pipeline(TruncatedSVD(50), EKMeans(...)), or take "
-            f"{name}.toarray(), {size}, where memory has room for it"
+            f"{name} is a sparse matrix, but dense data is required: take an estimator that reads "
+            "sparse rows, such as EKMeans, reduce them to their leading components first, with "
+            f"make_pipeline(TruncatedSVD(50), ...), or take {name}.toarray(), {size}, where memory "
+            "has room for it"
         )
     check_unmasked(X, name)
     kind = getattr(getattr(X, "dtype", None), "kind", "")

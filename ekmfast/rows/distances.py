@@ -15,15 +15,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
 
 from ekmfast.rows.limits import overflow_of
+from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
 
 Float64 = NDArray[np.float64]
 
 # The rows of a chunk in float64 and their distances should fit into the cache of a core.
 CHUNK_BYTES = 1 << 20
+# The distances of a chunk of sparse rows. Each chunk also copies the centroids once.
+SPARSE_NUMBERS = 1 << 20
 
 
 def squared_distances(
@@ -37,7 +41,9 @@ def squared_distances(
 
     Parameters
     ----------
-    X : ndarray of shape (N, D), float32 or float64, rows contiguous
+    X : ndarray of shape (N, D), float32 or float64, rows contiguous, or CSR matrix
+        For a CSR matrix the squares of the differences are summed over the numbers that a row
+        holds, and ``||c_k||^2`` without the other squares of ``c_k`` is added.
     centroids : array-like of shape (K, D)
         Taken in float64.
     function : callable, default=None
@@ -67,11 +73,17 @@ def squared_distances(
     C = np.asarray(centroids, np.float64)
     n_rows, n_clusters = X.shape[0], C.shape[0]
     values = np.empty((n_rows, n_clusters), X.dtype)
-    step = max(1, CHUNK_BYTES // (8 * (X.shape[1] + n_clusters)))
+    threads = check_n_threads(n_threads)
+    sparse = SparseRows(X, n_threads=threads) if issparse(X) else None
+    numbers = SPARSE_NUMBERS if sparse else CHUNK_BYTES // 8
+    step = max(1, numbers // (n_clusters if sparse else X.shape[1] + n_clusters))
 
     def fill(start: int) -> bool:
         """Fill one chunk of ``values``; return whether all its numbers are finite."""
-        d2 = cdist(X[start : start + step], C, "sqeuclidean")  # from differences in float64
+        if sparse:
+            d2 = sparse.squared_distances(C, start, min(start + step, n_rows))
+        else:
+            d2 = cdist(X[start : start + step], C, "sqeuclidean")  # from differences in float64
         if not d2.max() < np.inf:
             return False
         chunk = values[start : start + step]
@@ -80,12 +92,14 @@ def squared_distances(
         return bool(np.isfinite(chunk).all())
 
     starts = range(0, n_rows, step)
-    threads = min(check_n_threads(n_threads), len(starts))
+    threads = 1 if sparse else min(threads, len(starts))  # the sparse kernel has threads itself
     if threads <= 1:
         all_finite = all(map(fill, starts))
     else:  # threads help, as cdist and NumPy release the interpreter's lock
         with ThreadPoolExecutor(threads, thread_name_prefix="ekmfast-distances") as pool:
             all_finite = all(pool.map(fill, starts))
     if not all_finite:
+        if sparse:
+            sparse.refuse_not_finite()
         raise overflow_of(X.dtype)
     return values

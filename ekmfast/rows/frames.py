@@ -12,6 +12,13 @@ from ekmfast.rows.columns import check_columns, check_unmasked, columns_of, reme
 
 def matrix(X: Any, name: str) -> NDArray[Any]:
     """X as an array of numbers; an error names the column of a frame that holds no numbers."""
+    from scipy.sparse import issparse  # not above: `import ekmfast` needs no SciPy
+
+    if issparse(X):
+        raise TypeError(
+            f"{name}: is a sparse matrix, but blocks must be dense: give the estimator one CSR "
+            "matrix of all rows, or take a dense array of each block"
+        )
     check_unmasked(X, name)
     check_columns(X, name)
     array = np.asarray(X)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.blocks import Blocks, from_memmap
@@ -14,6 +15,7 @@ from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.device import choose, is_cuda_array, to_host
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
+from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
 
 if TYPE_CHECKING:
@@ -42,17 +44,18 @@ def rows_of(
 
     Parameters
     ----------
-    X : array-like, array on a GPU, memory map, `Blocks`, or Dask collection
+    X : array-like, sparse matrix, array on a GPU, memory map, `Blocks`, or Dask collection
     sample_weight : array-like of shape (N,), default=None
         Must be None for `Blocks`, which contain their weights.
     check_array : callable
-        Returns an array-like X as an array that the kernels can read, or raises an error.
+        Returns an array-like X as an array that the kernels can read, and a sparse matrix as a CSR
+        matrix of float32 or float64, or raises an error.
     check_weight : callable
         Called with ``sample_weight`` and the rows; returns the weights in the dtype of the rows, or
         raises an error.
     device : {'cpu', 'cuda', 'auto'}, default=None
-        Where passes over an array are computed. None computes where the array lies. Blocks are
-        always computed by the CPU.
+        Where passes over an array are computed. None computes where the array lies. Blocks and
+        sparse matrices are always computed by the CPU.
     work : float, default=0.0
         Number of multiply-adds of a pass for each number of X, by which ``'auto'`` decides.
     n_threads : int, default=None
@@ -85,6 +88,9 @@ def rows_of(
         _refuse_card(device, X)
         threads = check_n_threads(n_threads)
         return BlockRows(LocalSource(blocks, threads), threads, *options)
+    if issparse(X):
+        _refuse_card(device, X)
+        device = None
     if device is None:
         checks = check_array, check_weight
         return array_rows_of(X, sample_weight, n_threads, *checks, weighting, fuzzifier)
@@ -114,7 +120,12 @@ def array_rows_of(
         return _rows_on_card(X, sample_weight, n_threads, check_weight, weighting, fuzzifier)
     X = check_array(X)
     s = None if sample_weight is None else check_weight(on_host(sample_weight), X)
-    return ArrayRows(X, s, check_n_threads(n_threads), weighting, fuzzifier)
+    return rows_in_memory(X, s, check_n_threads(n_threads), weighting, fuzzifier)
+
+
+def rows_in_memory(X: Any, *options: Any) -> ArrayRows:
+    """The rows of a checked array or CSR matrix; ``options`` are those of `ArrayRows`."""
+    return (SparseRows if issparse(X) else ArrayRows)(X, *options)
 
 
 def _rows_on_card(
@@ -176,6 +187,7 @@ def _large_memmap(
 
 def _refuse_card(device: str | None, X: Any) -> None:
     if device == "cuda":
+        kind = "sparse rows" if issparse(X) else "blocks"
         raise ValueError(
-            f"device='cuda' takes arrays, not {type(X).__name__}; use device='cpu' for blocks"
+            f"device='cuda' takes arrays, not {type(X).__name__}; use device='cpu' for {kind}"
         )

@@ -43,8 +43,12 @@ def not_finite(rows: NDArray[Any]) -> tuple[int, int, str] | None:
         return None
     row = int(bad[0])
     column = int(np.flatnonzero(~np.isfinite(rows[row]))[0])
-    value = rows[row, column]
-    return row, column, "NaN" if np.isnan(value) else "infinity" if value > 0 else "-infinity"
+    return row, column, name_of(rows[row, column])
+
+
+def name_of(value: Any) -> str:
+    """The name of a number that is not finite."""
+    return "NaN" if np.isnan(value) else "infinity" if value > 0 else "-infinity"
 
 
 def _range(blocks: Iterable[NDArray[Any]]) -> tuple[Float64, Float64]:

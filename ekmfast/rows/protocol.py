@@ -45,6 +45,8 @@ class Rows(Sums, Protocol):
     ----------
     at_hand : bool
         Whether these are `RowsAtHand`.
+    shares_passes : bool
+        Whether one pass for several problems is faster than a pass for each of them.
     weighting, fuzzifier
         How the weights w_kn of the sums are defined: see `ArrayRows`.
     feature_names : list of str or None
@@ -52,6 +54,7 @@ class Rows(Sums, Protocol):
     """
 
     at_hand: bool
+    shares_passes: bool
 
     @property
     def n_threads(self) -> int:

@@ -96,12 +96,17 @@ class Moments:
         """
         if not self.weight > 0:
             return math.nan
-        with np.errstate(over="ignore", invalid="ignore"):
-            widest = float(np.square(self.high - self.low).sum())
-        if not 4 * max(self.weight, 1.0) * widest < largest_number(dtype):
+        if may_overflow(self.weight, self.low, self.high, dtype):
             return dispersion_by_passes(rows, self.reference)[1]
         offset = self.sum / self.weight
         return max(0.5 * (self.squares / self.weight - float(offset @ offset)), 0.0)
+
+
+def may_overflow(weight: float, low: Float64, high: Float64, dtype: np.dtype[Any]) -> bool:
+    """Whether sums of squared distances in the box of the rows may overflow ``dtype``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        widest = float(np.square(high - low).sum())
+    return not 4 * max(weight, 1.0) * widest < largest_number(dtype)
 
 
 def reference_of(X: NDArray[Any]) -> Float64:

@@ -58,6 +58,7 @@ class CudaRows:
     """
 
     at_hand = True
+    shares_passes = True
 
     def __init__(
         self,

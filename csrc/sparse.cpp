@@ -1,0 +1,561 @@
+#include "sparse.h"
+
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>  // for MADV_HUGEPAGE
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "driver.h"
+#include "kernels/kernels.h"
+#include "ordered_sum.h"
+#include "parallel.h"
+#include "rescue.h"
+#include "simd/dispatch.h"
+
+namespace ekmfast {
+namespace {
+
+typedef std::int64_t i64;
+
+constexpr double kLn2 = 0.69314718055994530942;
+// Rows of a block, whose weights are computed at a time.
+constexpr i64 kBlockRows = 240;
+// Numbers of the weights of a slab: all its weights are computed before the second product.
+constexpr i64 kSlabNumbers = i64{1} << 20;
+// If the lines of all columns have no more numbers, a chunk of rows has sums of its own. Otherwise
+// a strip of columns has sums of its own.
+constexpr i64 kNarrow = i64{1} << 16;
+
+const KernelTable& table() { return kernel_table(isa_in_use()); }
+
+template <class U, class I>
+const SparseKernels<U, I>& sparse_kernels();
+template <>
+const SparseKernels<float, std::int32_t>& sparse_kernels() { return table().sparse32; }
+template <>
+const SparseKernels<float, i64>& sparse_kernels() { return table().sparse32_long; }
+template <>
+const SparseKernels<double, std::int32_t>& sparse_kernels() { return table().sparse64; }
+template <>
+const SparseKernels<double, i64>& sparse_kernels() { return table().sparse64_long; }
+
+template <class U, class I, class Body>
+auto with_types(const SparseSamples& s, Body body) {
+  const SparseRows<U, I> rows{static_cast<const U*>(s.values), static_cast<const I*>(s.columns),
+                              s.start.data(), s.n_stored() - 1,
+                              s.sample_weight.empty() ? nullptr : s.sample_weight.data()};
+  return body(rows, sparse_kernels<U, I>());
+}
+
+// Calls body(rows, kernels) with the types of the rows.
+template <class Body>
+auto with_rows(const SparseSamples& s, Body body) {
+  if (s.is_float)
+    return s.is_long ? with_types<float, i64>(s, body) : with_types<float, std::int32_t>(s, body);
+  return s.is_long ? with_types<double, i64>(s, body) : with_types<double, std::int32_t>(s, body);
+}
+
+double work(const SparseSamples& s, i64 k) {
+  // A number of a row costs two lines of centroids, a score ten multiply-adds (see ekm.cpp).
+  return static_cast<double>(k) *
+         (4 * static_cast<double>(s.n_stored()) + 10 * static_cast<double>(s.n));
+}
+
+i64 padded(i64 k) { return (k + kLaneUnit - 1) / kLaneUnit * kLaneUnit; }
+
+// Numbers that are not initialised. Lines are read in random order, which is faster in large pages:
+// 0.85 of the time of a pass over 100,000 columns at K = 20 (AMD EPYC, Zen 5, one thread).
+struct Numbers {
+  Scratch memory;
+  double* get() const { return static_cast<double*>(memory.get()); }
+};
+
+Numbers numbers(i64 count) {
+  constexpr std::size_t kPage = std::size_t{2} << 20;
+  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(double);
+#ifdef MADV_HUGEPAGE
+  if (bytes >= 2 * kPage) {
+    const std::size_t whole = (bytes + kPage - 1) / kPage * kPage;
+    void* p = std::aligned_alloc(kPage, whole);
+    if (!p) throw std::bad_alloc();
+    madvise(p, whole, MADV_HUGEPAGE);  // may fail, which changes nothing but the time
+    return {Scratch(p)};
+  }
+#endif
+  return {allocate_scratch(static_cast<i64>(bytes))};
+}
+
+// Centroids as the kernels read them. Scores have a scale q (see kernels.h), distances have none.
+struct Lines {
+  Numbers lines;
+  std::vector<double> bias;
+  SparseCentroids view;
+
+  Lines(const double* centroids, i64 k, i64 d, double q, bool for_distances, int n_threads)
+      : lines(numbers(d * padded(k))), bias(static_cast<std::size_t>(padded(k))) {
+    constexpr i64 kColumns = 64;  // of a task: their lines stay in the L1 cache
+    const i64 kp = padded(k);
+    double* out = lines.get();
+    parallel_for((d + kColumns - 1) / kColumns, n_threads, [&](i64 task, int) {
+      if (task % 64 == 0) checkpoint();
+      const i64 first = task * kColumns, last = std::min(d, first + kColumns);
+      for (i64 i = 0; i < k; ++i)
+        for (i64 j = first; j < last; ++j) out[j * kp + i] = q * centroids[i * d + j];
+      for (i64 j = first; j < last; ++j) std::fill(out + j * kp + k, out + (j + 1) * kp, 0.0);
+    });
+    if (for_distances) {
+      table().sparse_norms(out, d, kp, bias.data());
+    } else {
+      parallel_for(k, n_threads, [&](i64 i, int) {
+        const double* c = centroids + i * d;
+        double sums[4] = {0, 0, 0, 0};
+        for (i64 j = 0; j < d; ++j) sums[j % 4] += c[j] * c[j];
+        bias[static_cast<std::size_t>(i)] = -0.5 * q * ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+      });
+    }
+    view = {k, kp, out, bias.data(), 1 / q, 1};
+  }
+};
+
+i64 n_blocks(i64 rows) { return (rows + kBlockRows - 1) / kBlockRows; }
+
+// Runs body(begin, end, scratch) for blocks of rows begin to end; `size` numbers of scratch a thread.
+template <class Body>
+void for_blocks(i64 begin, i64 end, i64 size, int n_threads, Body body) {
+  n_threads = static_cast<int>(std::min<i64>(n_threads, n_blocks(end - begin)));
+  std::vector<Scratch> scratch(static_cast<std::size_t>(std::max(1, n_threads)));
+  parallel_for(n_blocks(end - begin), n_threads, [&](i64 block, int slot) {
+    checkpoint();
+    Scratch& mine = scratch[static_cast<std::size_t>(slot)];
+    if (!mine) mine = allocate_scratch(size * static_cast<i64>(sizeof(double)));
+    const i64 first = begin + block * kBlockRows;
+    body(first, std::min(end, first + kBlockRows), static_cast<double*>(mine.get()));
+  });
+}
+
+// Bounds of strips of columns with about equally many numbers each, one strip a thread. They determine
+// which thread adds what, but not the order of any sum. More strips than threads would be slower: a
+// strip reads all rows, and finds its columns in each.
+std::vector<i64> strips_of(const SparseSamples& s, int n_threads) {
+  std::vector<i64> bounds{0};
+  i64 seen = 0;
+  for (i64 j = 0; j + 1 < s.d; ++j) {
+    seen += s.counts[static_cast<std::size_t>(j)];
+    const i64 n_bounds = static_cast<i64>(bounds.size());
+    if (n_bounds < n_threads && seen * n_threads >= s.n_stored() * n_bounds) bounds.push_back(j + 1);
+  }
+  bounds.push_back(s.d);
+  return bounds;
+}
+
+// sum_wx (k, d) = lines (last - first, kp) of columns first to last, or these are added to it.
+void take_lines(const double* lines, i64 first, i64 last, i64 kp, i64 k, i64 d, bool add,
+                double* sum_wx) {
+  constexpr i64 kColumns = 64;
+  for (i64 j = first; j < last; j += kColumns)
+    for (i64 i = 0; i < k; ++i) {
+      double* out = sum_wx + i * d;
+      const double* from = lines + (j - first) * kp + i;
+      const i64 count = std::min(kColumns, last - j);
+      if (add)
+        for (i64 e = 0; e < count; ++e) out[j + e] += from[e * kp];
+      else
+        for (i64 e = 0; e < count; ++e) out[j + e] = from[e * kp];
+    }
+}
+
+// Sums over all rows. `weigh(begin, end, weights, sums)` writes the weights (end - begin, kp) of a
+// block and adds to its `sums`, whose sum_wx it leaves alone.
+// OUT sum_wx (k, d), totals (2 k + 1,): sum_w, sum_p and the objective.
+//
+// Narrow rows: the sums of a chunk of rows are formed at once and added in the order of the chunks.
+// Otherwise the sums of a chunk would take as much memory as the centroids, and as long to add as to
+// form. The weights of a slab of rows are computed first, in parallel over rows, and then the sums of
+// strips of columns, in parallel over strips: a column is summed by one thread, in the order of rows.
+template <class Kernel, class Rows, class Weigh>
+void sum_rows(const SparseSamples& s, const Rows& rows, const Kernel& kernels, i64 k,
+              int n_threads, Weigh weigh, double* sum_wx, double* totals) {
+  const i64 kp = padded(k), d = s.d, size = 2 * k + 1;
+  std::fill(totals, totals + size, 0.0);
+  if (s.n == 0) std::fill(sum_wx, sum_wx + k * d, 0.0);
+  const auto sums_at = [k](double* at) { return Sums{nullptr, at, at + k, at + 2 * k}; };
+  if (d * kp <= kNarrow) {
+    const i64 blocks = n_blocks(s.n), lines = d * kp;
+    const i64 n_chunks = std::min<i64>(blocks, std::clamp<i64>((1 << 20) / (lines + size), 16, 128));
+    OrderedSum all(n_chunks, lines + size);
+    n_threads = static_cast<int>(std::min<i64>(n_threads, n_chunks));
+    std::vector<Numbers> scratch(static_cast<std::size_t>(std::max(1, n_threads)));
+    parallel_for(n_chunks, n_threads, [&](i64 chunk, int slot) {
+      Numbers& mine = scratch[static_cast<std::size_t>(slot)];
+      if (!mine.memory) mine = numbers(kBlockRows * kp);
+      OrderedSum::Part part = all.take();
+      for (i64 b = chunk * blocks / n_chunks; b < (chunk + 1) * blocks / n_chunks; ++b) {
+        checkpoint();
+        const i64 begin = b * kBlockRows, end = std::min(s.n, begin + kBlockRows);
+        weigh(begin, end, mine.get(), sums_at(part.get() + lines));
+        kernels.scatter(rows, begin, end, 0, d, mine.get(), kp, part.get());
+      }
+      all.add(chunk, std::move(part));
+    });
+    take_lines(all.total().data(), 0, d, kp, k, d, false, sum_wx);
+    std::copy(all.total().begin() + lines, all.total().end(), totals);
+    return;
+  }
+  const std::vector<i64> strips = strips_of(s, n_threads);
+  const i64 n_strips = static_cast<i64>(strips.size()) - 1;
+  const i64 slab = std::max<i64>(1, kSlabNumbers / (kp * kBlockRows)) * kBlockRows;
+  const Numbers weights = numbers(std::min(slab, s.n) * kp);
+  std::vector<Numbers> scratch(static_cast<std::size_t>(n_strips));
+  i64 widest = 0;
+  for (i64 i = 0; i < n_strips; ++i)
+    widest = std::max(widest, strips[static_cast<std::size_t>(i + 1)] - strips[static_cast<std::size_t>(i)]);
+  for (i64 begin = 0; begin < s.n; begin += slab) {
+    poll_between_calls();
+    const i64 end = std::min(s.n, begin + slab);
+    std::vector<double> parts(static_cast<std::size_t>(n_blocks(end - begin) * size));
+    parallel_for(n_blocks(end - begin), n_threads, [&](i64 block, int) {
+      checkpoint();
+      const i64 first = begin + block * kBlockRows;
+      weigh(first, std::min(end, first + kBlockRows), weights.get() + (first - begin) * kp,
+            sums_at(parts.data() + block * size));
+    });
+    for (std::size_t i = 0; i < parts.size(); ++i) totals[i % static_cast<std::size_t>(size)] += parts[i];
+    parallel_for(n_strips, n_threads, [&](i64 strip, int slot) {
+      const i64 left = strips[static_cast<std::size_t>(strip)], right = strips[static_cast<std::size_t>(strip + 1)];
+      Numbers& mine = scratch[static_cast<std::size_t>(slot)];
+      if (!mine.memory) mine = numbers(widest * kp);
+      std::fill(mine.get(), mine.get() + (right - left) * kp, 0.0);
+      for (i64 first = begin; first < end; first += kBlockRows) {
+        checkpoint();
+        kernels.scatter(rows, first, std::min(end, first + kBlockRows), left, right,
+                        weights.get() + (first - begin) * kp, kp, mine.get());
+      }
+      take_lines(mine.get(), left, right, kp, k, d, begin > 0, sum_wx);
+    });
+  }
+}
+
+// log2 of the memberships of a row from its scores, never clamped, and in `scores` the scores
+// relative to the largest. Returns the mean of these under the memberships.
+double unclamped(double* scores, i64 k, double* log_p) {
+  double best = -std::numeric_limits<double>::infinity(), total = 0, moment = 0;
+  for (i64 i = 0; i < k; ++i) best = std::max(best, scores[i]);
+  for (i64 i = 0; i < k; ++i) {
+    scores[i] -= best;
+    const double u = std::exp2(scores[i]);
+    total += u;
+    if (u > 0) moment += u * scores[i];
+  }
+  for (i64 i = 0; i < k; ++i) log_p[i] = scores[i] - std::log2(total);
+  return moment / total;
+}
+
+// Recomputes columns whose memberships underflow, each with its own scale (see rescue.h).
+template <class Kernel, class Rows>
+void rescue(const SparseSamples& s, const Rows& rows, const Kernel& kernels, Weighting weighting,
+            const SparseCentroids& c, const std::vector<i64>& columns, int n_threads,
+            double* sum_wx, double* sum_w, double* sum_p, double* exponent) {
+  const double lowest = -std::numeric_limits<double>::infinity();
+  const auto weight_of = [&](i64 i) {
+    return s.sample_weight.empty() ? 1.0 : s.sample_weight[static_cast<std::size_t>(i)];
+  };
+  // The scale of a column is its largest membership.
+  const std::size_t k = static_cast<std::size_t>(c.k);
+  std::vector<double> largest(static_cast<std::size_t>(n_blocks(s.n)) * k, lowest);
+  for_blocks(0, s.n, kBlockRows * c.kp, n_threads, [&](i64 begin, i64 end, double* scores) {
+    kernels.scores(rows, begin, end, c, scores);
+    std::vector<double> log_p(k);
+    double* mine = largest.data() + static_cast<std::size_t>(begin / kBlockRows) * k;
+    for (i64 i = begin; i < end; ++i) {
+      if (!(weight_of(i) > 0)) continue;
+      unclamped(scores + (i - begin) * c.kp, c.k, log_p.data());
+      for (std::size_t j = 0; j < k; ++j) mine[j] = std::max(mine[j], log_p[j]);
+    }
+  });
+  std::vector<double> scale(k, lowest);
+  for (std::size_t i = 0; i < largest.size(); ++i)
+    scale[i % k] = std::max(scale[i % k], largest[i]);
+
+  const auto weigh = [&](i64 begin, i64 end, double* weights, const Sums& sums) {
+    kernels.scores(rows, begin, end, c, weights);
+    std::vector<double> log_p(k);
+    for (i64 i = begin; i < end; ++i) {
+      double* own = weights + (i - begin) * c.kp;
+      const double mean = unclamped(own, c.k, log_p.data());
+      for (std::size_t j = 0; j < k; ++j) {
+        double p = std::isfinite(scale[j]) && std::isfinite(log_p[j])
+                       ? weight_of(i) * std::exp2(log_p[j] - scale[j]) : 0;
+        const double w = p > 0 && weighting == Weighting::equilibrium
+                             ? p * (1 + kLn2 * (own[j] - mean)) : p;
+        own[j] = w;
+        sums.sum_p[j] += p;
+        sums.sum_w[j] += w;
+      }
+      std::fill(own + c.k, own + c.kp, 0.0);
+    }
+  };
+  const Numbers all = numbers(c.k * s.d);
+  std::vector<double> totals(2 * k + 1);
+  sum_rows(s, rows, kernels, c.k, n_threads, weigh, all.get(), totals.data());
+  for (i64 j : columns) {
+    const std::size_t at = static_cast<std::size_t>(j);
+    sum_w[j] = totals[at];
+    sum_p[j] = totals[k + at];
+    exponent[j] = std::isfinite(scale[at]) ? scale[at] : 0.0;
+    std::copy(all.get() + j * s.d, all.get() + (j + 1) * s.d, sum_wx + j * s.d);
+  }
+}
+
+double total_weight(const SparseSamples& s) {
+  if (s.sample_weight.empty()) return static_cast<double>(s.n);
+  return std::accumulate(s.sample_weight.begin(), s.sample_weight.end(), 0.0);
+}
+
+double scale_of(const SparseSamples& s, const double* centroids, double alpha, i64 k) {
+  const std::vector<double> origin(static_cast<std::size_t>(s.d));
+  return exponent_scale(centroids, alpha, k, s.d, origin.data());
+}
+
+}  // namespace
+
+SparseOrder check_columns(SparseSamples& s, std::int64_t* row) {
+  s.counts.assign(static_cast<std::size_t>(s.d), 0);
+  return with_rows(s, [&](const auto& rows, const auto&) {
+    SparseOrder order = SparseOrder::ascending;
+    for (i64 i = 0; i < s.n; ++i) {
+      i64 before = -1;
+      for (i64 e = rows.start[i]; e < rows.start[i + 1]; ++e) {
+        const i64 j = static_cast<i64>(rows.columns[e]);
+        if (j < 0 || j >= s.d) {
+          *row = i;
+          return SparseOrder::out_of_range;
+        }
+        if (j <= before) order = SparseOrder::unordered;
+        before = j;
+        ++s.counts[static_cast<std::size_t>(j)];
+      }
+    }
+    return order;
+  });
+}
+
+void statistics(const SparseSamples& s, const double* centroids, const double* alpha,
+                i64 n_problems, i64 k, Weighting weighting, double fuzzifier, int n_threads,
+                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
+                double* objective) {
+  const i64 d = s.d;
+  const bool fuzzy = weighting == Weighting::fuzzy;
+  const bool softmax = !fuzzy && weighting != Weighting::hard;
+  const double weight = total_weight(s);
+  n_threads = useful_threads(n_threads, work(s, k));
+  with_rows(s, [&](const auto& rows, const auto& kernels) {
+    const auto kernel = kernels.weigh[static_cast<int>(weighting)];
+    const i64 bytes = table().sparse_scratch_bytes(k);
+    for (i64 problem = 0; problem < n_problems; ++problem) {
+      poll_between_calls();
+      const double* own = centroids + problem * k * d;
+      const double q = softmax ? scale_of(s, own, alpha[problem], k) : 1;
+      Lines lines(own, k, d, q, fuzzy, n_threads);
+      if (fuzzy) lines.view.inv_q = 0.5;
+      lines.view.power = 1 / (fuzzifier - 1);
+      double *wx = sum_wx + problem * k * d, *w = sum_w + problem * k, *p = sum_p + problem * k,
+             *e = exponent + problem * k;
+      std::vector<double> totals(static_cast<std::size_t>(2 * k + 1));
+      sum_rows(s, rows, kernels, k, n_threads,
+               [&](i64 begin, i64 end, double* weights, const Sums& sums) {
+                 const Scratch scratch = allocate_scratch(bytes);
+                 kernel(rows, begin, end, lines.view, weights, sums, scratch.get());
+               },
+               wx, totals.data());
+      std::copy(totals.begin(), totals.begin() + k, w);
+      std::copy(totals.begin() + k, totals.begin() + 2 * k, p);
+      objective[problem] = totals.back();
+      std::fill(e, e + k, 0.0);
+      if (!softmax || s.n == 0 || !std::isfinite(objective[problem])) continue;
+      std::vector<i64> columns;
+      for (i64 i = 0; i < k; ++i)
+        if (underflowed<double>(p[i], weight) ||
+            products_underflowed<double>(wx + i * d, d, p[i], weight, s.n))
+          columns.push_back(i);
+      if (!columns.empty())
+        rescue(s, rows, kernels, weighting, lines.view, columns, n_threads, wx, w, p, e);
+    }
+  });
+}
+
+template <class U>
+double weights(const SparseSamples& s, const double* centroids, double alpha, i64 k,
+               int n_threads, U* out) {
+  n_threads = useful_threads(n_threads, work(s, k));
+  const Lines lines(centroids, k, s.d, scale_of(s, centroids, alpha, k), false, n_threads);
+  std::vector<double> witness(static_cast<std::size_t>(n_blocks(s.n)));
+  with_rows(s, [&](const auto& rows, const auto& kernels) {
+    auto unweighted = rows;
+    unweighted.sample_weight = nullptr;
+    const i64 bytes = table().sparse_scratch_bytes(k), kp = lines.view.kp;
+    for_blocks(0, s.n, kBlockRows * kp, n_threads, [&](i64 begin, i64 end, double* w) {
+      const Scratch scratch = allocate_scratch(bytes);
+      std::vector<double> unused(static_cast<std::size_t>(2 * k));
+      const Sums sums{nullptr, unused.data(), unused.data() + k,
+                      &witness[static_cast<std::size_t>(begin / kBlockRows)]};
+      kernels.weigh[static_cast<int>(Weighting::equilibrium)](unweighted, begin, end, lines.view, w,
+                                                              sums, scratch.get());
+      for (i64 i = begin; i < end; ++i)
+        for (i64 j = 0; j < k; ++j) out[i * k + j] = static_cast<U>(w[(i - begin) * kp + j]);
+    });
+  });
+  return std::accumulate(witness.begin(), witness.end(), 0.0);
+}
+
+template <class U>
+double assign(const SparseSamples& s, const double* centroids, i64 k, int n_threads,
+              std::int32_t* labels, U* squared_distances) {
+  n_threads = useful_threads(n_threads, work(s, k));
+  const Lines lines(centroids, k, s.d, 1, true, n_threads);
+  std::vector<double> sums(static_cast<std::size_t>(n_blocks(s.n)));
+  with_rows(s, [&](const auto& rows, const auto& kernels) {
+    const i64 kp = lines.view.kp;
+    for_blocks(0, s.n, kBlockRows * kp, n_threads, [&](i64 begin, i64 end, double* d2) {
+      kernels.distances(rows, begin, end, lines.view, d2);
+      double sum = 0;
+      for (i64 i = begin; i < end; ++i) {
+        const double* own = d2 + (i - begin) * kp;
+        i64 nearest = 0;
+        for (i64 j = 1; j < k; ++j)
+          if (own[j] < own[nearest]) nearest = j;
+        labels[i] = static_cast<std::int32_t>(nearest);
+        squared_distances[i] = static_cast<U>(own[nearest]);
+        sum += static_cast<double>(squared_distances[i]);
+      }
+      sums[static_cast<std::size_t>(begin / kBlockRows)] = sum;
+    });
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+template <class U>
+void closest(const SparseSamples& s, const double* candidates, i64 n_seedings, i64 n_candidates,
+             int n_threads, bool update, U* distances, double* potentials) {
+  const i64 k = n_seedings * n_candidates;
+  n_threads = useful_threads(n_threads, work(s, k));
+  const Lines lines(candidates, k, s.d, 1, true, n_threads);
+  std::vector<double> sums(static_cast<std::size_t>(n_blocks(s.n) * k));
+  with_rows(s, [&](const auto& rows, const auto& kernels) {
+    const i64 kp = lines.view.kp;
+    for_blocks(0, s.n, kBlockRows * kp, n_threads, [&](i64 begin, i64 end, double* d2) {
+      kernels.distances(rows, begin, end, lines.view, d2);
+      double* mine = sums.data() + begin / kBlockRows * k;
+      for (i64 i = begin; i < end; ++i) {
+        const double weight = rows.sample_weight ? rows.sample_weight[i] : 1;
+        for (i64 j = 0; j < k; ++j) {
+          U& now = distances[j / n_candidates * s.n + i];
+          const double own = d2[(i - begin) * kp + j], before = static_cast<double>(now);
+          const double least = own < before ? own : before;
+          // 0 times what is not finite is NaN: such a row spoils the sum.
+          mine[j] += weight * least + 0 * own;
+          if (update) now = static_cast<U>(least);
+        }
+      }
+    });
+  });
+  std::fill(potentials, potentials + k, 0.0);
+  for (std::size_t i = 0; i < sums.size(); ++i) potentials[i % static_cast<std::size_t>(k)] += sums[i];
+}
+
+template <class U>
+void accumulate(const SparseSamples& s, const U* weights, i64 k, int n_threads, double* sum_wx,
+                double* sum_w) {
+  n_threads = useful_threads(n_threads, work(s, k) / 2);
+  std::vector<double> totals(static_cast<std::size_t>(2 * k + 1));
+  with_rows(s, [&](const auto& rows, const auto& kernels) {
+    const i64 kp = padded(k);
+    sum_rows(s, rows, kernels, k, n_threads,
+             [&](i64 begin, i64 end, double* out, const Sums& sums) {
+               for (i64 i = begin; i < end; ++i)
+                 for (i64 j = 0; j < kp; ++j) {
+                   const double w = j < k ? static_cast<double>(weights[i * k + j]) : 0;
+                   out[(i - begin) * kp + j] = w;
+                   if (j < k) sums.sum_w[j] += w;
+                 }
+             },
+             sum_wx, totals.data());
+  });
+  std::copy(totals.begin(), totals.begin() + k, sum_w);
+}
+
+void distances(const SparseSamples& s, i64 begin, i64 end, const double* centroids, i64 k,
+               int n_threads, double* squared_distances) {
+  n_threads = useful_threads(n_threads, work(s, k));
+  const Lines lines(centroids, k, s.d, 1, true, n_threads);
+  with_rows(s, [&](const auto& rows, const auto& kernels) {
+    const i64 kp = lines.view.kp;
+    for_blocks(begin, end, kBlockRows * kp, n_threads, [&](i64 first, i64 last, double* d2) {
+      kernels.distances(rows, first, last, lines.view, d2);
+      for (i64 i = first; i < last; ++i)
+        std::copy_n(d2 + (i - first) * kp, k, squared_distances + (i - begin) * k);
+    });
+  });
+}
+
+void survey(const SparseSamples& s, double* weight, double* mean, double* dispersion, double* low,
+            double* high) {
+  const std::size_t d = static_cast<std::size_t>(s.d);
+  const double infinity = std::numeric_limits<double>::infinity();
+  *weight = total_weight(s);
+  std::fill(low, low + d, infinity);
+  std::fill(high, high + d, -infinity);
+  std::fill(mean, mean + d, 0.0);
+  // One task, so that a signal can end it: the order of the sums is that of the rows.
+  std::vector<double> mass(d), squares(d);
+  const auto for_numbers = [&](auto body) {
+    parallel_for(1, 1, [&](i64, int) {
+      with_rows(s, [&](const auto& rows, const auto&) {
+        for (i64 i = 0; i < s.n; ++i) {
+          if (i % kBlockRows == 0) checkpoint();
+          const double own = rows.sample_weight ? rows.sample_weight[i] : 1;
+          for (i64 e = rows.start[i]; e < rows.start[i + 1]; ++e)
+            body(static_cast<std::size_t>(rows.columns[e]), static_cast<double>(rows.values[e]), own);
+        }
+      });
+    });
+  };
+  for_numbers([&](std::size_t j, double x, double own) {
+    low[j] = x < low[j] ? x : low[j];
+    high[j] = x > high[j] ? x : high[j];
+    mean[j] += own * x;
+    mass[j] += own;
+  });
+  for (std::size_t j = 0; j < d; ++j) {
+    mean[j] /= *weight;
+    if (s.counts[j] < s.n) {  // some rows have a zero in this column
+      low[j] = std::min(low[j], 0.0);
+      high[j] = std::max(high[j], 0.0);
+    } else {
+      mass[j] = *weight;
+    }
+  }
+  for_numbers([&](std::size_t j, double x, double own) {
+    squares[j] += own * (x - mean[j]) * (x - mean[j]);
+  });
+  double sum = 0;
+  for (std::size_t j = 0; j < d; ++j)
+    sum += squares[j] + std::max(*weight - mass[j], 0.0) * mean[j] * mean[j];
+  *dispersion = 0.5 * sum / *weight;
+}
+
+#define EKMFAST_INSTANTIATE(U)                                                                   \
+  template double weights<U>(const SparseSamples&, const double*, double, i64, int, U*);         \
+  template double assign<U>(const SparseSamples&, const double*, i64, int, std::int32_t*, U*);   \
+  template void closest<U>(const SparseSamples&, const double*, i64, i64, int, bool, U*,         \
+                           double*);                                                             \
+  template void accumulate<U>(const SparseSamples&, const U*, i64, int, double*, double*);
+EKMFAST_INSTANTIATE(float)
+EKMFAST_INSTANTIATE(double)
+
+}  // namespace ekmfast
