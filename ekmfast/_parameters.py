@@ -96,7 +96,7 @@ class Integer(Constraint):
 
 
 def _as_integer(value: Any) -> int | None:
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):  # in NumPy 2.0 the latter is still an index
         return None
     try:
         return index(value)

@@ -84,7 +84,7 @@ class Checkpoint:
 
     def write(self, runs: Runs) -> None:
         """Write the runs into the file."""
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays: dict[str, Any] = {}
         plain = []
         for i, run in enumerate(runs):
             plain.append({name: getattr(run, name) for name in PLAIN})
@@ -100,7 +100,7 @@ class Checkpoint:
         arrays[DIGEST] = np.frombuffer(_digest(arrays), np.uint8)
 
         def fill(file: Any) -> None:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)  # all hold numbers; NumPy 2.0 has no allow_pickle here
 
         replace_file(self.path, fill)
 
