@@ -9,11 +9,12 @@ from test_isa_files import ROOT
 from test_native import sets_checked
 
 TESTS = ROOT / "tests"
-# Two parts that take about as long: they run at the same time.
+# Two parts that take about as long: they run at the same time. test_interrupt is left out: a process
+# with AddressSanitizer that forks 20 times a second did not get on (check_threads.cpp forks too).
 PARTS = [
     ["test_kernels"],
     [
-        "test_solver", "test_weightings", "test_threads", "test_interrupt", "test_neighbours",
+        "test_solver", "test_weightings", "test_threads", "test_neighbours",
         "test_seeding_kernel", "test_reference", "test_init", "test_distances",
     ],
 ]  # fmt: skip
