@@ -20,7 +20,7 @@ from ekmfast.plotting import plot_alpha_path, plot_clusters
 X, y = make_imbalanced_blobs(sizes=(2000, 50, 200))
 path = alpha_path(X, 3, random_state=0)
 for alpha, sizes, likelihood in zip(path.alphas, path.sizes, path.likelihood, strict=True):
-    print(f"alpha {alpha:7.3f}   sizes {sizes.astype(int)}   likelihood {likelihood:.1f}")
+    print(f"alpha {alpha:7.3f}   sizes {sizes.astype(int)}   likelihood {likelihood:.3f}")
 
 # %%
 # The picture shows the same numbers. In the upper panel each bar is one alpha, and its parts are
