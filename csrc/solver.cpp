@@ -257,11 +257,15 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
     return;
   }
   const bool leapt = !run.leap.empty();
-  Vector candidate = leapt ? run.leap : run.centroids;
-  if (!leapt && !run.step.empty())
-    for (std::size_t i = 0; i < candidate.size(); ++i) candidate[i] += run.size * run.step[i];
-  const Vector moved = difference(candidate, run.centroids), last_step = std::move(run.step);
-  run.centroids = std::move(candidate);
+  // One loop, since with many features it takes as long as the memory is read.
+  Vector moved(run.centroids.size());
+  if (leapt || !run.step.empty())
+    for (std::size_t i = 0; i < moved.size(); ++i) {
+      const double before = run.centroids[i];
+      run.centroids[i] = leapt ? run.leap[i] : before + run.size * run.step[i];
+      moved[i] = run.centroids[i] - before;
+    }
+  const Vector last_step = std::move(run.step);
   run.objective = objective;
   run.leap.clear();
   run.history.push_back(objective);
