@@ -362,6 +362,20 @@ py::tuple expectation(const py::array& X, const std::optional<py::array>& sample
       X, sample_weight, centre, unit, means, whiteners, offsets, degrees, n_threads);
 }
 
+DoubleArray invert_halves(const DoubleArray& halves) {
+  const py::ssize_t axes = halves.ndim();
+  if (axes < 2 || halves.shape(axes - 1) != halves.shape(axes - 2) || halves.shape(axes - 1) < 1)
+    refuse("halves must have shape (..., d, d)");
+  check_aligned(halves, "halves");
+  const py::ssize_t d = halves.shape(axes - 1);
+  DoubleArray out(std::vector<py::ssize_t>(halves.shape(), halves.shape() + axes));
+  const double* in = halves.data();
+  double* whiteners = out.mutable_data();
+  const std::int64_t n = halves.size() / (d * d);
+  without_gil([&] { ekmfast::invert_halves(in, n, d, whiteners); });
+  return out;
+}
+
 template <class T>
 T* writable_or_null(const std::optional<py::array>& out, std::vector<py::ssize_t> shape,
                     const char* name) {
@@ -889,6 +903,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("centre"), py::arg("unit"), py::arg("means").noconvert(),
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
         py::arg("degrees").noconvert(), py::arg("n_threads"));
+  m.def("invert_halves", &invert_halves, py::arg("halves").noconvert());
   m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),
         py::arg("means").noconvert(), py::arg("whiteners").noconvert(),
         py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),

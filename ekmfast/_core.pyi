@@ -58,6 +58,7 @@ def expectation(
     degrees: _Double,
     n_threads: int,
 ) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
+def invert_halves(halves: _Double) -> _Double: ...
 def densities(
     X: _Samples,
     centre: _Double,

@@ -239,6 +239,22 @@ def test_bad_arguments_of_the_extension(changed, message):
         _core.densities(**GOOD | nothing | changed)
 
 
+@pytest.mark.parametrize("d", [1, 2, 5, 33])
+def test_whiteners_are_inverses_of_cholesky_factors(d):
+    scatters = mixture_of("full", 4.0, 6, d).scatters.reshape(2, 3, d, d)
+    halves = np.linalg.cholesky(scatters)
+    whiteners = _core.invert_halves(halves)
+    assert (np.triu(whiteners) == whiteners).all()
+    wanted = np.swapaxes(np.linalg.inv(halves), -1, -2)
+    np.testing.assert_allclose(whiteners, wanted, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 0, 0)])
+def test_cholesky_factors_must_be_square(shape):
+    with pytest.raises(ValueError, match="halves must have shape"):
+        _core.invert_halves(np.ones(shape))
+
+
 def test_more_components_than_float32_counts():
     k = 2**24 + 1  # the check comes before these are read, so that they take no memory
     many = {"means": np.zeros((1, k, 2)), "whiteners": np.zeros((1, k, 2))}

@@ -144,8 +144,7 @@ class StudentMixture:
         if not self.full:
             factors: Float64 = 1 / np.sqrt(self.scatters)
             return factors
-        halves = np.linalg.cholesky(self.scatters)
-        return np.swapaxes(np.linalg.inv(halves), -1, -2)
+        return _core.invert_halves(np.linalg.cholesky(self.scatters))
 
     @cached_property
     def offsets(self) -> Float64:
@@ -321,8 +320,13 @@ def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Flo
         least = np.maximum(share * common.mean(axis=-1, keepdims=True), LEAST_SCATTER)
         floored = np.maximum(common, least)
         return floored, 1 / floored
-    variances, directions = np.linalg.eigh(common)
-    least = np.maximum(share * variances.mean(axis=-1, keepdims=True), LEAST_SCATTER)
+    trace = np.trace(common, axis1=-2, axis2=-1)
+    least = np.maximum(share * trace / common.shape[-1], LEAST_SCATTER)[..., None]
+    try:  # mostly all variances are above the least one, which takes less time to find out
+        np.linalg.cholesky(common - least[..., None] * np.eye(common.shape[-1]))
+        return common, np.linalg.inv(common)
+    except np.linalg.LinAlgError:
+        variances, directions = np.linalg.eigh(common)
     variances = np.maximum(variances, least)[..., None, :]
     back = np.swapaxes(directions, -1, -2)
     return (directions * variances) @ back, (directions / variances) @ back
