@@ -20,9 +20,9 @@ def isa(request):
 def torchscript():
     """Skip tests of programs that write TorchScript where that is impossible."""
     pytest.importorskip("torch", reason="the autoencoder is an extra")
-    from ekmfast.autoencoder import _torchscript
+    from ekmfast.autoencoder import torchscript
 
-    if not _torchscript.is_supported():
+    if not torchscript.is_supported():
         pytest.skip(NO_TORCHSCRIPT)
 
 

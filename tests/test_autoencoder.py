@@ -23,11 +23,11 @@ from ekmfast.autoencoder import (
     ConvAutoencoder,
     ExportedAutoencoder,
     History,
-    _torchscript,
     export,
     finetune,
     load,
     pretrain,
+    torchscript,
 )
 from ekmfast.autoencoder.augmentation import Augmentation
 from ekmfast.autoencoder.images import as_images
@@ -207,7 +207,7 @@ def test_methods_check_shapes():
 
 def test_the_model_scripts_and_keeps_its_methods():
     model = tiny().eval()
-    scripted = _torchscript.script(model)
+    scripted = torchscript.script(model)
     x = torch.rand(3, 1, SIZE, SIZE)
     for ours, theirs in zip(model(x), scripted(x), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -956,7 +956,7 @@ def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch):
         buffer.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_torchscript, "save", fail)
+    monkeypatch.setattr(torchscript, "save", fail)
     with pytest.raises(KeyboardInterrupt):
         export(tiny(seed=1), path)
     assert path.read_bytes() == old
@@ -1029,7 +1029,7 @@ def test_load_refuses(tmp_path):
     with pytest.raises(ValueError, match="is not a readable file of TorchScript or"):
         load(path)
     with path.open("wb") as file:
-        _torchscript.save(_torchscript.script(nn.Linear(2, 2)), file)
+        torchscript.save(torchscript.script(nn.Linear(2, 2)), file)
     with pytest.raises(ValueError, match="is not an autoencoder that"):
         load(path)
 
@@ -1055,7 +1055,7 @@ def test_load_refuses_a_newer_format(tmp_path, monkeypatch):
 def test_the_silence_covers_torchscript_alone():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with _torchscript.quiet(), pytest.raises(DeprecationWarning):
+        with torchscript.quiet(), pytest.raises(DeprecationWarning):
             warnings.warn("something else", DeprecationWarning, stacklevel=1)
 
 

@@ -16,12 +16,12 @@ from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans,
 from ekmfast.autoencoder import (
     ConvAutoencoder,
     ExportedPipeline,
-    _torchscript,
     encode,
     export,
     export_pipeline,
     load,
     pretrain,
+    torchscript,
 )
 from ekmfast.autoencoder._folding import as_convolution, folded
 from ekmfast.autoencoder.export import METADATA
@@ -59,7 +59,7 @@ def model():
 
 
 def scripted(path):
-    return _torchscript.load(path)
+    return torchscript.load(path)
 
 
 def run_alone(code, *arguments):
@@ -173,7 +173,7 @@ def test_a_foreign_or_damaged_program_is_refused(program, tmp_path):
     path.write_bytes(whole[:middle] + bytes(4096) + whole[middle + 4096 :])
     with pytest.raises(ValueError, match="is not a readable file of TorchScript or"):
         load(path)
-    with _torchscript.quiet():
+    with torchscript.quiet():
         foreign = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(3, 2),))
         torch.export.save(foreign, path)
     with pytest.raises(ValueError, match="is not an autoencoder that"):
@@ -406,7 +406,7 @@ print(*peaks)
 
 @pytest.fixture
 def python_3_14(monkeypatch):
-    monkeypatch.setattr(_torchscript, "is_supported", lambda: False)
+    monkeypatch.setattr(torchscript, "is_supported", lambda: False)
 
 
 def test_without_torchscript_the_error_offers_pt2(model, tmp_path, python_3_14):
@@ -420,7 +420,7 @@ def test_without_torchscript_the_error_offers_pt2(model, tmp_path, python_3_14):
 
 def test_without_torchscript_a_file_of_it_is_no_damaged_file(model, tmp_path, monkeypatch):
     path = export(model, tmp_path / "model.ts")
-    monkeypatch.setattr(_torchscript, "is_supported", lambda: False)
+    monkeypatch.setattr(torchscript, "is_supported", lambda: False)
     with pytest.raises(NotImplementedError, match=r"load .*model\.ts with an older Python, or"):
         load(path)
 

@@ -15,7 +15,7 @@ import kornia.augmentation
 import torch
 from PIL import Image
 
-from ekmfast.autoencoder import ConvAutoencoder, _fingerprint, _torchscript, finetune, pretrain
+from ekmfast.autoencoder import ConvAutoencoder, _fingerprint, finetune, pretrain, torchscript
 from ekmfast.autoencoder._fingerprint import of_change, of_images
 from ekmfast.autoencoder._training_file import MARK
 from ekmfast.autoencoder.augmentation import Augmentation
@@ -502,7 +502,7 @@ def executed(source):
         lambda by: Scaled({frozenset({by, "a"}), 1}),
         lambda by: Scaled(torch.eye(2).to_sparse() * by),
         lambda by: torch.full((2,), by).mul,
-        lambda by: _torchscript.script(NoiseModule(by)),
+        lambda by: torchscript.script(NoiseModule(by)),
         lambda by: torch.no_grad()(scaled(by)),
         lambda by: executed(f"lambda x: x * {by}"),
     ],

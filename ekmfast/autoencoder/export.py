@@ -13,11 +13,11 @@ from torch import nn
 from ekmfast._files import check_output, replace_file
 from ekmfast._parameters import NONE, PATH, AnyOf, OneOf
 from ekmfast._version import __version__
-from ekmfast.autoencoder import _torchscript
+from ekmfast.autoencoder import torchscript
 from ekmfast.autoencoder._folding import folded
-from ekmfast.autoencoder._torchscript import require_torchscript
 from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
 from ekmfast.autoencoder.seen import as_text, trained_on
+from ekmfast.autoencoder.torchscript import require_torchscript
 
 FORMAT = "ekmfast-autoencoder"
 FORMAT_VERSION = 1
@@ -178,7 +178,7 @@ def export(
 
 def write_script(module: nn.Module, path: Path) -> None:
     """Compile a module to TorchScript and write it to a file."""
-    _write(path, lambda buffer: _torchscript.save(_torchscript.script(module), buffer))
+    _write(path, lambda buffer: torchscript.save(torchscript.script(module), buffer))
 
 
 def _save_program(exported: Exported, buffer: IO[bytes]) -> None:
@@ -197,7 +197,7 @@ def _save_program(exported: Exported, buffer: IO[bytes]) -> None:
     }
     metadata["trained_on"] = as_text(exported.trained_on)
     x = torch.zeros(2, exported.in_channels, exported.image_size, exported.image_size)
-    with _torchscript.quiet():
+    with torchscript.quiet():
         program = torch.export.export(
             _Outputs(exported).eval(),
             (x,),

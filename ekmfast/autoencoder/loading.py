@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ekmfast._parameters import PATH, AnyOf, Kind, OneOf
-from ekmfast.autoencoder import _torchscript
+from ekmfast.autoencoder import torchscript
 from ekmfast.autoencoder._device import first_line, usable
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
 from ekmfast.autoencoder.images import as_images
@@ -405,7 +405,7 @@ def _unreadable(path: Path, reason: object) -> ValueError:
 
 def _read_script(path: Path) -> Any:
     try:
-        return _torchscript.load(path).eval()
+        return torchscript.load(path).eval()
     except NotImplementedError:  # there is no TorchScript here
         raise
     except Exception as error:  # PyTorch raises various types for damaged archives
@@ -415,7 +415,7 @@ def _read_script(path: Path) -> Any:
 def _read_program(path: Path) -> Any:
     extra = {METADATA: ""}
     try:
-        with _torchscript.quiet(), path.open("rb") as file:
+        with torchscript.quiet(), path.open("rb") as file:
             program = torch.export.load(file, extra_files=extra)
             module = torch.export.unflatten(program)
         metadata = json.loads(extra[METADATA] or "{}")

@@ -9,9 +9,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import PATH, Kind
-from ekmfast.autoencoder._torchscript import require_torchscript
 from ekmfast.autoencoder.export import Exported, write_script
 from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
+from ekmfast.autoencoder.torchscript import require_torchscript
 from ekmfast.estimators.base import CentroidEstimator
 
 # Weightings whose memberships are softmax(-alpha d).
