@@ -1,6 +1,7 @@
 """Measure the ten figures of the README on this machine, in less than three minutes.
 
     python bench/quick.py [--threads 2] [--only WORD ...]
+    python bench/quick.py --readme                            # the table of the README
 
 The published figures are read from the files in results/; this script measures each again, in the
 same way but with fewer rounds, and prints both with their ratio. Figures of quality are computed on
@@ -281,7 +282,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="figures with one of these words")
+    parser.add_argument("--readme", action="store_true", help="print the published figures only")
     args = parser.parse_args()
+    if args.readme:
+        print(as_markdown())
+        return
     chosen = [f for f in FIGURES if not args.only or any(word in f.name for word in args.only)]
 
     from records import machine_facts
@@ -304,6 +309,12 @@ def main() -> None:
             cells = (figure.name, figure.show(published), figure.show(here))
             print(line.format(*cells, f"{here / published:.2f}", f"{spent:.0f}"), flush=True)
     print(f"\n{time.perf_counter() - begun:.0f} seconds. Published on {published_on()}.")
+
+
+def as_markdown() -> str:
+    """The published figures as the table of the README."""
+    rows = [f"| {figure.name} | {figure.show(figure.published())} |" for figure in FIGURES]
+    return "\n".join(["| figure (sizes are N x K x D) | |", "|---|---|", *rows])
 
 
 def published_on() -> str:

@@ -1,5 +1,6 @@
 """The code in the README works as it is pasted, and its names exist."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from ekmfast.cli.program import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DEMO = (ROOT / "docs" / "guide" / "demo.md").read_text()
 
 
 def test_python_runs_as_pasted(torchscript):
@@ -47,29 +49,32 @@ def test_make_targets_exist():
 
 
 def test_names_in_the_table_exist():
-    pytest.importorskip("torch", reason="the autoencoder is an extra")
     import ekmfast
+    from ekmfast import anomaly, autoencoder
 
-    table = README.split("## What there is")[1].split("## ")[0]
-    for row in table.strip().splitlines()[2:]:
-        name, does = row.split("|")[1:3]
-        for public in re.findall(r"`(\w+)(?:\(.*?\))?`", name):
-            thing = getattr(ekmfast, public)
-            # For a module the right column lists its members.
-            if type(thing).__name__ == "module":
-                for member in re.findall(r"`(\w+)`", does):
-                    assert hasattr(thing, member), f"{public}.{member}"
+    table = README.split("| you have | use | page |")[1].split("## ")[0]
+    for row in table.strip().splitlines()[1:]:
+        for name in re.findall(r"`(\w+)`", row.split("|")[2]):
+            assert any(hasattr(place, name) for place in (ekmfast, anomaly, autoencoder)), name
+
+
+def test_figures_are_the_published_ones(monkeypatch):
+    # The table of the README is what bench/quick.py reads from the files of results.
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    quick = importlib.import_module("quick")
+    assert quick.as_markdown() in README
+    assert len(quick.FIGURES) == 10
 
 
 def test_files_of_the_demo_are_those_that_it_writes():
     from test_cli import FILES
 
-    table = README.split("writes to `demo-out/`:")[1].split("\n\n")[1]
+    table = DEMO.split("writes to `demo-out/`:")[1].split("\n\n")[1]
     assert sorted(re.findall(r"`([\w.]+\.\w+)`", table)) == FILES
 
 
 def test_options_of_the_demo_exist(capsys):
-    assert {"--out", "--seed", "--images", "--anomalies"} <= set(re.findall(r"--\w+", README))
+    assert {"--out", "--seed", "--images", "--anomalies"} <= set(re.findall(r"--\w+", DEMO))
     actions = build_parser()._subparsers._group_actions[0].choices["demo"]._option_string_actions
-    for option in re.findall(r"`ekmfast demo[^`]*`", README):
+    for option in re.findall(r"`ekmfast demo[^`]*`", DEMO):
         assert set(re.findall(r"--\w+", option)) <= set(actions)
