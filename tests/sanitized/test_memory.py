@@ -9,9 +9,8 @@ from test_isa_files import ROOT
 from test_native import sets_checked
 
 TESTS = ROOT / "tests"
-# Two parts that take about as long: they run at the same time. test_interrupt is left out: with
-# AddressSanitizer its child that a signal handler forks did not end within minutes, and why is not
-# known. check_threads.cpp forks in the same ways, with ThreadSanitizer.
+# Two parts that take about as long: they run at the same time. test_interrupt is left out: its
+# calls compute for seconds, which become minutes with AddressSanitizer.
 PARTS = [
     ["test_kernels"],
     [
