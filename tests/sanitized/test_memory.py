@@ -9,8 +9,8 @@ from test_isa_files import ROOT
 from test_native import sets_checked
 
 TESTS = ROOT / "tests"
-# Two parts that take about as long: they run at the same time. test_interrupt is left out: a process
-# with AddressSanitizer that forks 20 times a second did not get on (check_threads.cpp forks too).
+# Two parts that take about as long: they run at the same time. test_interrupt is left out: its
+# calls compute for seconds, which become minutes with AddressSanitizer.
 PARTS = [
     ["test_kernels"],
     [
