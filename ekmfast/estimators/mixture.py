@@ -121,7 +121,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     See Also
     --------
-    EKMeans : Round clusters, for data of any size, in a fraction of the time.
+    EKMeans : Round clusters, also in rows that are not in memory or are on a GPU.
 
     Notes
     -----

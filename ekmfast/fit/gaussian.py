@@ -59,7 +59,7 @@ def _threads() -> ThreadpoolController:
 
 def _start(X: NDArray[Any], k: int, random_state: np.random.RandomState) -> StudentMixture:
     # One thread, since threads add their sums in the order in which they finish.
-    with warnings.catch_warnings(), _threads().limit(limits=1):
+    with warnings.catch_warnings(), _threads().limit(limits={"openmp": 1, "blas": 1}):
         warnings.simplefilter("ignore", ConvergenceWarning)  # its labels are good starts anyway
         labels = KMeans(k, n_init=1, random_state=random_state).fit(X).labels_
     means, sums = moments_of_labels(X, np.ones(len(X)), labels, k, full=True)

@@ -144,7 +144,8 @@ class StudentMixture:
         if not self.full:
             factors: Float64 = 1 / np.sqrt(self.scatters)
             return factors
-        return _core.invert_halves(np.linalg.cholesky(self.scatters))
+        halves = np.linalg.cholesky(self.scatters).astype(np.float64, copy=False)
+        return _core.invert_halves(halves)
 
     @cached_property
     def offsets(self) -> Float64:
@@ -324,7 +325,7 @@ def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Flo
     least = np.maximum(share * trace / common.shape[-1], LEAST_SCATTER)[..., None]
     try:  # mostly all variances are above the least one, which takes less time to find out
         np.linalg.cholesky(common - least[..., None] * np.eye(common.shape[-1]))
-        return common, np.linalg.inv(common)
+        return common, np.linalg.inv(common).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         variances, directions = np.linalg.eigh(common)
     variances = np.maximum(variances, least)[..., None, :]
