@@ -52,6 +52,8 @@ class Oracle:
     """
 
     def __init__(self, X, C, alpha, s=None):
+        if np.finfo(X.dtype).eps <= np.finfo(LD).eps:
+            pytest.skip("long double is float64 here, so that the oracle is no more exact")
         self.dtype = X.dtype.type
         eps = float(np.finfo(X.dtype).eps)
         n, d = X.shape
