@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
         finetune,
         pretrain,
     )
-    from ekmfast.autoencoder._torchscript import require_torchscript
+    from ekmfast.autoencoder.export import require_torchscript
 
     import torch  # isort: skip
 

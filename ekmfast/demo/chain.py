@@ -46,7 +46,7 @@ def check_requirements() -> None:
     """
     for module in ("torch", "kornia", "PIL.Image", "matplotlib", "jinja2"):
         require(module, "demo")
-    from ekmfast.autoencoder._torchscript import require_torchscript
+    from ekmfast.autoencoder.export import require_torchscript
 
     require_torchscript("the demo, which writes such files, needs Python 3.11, 3.12 or 3.13")
 
