@@ -274,9 +274,10 @@ void set_poll(bool (*poll)()) { g_poll.store(poll, std::memory_order_relaxed); }
 
 void poll_between_calls() {
   thread_local Clock::time_point next;
-  if (!g_poll || t_call.stopped || Clock::now() < next) return;
+  const auto poll = g_poll.load(std::memory_order_relaxed);
+  if (!poll || t_call.stopped || Clock::now() < next) return;
   next = Clock::now() + kPollEvery;
-  if (g_poll()) throw Interrupted();
+  if (poll()) throw Interrupted();
 }
 
 void checkpoint() {

@@ -44,6 +44,8 @@ def test_examples(name):
         pytest.importorskip("torch", reason="the autoencoder is an extra")
     if name in ONNX_MODULES:
         pytest.importorskip("onnxruntime", reason="it is in the extra test only")
+    if name == "datasets":
+        pytest.importorskip("mlxtend", reason="it is in the extra demo only")
     module = importlib.import_module("ekmfast." + name)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from ekmfast.cli.program import build_parser
 
 ROOT = Path(__file__).parent.parent
