@@ -359,7 +359,10 @@ def test_check_estimator():
     results = check_estimator(
         EKMeans(),
         on_skip=None,
-        expected_failed_checks={"check_sample_weight_equivalence_on_dense_data": reason},
+        expected_failed_checks={
+            "check_sample_weight_equivalence_on_dense_data": reason,
+            "check_sample_weight_equivalence_on_sparse_data": reason,
+        },
     )
     skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
     assert skipped <= {"check_array_api_input"}
