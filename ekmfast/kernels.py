@@ -120,7 +120,9 @@ def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
         if dtype is None:
             dtype = given.dtype if given.dtype == np.float32 else np.float64
         with np.errstate(over="ignore"):  # the caller checks for infinity
-            array = np.asarray(given, dtype=dtype, order="C")
+            # A signalling NaN would warn; checks of finite numbers name every NaN.
+            with np.errstate(invalid="ignore"):
+                array = np.asarray(given, dtype=dtype, order="C")
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
     return array if array.flags.aligned else array.copy()

@@ -246,7 +246,7 @@ class Arguments:
             view = a.view()
             view.flags.writeable = False
             return view
-        gap = np.full((*a.shape[:-1], 3), np.nan if a.dtype.kind == "f" else -7, a.dtype)
+        gap = np.full((*a.shape[:-1], 3), np.nan if a.dtype.kind == "f" else 7, a.dtype)
         wider = np.concatenate([a, gap], -1)
         return self.memory.place(rng, wider)[..., : a.shape[-1]]  # rows with gaps between them
 
@@ -298,7 +298,7 @@ class Arguments:
             a.tolist,
             lambda: np.ma.MaskedArray(a, np.ones(a.shape, bool)),
             lambda: np.ma.MaskedArray(a),
-            lambda: memoryview(a),
+            lambda: a if a.dtype.kind in "Mm" else memoryview(a),  # buffers hold no dates
             lambda: a.astype(object),
             lambda: np.full(a.shape, None),
         ]
@@ -497,9 +497,16 @@ def core_closest(a: Arguments) -> Call:
         squares = 2 * distances_of(given["X"], C.reshape(-1, C.shape[-1])).T
         s = given["sample_weight"]
         s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
-        largest = 1 + squares.max(initial=0)
+        # Distances are differences of squares about the reference.
+        about = 0.0 if given["reference"] is None else given["reference"]
+        away = ((np.asarray(given["X"], np.float64) - about) ** 2).sum(axis=1)
+        largest = 1 + squares.max(initial=0) + away.max(initial=0)
         near(
-            result, (squares @ s).reshape(C.shape[:2]), s.sum() * largest, given["X"], "potentials"
+            result,
+            (squares @ s).reshape(C.shape[:2]),
+            np.abs(s).sum() * largest,
+            given["X"],
+            "potentials",
         )
         if given["update"] is True:
             near(given["closest"], squares, largest, given["X"], "closest")
@@ -580,6 +587,214 @@ def core_exp2(a: Arguments) -> Call:
 
     x = a.memory.place(a.rng, -a.rng.uniform(0, 30, a.n).astype(a.dtype))
     return Call(_core.exp2_kernel, {"x": x}, check)
+
+
+def mixture_arguments(a: Arguments, several: int) -> dict[str, Any]:
+    """A mixture as the kernels take it, and the units of its rows."""
+    full = bool(a.rng.random() < 0.5)
+    if full:
+        a.d, a.k = min(a.d, 33), min(a.k, 9)
+    whiteners = a.rng.uniform(0.3, 1, (several, a.k, a.d))
+    if full:
+        small = a.rng.uniform(0.1, 0.2, (several, a.k, a.d, a.d)) / a.d
+        whiteners = np.triu(small, 1) + whiteners[..., None] * np.eye(a.d)
+    degrees = a.rng.choice([3.0, 6.0, 20.0, np.inf], several)
+    return {
+        "centre": a.array(a.d),
+        "unit": float(a.rng.uniform(0.5, 2)),
+        "means": a.array(several, a.k, a.d),
+        "whiteners": a.memory.place(a.rng, whiteners),
+        "offsets": a.array(several, a.k),
+        "degrees": a.memory.place(a.rng, degrees),
+    }
+
+
+def joint_of(given: dict[str, Any], i: int) -> np.ndarray:
+    """offset_k minus what the distances of the rows (N, K) take away, of mixture i."""
+    y = (np.asarray(given["X"], np.float64) - given["centre"]) / given["unit"]
+    d, v = y.shape[1], float(given["degrees"][i])
+    away = y[:, None] - given["means"][i]
+    W = given["whiteners"][i]
+    z = np.einsum("nki,kij->nkj", away, W) if W.ndim == 3 else away * W
+    q = np.einsum("nkj,nkj->nk", z, z)
+    lost = q / 2 if np.isinf(v) else (v + d) / 2 * np.log1p(q / v)
+    joint: np.ndarray = given["offsets"][i] - lost
+    return joint
+
+
+def ordinary_mixture(given: dict[str, Any], outputs: tuple[str, ...] = ()) -> bool:
+    degrees = np.asarray(given["degrees"], np.float64)
+    if np.asarray(given["X"]).dtype not in (np.float32, np.float64) or (degrees < 2).any():
+        return False
+    return ordinary({name: v for name, v in given.items() if name != "degrees"}, outputs)
+
+
+def core_expectation(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        mass, _, _, _, likelihood, classified = result
+        if call.replaced or not ordinary_mixture(given):
+            return
+        s = given["sample_weight"]
+        s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
+        for i in range(len(given["means"])):
+            joint = joint_of(given, i)
+            most = joint.max(axis=1)
+            r = np.exp(joint - most[:, None])
+            # Rounding of a log density is a share of what its distance takes away.
+            scale = s.sum() * (1 + np.abs(joint).max(initial=0))
+            near(classified[i], s @ most, scale, given["X"], "classified")
+            near(likelihood[i], s @ (most + np.log(r.sum(axis=1))), scale, given["X"], "likelihood")
+            r /= r.sum(axis=1, keepdims=True)
+            near(mass[i], s @ r, scale, given["X"], "mass")
+
+    mixture = mixture_arguments(a, a.s)
+    arguments = {"X": a.rows(), "sample_weight": a.sample_weight(), **mixture}
+    call = Call(_core.expectation, arguments | {"n_threads": a.threads}, check)
+    return call
+
+
+def core_densities(a: Arguments) -> Call:
+    outputs = ("joint", "labels", "largest", "density")
+
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced or not ordinary_mixture(given, outputs):
+            return
+        joint = joint_of(given, 0)
+        scale = 1 + np.abs(joint).max(initial=0)
+        most = joint.max(axis=1, initial=-np.inf)
+        if given["joint"] is not None:
+            near(given["joint"], joint, scale, given["X"], "joint")
+        if given["largest"] is not None:
+            near(given["largest"], most, scale, given["X"], "largest")
+        if given["labels"] is not None:
+            chosen = joint[np.arange(len(joint)), given["labels"]]
+            near(chosen, most, scale, given["X"], "the largest")
+        if given["density"] is not None:
+            density = most + np.log(np.exp(joint - most[:, None]).sum(axis=1))
+            near(given["density"], density, scale, given["X"], "density")
+
+    mixture = mixture_arguments(a, 1)
+    arguments = {"X": a.rows(), **mixture}
+    arguments |= {
+        "joint": a.maybe(a.full((a.n, a.k), np.nan, a.dtype)),
+        "labels": a.maybe(a.full((a.n,), -1, np.int32)),
+        "largest": a.maybe(a.full((a.n,), np.nan, a.dtype)),
+        "density": a.maybe(a.full((a.n,), np.nan, a.dtype)),
+    }
+    call = Call(_core.densities, arguments | {"n_threads": a.threads}, check, outputs)
+    return call
+
+
+def core_invert_halves(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if not call.replaced:
+            unit = np.swapaxes(given["halves"], -1, -2) @ result
+            near(unit, np.broadcast_to(np.eye(d), unit.shape), 1, result, "the inverse")
+
+    d = min(a.d, 33)
+    halves = np.tril(a.rng.uniform(0.1, 0.2, (a.s, d, d)) / d, -1)
+    halves += a.rng.uniform(0.5, 2, (a.s, d, 1)) * np.eye(d)
+    call = Call(_core.invert_halves, {"halves": a.memory.place(a.rng, halves)}, check)
+    return call
+
+
+def core_sparse(a: Arguments) -> Call:
+    """Sparse rows of any kind, and one call of one of their methods."""
+    rng = a.rng
+    a.d, a.k = min(a.d, 65), min(a.k, 17)
+    dense = rng.normal(size=(a.n, a.d)) * (rng.random((a.n, a.d)) < 0.3)
+    dense = dense.astype(a.dtype)
+    rows, columns = np.nonzero(dense)
+    start = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=a.n))])
+    weight = rng.uniform(0.5, 2, a.n)
+
+    def check(result: Any, inner: dict[str, Any]) -> None:
+        sum_wx, sum_w, sum_p, exponent, objective = result
+        unit = np.exp2(exponent)
+        found = sum_wx * unit[..., None], sum_w * unit, sum_p * unit, objective
+        C, alpha, s = inner["centroids"], inner["alpha"], outer.arguments["sample_weight"]
+        if inner_replaced or not ordinary({"X": dense, "alpha": alpha, "centroids": C}):
+            return
+        check_sums(found, dense, C, alpha, s, np.zeros(a.d), inner["weighting"], inner["fuzzifier"])
+
+    inner_replaced: list[str] = []
+
+    def use(**given: Any) -> None:
+        matrix = _core.Csr(**given)
+        if given["n_features"] > 10**6:
+            return  # centroids, and what `survey` returns, would fill the memory
+        threads = {"n_threads": a.threads}
+        calls = [
+            Call(
+                matrix.statistics,
+                {
+                    "centroids": a.array(a.s, a.k, a.d),
+                    "alpha": a.alpha(a.s),
+                    "weighting": str(rng.choice(WEIGHTINGS)),
+                    "fuzzifier": float(rng.uniform(1.5, 3)),
+                    **threads,
+                },
+                check,
+            ),
+            Call(
+                matrix.weights,
+                {
+                    "centroids": a.array(a.k, a.d),
+                    "alpha": float(a.alpha(1)[0]),
+                    "out": a.full((a.n, a.k), np.nan, a.dtype),
+                    **threads,
+                },
+                outputs=("out",),
+            ),
+            Call(
+                matrix.assign,
+                {
+                    "centroids": a.array(a.k, a.d),
+                    "labels": a.full((a.n,), -1, np.int32),
+                    "squared_distances": a.full((a.n,), np.nan, a.dtype),
+                    **threads,
+                },
+                outputs=("labels", "squared_distances"),
+            ),
+            Call(
+                matrix.closest,
+                {
+                    "candidates": a.array(a.s, 1, a.d),
+                    "closest": a.full((a.s, a.n), np.inf, a.dtype),
+                    "update": bool(rng.random() < 0.5),
+                    **threads,
+                },
+                outputs=("closest",),
+            ),
+            Call(matrix.accumulate, {"weights": a.array(a.n, a.k, dtype=a.dtype), **threads}),
+            Call(
+                matrix.distances,
+                {"begin": 0, "end": a.n, "centroids": a.array(a.k, a.d), **threads},
+            ),
+            Call(matrix.survey, {}),
+        ]
+        call = calls[rng.integers(len(calls))]
+        replace_some(a, call, 0.5)
+        call.replaced += outer.replaced  # a matrix of another shape may refuse what fitted
+        inner_replaced.extend(call.replaced)
+        # The outputs of this call are not those of `use`, so they are checked here.
+        a.memory.before = [room.copy() for room in a.memory.rooms]
+        attempt(call)
+        a.memory.check(call.written())
+        a.memory.before = [room.copy() for room in a.memory.rooms]
+
+    integers = np.dtype(rng.choice(["i4", "i8"]))
+    outer = Call(
+        use,
+        {
+            "values": a.memory.place(rng, dense[rows, columns]),
+            "columns": a.memory.place(rng, columns.astype(integers)),
+            "start": a.memory.place(rng, start.astype(integers)),
+            "n_features": a.d,
+            "sample_weight": a.maybe(a.memory.place(rng, weight)),
+        },
+    )
+    return outer
 
 
 def core_settings(a: Arguments) -> Call:
@@ -789,6 +1004,10 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.plausible_sums": core_plausible_sums,
     "_core.plausible_update": core_plausible_update,
     "_core.exp2_kernel": core_exp2,
+    "_core.expectation": core_expectation,
+    "_core.densities": core_densities,
+    "_core.invert_halves": core_invert_halves,
+    "_core.Csr": core_sparse,
     "_core.settings": core_settings,
     "_core.Solver": core_solver,
     "kernels.ekm_statistics": public_statistics,

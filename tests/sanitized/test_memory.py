@@ -16,6 +16,7 @@ PARTS = [
     [
         "test_solver", "test_weightings", "test_threads", "test_neighbours",
         "test_seeding_kernel", "test_reference", "test_init", "test_distances",
+        "test_mixture_kernels",
     ],
 ]  # fmt: skip
 FUZZ = ["--calls", "20000", "--seed", "1"]
