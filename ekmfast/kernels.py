@@ -119,10 +119,9 @@ def _as_numbers(name: str, value: ArrayLike, dtype: Any = None) -> NDArray[Any]:
             raise TypeError(f"got {given.dtype}")
         if dtype is None:
             dtype = given.dtype if given.dtype == np.float32 else np.float64
-        with np.errstate(over="ignore"):  # the caller checks for infinity
-            # A signalling NaN would warn; checks of finite numbers name every NaN.
-            with np.errstate(invalid="ignore"):
-                array = np.asarray(given, dtype=dtype, order="C")
+        # The caller checks for infinity and NaN; of the latter, signalling ones would warn.
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = np.asarray(given, dtype=dtype, order="C")
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from None
     return array if array.flags.aligned else array.copy()
