@@ -182,7 +182,8 @@ def draw(rows: list[dict[str, Any]]) -> Any:
                 label=name,
             )
         axes.set_xscale("log")
-        axes.set_title(" x ".join(map(str, row["shape"])), fontsize=9)
+        axes.xaxis.set_minor_formatter("")  # its labels would overlap
+        axes.set_title(" x ".join(f"{n:,}" for n in row["shape"]), fontsize=9)
         axes.grid(alpha=0.3)
     for axes in grid[-1]:
         axes.set_xlabel("seconds of one fit")

@@ -6,7 +6,8 @@
 The published figures are read from the files in results/; this script measures each again, in the
 same way but with fewer rounds, and prints both with their ratio. Figures of quality are computed on
 some of the published problems only, and compared with the published results on just these. They
-should agree on every machine. Figures of speed depend on the processor, and on what else it does.
+agree on every machine, up to what has changed in the code since. Figures of speed depend on the
+processor, and on what else it does.
 """
 
 from __future__ import annotations
