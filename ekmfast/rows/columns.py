@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -64,9 +65,7 @@ def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
     ValueError
         For masked arrays with masked entries.
     """
-    from scipy.sparse import issparse  # not above: `import ekmfast` needs no SciPy
-
-    if issparse(X):
+    if is_sparse(X):
         if sparse:
             return
         dense = X.shape[0] * X.shape[1] * 8 / 2**30
@@ -82,6 +81,12 @@ def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
     if kind in ("M", "m", "U", "S"):
         raise TypeError(f"{name} must hold numbers, got {X.dtype}: {remedy(X.dtype)}")
     check_columns(X, name)
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether X is sparse; SciPy is not imported for that, which `import ekmfast` does not need."""
+    scipy_sparse = sys.modules.get("scipy.sparse")
+    return scipy_sparse is not None and bool(scipy_sparse.issparse(X))
 
 
 def check_unmasked(values: Any, name: str) -> None:

@@ -29,7 +29,12 @@ def is_cuda_array(X: Any) -> bool:
     if hasattr(X, "__cuda_array_interface__") or hasattr(X, "__cuda_ndarray__"):
         return True
     device = getattr(X, "__dlpack_device__", None)
-    return device is not None and int(device()[0]) in (2, 13)  # CUDA, CUDA managed
+    if device is None:
+        return False
+    try:
+        return int(device()[0]) in (2, 13)  # CUDA, CUDA managed
+    except (BufferError, TypeError, ValueError):  # Arrow, of an array with missing entries
+        return False
 
 
 def to_host(X: Any) -> Any:

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.rows.columns import check_columns, check_unmasked, columns_of, remedy
+from ekmfast.rows.columns import check_columns, check_unmasked, columns_of, is_sparse, remedy
 
 
 def matrix(X: Any, name: str) -> NDArray[Any]:
     """X as an array of numbers; an error names the column of a frame that holds no numbers."""
-    from scipy.sparse import issparse  # not above: `import ekmfast` needs no SciPy
-
-    if issparse(X):
+    if is_sparse(X):
         raise TypeError(
             f"{name}: is a sparse matrix, but blocks must be dense: give the estimator one CSR "
             "matrix of all rows, or take a dense array of each block"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.blocks import Blocks, from_memmap
 from ekmfast.rows.blockwise import BlockRows
+from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.device import choose, is_cuda_array, to_host
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
@@ -88,7 +88,7 @@ def rows_of(
         _refuse_card(device, X)
         threads = check_n_threads(n_threads)
         return BlockRows(LocalSource(blocks, threads), threads, *options)
-    if issparse(X):
+    if is_sparse(X):
         _refuse_card(device, X)
         device = None
     if device is None:
@@ -125,7 +125,7 @@ def array_rows_of(
 
 def rows_in_memory(X: Any, *options: Any) -> ArrayRows:
     """The rows of a checked array or CSR matrix; ``options`` are those of `ArrayRows`."""
-    return (SparseRows if issparse(X) else ArrayRows)(X, *options)
+    return (SparseRows if is_sparse(X) else ArrayRows)(X, *options)
 
 
 def _rows_on_card(
@@ -187,7 +187,7 @@ def _large_memmap(
 
 def _refuse_card(device: str | None, X: Any) -> None:
     if device == "cuda":
-        kind = "sparse rows" if issparse(X) else "blocks"
+        kind = "sparse rows" if is_sparse(X) else "blocks"
         raise ValueError(
             f"device='cuda' takes arrays, not {type(X).__name__}; use device='cpu' for {kind}"
         )
