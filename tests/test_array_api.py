@@ -52,9 +52,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import ekmfast
 warnings.simplefilter("ignore", ConvergenceWarning)
 results = check_estimator(getattr(ekmfast, "EKMeans")(), on_skip=None, on_fail=None)
-found = {r["check_name"]: r["status"] for r in results if "array_api" in r["check_name"]}
-print(found)
-assert found and set(found.values()) == {"passed"}
+print(*{r["status"] for r in results if "array_api" in r["check_name"]})
 """
 
 
@@ -67,6 +65,7 @@ def run(code, *arguments):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -77,7 +76,10 @@ def test_results_are_of_the_library_of_x(library, dtype):
 
 
 def test_the_check_of_sklearn_passes():
-    run(CHECKS)
+    found = run(CHECKS).split()
+    if not found:
+        pytest.skip("this version of scikit-learn has no such check")
+    assert found == ["passed"]
 
 
 def test_tensors_are_read_without_a_copy():

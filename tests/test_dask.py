@@ -31,6 +31,8 @@ from ekmfast.dask import EKMeans
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    # Dask 2025.1, where a client of another test is active.
+    pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler when a distributed"),
 ]
 
 

@@ -1,6 +1,7 @@
 """Files are written completely or not at all, and no temporary files are left."""
 
 import errno
+import gc
 import os
 import resource
 import signal
@@ -63,6 +64,8 @@ def test_what_goes_wrong_leaves_the_old_file(tmp_path, temporaries, error):
     assert content(tmp_path) == {"a": b"old"}
 
 
+# NumPy 2.0 leaves the archive open when `savez` fails, and closing it later fails again.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_file_that_cannot_grow_is_named(tmp_path, temporaries):
     path = tmp_path / "a"
     path.write_bytes(b"old")
@@ -76,6 +79,8 @@ def test_a_file_that_cannot_grow_is_named(tmp_path, temporaries):
     assert raised.value.errno == errno.EFBIG
     assert raised.value.filename == str(path)
     assert content(tmp_path) == {"a": b"old"}
+    del raised
+    gc.collect()  # within this test
 
 
 def test_permissions_of_an_older_file_are_kept(tmp_path, temporaries):

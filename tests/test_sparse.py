@@ -146,7 +146,7 @@ def test_methods_tell_the_same_of_sparse_rows(name, method, dtype):
 @indices
 def test_kernels_agree_with_the_dense_ones(n_clusters, n_features, dtype, index):
     rng = np.random.default_rng(n_clusters)
-    rows = sparse.random(500, n_features, 0.1, "csr", dtype, rng=rng)
+    rows = sparse.random(500, n_features, 0.1, "csr", dtype, random_state=rng)
     rows.indices, rows.indptr = rows.indices.astype(index), rows.indptr.astype(index)
     dense = rows.toarray().astype(np.float64)
     C, s = rng.uniform(0, 0.2, (2, n_clusters, n_features)), rng.uniform(0, 2, 500)
@@ -217,7 +217,7 @@ def test_every_instruction_set(isa):
 @pytest.mark.parametrize(("n_features", "n_clusters"), [(50, 4), (9000, 20), (9000, 70)])
 def test_the_number_of_threads_does_not_change_a_bit(n_features, n_clusters):
     rng = np.random.default_rng(0)
-    rows = sparse.random(20_000, n_features, 20 / n_features, "csr", rng=rng)
+    rows = sparse.random(20_000, n_features, 20 / n_features, "csr", random_state=rng)
     C = rng.uniform(0, 0.1, (2, n_clusters, n_features))
     one, *others = (
         SparseRows(rows, None, n_threads).statistics(C, np.array([2.0, 3.0]))
@@ -413,7 +413,7 @@ def test_what_is_not_supported_says_so():
 
 
 def wide(n_rows=3000, n_features=20_000, stored=60):
-    return sparse.random(n_rows, n_features, stored / n_features, "csr", rng=0)
+    return sparse.random(n_rows, n_features, stored / n_features, "csr", random_state=0)
 
 
 def peak(function):
@@ -576,7 +576,7 @@ def test_a_pipeline_of_categories():
 def test_ctrl_c_ends_a_call(n_problems):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = np.random.default_rng(0)
-    rows = sparse.random(100_000, 500, 0.1, "csr", rng=rng)
+    rows = sparse.random(100_000, 500, 0.1, "csr", random_state=rng)
     # One call of many seconds, whose parts are shorter than the time between two looks at signals.
     C = rng.uniform(0, 0.1, (n_problems, 3200 // n_problems + 8, 500))
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
