@@ -425,6 +425,8 @@ def peak(function):
     return most
 
 
+# The rows have no clusters, and only the memory matters.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_no_dense_copy_is_made():
     rows = wide()
     n_clusters = 3
