@@ -131,7 +131,8 @@ def main() -> None:
         f"{X.nnz:,} numbers, K = {given.clusters}, {given.rounds} rounds. `ekm_step` also checks "
         "the matrix in each call.\n\n" + records.markdown(header, table)
     )
-    records.write(given.out, vars(given) | {"out": str(given.out)}, lines, report)
+    settings = {name: value for name, value in vars(given).items() if name != "out"}
+    records.write(given.out, settings, lines, report)
 
 
 if __name__ == "__main__":
