@@ -7,7 +7,7 @@ divided by the difference of their iterations. The times of a round are measured
 ratio is that of one round.
 
     python bench/sparse.py                       writes bench/results/sparse.json and .md
-    python bench/sparse.py --rounds 3 --out /tmp/sparse
+    python bench/sparse.py --rounds 3 --out FILE
 """
 
 from __future__ import annotations

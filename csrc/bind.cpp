@@ -145,30 +145,52 @@ Weighting weighting_from(const std::string& name) {
   refuse("weighting must be equilibrium, maximum-entropy, hard or fuzzy, got '" + name + "'");
 }
 
+void check_problems(const DoubleArray& centroids, std::int64_t d, const char* name) {
+  if (centroids.ndim() != 3 || centroids.shape(0) < 1 || centroids.shape(1) < 1 ||
+      centroids.shape(2) != d)
+    refuse(std::string(name) + " must have shape (s, k, d)");
+  check_aligned(centroids, name);
+}
+
+// The sums of one pass for each of some problems with k centroids and d features.
+struct PassSums {
+  DoubleArray sum_wx, sum_w, sum_p, exponent, objective;
+
+  PassSums(py::ssize_t problems, py::ssize_t k, py::ssize_t d)
+      : sum_wx({problems, k, d}), sum_w({problems, k}), sum_p({problems, k}),
+        exponent({problems, k}), objective(problems) {}
+};
+
+// Checks what a pass takes, whatever the rows are, and returns the rule of the weights.
+Weighting check_pass(const DoubleArray& centroids, const DoubleArray& alpha, std::int64_t d,
+                     const std::string& weighting, double fuzzifier) {
+  const Weighting rule = weighting_from(weighting);
+  if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
+  check_problems(centroids, d, "centroids");
+  if (alpha.ndim() != 1 || alpha.shape(0) != centroids.shape(0))
+    refuse("alpha must have shape (s,)");
+  check_aligned(alpha, "alpha");
+  // At equal distances a membership is 1/k, and its power (1/k)^m must not underflow.
+  const double k = static_cast<double>(centroids.shape(1));
+  if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(k) > 800)
+    refuse("fuzzifier must be <= 1 + 800 / log2(k)");
+  return rule;
+}
+
 template <class T>
 py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
                         const std::optional<py::array>& sample_weight,
                         const std::optional<DoubleArray>& reference, int n_threads,
                         const std::string& weighting, double fuzzifier, bool rescue) {
   const Samples<T> s = samples_of<T>(X, sample_weight);
-  const Weighting rule = weighting_from(weighting);
-  if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
-  if (centroids.ndim() != 3 || centroids.shape(0) < 1 || centroids.shape(1) < 1 ||
-      centroids.shape(2) != s.d)
-    refuse("centroids must have shape (s, k, d)");
-  check_aligned(centroids, "centroids");
+  const Weighting rule = check_pass(centroids, alpha, s.d, weighting, fuzzifier);
   const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
-  if (alpha.ndim() != 1 || alpha.shape(0) != problems) refuse("alpha must have shape (s,)");
-  check_aligned(alpha, "alpha");
-  // At equal distances a membership is 1/k, and its power (1/k)^m must not underflow.
-  if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(static_cast<double>(k)) > 800)
-    refuse("fuzzifier must be <= 1 + 800 / log2(k)");
   threads(n_threads);
   const std::vector<T> ref = reference_of(s, reference);
-  DoubleArray sum_wx({problems, k, static_cast<py::ssize_t>(s.d)}), sum_w({problems, k}),
-      sum_p({problems, k}), exponent({problems, k}), objective(problems);
-  double *wx = sum_wx.mutable_data(), *w = sum_w.mutable_data(), *p = sum_p.mutable_data(),
-         *e = exponent.mutable_data(), *j = objective.mutable_data();
+  PassSums out(problems, k, s.d);
+  double *wx = out.sum_wx.mutable_data(), *w = out.sum_w.mutable_data(),
+         *p = out.sum_p.mutable_data(), *e = out.exponent.mutable_data(),
+         *j = out.objective.mutable_data();
   const double *c = centroids.data(), *a = alpha.data();
   without_gil([&] {
     ekmfast::statistics(s, c, a, problems, k, ref.data(), rule, fuzzifier, rescue, n_threads, wx, w,
@@ -176,7 +198,7 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
   });
   DoubleArray ref_out(s.d);
   std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
-  return py::make_tuple(sum_wx, sum_w, sum_p, exponent, objective, ref_out);
+  return py::make_tuple(out.sum_wx, out.sum_w, out.sum_p, out.exponent, out.objective, ref_out);
 }
 
 py::tuple statistics(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
@@ -467,24 +489,19 @@ class Csr {
 
   py::tuple statistics(const DoubleArray& centroids, const DoubleArray& alpha, int n_threads,
                        const std::string& weighting, double fuzzifier) const {
-    const Weighting rule = weighting_from(weighting);
-    if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
-    check_problems(centroids, "centroids");
+    need_order();
+    const Weighting rule = check_pass(centroids, alpha, s_.d, weighting, fuzzifier);
     const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
-    if (alpha.ndim() != 1 || alpha.shape(0) != problems) refuse("alpha must have shape (s,)");
-    check_aligned(alpha, "alpha");
-    if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(static_cast<double>(k)) > 800)
-      refuse("fuzzifier must be <= 1 + 800 / log2(k)");
     threads(n_threads);
-    DoubleArray sum_wx({problems, k, static_cast<py::ssize_t>(s_.d)}), sum_w({problems, k}),
-        sum_p({problems, k}), exponent({problems, k}), objective(problems);
-    double *wx = sum_wx.mutable_data(), *w = sum_w.mutable_data(), *p = sum_p.mutable_data(),
-           *e = exponent.mutable_data(), *j = objective.mutable_data();
+    PassSums out(problems, k, s_.d);
+    double *wx = out.sum_wx.mutable_data(), *w = out.sum_w.mutable_data(),
+           *p = out.sum_p.mutable_data(), *e = out.exponent.mutable_data(),
+           *j = out.objective.mutable_data();
     const double *c = centroids.data(), *a = alpha.data();
     without_gil([&] {
       ekmfast::statistics(s_, c, a, problems, k, rule, fuzzifier, n_threads, wx, w, p, e, j);
     });
-    return py::make_tuple(sum_wx, sum_w, sum_p, exponent, objective);
+    return py::make_tuple(out.sum_wx, out.sum_w, out.sum_p, out.exponent, out.objective);
   }
 
   double weights(const DoubleArray& centroids, double alpha, const py::array& out,
@@ -501,7 +518,8 @@ class Csr {
 
   DoubleArray closest(const DoubleArray& candidates, const py::array& distances, int n_threads,
                       bool update) const {
-    check_problems(candidates, "candidates");
+    need_order();
+    check_problems(candidates, s_.d, "candidates");
     if (update && candidates.shape(1) != 1) refuse("update takes one candidate each");
     threads(n_threads);
     DoubleArray potentials({candidates.shape(0), candidates.shape(1)});
@@ -542,14 +560,6 @@ class Csr {
  private:
   void need_order() const {
     if (!ascending_) refuse("the columns of X must ascend in each row");
-  }
-
-  void check_problems(const DoubleArray& centroids, const char* name) const {
-    need_order();
-    if (centroids.ndim() != 3 || centroids.shape(0) < 1 || centroids.shape(1) < 1 ||
-        centroids.shape(2) != s_.d)
-      refuse(std::string(name) + " must have shape (s, k, d)");
-    check_aligned(centroids, name);
   }
 
   template <class U>
@@ -613,7 +623,6 @@ class Csr {
   bool ascending_ = false;
 };
 
-// Runs change without the GIL while advance() computes: another thread is refused meanwhile.
 // Only one thread at a time may use a solver: runs change while advance() computes without the GIL,
 // and a free-threaded Python has no GIL at all.
 struct GuardedSolver : ekmfast::Solver {

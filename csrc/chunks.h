@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -14,16 +15,16 @@
 
 namespace ekmfast {
 
-constexpr std::align_val_t kAlignment{64};
-
 struct Free {
-  void operator()(void* p) const { ::operator delete(p, kAlignment); }
+  std::size_t alignment = 64;
+  void operator()(void* p) const { ::operator delete(p, std::align_val_t{alignment}); }
 };
 typedef std::unique_ptr<void, Free> Scratch;
 
-inline Scratch allocate_scratch(std::int64_t bytes) {
-  const std::size_t size = (static_cast<std::size_t>(bytes) + 127) / 64 * 64;
-  return Scratch(::operator new(size, kAlignment));
+// alignment: a power of two, at least 64
+inline Scratch allocate_scratch(std::int64_t bytes, std::size_t alignment = 64) {
+  const std::size_t size = static_cast<std::size_t>(bytes) / alignment * alignment + 2 * alignment;
+  return Scratch(::operator new(size, std::align_val_t{alignment}), Free{alignment});
 }
 
 // How rows are divided into chunks, whose sums one thread forms, and chunks into slices, on which a

@@ -5,11 +5,10 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base2.h"
 #include "chunks.h"
 
 namespace ekmfast {
-
-constexpr double kLog2E = 1.44269504088896340736;
 
 // The q by which scores are exponents in base 2.
 template <class T>

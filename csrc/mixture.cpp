@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "base2.h"
 #include "chunks.h"
 #include "kernels/kernels.h"
 #include "kernels/tuning.h"
@@ -13,9 +14,6 @@
 
 namespace ekmfast {
 namespace {
-
-constexpr double kLog2E = 1.44269504088896340736;
-constexpr double kLn2 = 0.69314718055994530942;
 
 // A mixture as the kernels read it. T rounds what it holds, so that its means are not quite the
 // caller's: `shift` is their difference, by which moments are corrected.

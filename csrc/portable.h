@@ -1,6 +1,6 @@
 // What compilers do differently: the rest of csrc/ uses only the names that are defined here. What
-// operating systems do differently is in files of its own: fork.h, placement.* and, for processors,
-// simd/processor.h.
+// operating systems do differently is in files of its own: fork.h, large_pages.h, placement.* and, for
+// processors, simd/processor.h.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "base2.h"
 #include "kernels/kernels.h"
 #include "parallel.h"
 #include "plausible.h"
@@ -12,8 +13,6 @@
 namespace ekmfast {
 namespace {
 
-constexpr double kLn2 = 0.69314718055994530942;
-constexpr double kLog2E = 1.44269504088896340736;
 constexpr std::int64_t kChunkRows = 4096;
 // Terms smaller than 2^-kNegligible times the largest of a column do not change its sums: a double
 // has 53 bits, and the rest is a margin for the factor 1 - alpha (d - E), which grows only

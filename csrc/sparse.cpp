@@ -1,9 +1,5 @@
 #include "sparse.h"
 
-#if __has_include(<sys/mman.h>)
-#include <sys/mman.h>  // for MADV_HUGEPAGE
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -13,6 +9,7 @@
 
 #include "driver.h"
 #include "kernels/kernels.h"
+#include "large_pages.h"
 #include "ordered_sum.h"
 #include "parallel.h"
 #include "rescue.h"
@@ -23,7 +20,6 @@ namespace {
 
 typedef std::int64_t i64;
 
-constexpr double kLn2 = 0.69314718055994530942;
 // Rows of a block, whose weights are computed at a time.
 constexpr i64 kBlockRows = 240;
 // Numbers of the weights of a slab: all its weights are computed before the second product.
@@ -77,18 +73,12 @@ struct Numbers {
 };
 
 Numbers numbers(i64 count) {
-  constexpr std::size_t kPage = std::size_t{2} << 20;
-  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(double);
-#ifdef MADV_HUGEPAGE
-  if (bytes >= 2 * kPage) {
-    const std::size_t whole = (bytes + kPage - 1) / kPage * kPage;
-    void* p = std::aligned_alloc(kPage, whole);
-    if (!p) throw std::bad_alloc();
-    madvise(p, whole, MADV_HUGEPAGE);  // may fail, which changes nothing but the time
-    return {Scratch(p)};
-  }
-#endif
-  return {allocate_scratch(static_cast<i64>(bytes))};
+  const i64 bytes = count * static_cast<i64>(sizeof(double));
+  const std::size_t size = static_cast<std::size_t>(bytes);
+  if (size < 2 * kLargePage) return {allocate_scratch(bytes)};
+  Scratch memory = allocate_scratch(bytes, kLargePage);
+  ask_for_large_pages(memory.get(), (size + kLargePage - 1) / kLargePage * kLargePage);
+  return {std::move(memory)};
 }
 
 // Centroids as the kernels read them. Scores have a scale q (see kernels.h), distances have none.

@@ -43,6 +43,14 @@ for estimator in estimators:
             assert type(getattr(estimator, name)(X)) is np.ndarray
         assert type(sklearn.clone(estimator).fit_predict(there)) is type(there)
     assert type(estimator.predict(there)) is np.ndarray
+
+mixture = EquilibriumMixture(2, random_state=0).fit(X)
+with sklearn.config_context(array_api_dispatch=True):
+    for name in ("predict", "predict_proba", "score_samples"):
+        result = getattr(mixture, name)(there)
+        assert type(result) is type(there), name
+        assert np.array_equal(np.from_dlpack(result), getattr(mixture, name)(X)), name
+    assert mixture.bic(there) == mixture.bic(X)
 """
 
 CHECKS = """

@@ -1,7 +1,7 @@
 """EquilibriumMixture, and the expectation maximization of Student mixtures."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -117,11 +117,10 @@ def test_the_sums_of_the_specification_add(kind, degrees):
     assert sums.classified == pytest.approx(s @ np.log(density.max(axis=1)))
     r = density / density.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(sums.mass, s @ r, rtol=1e-12)
-    parts = Sums(*mixture_sums(X[:13], s[:13], *mixture))
-    parts += Sums(*mixture_sums(X[13:], s[13:], *mixture))
-    for name in ("mass", "weight", "first", "second", "likelihood", "classified"):
+    parts = [mixture_sums(X[rows], s[rows], *mixture) for rows in (slice(13), slice(13, None))]
+    for field, first, second in zip(fields(Sums), *parts, strict=True):
         np.testing.assert_allclose(
-            getattr(parts, name), getattr(sums, name), rtol=1e-12, atol=1e-13, err_msg=name
+            first + second, getattr(sums, field.name), rtol=1e-12, atol=1e-13, err_msg=field.name
         )
 
 

@@ -50,7 +50,7 @@ plt.show()
 
 # %%
 # Once you have decided, give the number to the estimator. It then fits at this alpha only, which
-# takes about an eighth of the time.
+# takes a fraction of the time.
 
 model = EKMeans(3, alpha=path.alphas[path.best], random_state=0).fit(X)
 print(model.alpha_, model.n_iter_)

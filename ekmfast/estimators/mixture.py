@@ -44,6 +44,7 @@ from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.seeding import N_INIT, resolve_n_init
 from ekmfast.fit.shapes import DEGREES, search
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.array_api import like_x
 from ekmfast.rows.threads import check_n_threads
 
 Float64 = NDArray[np.float64]
@@ -328,6 +329,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         check_is_fitted(self)
         return self._scaled(self._check_data(X, reset=False))
 
+    @like_x
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """The most likely component of each row.
 
@@ -342,6 +344,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         rows = self._checked(X)
         return label(self._mixture, rows)
 
+    @like_x
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """The probability of each component, given the row.
 
@@ -361,6 +364,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         joint /= joint.sum(axis=1, keepdims=True)
         return joint
 
+    @like_x
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """The log density at each row; it is low for rows that belong to no component.
 
@@ -372,6 +376,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         log_density : ndarray of shape (N,), float64
         """
+        return self._log_density(X)
+
+    def _log_density(self, X: ArrayLike) -> Float64:
         rows = self._checked(X)
         density = np.empty(len(rows.X), rows.X.dtype)
         densities(self._mixture, rows, density=density)
@@ -389,7 +396,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         score : float
         """
-        return float(self.score_samples(X).mean())
+        return float(self._log_density(X).mean())
 
     @property
     def _n_parameters(self) -> float:
@@ -406,7 +413,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         bic : float
         """
-        density = self.score_samples(X)
+        density = self._log_density(X)
         return float(-2 * density.sum() + self._n_parameters * math.log(len(density)))
 
     def aic(self, X: ArrayLike) -> float:
@@ -420,7 +427,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         aic : float
         """
-        return float(-2 * self.score_samples(X).sum() + 2 * self._n_parameters)
+        return float(-2 * self._log_density(X).sum() + 2 * self._n_parameters)
 
     def icl(self, X: ArrayLike) -> float:
         """The integrated completed likelihood criterion of the rows; lower is better.
@@ -476,6 +483,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         y += mixture.means[labels]
         return (self._centre + self._unit * y).astype(self.means_.dtype), labels.astype(np.int32)
 
+    @like_x
     def fit_predict(
         self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> NDArray[np.int32]:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -215,17 +215,9 @@ class Sums:
     likelihood: Float64
     classified: Float64
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(*(a + b for a, b in zip(self._parts, other._parts, strict=True)))
-
     def __getitem__(self, which: Any) -> Sums:
         """Those of one of several mixtures, or of some of them."""
-        return Sums(*(part[which] for part in self._parts))
-
-    @property
-    def _parts(self) -> tuple[Float64, ...]:
-        both = (self.likelihood, self.classified)
-        return (self.mass, self.weight, self.first, self.second, *both)
+        return Sums(*(getattr(self, part.name)[which] for part in fields(self)))
 
 
 def expectation(mixtures: StudentMixture, rows: ScaledRows) -> Sums:
