@@ -107,8 +107,8 @@ def check_columns(X: Any, name: str) -> None:
     if len(set(labels)) < len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
         raise ValueError(f"{name}: has more than one column {twice!r}")
-    dtypes = getattr(X, "dtypes", None)  # pandas and polars have one for each column
-    if dtypes is not None and all(getattr(dtype, "kind", "") in "biuf" for dtype in set(dtypes)):
+    dtypes = getattr(X, "dtypes", None)  # of pandas, one for each column
+    if dtypes is not None and {getattr(dtype, "kind", None) for dtype in dtypes} <= set("biuf"):
         return
     for label, values in zip(labels, columns_of(X), strict=True):
         said = str(getattr(values, "dtype", getattr(values, "type", "something else")))
