@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "ekm.h"
+#include "likelihood.h"
 #include "mixture.h"
 #include "parallel.h"
 #include "plausible.h"
@@ -382,6 +383,39 @@ py::tuple expectation(const py::array& X, const std::optional<py::array>& sample
                       const DoubleArray& degrees, int n_threads) {
   return (is_float32(X) ? expectation_of<float> : expectation_of<double>)(
       X, sample_weight, centre, unit, means, whiteners, offsets, degrees, n_threads);
+}
+
+template <class T>
+DoubleArray likelihoods_of(const py::array& X, const std::optional<py::array>& sample_weight,
+                           const py::array& labels, std::int64_t k,
+                           const ekmfast::LikelihoodModel& model, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  threads(n_threads);
+  if (labels.ndim() != 2 || labels.shape(1) != s.n ||
+      !py::isinstance<py::array_t<std::int32_t>>(labels) ||
+      !(labels.flags() & py::array::c_style) || !aligned(labels, alignof(std::int32_t)))
+    refuse("labels must be C-contiguous, aligned, int32 and of shape (l, n)");
+  const std::int32_t* l = static_cast<const std::int32_t*>(labels.data());
+  if (std::any_of(l, l + labels.size(), [&](std::int32_t one) { return one < 0 || one >= k; }))
+    refuse("labels must be >= 0 and < n_clusters");
+  const py::ssize_t n = labels.shape(0);
+  DoubleArray out(n);
+  double* likelihood = out.mutable_data();
+  without_gil([&] {
+    ekmfast::classification_likelihoods(s, l, n, k, model, n_threads, likelihood);
+  });
+  return out;
+}
+
+DoubleArray classification_likelihoods(const py::array& X,
+                                       const std::optional<py::array>& sample_weight,
+                                       const py::array& labels, std::int64_t n_clusters,
+                                       double tail, double scale_prior, double variance_prior,
+                                       double least_variance, int reweightings, int n_threads) {
+  const ekmfast::LikelihoodModel model{tail, scale_prior, variance_prior, least_variance,
+                                       reweightings};
+  return (is_float32(X) ? likelihoods_of<float> : likelihoods_of<double>)(
+      X, sample_weight, labels, n_clusters, model, n_threads);
 }
 
 DoubleArray invert_halves(const DoubleArray& halves) {
@@ -912,6 +946,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("centre"), py::arg("unit"), py::arg("means").noconvert(),
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
         py::arg("degrees").noconvert(), py::arg("n_threads"));
+  m.def("classification_likelihoods", &classification_likelihoods, py::arg("X").noconvert(),
+        py::arg("sample_weight").none(true), py::arg("labels").noconvert(), py::arg("n_clusters"),
+        py::arg("tail"), py::arg("scale_prior"), py::arg("variance_prior"),
+        py::arg("least_variance"), py::arg("reweightings"), py::arg("n_threads"));
   m.def("invert_halves", &invert_halves, py::arg("halves").noconvert());
   m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),
         py::arg("means").noconvert(), py::arg("whiteners").noconvert(),

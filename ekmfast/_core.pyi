@@ -58,6 +58,18 @@ def expectation(
     degrees: _Double,
     n_threads: int,
 ) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
+def classification_likelihoods(
+    X: _Samples,
+    sample_weight: _Samples | None,
+    labels: NDArray[int32],
+    n_clusters: int,
+    tail: float,
+    scale_prior: float,
+    variance_prior: float,
+    least_variance: float,
+    reweightings: int,
+    n_threads: int,
+) -> _Double: ...
 def invert_halves(halves: _Double) -> _Double: ...
 def densities(
     X: _Samples,

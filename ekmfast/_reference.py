@@ -13,7 +13,8 @@ The code is written to be read, not to be fast. Every function works in the dtyp
     J &= \\sum_n s_n E_n
 
 At the end are the densities of mixtures of Student distributions, and the sums of one iteration of
-their expectation maximization, whose formulas `ekmfast.fit.mixture` gives.
+their expectation maximization, whose formulas `ekmfast.fit.mixture` gives, and the likelihood of
+rows and labels of `ekmfast.fit.likelihood`.
 
 References
 ----------
@@ -399,3 +400,57 @@ def mixture_sums(
         s @ density,
         s @ largest,
     )
+
+
+def classification_likelihood(
+    X: Array,
+    labels: npt.NDArray[np.integer[Any]],
+    s: Array,
+    *,
+    tail: float,
+    scale_prior: float,
+    variance_prior: float,
+    least_variance: float,
+    reweightings: int,
+) -> float:
+    """Return the mean log likelihood of rows and labels, up to a constant.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Samples.
+    labels : ndarray of shape (n_samples,)
+        Integers from 0 on.
+    s : ndarray of shape (n_samples,)
+        Weights of the samples, with mean 1.
+    tail, scale_prior, variance_prior, least_variance, reweightings
+        The constants of `ekmfast.fit.likelihood`.
+
+    Returns
+    -------
+    float
+        -inf if all samples have the same label.
+    """
+    clusters = np.flatnonzero(np.bincount(labels))
+    if len(clusters) < 2:
+        return -np.inf
+    member = labels[:, None] == clusters  # (n_samples, n_clusters)
+    size = s @ member
+    d = X.shape[1]
+    weight, scale = s, np.ones(len(clusters))
+    for _ in range(reweightings):
+        of_cluster = (weight[:, None] * member).T
+        centres = of_cluster @ X / of_cluster.sum(axis=1, keepdims=True)
+        squares = ((X[:, None] - centres) ** 2 * member[:, :, None]).sum(axis=1)
+        scatter = of_cluster @ squares
+        common = (scatter / scale[:, None]).sum(axis=0) / s.sum()
+        least = max(least_variance * common.mean(), np.finfo(np.float64).tiny)
+        common = np.maximum(common, least)
+        scale = ((scatter / common).sum(axis=1) + scale_prior * d) / (d * (size + scale_prior))
+        variances = scatter + variance_prior * scale[:, None] * common
+        variances = np.maximum(variances / (size + variance_prior)[:, None], least)
+        distance = (squares / (member @ variances)).sum(axis=1)
+        weight = s * (tail + d) / (tail + distance)
+    of_label = np.log(size / s.sum()) - 0.5 * np.log(variances).sum(axis=1)
+    of_row = member @ of_label - 0.5 * (tail + d) * np.log1p(distance / tail)
+    return float(s @ of_row / s.sum())

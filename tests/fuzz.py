@@ -685,6 +685,31 @@ def core_densities(a: Arguments) -> Call:
     return call
 
 
+def core_classification_likelihoods(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced or not ordinary({"X": given["X"]}):
+            return
+        one_label = (labels == labels[:, :1]).all(axis=1)
+        if not (np.isneginf(result) == one_label).all():
+            raise FaultError("the likelihood is -inf if, and only if, there is one label")
+
+    labels = a.rng.integers(0, a.k, (a.s, a.n)).astype(np.int32)
+    arguments = {
+        "X": a.rows(),
+        "sample_weight": a.sample_weight(),
+        "labels": a.memory.place(a.rng, labels),
+        "n_clusters": a.k,
+        "tail": 8.0,
+        "scale_prior": 10.0,
+        "variance_prior": 300.0,
+        "least_variance": 0.05,
+        "reweightings": 4,
+        "n_threads": a.threads,
+    }
+    call = Call(_core.classification_likelihoods, arguments, check)
+    return call
+
+
 def core_invert_halves(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         if not call.replaced:
@@ -1007,6 +1032,7 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.exp2_kernel": core_exp2,
     "_core.expectation": core_expectation,
     "_core.densities": core_densities,
+    "_core.classification_likelihoods": core_classification_likelihoods,
     "_core.invert_halves": core_invert_halves,
     "_core.Csr": core_sparse,
     "_core.settings": core_settings,

@@ -66,7 +66,9 @@ WEIGHT = np.random.default_rng(1).integers(0, 3, N).astype(np.float64)
 KNOWN = np.where(np.arange(N) % 40 == 5, LABELS, -1)
 
 ESTIMATORS = {
-    "EKMeans auto": lambda **kw: EKMeans(3, random_state=0, **kw),
+    # Its search keeps one of several runs with the same labels, which rounding decides. A small tol
+    # lets all of them end at the same centroids.
+    "EKMeans auto": lambda **kw: EKMeans(3, random_state=0, **({"tol": 1e-11} | kw)),
     "EKMeans": lambda **kw: EKMeans(3, alpha="dvariance", random_state=0, **kw),
     "HardKMeans": lambda **kw: HardKMeans(3, random_state=0, **kw),
     "FuzzyCMeans": lambda **kw: FuzzyCMeans(3, fuzzifier=1.3, random_state=0, **kw),
@@ -460,7 +462,7 @@ def test_runs_of_wide_rows_are_solved_in_groups(monkeypatch):
     monkeypatch.setattr(problem, "RUN_BYTES", 2 * 16 * 8 * 3 * D)
     apart = ESTIMATORS["EKMeans auto"](n_init=6).fit(rows)
     assert max(sizes) == 2
-    assert len(sizes) >= 3 * 11
+    assert len(sizes) >= 3 * 4 + 1  # four alphas, and the last run
     assert_allclose(apart.objective_, together.objective_, rtol=1e-6)
     assert_array_equal(apart.labels_, together.labels_)
 

@@ -10,15 +10,10 @@ from numpy.typing import ArrayLike
 
 from ekmfast._parameters import ALPHA, POSITIVE
 from ekmfast.estimators.fullbatch import FullBatchEstimator
-from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
+from ekmfast.fit.alpha import resolve_alpha
+from ekmfast.fit.likeliest import SEARCH_ROWS, search
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.solver import Run
-
-# Rows on which alpha is chosen, at most. A sample of 5,000 takes half of the time but costs ARI: on
-# problems of `bench/problems.py` with seeds that publication never sees the mean fell by
-# .007 +- .003 (200 problems of 12,000 rows) and .015 +- .007 (100 of 25,000).
-SEARCH_ROWS = 50_000
 
 
 class EKMeans(FullBatchEstimator):
@@ -157,12 +152,8 @@ callable, default='auto'
         if self.alpha != "auto" or self.n_clusters == 1 or problem.dispersion == 0:
             return super()._find(problem, random_state)
         dvariance = resolve_alpha("dvariance", self.scale, problem.dispersion)
+        sketch = problem.sketch(SEARCH_ROWS, random_state)
+        centroids, alpha = search(sketch, self.init, self.n_init, random_state, dvariance)
         if problem.survey.whole:
             problem = problem.at_hand()
-        sample = problem.sample(SEARCH_ROWS, random_state)
-        found = compare_alphas(sample, self._starts(sample, random_state), dvariance * MULTIPLES)
-        run = found.runs[found.best]
-        if sample is problem:
-            return run
-        starts = np.concatenate([self._starts(problem, random_state), run.centroids[None]])
-        return problem.best(starts, np.array([run.alpha]))[0]
+        return problem.solve(centroids[None], alpha).best

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 from scipy.special import gammaln
 
+from ekmfast import _core
+
 Float64 = NDArray[np.float64]
 
 # Degrees of freedom of the Student distribution of a cluster. Its tails are so heavy that a few
@@ -33,9 +35,39 @@ LEAST_VARIANCE = 0.05
 
 
 def classification_likelihood(
-    X: NDArray[Any], labels: NDArray[Any], sample_weight: NDArray[Any] | None = None
+    X: Any, labels: NDArray[Any], sample_weight: NDArray[Any] | None = None
 ) -> float:
-    """The mean log likelihood of rows and labels; -inf if there is only one cluster.
+    """The mean log likelihood of rows and labels (N,); -inf if there is only one cluster.
+
+    See `classification_likelihoods`. The labels may be any integers.
+    """
+    _, index = np.unique(labels, return_inverse=True)
+    return float(classification_likelihoods(X, index[None], sample_weight)[0])
+
+
+def likelihoods_of_labels(
+    X: Any,
+    labels: NDArray[Any],
+    sample_weight: NDArray[Any] | None,
+    n_threads: int,
+) -> Float64:
+    """`classification_likelihoods` of labellings (L, N), many of which may be equal."""
+    known: dict[bytes, int] = {}
+    numbers = [known.setdefault(own.tobytes(), len(known)) for own in labels]
+    distinct = np.stack([labels[numbers.index(i)] for i in range(len(known))])
+    return classification_likelihoods(X, distinct, sample_weight, n_threads)[numbers]
+
+
+def classification_likelihoods(
+    X: Any,
+    labels: NDArray[Any],
+    sample_weight: NDArray[Any] | None = None,
+    n_threads: int = 1,
+) -> Float64:
+    """The mean log likelihood of rows and labels, for each of L labellings (L, N) of the rows.
+
+    It is -inf if there is only one cluster. Labels are integers from 0 on; those that no row has
+    make no difference.
 
     Each cluster k has a Student distribution with 8 degrees of freedom, its own centre and its own
     variance V_kj of each feature. With q_k the share of the rows in cluster k, the result is
@@ -48,19 +80,48 @@ def classification_likelihood(
     variances and scales are computed by a few iterations of reweighted means. Owing to the heavy
     tails a few outliers do not decide the comparison. Correlations of features are left out,
     because labels by the nearest centroid cannot reflect them either.
+
+    Dense rows are read by the compiled kernels, which compare several labellings in parallel.
+    `ekmfast._reference` has the same in plain NumPy.
     """
     if sample_weight is not None and not sample_weight.all():
         weighted = sample_weight > 0  # other rows count as if they were not there
-        X, labels, sample_weight = X[weighted], labels[weighted], sample_weight[weighted]
+        X, labels, sample_weight = X[weighted], labels[:, weighted], sample_weight[weighted]
+    s = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if s is not None:
+        s = s / s.mean()
+    n_features = X.shape[1]
+    constant = float(
+        gammaln((TAIL + n_features) / 2)
+        - gammaln(TAIL / 2)
+        - 0.5 * n_features * np.log(TAIL * np.pi)
+    )
+    if issparse(X):
+        likelihoods = np.array([_of_sparse_rows(X, own, s) for own in labels], np.float64)
+        return likelihoods + constant
+    likelihoods = _core.classification_likelihoods(
+        X,
+        None if s is None else s.astype(X.dtype),
+        np.ascontiguousarray(labels, np.int32),
+        int(labels.max()) + 1,
+        TAIL,
+        SCALE_PRIOR,
+        VARIANCE_PRIOR,
+        LEAST_VARIANCE,
+        REWEIGHTINGS,
+        n_threads,
+    )
+    return likelihoods + constant
+
+
+def _of_sparse_rows(X: Any, labels: NDArray[Any], sample_weight: Float64 | None) -> float:
+    """The likelihood of one labelling (N,) of a CSR matrix, without its constant."""
     names, index = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         return -np.inf
-    n_features = X.shape[1]
-    s = np.ones(X.shape[0]) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    s = s / s.mean()
-    n_clusters = len(names)
-    rows = (_SparseClusters if issparse(X) else _Clusters)(X, index, n_clusters)
-
+    n_features, n_clusters = X.shape[1], len(names)
+    s = np.ones(X.shape[0]) if sample_weight is None else sample_weight
+    rows = _SparseClusters(X, index, n_clusters)
     tiny = np.finfo(np.float64).tiny
     size = np.bincount(index, s, n_clusters)
     weight, scale = s, np.ones(n_clusters)
@@ -79,42 +140,14 @@ def classification_likelihood(
         weight = s * (TAIL + n_features) / (TAIL + distance)
     of_cluster = np.log(np.maximum(size, tiny) / s.sum()) - 0.5 * np.log(own).sum(axis=1)
     of_row = of_cluster[index] - 0.5 * (TAIL + n_features) * np.log1p(distance / TAIL)
-    constant = (
-        gammaln((TAIL + n_features) / 2)
-        - gammaln(TAIL / 2)
-        - 0.5 * n_features * np.log(TAIL * np.pi)
-    )
-    return float(np.average(of_row, weights=s) + constant)
-
-
-class _Clusters:
-    """Rows and the numbers of their clusters, from which sums over each cluster are computed."""
-
-    def __init__(self, X: NDArray[Any], index: NDArray[np.intp], n_clusters: int) -> None:
-        self.order = np.argsort(index, kind="stable")  # each cluster's rows one after another
-        self.X, self.index = np.asarray(X[self.order], np.float64), index[self.order]
-        self.first = np.searchsorted(self.index, np.arange(n_clusters))
-        self.resolution = np.finfo(np.float64).tiny  # the smallest variance that can be computed
-
-    def sums(self, weight: Float64) -> Float64:
-        """The weighted sum of the rows of each cluster, (K, D)."""
-        return cast(Float64, np.add.reduceat(weight[self.order, None] * self.X, self.first))
-
-    def scatter(self, weight: Float64, mass: NDArray[Any], centres: Float64) -> Float64:
-        """The weighted sums of (x - centre)^2 of each cluster, (K, D); ``mass``: of the weights."""
-        self._squares = (self.X - centres[self.index]) ** 2
-        weighted = weight[self.order, None] * self._squares
-        return cast(Float64, np.add.reduceat(weighted, self.first))
-
-    def distances(self, centres: Float64, variances: Float64) -> Float64:
-        """The sums of (x - centre)^2 / variance over the features, (N,), after `scatter`."""
-        found = np.empty(len(self.X))
-        found[self.order] = (self._squares / variances[self.index]).sum(axis=1)
-        return found
+    return float(np.average(of_row, weights=s))
 
 
 class _SparseClusters:
-    """The same for a CSR matrix, from sums of x and x^2, so that no row becomes dense."""
+    """The rows of a CSR matrix and the numbers of their clusters.
+
+    Sums over each cluster are computed from sums of x and x^2, so that no row becomes dense.
+    """
 
     def __init__(self, X: Any, index: NDArray[np.intp], n_clusters: int) -> None:
         self.X, self.index, self.n_clusters = X, index, n_clusters

@@ -57,6 +57,25 @@ def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np
     return merged
 
 
+def merge_all(centroids: NDArray[np.float64], alphas: NDArray[np.float64]) -> NDArray[np.intp]:
+    """`merge_coincident` of several results (R, K, D) at alphas (R,), which gives (R, K).
+
+    Mostly no centroids coincide, which is found out for all results at a time if they are small.
+    """
+    n_results, n_clusters = centroids.shape[:2]
+    merged = np.tile(np.arange(n_clusters), (n_results, 1))
+    apart = np.zeros(n_results, bool)
+    if centroids.size * n_clusters <= MERGE_ENTRIES:
+        width = np.ptp(centroids, axis=1).max(axis=1)
+        between = centroids[:, :, None] - centroids[:, None]
+        d2 = np.einsum("rijd,rijd->rij", between, between)
+        near = np.maximum(2 * COINCIDENT / alphas, (ROUNDING * width) ** 2)
+        apart = (d2 <= near[:, None, None]).sum(axis=(1, 2)) == n_clusters
+    for i in np.flatnonzero(~apart):
+        merged[i] = merge_coincident(centroids[i], float(alphas[i]))
+    return merged
+
+
 def count_distinct(merged: NDArray[np.intp]) -> int:
     """The number of distinct centroids: those that `merge_coincident` maps to themselves.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ FAR_PASSES = 2
 FAR_ROWS = 16
 # Memory of the runs that are solved at a time, if they do not share passes.
 RUN_BYTES = 1 << 30
+# A sketch has one far row for so many rows of its sample.
+FAR_SHARE = 5
 
 
 class Problem:
@@ -106,13 +108,51 @@ class Problem:
         rows: RowsAtHand = self.survey.sample
         if rows.n_rows <= n_rows:
             return self if rows is self.rows else self.of(rows, self.report)
+        return self.of(rows.subset(self._uniform(n_rows, random_state)), self.report)
+
+    def _uniform(self, n_rows: int, random_state: np.random.RandomState) -> NDArray[np.intp]:
+        """Ascending numbers of rows of the survey's sample, most of which have weight."""
+        rows = self.survey.sample
         s = rows.sample_weight
         numbers = np.arange(rows.n_rows) if s is None else np.flatnonzero(s)
         if len(numbers) < self.n_clusters:  # too few have weight: some rows without it, too
             others = np.flatnonzero(s == 0)[: self.n_clusters - len(numbers)]
             numbers = np.concatenate([numbers, others])
-        numbers = np.sort(random_state.permutation(numbers)[:n_rows])
-        return self.of(rows.subset(numbers), self.report)
+        return np.sort(random_state.permutation(numbers)[:n_rows])
+
+    def sketch(self, n_rows: int, random_state: np.random.RandomState) -> Problem:
+        """The problem of some rows that stand for all, in memory of the host.
+
+        One pass over all rows finds those that are farthest from the clusters of a uniform sample:
+        they may belong to clusters that are too small to appear in it. These rows count once, and
+        the sample, of ``n_rows`` rows at most, stands for all others.
+        """
+        rows = self.survey.sample
+        if self.survey.whole and rows.n_rows <= n_rows:
+            return self.of(rows.on_host(), self.report)
+        numbers = np.arange(rows.n_rows)
+        if rows.n_rows > n_rows:
+            numbers = self._uniform(n_rows, random_state)
+        some = rows.subset(numbers).on_host()
+        centroids = initial_centroids(some, self.n_clusters, "k-means", 1, random_state)[0]
+        n_far = n_rows // FAR_SHARE
+        far: ArrayRows | None = None
+        if self.survey.whole:
+            farthest = rows.farthest_rows(centroids, n_far)
+            near = np.zeros(rows.n_rows, bool)
+            near[numbers] = True
+            near[farthest] = False
+            far = rows.subset(farthest).on_host()
+            some = rows.subset(np.flatnonzero(near)).on_host()
+        elif self.survey.far_rows is not None:
+            far = self.survey.far_rows(centroids, int(random_state.randint(2**31 - 1)), n_far)
+        mass, apart = _mass(some), np.zeros(0)
+        if far is not None:
+            some, apart = some.followed_by(far), _mass(far)
+        if mass.any():  # else all rows that have weight are far ones
+            mass *= (self.survey.total_weight - apart.sum()) / mass.sum()
+        mass = np.concatenate([mass, apart]).astype(self.dtype)
+        return self.of(some.reweighted(mass), self.report)
 
     def at_hand(self) -> Problem:
         """The same problem with the survey's sample as its rows, if that sample holds all rows."""
@@ -159,8 +199,8 @@ class Problem:
         given = not isinstance(init, str) or init == "random"
         if self.survey.whole or far_rows is None or given:
             return draw(sample)
-        X, s = sample.X, sample.sample_weight
-        mass = np.ones(len(X)) if s is None else s.astype(np.float64)
+        X = sample.X
+        mass = _mass(sample)
         mass *= self.survey.total_weight / mass.sum()
         for _ in range(FAR_PASSES):
             starts = draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
@@ -169,8 +209,7 @@ class Problem:
                 int(random_state.randint(2**31 - 1)),
                 FAR_ROWS * self.n_clusters,
             )
-            own = np.ones(far.n_rows) if far.sample_weight is None else far.sample_weight
-            X, mass = np.concatenate([X, far.X]), np.concatenate([mass, own])
+            X, mass = np.concatenate([X, far.X]), np.concatenate([mass, _mass(far)])
         return draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
 
     def solve(
@@ -180,10 +219,11 @@ class Problem:
         *,
         max_iter: int | None = None,
         radius: float | None = None,
+        tol: float | None = None,
     ) -> Runs:
         """Run the solver from every start (S, K, D); alpha is a number or (S,).
 
-        ``max_iter`` and ``radius`` replace those of the problem, if they are given.
+        ``max_iter``, ``radius`` and ``tol`` replace those of the problem, if they are given.
         """
         max_iter = self.max_iter if max_iter is None else max_iter
         kept, report, checkpoint = None, self.report, None
@@ -199,7 +239,7 @@ class Problem:
             self.sums,
             starts,
             alpha,
-            tol=self.tol,
+            tol=self.tol if tol is None else tol,
             radius=self.radius if radius is None else radius,
             resolution=OBJECTIVE_RESOLUTION[self.dtype.itemsize],
             max_iter=max_iter,
@@ -219,9 +259,7 @@ class Problem:
         """The best run at each alpha (A,), of those from every start (S, K, D).
 
         If problems do not share passes, as those of sparse rows do not, the alphas are run one
-        after another, and as many starts at a time as `RUN_BYTES` allows: with very many features
-        the centroids and earlier steps of all runs might take far more memory than the rows. A fit
-        with a checkpoint runs all at a time.
+        after another. A fit with a checkpoint runs all at a time.
         """
         n_starts = len(starts)
         if self.rows.shares_passes or self.checkpoint is not None:
@@ -229,13 +267,34 @@ class Problem:
             runs = self.solve(all_starts, np.repeat(alphas, n_starts))
             lowest = runs.objectives.reshape(-1, n_starts).argmin(axis=1)
             return [runs[a * n_starts + int(i)] for a, i in enumerate(lowest)]
-        matrices = 2 * WINDOW + 6  # (K, D): earlier steps, centroids, sums and proposals
-        together = max(1, int(RUN_BYTES // (8 * matrices * starts[0].size)))
-        groups = [starts[i : i + together] for i in range(0, n_starts, together)]
+        groups = list(self._groups(n_starts, starts[0].size))
         return [
-            min((self.solve(group, alpha).best for group in groups), key=lambda run: run.objective)
+            min(
+                (self.solve(starts[part], alpha).best for part in groups),
+                key=lambda run: run.objective,
+            )
             for alpha in alphas
         ]
+
+    def ends(self, starts: Float64, alphas: Float64, tol: float) -> Iterator[tuple[Float64, float]]:
+        """Yield where runs from starts (S, K, D) at alphas (S,) end: centroids (K, D), and J."""
+        for part in self._groups(len(starts), starts[0].size):
+            runs = self.solve(starts[part], alphas[part], tol=tol)
+            centroids = (runs.position(i)[0] for i in range(len(runs)))
+            yield from zip(centroids, runs.objectives.tolist(), strict=True)
+
+    def _groups(self, n_runs: int, size: int) -> Iterator[slice]:
+        """Slices of runs that are solved at a time: all, if problems share passes.
+
+        Otherwise as many as `RUN_BYTES` allows: with very many features the centroids and earlier
+        steps of all runs might take far more memory than the rows.
+        """
+        together = n_runs
+        if not self.rows.shares_passes:
+            matrices = 2 * WINDOW + 6  # (K, D): earlier steps, centroids, sums and proposals
+            together = max(1, int(RUN_BYTES // (8 * matrices * size)))
+        for i in range(0, n_runs, together):
+            yield slice(i, i + together)
 
     def _identity(self, starts: Float64, alpha: ArrayLike) -> dict[str, str | float | NDArray[Any]]:
         """Everything that determines the result of `solve`, by the names that error messages use.
@@ -259,3 +318,9 @@ class Problem:
         if self.rows.weighting == "fuzzy":
             shape["fuzzifier"] = float(self.rows.fuzzifier)
         return shape | self.further_inputs
+
+
+def _mass(rows: RowsAtHand) -> Float64:
+    """The weights (N,) of rows, which are ones if none are given."""
+    s = rows.sample_weight
+    return np.ones(rows.n_rows) if s is None else s.astype(np.float64)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 
+# The size of a table of pairs of labels that is small, even if there are fewer rows.
+DENSE = 1 << 10
+
 
 def adjusted_rand(a: NDArray[Any], b: NDArray[Any]) -> float:
     """The same bits as scikit-learn's ``adjusted_rand_score``, for labels that count from 0.
@@ -15,11 +18,14 @@ def adjusted_rand(a: NDArray[Any], b: NDArray[Any]) -> float:
     scikit-learn's function calls ``np.unique``, which sorts all labels, and which aborts the
     process if a daemon thread is inside it when the interpreter exits.
     """
-    ones = np.ones(len(a), np.int64)
-    table = coo_matrix((ones, (a, b))).tocsr()
-    rows, columns = (np.asarray(table.sum(axis=axis), np.int64) for axis in (1, 0))
-    both, first, second = (int((sizes**2).sum()) for sizes in (table.data, rows, columns))
     n = len(a)
+    first, second = (int((np.bincount(labels) ** 2).sum()) for labels in (a, b))
+    width = int(b.max()) + 1
+    if (int(a.max()) + 1) * width <= max(n, DENSE):
+        table = np.bincount(a.astype(np.int64) * width + b)
+    else:  # of so many pairs of labels most have no row
+        table = coo_matrix((np.ones(n, np.int64), (a, b))).tocsr().data
+    both = int((table**2).sum())
     # Numbers of pairs of rows that share a label in both labellings (tp), in only one of them (fp,
     # fn) and in neither (tn). Each pair is counted twice.
     tp, fp, fn = both - n, second - both, first - both

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.fit.evidence import evidence_features
-from ekmfast.fit.likelihood import classification_likelihood
+from ekmfast.fit.likelihood import likelihoods_of_labels
 from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
@@ -122,14 +122,9 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     labels = np.empty((len(runs), rows.n_rows), np.int32)
     merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
     n_distinct = np.array([count_distinct(names) for names in merged])
-    likelihood = np.empty(len(runs))
-    known: dict[bytes, float] = {}  # by labels, since neighbouring alphas often give the same ones
     for a, run in enumerate(runs):
         labels[a] = rows.label(run.centroids, merged[a])
-        key = labels[a].tobytes()
-        if key not in known:
-            known[key] = classification_likelihood(evidence, labels[a][sample], sampled_weight)
-        likelihood[a] = known[key]
+    likelihood = likelihoods_of_labels(evidence, labels[:, sample], sampled_weight, rows.n_threads)
     allowed = np.ones(len(runs), bool)
     if evidence.shape[1] < X.shape[1] and (n_distinct == n_clusters).any():
         # The likelihood leaves out some components, and clusters may differ in these alone. It

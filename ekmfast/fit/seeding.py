@@ -10,6 +10,7 @@ the rows are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ INITS = ("auto", "k-means++", "farthest", "k-means", "random")
 # The rules that the restarts of 'auto' use in turn.
 AUTO_RULES = ("farthest", "k-means++", "farthest", "k-means")
 AUTO_RESTARTS = 16
+# Those of a search, which compares runs at several alphas and cannot afford as many starts. Several
+# farthest-first starts are often alike.
+SEARCH_RULES = ("farthest", "k-means++", "farthest", *("k-means", "k-means++") * 4, "k-means")
 # Lloyd's iterations for the starts of 'k-means'. Further ones move the centroids little.
 LLOYD_PASSES = 20
 
@@ -79,10 +83,10 @@ def _numbers(init: Any) -> Float64:
     return matrix
 
 
-def resolve_n_init(n_init: int | str, init: Any) -> int:
-    """The number of restarts. ``'auto'`` means 16, or 1 if ``init`` is an array."""
+def resolve_n_init(n_init: int | str, init: Any, restarts: int = AUTO_RESTARTS) -> int:
+    """The number of restarts. ``'auto'`` means ``restarts``, or 1 if ``init`` is an array."""
     if n_init == "auto":
-        return AUTO_RESTARTS if isinstance(init, str) or callable(init) else 1
+        return restarts if isinstance(init, str) or callable(init) else 1
     return int(n_init)
 
 
@@ -92,16 +96,20 @@ def initial_centroids(
     init: Any,
     n_init: int,
     random_state: np.random.RandomState,
+    rules: Sequence[str] = AUTO_RULES,
 ) -> Float64:
-    """The starts (n_init, K, D) in float64, by a rule, an array or a callable as ``init``."""
+    """The starts (n_init, K, D) in float64, by a rule, an array or a callable as ``init``.
+
+    ``'auto'`` uses the ``rules`` in turn.
+    """
     if not isinstance(init, str):
         return np.stack([_given(rows.X, n_clusters, init, random_state) for _ in range(n_init)])
     if init == "random":
         return rows.take(np.stack([_random(rows, n_clusters, random_state) for _ in range(n_init)]))
-    rules = [AUTO_RULES[i % len(AUTO_RULES)] if init == "auto" else init for i in range(n_init)]
+    used = [rules[i % len(rules)] if init == "auto" else init for i in range(n_init)]
     starts = np.empty((n_init, n_clusters, rows.n_features))
-    for rule in dict.fromkeys(rules):
-        chosen = [i for i, r in enumerate(rules) if r == rule]
+    for rule in dict.fromkeys(used):
+        chosen = [i for i, r in enumerate(used) if r == rule]
         starts[chosen] = _starts(rows, n_clusters, rule, len(chosen), random_state)
     return starts
 

@@ -123,6 +123,10 @@ class ArrayRows:
         other.weighting = weighting
         return other
 
+    def followed_by(self, others: ArrayRows) -> Self:
+        """These rows and then others, without weights."""
+        return self._of(np.concatenate([self.X, others.X]), None)
+
     def reweighted(self, sample_weight: NDArray[Any] | None) -> Self:
         """The same rows with other weights; statistics are those of ``'equilibrium'``."""
         return type(self)(self.X, sample_weight, self.n_threads)
@@ -272,6 +276,11 @@ class ArrayRows:
         rows = (closest if s is None else np.where(s > 0, closest, -1)).argmax(axis=1)
         return cast(NDArray[np.intp], rows)
 
+    def farthest_rows(self, centroids: Float64, n_rows: int) -> NDArray[np.intp]:
+        """Numbers of the rows farthest from all centroids (K, D): see `RowsAtHand`."""
+        _, squared = self.nearest(centroids)
+        return farthest_numbers(squared, self.sample_weight, n_rows)
+
     def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:
         """Random rows: see `RowsAtHand`."""
         s = self.sample_weight
@@ -279,6 +288,16 @@ class ArrayRows:
         if closest is None:
             return _draw(mass, uniform.ravel())[None]
         return np.stack([_draw(mass * c, u) for c, u in zip(closest, uniform, strict=True)])
+
+
+def farthest_numbers(
+    squared: NDArray[Any], sample_weight: NDArray[Any] | None, n_rows: int
+) -> NDArray[np.intp]:
+    """Ascending numbers of the rows with the largest squared distances, if they have weight."""
+    weighted = np.arange(len(squared)) if sample_weight is None else np.flatnonzero(sample_weight)
+    n_rows = min(n_rows, len(weighted))
+    last = np.argpartition(squared[weighted], len(weighted) - n_rows)[len(weighted) - n_rows :]
+    return np.sort(weighted[last])
 
 
 def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:

@@ -149,6 +149,13 @@ class RowsAtHand(Rows, Protocol):
         """For each start the first of the rows that are farthest from its chosen rows."""
         ...
 
+    def farthest_rows(self, centroids: Float64, n_rows: int) -> NDArray[np.intp]:
+        """Ascending numbers of the ``n_rows`` rows farthest from all centroids (K, D).
+
+        Rows without weight are left out.
+        """
+        ...
+
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
         """Numbers (S, L) of rows drawn with probabilities proportional to s_n closest[s, n].
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import vstack
 
 from ekmfast import _core
 from ekmfast.rows.array import ArrayRows
@@ -124,6 +125,9 @@ class SparseRows(ArrayRows):
             centroids, alpha, self.n_threads, self.weighting, self.fuzzifier
         )
         return CentredStatistics(*sums, self._origin)
+
+    def followed_by(self, others: ArrayRows) -> Self:
+        return self._of(vstack([self.X, others.X], format="csr"), None)
 
     def nearest(self, centroids: Float64) -> tuple[NDArray[np.int32], NDArray[Any]]:
         """Labels (N,) and squared distances (N,) in the dtype of X: see `nearest_centroids`."""

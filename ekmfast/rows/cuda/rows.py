@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.rows.array import ArrayRows, checksum_of
+from ekmfast.rows.array import ArrayRows, checksum_of, farthest_numbers
 from ekmfast.rows.batches import ShuffledBatches
 from ekmfast.rows.cuda.arrays import alike, as_device
 from ekmfast.rows.cuda.layer import empty, free_memory, host, upload, view
@@ -274,6 +274,11 @@ class CudaRows:
     def farthest(self, closest: Any) -> NDArray[np.intp]:
         """For each start the first of the rows that are farthest from its chosen rows."""
         return self.passes.farthest(closest)
+
+    def farthest_rows(self, centroids: Float64, n_rows: int) -> NDArray[np.intp]:
+        """Numbers of the rows farthest from all centroids (K, D): see `RowsAtHand`."""
+        _, squared = self.nearest(centroids)
+        return farthest_numbers(host(view(squared)), self.sample_weight, n_rows)
 
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
         """Random rows: see `RowsAtHand.draw`."""
