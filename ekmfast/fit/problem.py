@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,12 @@ class Problem:
             numbers = np.concatenate([numbers, others])
         numbers = np.sort(random_state.permutation(numbers)[:n_rows])
         return self.of(rows.subset(numbers), self.report)
+
+    def with_clusters(self, n_clusters: int) -> Problem:
+        """The problem of the same rows with another number of clusters."""
+        other = copy(self)
+        other.n_clusters = n_clusters
+        return other
 
     def at_hand(self) -> Problem:
         """The same problem with the survey's sample as its rows, if that sample holds all rows."""
