@@ -92,8 +92,8 @@ def cluster_path(
     Notes
     -----
     ``best`` is the number with the lowest ``criterion``, a Bayesian information criterion with a
-    smaller penalty. Where no clusters stand apart, no criterion can find their number: look at
-    ``stability``.
+    smaller penalty, or ICL if features are strongly correlated. Where no clusters stand apart, no
+    criterion can find their number: look at ``stability``.
 
     References
     ----------
