@@ -111,6 +111,7 @@ EXPECTED = {
 TORCH_DEVICE = dict.fromkeys(("-1", "huge"), ValueError) | {"0": None}
 DIFFERENT = {
     ("EKMeans", "n_clusters"): TEXT_TOO,
+    ("EKMeansDetector", "contamination"): TEXT_TOO,
     ("DeepEKM", "epochs"): FROM_0,
     ("DeepEKM", "device"): TORCH_DEVICE,
     ("AutoencoderDetector", "device"): TORCH_DEVICE,
