@@ -6,12 +6,15 @@ import warnings
 import numpy as np
 import pytest
 from scipy.sparse import random as random_sparse
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
 import ekmfast
 import ekmfast.fit.cluster_path
 from ekmfast import EKMeans, EquilibriumMixture, cluster_path
+from ekmfast.fit.joining import joined_labels
+from ekmfast.fit.mixture import ScaledRows, from_labels
 from ekmfast.fit.mixture_search import MixtureSearch
 
 ONE_THREAD = {"random_state": 0, "n_threads": 1}
@@ -68,7 +71,7 @@ def test_the_criteria_are_those_of_the_mixture(shapes, path):
         places = k - 1 + 2 * k + 1  # the last for the degrees of freedom
         misfit = -2 * len(X) * path.likelihood[i]
         assert path.bic[i] == pytest.approx(misfit + (places + shapes) * np.log(len(X)))
-        penalty = (0.7 * places + 0.3 * shapes) * np.log(len(X))
+        penalty = (0.85 * places + 0.35 * shapes) * np.log(len(X))
         assert path.criterion[i] == pytest.approx(misfit + penalty)
     assert path.best == path.criterion.argmin()
 
@@ -94,6 +97,41 @@ def test_the_result_does_not_depend_on_units_or_threads(shapes, path):
     again = cluster_path(X, 6, random_state=0, n_threads=2)
     for name in ("criterion", "stability", "labels"):
         np.testing.assert_array_equal(getattr(again, name), getattr(path, name))
+
+
+def test_what_the_search_for_one_more_finds_is_not_missed():
+    """With four components alone, the small cluster is merged and the long one is split."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2, 3], [900, 400, 200, 40])
+    X = np.vstack(
+        [
+            rng.normal(size=(900, 3)) * (4, 1, 1),
+            rng.normal((0, 6, 0), 1.2, (400, 3)),
+            rng.normal((7, 6, 3), 1.0, (200, 3)),
+            rng.normal((-6, 6, 4), 0.6, (40, 3)),
+        ]
+    )
+    path = cluster_path(X, 6, **ONE_THREAD)
+    assert path.n_clusters[path.best] == 4
+    assert adjusted_rand_score(y, path.labels[3]) > 0.98
+    # The fit begins from what the path has found, too.
+    model = EquilibriumMixture("auto", max_clusters=6, **ONE_THREAD).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.98
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_the_pairs_that_are_joined_are_halves_of_one_cluster(kind):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(300, 2)) * (3, 1), rng.normal((0, 8), 1, (200, 2))])
+    y = np.repeat([0, 1], [300, 200])
+    split = np.where(y == 1, 2, X[:, 0] > 0)  # the first cluster is cut into two
+    mixture = from_labels(X, np.ones(500), split, kind, math.inf)
+    rows = ScaledRows(X, None, np.zeros(2), 1.0, 1)
+    (best,) = joined_labels(mixture, rows, 1)
+    assert adjusted_rand_score(y, best) > 0.98
+    assert len(joined_labels(mixture, rows, 5)) == 3  # all pairs
+    weighted = ScaledRows(X, np.full(500, 2.0), np.zeros(2), 1.0, 1)
+    np.testing.assert_array_equal(joined_labels(mixture, weighted, 1)[0], best)
 
 
 def test_the_dtype_is_kept(shapes):
@@ -177,7 +215,7 @@ def test_rows_of_one_cluster_are_one_cluster():
 def test_tiny_data_never_give_nan():
     rng = np.random.default_rng(0)
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ekmfast_warning())
+        warnings.simplefilter("ignore", ConvergenceWarning)
         for seed in range(60):
             n, d = int(rng.integers(1, 30)), int(rng.integers(1, 4))
             X = rng.integers(0, 3, (n, d)) * 10.0 ** rng.integers(-8, 9)
@@ -188,17 +226,16 @@ def test_tiny_data_never_give_nan():
             assert (path.sizes.sum(axis=1) == n).all()
 
 
-def ekmfast_warning():
-    from sklearn.exceptions import ConvergenceWarning
-
-    return ConvergenceWarning
-
-
 def test_one_search_serves_all_numbers(shapes, monkeypatch):
     """A fit with 'auto' searches for each number once, in the sample, and then fits once."""
     counted = []
     best = MixtureSearch.best
-    monkeypatch.setattr(MixtureSearch, "best", lambda self, k: counted.append(k) or best(self, k))
+
+    def count(self, k, *further):
+        counted.append(k)
+        return best(self, k, *further)
+
+    monkeypatch.setattr(MixtureSearch, "best", count)
     EquilibriumMixture("auto", max_clusters=4, **ONE_THREAD).fit(shapes[0][:300])
     assert counted == [1, 2, 3, 4, counted[-1]]
 

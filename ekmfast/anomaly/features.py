@@ -90,6 +90,11 @@ class EKMeansDetector(Detector):
 
     Notes
     -----
+    The log density of an :class:`ekmfast.EquilibriumMixture` was tried as the score. On those 46
+    tasks of `bench/anomaly.py` from which this score was chosen, the mean area under the ROC curve
+    was .847 (10 tasks) and .767 (36) with this score, and at most .825 and .755 with that of
+    mixtures of 1, 2, 4 or ``'auto'`` components.
+
     On 46 tasks of labelled data, whose true share was 2 to 5 %, ``contamination="auto"`` was off by
     4 % of the rows in the mean, and found outliers with a mean F1 of .31, as ``0.1`` did; ``0.05``
     had .32. Of 300 normal rows with two features it called 9 % outliers, since one of four clusters

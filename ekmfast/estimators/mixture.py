@@ -238,8 +238,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             raise ValueError(f"n_samples={survey.n_rows} should be >= n_components={least}")
         problem = Problem(rows, least, tol=1e-4, max_iter=300, survey=survey)
         self._centre, self._unit = centre_and_unit(problem)
-        number = self._choose_number(problem, random_state)
-        fitted = self._search(problem, random_state).best(number)
+        fitted = self._found(problem, random_state)
         if survey.n_rows > SEARCH_ROWS or not survey.whole:
             (fitted,) = expectation_maximization(
                 fitted.mixture[None],
@@ -260,10 +259,11 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             )
         return self
 
-    def _choose_number(self, problem: Problem, random_state: np.random.RandomState) -> int:
+    def _found(self, problem: Problem, random_state: np.random.RandomState) -> Fitted:
+        """The best mixture of a sample."""
         if not isinstance(self.n_components, str):
-            return self.n_components
-        found = NumberSearch(
+            return self._search(problem, random_state).best(self.n_components)
+        numbers = NumberSearch(
             problem,
             self.max_clusters,
             random_state,
@@ -275,7 +275,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             tol=self.tol,
             report=report_mixture if self.verbose else None,
         )
-        return found.best + 1
+        search = self._search(problem, random_state)
+        labels = numbers.labels_of(self._centre + self._unit * search.rows.X)
+        return search.best(numbers.best + 1, [] if labels is None else [labels])
 
     def _search(self, problem: Problem, random_state: np.random.RandomState) -> MixtureSearch:
         return MixtureSearch.of(

@@ -7,7 +7,7 @@ follows is `shapes.search`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,16 +16,25 @@ from numpy.typing import NDArray
 
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.gaussian import gaussian_labels
-from ekmfast.fit.mixture import Fitted, ScaledRows
+from ekmfast.fit.joining import joined_labels
+from ekmfast.fit.mixture import (
+    Fitted,
+    ScaledRows,
+    expectation_maximization,
+    from_labels,
+    stacked,
+)
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import compare_alphas
-from ekmfast.fit.shapes import DEGREES, KEPT, search
+from ekmfast.fit.shapes import DEGREES, KEPT, compact, search
 
 Float64 = NDArray[np.float64]
 
 # Rows from which mixtures are searched for, at most.
 SEARCH_ROWS = 10_000
 GAUSSIAN_INIT = 3
+# Pairs of components that are joined to find mixtures of one component less.
+JOINED = 3
 
 
 @dataclass(frozen=True)
@@ -109,11 +118,11 @@ class MixtureSearch:
             **settings,
         )
 
-    def best(self, k: int) -> Fitted:
-        """The best mixture of k components that is found."""
+    def best(self, k: int, further: Iterable[NDArray[Any]] = ()) -> Fitted:
+        """The best mixture of k components that is found; ``further``: labels of more starts."""
         return search(
             self.rows,
-            self._labellings(k),
+            [*self._labellings(k), *further],
             self.kinds,
             self.degrees,
             max_iter=self.max_iter,
@@ -121,6 +130,25 @@ class MixtureSearch:
             kept=self.kept,
             report=self.report,
         )
+
+    def from_more(self, more: Fitted) -> list[Fitted]:
+        """Mixtures of one component less, from this one with two of its components joined."""
+        rows = self.rows
+        s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
+        joined = joined_labels(more.mixture, rows, JOINED)
+        fits = []
+        for kind in self.kinds if joined else ():
+            starts = [
+                from_labels(rows.X, s, compact(each), kind, float(more.mixture.degrees))
+                for each in joined
+            ]
+            fits += expectation_maximization(
+                stacked(starts), rows, max_iter=self.max_iter, tol=self.tol
+            )
+        if self.report is not None:
+            for fitted in fits:
+                self.report(fitted)
+        return fits
 
     def _labellings(self, k: int) -> Iterator[NDArray[Any]]:
         """Yield labels of the weighted rows from which expectation maximization begins."""

@@ -83,7 +83,7 @@ def search(
         return fits
 
     short_degrees = SHORT_DEGREES if len(degrees) > 1 else degrees[0]
-    distinct = {labels.tobytes(): labels for labels in map(_compact, labellings)}
+    distinct = {labels.tobytes(): labels for labels in map(compact, labellings)}
     # The number of components is given. At small alphas centroids coincide, and the penalty for
     # parameters would prefer fewer components where there are many features.
     most = max(int(labels.max()) for labels in distinct.values())
@@ -92,7 +92,7 @@ def search(
     short = sorted(run(starts, min(SHORT, max_iter)), key=lambda fitted: -fitted.criterion)
     runs: dict[tuple[str, bytes], NDArray[Any]] = {}
     for fitted in short:
-        labels = _compact(label(fitted.mixture, rows))
+        labels = compact(label(fitted.mixture, rows))
         runs.setdefault((fitted.mixture.kind, labels.tobytes()), labels)
         if len(runs) == kept:
             break
@@ -101,7 +101,7 @@ def search(
     return max(ends, key=lambda fitted: fitted.criterion)
 
 
-def _compact(labels: NDArray[Any]) -> NDArray[np.intp]:
+def compact(labels: NDArray[Any]) -> NDArray[np.intp]:
     """The labels, numbered from 0 on without gaps in the order of their first rows."""
     _, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
