@@ -116,7 +116,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     degrees_of_freedom_ : float
         Those that were used.
     labels_ : ndarray of shape (N,), int32
-        The most likely component of each row.
+        The most likely component of each row. Not set by a fit to Blocks or a Dask collection.
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float
@@ -136,7 +136,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     See Also
     --------
-    EKMeans : Round clusters, also in rows that are not in memory or are on a GPU.
+    EKMeans : Round clusters, also in sparse rows and in rows on a GPU.
+    cluster_path : What ``n_components='auto'`` chooses the number from.
 
     Notes
     -----
