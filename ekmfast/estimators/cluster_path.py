@@ -106,7 +106,7 @@ def cluster_path(
     >>> import numpy as np
     >>> from ekmfast import cluster_path
     >>> rng = np.random.default_rng(0)
-    >>> long = rng.normal(size=(900, 2)) * [10, 0.5]
+    >>> long = rng.normal(size=(900, 2)) * [5, 0.5]
     >>> X = np.vstack([long, rng.normal(size=(60, 2)) * 0.5 + [0, 5]])
     >>> path = cluster_path(X, random_state=0)
     >>> int(path.n_clusters[path.best])
