@@ -45,7 +45,7 @@ class MixtureProblem:
         self.rows = ScaledRows(self.X, None, np.zeros(d), 1.0, N_THREADS)
 
     def iterate(self):
-        sums = expectation(self.start, self.rows)
+        sums = self.rows.expectation(self.start)
         return sums, maximization(self.start, sums)
 
     def peer_fit(self, max_iter):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ekmfast import autoencoder as autoencoder
     from ekmfast import dask as dask
     from ekmfast.estimators.alpha_path import alpha_path
+    from ekmfast.estimators.cluster_path import cluster_path
     from ekmfast.estimators.ekmeans import EKMeans
     from ekmfast.estimators.fuzzy import FuzzyCMeans
     from ekmfast.estimators.hard import HardKMeans
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ekmfast.estimators.minibatch import MiniBatchEKMeans
     from ekmfast.estimators.mixture import EquilibriumMixture
     from ekmfast.estimators.semisupervised import SemiSupervisedEKMeans
+    from ekmfast.fit.cluster_path import ClusterPath
     from ekmfast.fit.search import AlphaPath
     from ekmfast.persist.file import load, save
     from ekmfast.persist.onnx import export_onnx
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 # optional packages.
 _LAZY_NAMES = {
     "AlphaPath": "estimators.alpha_path",
+    "ClusterPath": "estimators.cluster_path",
     "EKMeans": "estimators.ekmeans",
     "EquilibriumMixture": "estimators.mixture",
     "FuzzyCMeans": "estimators.fuzzy",
@@ -46,6 +49,7 @@ _LAZY_NAMES = {
     "MiniBatchEKMeans": "estimators.minibatch",
     "SemiSupervisedEKMeans": "estimators.semisupervised",
     "alpha_path": "estimators.alpha_path",
+    "cluster_path": "estimators.cluster_path",
     "export_onnx": "persist.onnx",
     "load": "persist.file",
     "save": "persist.file",
@@ -54,6 +58,7 @@ _LAZY_MODULES = ("anomaly", "autoencoder", "blocks", "dask", "datasets", "metric
 
 __all__ = [
     "AlphaPath",
+    "ClusterPath",
     "EKMeans",
     "EquilibriumMixture",
     "FuzzyCMeans",
@@ -67,6 +72,7 @@ __all__ = [
     "anomaly",
     "assign",
     "blocks",
+    "cluster_path",
     "compute_weights",
     "datasets",
     "ekm_statistics",

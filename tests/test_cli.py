@@ -172,6 +172,12 @@ def test_an_interrupt_is_told(torchscript, monkeypatch, capsys):
         ["cluster", "x.csv", "--clusters", "0"],
         ["cluster", "x.csv", "--clusters", "2", "--alpha", "inf"],
         ["cluster", "x.csv", "--clusters", "2", "--alpha", "variance"],
+        ["cluster", "x.csv", "--clusters", "autos"],
+        ["cluster", "x.csv", "--clusters", "2", "--max-clusters", "5"],
+        ["cluster", "x.csv", "--clusters", "auto", "--max-clusters", "0"],
+        ["cluster", "x.csv", "--clusters", "2", "--shapes", "oval"],
+        ["cluster", "x.csv", "--clusters", "2", "--shapes", "full", "--alpha", "2"],
+        ["path", "x.csv", "--clusters", "auto"],
         ["path", "x.csv", "--clusters", "2", "--alphas", "1,,2"],
     ],
 )
@@ -231,9 +237,35 @@ def test_cluster_writes_labels_model_and_picture(table, tmp_path, capsys):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["l.csv", "m", "p.png"]
 
 
+def test_cluster_finds_the_number_and_shapes(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(300, 3)) * [5, 1, 1], rng.normal(6, 1, (60, 3))])
+    np.save(tmp_path / "x.npy", X)
+    arguments = ["cluster", str(tmp_path / "x.npy"), "--clusters", "auto", "--shapes", "auto"]
+    for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.svg")):
+        arguments += [option, str(tmp_path / name)]
+    assert cli.main([*arguments, "--max-clusters", "4"]) == 0
+    out = capsys.readouterr().out
+    model = load(tmp_path / "m")
+    assert (model.n_components, model.max_clusters) == ("auto", 4)
+    kind, degrees = model.covariance_type_, model.degrees_of_freedom_
+    assert says(out, "shapes") == f"{kind}, {degrees:g} degrees of freedom"
+    assert float(says(out, "likelihood")) == pytest.approx(model.lower_bound_)
+    assert says(out, "converged") == f"yes, {model.n_iter_} iterations"
+    assert says(out, "clusters") == "2"
+    assert sorted(map(int, says(out, "sizes").split())) == [60, 300]
+    labels = (tmp_path / "l.csv").read_text().splitlines()
+    assert labels == ["label", *map(str, model.predict(X))]
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+    assert cli.main([*arguments[:4], "--shapes", "round"]) == 0
+    assert says(capsys.readouterr().out, "clusters") == "2 of 2 distinct"
+
+
+@pytest.mark.parametrize("shapes", ["round", "diag"])
 @pytest.mark.parametrize("columns", ["a", "a,b"])
-def test_cluster_draws_one_and_two_columns(table, tmp_path, columns):
+def test_cluster_draws_one_and_two_columns(table, tmp_path, columns, shapes):
     arguments = ["cluster", str(table[0]), "--clusters", "2", "--columns", columns]
+    arguments += ["--shapes", shapes]
     assert cli.main([*arguments, "--plot", str(tmp_path / "p.svg")]) == 0
     assert "<svg" in (tmp_path / "p.svg").read_text()
 

@@ -68,6 +68,7 @@ OR_NONE = {"None": None}
 # What becomes of each value, None where it is allowed, and a part of what the message allows.
 EXPECTED = {
     "n_clusters": (INTEGER, "an integer >= 1"),
+    "max_clusters": (INTEGER, "an integer >= 1"),
     "alpha": (NUMBER | TEXT_TOO, "'dvariance' or a finite number > 0"),
     "scale": (NUMBER, "a finite number > 0"),
     "init": (
@@ -109,6 +110,8 @@ EXPECTED = {
 # Where an estimator differs from the others. PyTorch also counts its devices.
 TORCH_DEVICE = dict.fromkeys(("-1", "huge"), ValueError) | {"0": None}
 DIFFERENT = {
+    ("EKMeans", "n_clusters"): TEXT_TOO,
+    ("EKMeansDetector", "contamination"): TEXT_TOO,
     ("DeepEKM", "epochs"): FROM_0,
     ("DeepEKM", "device"): TORCH_DEVICE,
     ("AutoencoderDetector", "device"): TORCH_DEVICE,

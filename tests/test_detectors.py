@@ -254,6 +254,24 @@ def test_constant_features_and_more_features_than_rows():
         EKMeansDetector(1).fit(as_many[:1])
 
 
+def test_an_unknown_share_is_found():
+    X, y = two_clusters_and_strangers(n_strangers=12)
+    detector = EKMeansDetector(3, contamination="auto", random_state=0).fit(X)
+    assert detector.labels_[y == 1].all()
+    assert detector.labels_[y == 0].mean() < 0.02
+    assert (detector.predict(X[y == 1]) == -1).all()
+    normal = np.random.default_rng(1).normal(size=(2000, 8))
+    assert (
+        EKMeansDetector(2, contamination="auto", random_state=0).fit(normal).labels_.mean() < 0.01
+    )
+    # It depends neither on the units nor on the origin.
+    moved = EKMeansDetector(3, contamination="auto", random_state=0).fit(1e4 + 1e-3 * X)
+    np.testing.assert_array_equal(moved.labels_, detector.labels_)
+    same = EKMeansDetector(contamination="auto", random_state=0).fit(np.ones((30, 2)))
+    assert np.isfinite(same.offset_)
+    assert not same.labels_.any()
+
+
 def test_a_share_that_so_few_rows_cannot_show():
     X, _ = two_clusters_and_strangers(n_strangers=0)
     message = r"contamination=0\.001 is less than one in 600.*about one in 601 normal samples"
@@ -297,9 +315,14 @@ def test_in_a_pipeline_and_as_a_clone():
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"contamination": 0}, ValueError, r"contamination must be a number in \(0, 0\.5\], got 0"),
+        (
+            {"contamination": 0},
+            ValueError,
+            r"contamination must be 'auto' or a number in \(0, 0\.5\], got 0",
+        ),
         ({"contamination": 0.6}, ValueError, "contamination must be"),
-        ({"contamination": "auto"}, TypeError, "contamination must be"),
+        ({"contamination": "most"}, ValueError, "contamination must be"),
+        ({"contamination": None}, TypeError, "contamination must be"),
         ({"contamination": float("nan")}, ValueError, "contamination must be"),
         ({"contamination": 10**400}, ValueError, r"contamination must be.*got 1000"),
         ({"contamination": Fraction(1, 10**400)}, ValueError, "contamination must be"),

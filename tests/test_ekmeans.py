@@ -198,8 +198,8 @@ def test_equal_rows():
 @pytest.mark.parametrize(
     ("parameters", "error", "match"),
     [
-        ({"n_clusters": 0}, ValueError, "n_clusters must be an integer >= 1, got 0"),
-        ({"n_clusters": 2.5}, TypeError, "n_clusters must be an integer"),
+        ({"n_clusters": 0}, ValueError, "n_clusters must be 'auto' or an integer >= 1, got 0"),
+        ({"n_clusters": 2.5}, TypeError, "n_clusters must be 'auto' or an integer"),
         ({"n_clusters": 11}, ValueError, "n_samples=10 should be >= n_clusters=11"),
         (
             {"alpha": 0},

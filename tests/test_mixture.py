@@ -22,12 +22,14 @@ from ekmfast.fit.mixture import (
     ScaledRows,
     StudentMixture,
     Sums,
-    expectation,
     expectation_maximization,
     from_labels,
     maximization,
     stacked,
 )
+from ekmfast.fit.mixture_rows import ScaledBlocks
+from ekmfast.rows.blockwise import BlockRows
+from ekmfast.rows.source import LocalSource
 
 TYPES = ("auto", *KINDS)
 
@@ -164,7 +166,7 @@ def test_a_component_without_shrinkage_is_the_maximum(monkeypatch):
         [[2, 0, 0], [1, 1, 0], [0, 1, 3.0]]
     )
     start = from_labels(X, np.ones(300), np.zeros(300, int), "full", math.inf)
-    mixture = maximization(start[None], expectation(start[None], as_they_are(X)))[0]
+    mixture = maximization(start[None], as_they_are(X).expectation(start[None]))[0]
     np.testing.assert_allclose(mixture.means[0], X.mean(axis=0), atol=1e-12)
     np.testing.assert_allclose(mixture.scatters[0], np.cov(X.T, ddof=0), rtol=1e-10)
 
@@ -177,7 +179,7 @@ def test_each_iteration_raises_the_likelihood_where_shrinkage_hardly_matters(deg
     mixture = from_labels(X, s, (X[:, 0] > 1).astype(int), "full", degrees)[None]
     likelihoods = []
     for _ in range(15):
-        sums = expectation(mixture, as_they_are(X))
+        sums = as_they_are(X).expectation(mixture)
         likelihoods.append(sums.likelihood[0] / len(X))
         mixture = maximization(mixture, sums)
     assert (np.diff(likelihoods) > -1e-5).all()
@@ -376,7 +378,7 @@ def test_verbose_prints_a_line_for_each_run(shapes, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_components": 0}, "n_components must be an integer >= 1, got 0"),
+        ({"n_components": 0}, "n_components must be 'auto' or an integer >= 1, got 0"),
         ({"covariance_type": "round"}, "covariance_type must be 'auto', .* got 'round'"),
         ({"degrees_of_freedom": 2.0}, "degrees_of_freedom must be 'auto', .* or inf, got 2.0"),
         ({"n_components": 9}, "n_samples=5 should be >= n_components=9"),
@@ -405,7 +407,6 @@ def test_bad_rows_are_named_as_by_ekmeans(shapes):
         (np.ma.masked_array(X, X > 5), ValueError, "masked entries"),
         (pd.DataFrame({"a": ["x"] * 30, "b": X[:, 0]}), TypeError, "column 'a' must hold"),
         (csr_matrix(X), TypeError, "X is a sparse matrix"),
-        (ekmfast.blocks.from_arrays([X]), TypeError, "takes arrays in the memory of the host"),
     ):
         with pytest.raises(error, match=message):
             EquilibriumMixture(2).fit(rows)
@@ -419,3 +420,90 @@ def test_a_sample_by_weight_counts_its_rows_as_they_are(shapes, monkeypatch):
     plain = EquilibriumMixture(3, **settings).fit(X)
     weighted = EquilibriumMixture(3, **settings).fit(X, sample_weight=np.ones(len(X)))
     np.testing.assert_allclose(weighted.means_, plain.means_, rtol=1e-6, atol=1e-6)
+
+
+# --- blocks -----------------------------------------------------------------------------------
+
+
+def in_blocks(X, **options):
+    return ekmfast.blocks.from_arrays(np.array_split(X, 7), **options)
+
+
+def test_sums_of_blocks_are_those_of_all_rows():
+    rng = np.random.default_rng(0)
+    X, s = rng.normal(size=(700, 3)) * 2, rng.uniform(0.5, 2, 700)
+    mixtures = stacked([mixture_of("full", v) for v in (4.0, math.inf)])
+    blocks = ekmfast.blocks.from_arrays(np.array_split(X, 7), np.array_split(s, 7))
+    rows = BlockRows(LocalSource(blocks, 1))
+    centre = np.array([1.0, 0, 2])
+    got = ScaledBlocks(rows, s.sum(), centre, 0.5).expectation(mixtures)
+    wanted = ScaledRows(X, s, centre, 0.5, 1).expectation(mixtures)
+    for field in fields(Sums):
+        np.testing.assert_allclose(
+            getattr(got, field.name), getattr(wanted, field.name), rtol=1e-10, atol=1e-10
+        )
+
+
+def test_blocks_give_the_mixture_of_the_array(shapes, monkeypatch):
+    X, y = shapes
+    monkeypatch.setattr("ekmfast.estimators.mixture.SEARCH_ROWS", 1000)
+    settings = {"n_init": 4, "random_state": 0, "tol": 1e-6, "max_iter": 300}
+    whole = EquilibriumMixture(3, **settings).fit(X)
+    model = EquilibriumMixture(3, **settings)
+    labels = model.fit_predict(in_blocks(X))
+    assert not hasattr(model, "labels_")
+    assert adjusted_rand_score(y, labels) > 0.95
+    assert adjusted_rand_score(whole.labels_, labels) > 0.99
+    # Both end in the same maximum, from samples of their own.
+    order, other = np.argsort(model.weights_), np.argsort(whole.weights_)
+    np.testing.assert_allclose(model.means_[order], whole.means_[other], atol=1e-3)
+    assert model.lower_bound_ == pytest.approx(whole.lower_bound_, abs=1e-5)
+    for method in ("predict", "predict_proba", "score_samples"):
+        got = getattr(model, method)(in_blocks(X))
+        np.testing.assert_allclose(got, getattr(model, method)(X), rtol=1e-9, atol=1e-9)
+    for method in ("score", "bic", "aic", "icl"):
+        assert getattr(model, method)(in_blocks(X)) == pytest.approx(getattr(model, method)(X))
+
+
+def test_blocks_with_weights_and_columns(shapes, tmp_path):
+    X, y = shapes
+    s = np.random.default_rng(0).uniform(0.5, 2, len(X))
+    blocks = ekmfast.blocks.from_arrays(np.array_split(X, 7), np.array_split(s, 7))
+    model = EquilibriumMixture(3, n_init=4, random_state=0).fit(blocks)
+    assert adjusted_rand_score(y, model.predict(X)) > 0.95
+    assert model.score(blocks) == pytest.approx(np.average(model.score_samples(X), weights=s))
+    ekmfast.save(model, tmp_path / "model")
+    loaded = ekmfast.load(tmp_path / "model")
+    assert not hasattr(loaded, "labels_")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    with pytest.raises(ValueError, match="X has 3 features, but EquilibriumMixture is expecting 2"):
+        model.predict(in_blocks(np.zeros((10, 3))))
+    with pytest.raises(ValueError, match="sample_weight must be None for Blocks"):
+        model.fit(in_blocks(X), sample_weight=s)
+
+
+def test_memory_maps_and_dask(shapes, tmp_path, monkeypatch):
+    X, y = shapes
+    settings = {"n_init": 4, "random_state": 0}
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    monkeypatch.setattr("ekmfast.rows.given.LARGE_MEMMAP", 1)
+    model = EquilibriumMixture(3, **settings).fit(mapped)
+    assert not hasattr(model, "labels_")
+    assert adjusted_rand_score(y, model.predict(mapped)) > 0.95
+    da = pytest.importorskip("dask.array", reason="an extra")
+    lazy = da.from_array(X, chunks=(500, 2))
+    model = EquilibriumMixture(3, **settings).fit(lazy)
+    labels = model.predict(lazy)
+    assert isinstance(labels, da.Array)
+    assert adjusted_rand_score(y, labels.compute()) > 0.95
+    assert model.predict_proba(lazy).shape == (len(X), 3)
+    assert model.score(lazy) == pytest.approx(model.score(X))
+    assert EquilibriumMixture("auto", max_clusters=4, **settings).fit(lazy).weights_.shape == (3,)
+
+
+def test_blocks_with_nan_are_named(shapes):
+    X = shapes[0][:100].copy()
+    X[60, 0] = np.nan
+    with pytest.raises(ValueError, match="its row 2 holds NaN in column 0"):
+        EquilibriumMixture(2).fit(in_blocks(X))

@@ -15,7 +15,6 @@ from ekmfast.fit.mixture import (
     ScaledRows,
     StudentMixture,
     densities,
-    expectation,
     label,
     stacked,
 )
@@ -71,7 +70,7 @@ def test_sums_are_those_of_the_reference(kind, degrees, dtype, isa):
         mixture = mixture_of(kind, degrees, k, d)
         for n in ROWS[i % 2 :: 2]:
             rows, scaled, s = rows_of(n, d, dtype, weighted=n % 3 > 0)
-            got = expectation(mixture[None], rows)[0]
+            got = rows.expectation(mixture[None])[0]
             wanted = mixture_sums(scaled, s, *specified(mixture))
             for name, value in zip(NAMES, wanted, strict=True):
                 assert_near(getattr(got, name), value, dtype, f"{name}, {n} x {k} x {d}")
@@ -115,7 +114,7 @@ def test_bits_do_not_depend_on_the_threads(kind, dtype, isa):
     mixtures = stacked([mixture_of(kind, v, 7, 11, seed=i) for i, v in enumerate((4.0, math.inf))])
     rows, _, _ = rows_of(40_001, 11, dtype, weighted=True)
     sums = [
-        expectation(mixtures, ScaledRows(rows.X, rows.sample_weight, rows.centre, rows.unit, t))
+        ScaledRows(rows.X, rows.sample_weight, rows.centre, rows.unit, t).expectation(mixtures)
         for t in (1, 2, 5)
     ]
     for other in sums[1:]:
@@ -127,9 +126,9 @@ def test_a_row_of_weight_two_is_the_row_twice():
     mixture = mixture_of("full", 6.0, 3, 4)[None]
     rows, _, _ = rows_of(500, 4)
     X = rows.X
-    weighted = expectation(mixture, ScaledRows(X, np.full(500, 2.0), rows.centre, rows.unit, 1))
+    weighted = ScaledRows(X, np.full(500, 2.0), rows.centre, rows.unit, 1).expectation(mixture)
     twice = ScaledRows(np.concatenate([X, X]), None, rows.centre, rows.unit, 1)
-    repeated = expectation(mixture, twice)
+    repeated = twice.expectation(mixture)
     for name in NAMES:
         wanted = getattr(repeated, name)
         np.testing.assert_allclose(getattr(weighted, name), wanted, rtol=1e-10, atol=1e-10)
@@ -140,7 +139,7 @@ def test_a_component_without_weight_gets_none(degrees, isa):
     mixture = mixture_of("full", degrees, 3, 4)
     mixture.weights[1] = 0
     rows, scaled, s = rows_of(100, 4)
-    got = expectation(mixture[None], rows)[0]
+    got = rows.expectation(mixture[None])[0]
     assert got.mass[1] == got.weight[1] == 0
     assert not got.second[1].any()
     with np.errstate(divide="ignore"):
@@ -157,7 +156,7 @@ def test_rows_whose_distances_float32_cannot_hold(degrees, isa):
     X[7] = 1e25
     rows = ScaledRows(X, None, np.zeros(3), 1.0, 1)
     wanted = mixture_sums(X.astype(np.float64), np.ones(60), *specified(mixture))
-    got = expectation(mixture[None], rows)[0]
+    got = rows.expectation(mixture[None])[0]
     for name, value in zip(NAMES, wanted, strict=True):
         assert_near(getattr(got, name), value, "float64", name)
     joint, density = np.empty((60, 2), np.float32), np.empty(60, np.float32)
@@ -175,7 +174,7 @@ def test_rows_whose_distances_float32_cannot_hold(degrees, isa):
 def test_units_that_float32_cannot_hold():
     mixture = mixture_of("diag", 5.0, 2, 3)
     X = (np.random.default_rng(0).normal(size=(60, 3)) * 1e-41).astype(np.float32)
-    got = expectation(mixture[None], ScaledRows(X, None, np.zeros(3), 1e-41, 1))[0]
+    got = ScaledRows(X, None, np.zeros(3), 1e-41, 1).expectation(mixture[None])[0]
     wanted = mixture_sums(X.astype(np.float64) / 1e-41, np.ones(60), *specified(mixture))
     for name, value in zip(NAMES, wanted, strict=True):
         assert_near(getattr(got, name), value, "float64", name)
@@ -192,7 +191,7 @@ def test_ctrl_c_ends_a_pass(n_threads):
         timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            expectation(mixtures, ScaledRows(X, None, np.zeros(64), 1.0, n_threads))
+            ScaledRows(X, None, np.zeros(64), 1.0, n_threads).expectation(mixtures)
         timer.join()
     finally:
         signal.signal(signal.SIGINT, before)

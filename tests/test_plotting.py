@@ -11,7 +11,9 @@ from ekmfast.plotting import (
     new_figure,
     plot_alpha_path,
     plot_anomaly_map,
+    plot_cluster_path,
     plot_clusters,
+    plot_mixture,
     plot_repulsion,
     plot_sizes,
 )
@@ -238,3 +240,79 @@ def test_bad_paths_are_refused():
         plot_alpha_path({})
     with pytest.raises(ValueError, match="axes has 2 Axes"):
         plot_alpha_path(alpha_path(), new_figure(4, 4, 2)[1])
+
+
+# --- numbers of clusters, and mixtures --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long():
+    rng = np.random.default_rng(0)
+    return np.vstack([rng.normal(size=(200, 3)) * [6, 1, 1], rng.normal(8, 1, (40, 3))])
+
+
+def test_the_cluster_path_is_drawn(long):
+    from ekmfast import cluster_path
+
+    path = cluster_path(long, 5, random_state=0, n_threads=1)
+    axes = plot_cluster_path(path)
+    assert axes.shape == (3,)
+    assert axes[0].get_title() == f"{path.n_clusters[path.best]} clusters have the lowest criterion"
+    criterion, bic, icl = (line.get_ydata() for line in axes[0].lines)
+    np.testing.assert_allclose(criterion, path.criterion - path.criterion.min())
+    np.testing.assert_allclose(bic, path.bic - path.bic.min())
+    np.testing.assert_allclose(icl, path.icl - path.icl.min())
+    np.testing.assert_allclose(axes[1].lines[0].get_ydata(), path.stability)
+    heights = np.array([patch.get_height() for patch in axes[2].patches])
+    # 5 numbers with 5 ranks each, and the band.
+    assert heights.sum() == pytest.approx(5 + 1)
+    assert plot_cluster_path(path, axes)[0] is axes[0]
+    one = plot_cluster_path(cluster_path(np.ones((20, 2))))
+    assert one[0].get_title() == "1 cluster has the lowest criterion"
+    with pytest.raises(TypeError, match=r"path must be the result of ekmfast\.cluster_path, got a"):
+        plot_cluster_path(long)
+    with pytest.raises(ValueError, match="axes has 2 Axes: must be 3"):
+        plot_cluster_path(path, axes[:2])
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_ellipses_are_where_components_have_two_deviations(long, kind):
+    from ekmfast import EquilibriumMixture
+
+    for X in (long[:, :2], long):
+        mixture = EquilibriumMixture(2, covariance_type=kind, random_state=0, n_threads=1).fit(X)
+        ax = plot_mixture(X, mixture)
+        assert len(ax.patches) == 2
+        for k, ellipse in enumerate(ax.patches):
+            # Rows of the component, in the plane: about 86 % lie within two deviations.
+            drawn, _ = mixture.sample(20_000)
+            own = drawn[mixture.predict(drawn) == k]
+            plane = np.eye(2)
+            if X.shape[1] == 3:
+                plane = np.linalg.eigh(np.cov(X.T))[1][:, ::-1][:, :2]
+            inside = ellipse.get_patch_transform().inverted().transform(own @ plane)
+            share = (np.linalg.norm(inside, axis=1) < 1).mean()
+            assert 0.80 < share < 0.97
+    assert "principal component 1 (" in ax.get_xlabel()
+
+
+def test_ellipses_of_scikit_learns_mixture(long):
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(2, covariance_type="tied", random_state=0).fit(long)
+    assert len(plot_mixture(long, mixture).patches) == 2
+
+
+def test_bad_mixtures_are_refused(long):
+    from ekmfast import EquilibriumMixture
+
+    with pytest.raises(TypeError, match="mixture must be a fitted mixture with means_"):
+        plot_mixture(long, EquilibriumMixture(2))
+    mixture = EquilibriumMixture(2, random_state=0, n_threads=1, n_init=1).fit(long)
+    with pytest.raises(ValueError, match=r"X has shape \(240, 2\): must be \(N, 3\)"):
+        plot_mixture(long[:, :2], mixture)
+    with pytest.raises(ValueError, match="deviations must be a finite number > 0, got 0"):
+        plot_mixture(long, mixture, deviations=0)
+    one = EquilibriumMixture(2, random_state=0, n_threads=1, n_init=1).fit(long[:, :1])
+    with pytest.raises(ValueError, match="at least two columns"):
+        plot_mixture(long[:, :1], one)

@@ -11,11 +11,10 @@ Clusters with shapes
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import Ellipse
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EKMeans, EquilibriumMixture
-from ekmfast.plotting import PALETTE, plot_clusters
+from ekmfast.plotting import plot_clusters, plot_mixture
 
 rng = np.random.default_rng(0)
 turn = np.array([[0.8, 0.6], [-0.6, 0.8]])
@@ -28,29 +27,21 @@ X = np.vstack(parts)
 y = np.repeat([0, 1, 2], [len(part) for part in parts])
 
 
-def draw_ellipses(mixture, ax):
-    """Draw for each component where it has twice its standard deviation."""
-    components = zip(mixture.means_, mixture.covariances_, PALETTE, strict=False)
-    for mean, covariance, colour in components:
-        variances, axes = np.linalg.eigh(covariance)
-        angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))
-        height, width = 4 * np.sqrt(variances)
-        ax.add_patch(Ellipse(mean, width, height, angle=angle, fill=False, color=colour, lw=2))
-
-
 # %%
 
 mixture = EquilibriumMixture(3, covariance_type="full", random_state=0).fit(X)
 means = EKMeans(3, random_state=0).fit(X)
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, sharey=True, layout="constrained")
+plot_clusters(X, means.labels_, ax=axes[0])
+plot_mixture(X, mixture, axes[1])
 for ax, model in zip(axes, (means, mixture), strict=True):
-    plot_clusters(X, model.labels_, ax=ax)
     name, score = type(model).__name__, adjusted_rand_score(y, model.labels_)
     ax.set_title(f"{name}: ARI {score:.2f}")
-draw_ellipses(mixture, axes[1])
 plt.show()
 
 # %%
+# The ellipses of ``plot_mixture`` are where a component has two standard deviations.
+#
 # The mixture knows how sure it is: ``predict_proba`` gives the probability of each component, and
 # ``score_samples`` the log density, which is low for rows of no cluster.
 

@@ -55,4 +55,4 @@ X, y = make_moons(1000, noise=0.06, random_state=0)
 compare(X, y, HDBSCAN(min_cluster_size=25, copy=True))
 
 # %%
-# Equilibrium k-means also needs the number of clusters, and features of comparable spread.
+# Equilibrium k-means also needs features of comparable spread.

@@ -38,6 +38,11 @@ class Normals:
     means: Float64  # (K, D)
     sizes: Float64  # (K,), number of rows in each cluster
 
+    @property
+    def best(self) -> float:
+        """The score at the centre of the largest cluster, if the others are far away."""
+        return float(np.log(self.sizes.max() / self.sizes.sum()))
+
     def scores(self, X: NDArray[Any]) -> NDArray[Any]:
         """``ln sum_k q_k exp(-1/2 (x - c_k)' M^-1 (x - c_k))`` of each row, in the dtype of X."""
         scores = np.empty(len(X), X.dtype)

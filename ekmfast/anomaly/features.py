@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ekmfast._parameters import ALPHA, COUNT, N_THREADS
+from ekmfast._parameters import ALPHA, COUNT, N_THREADS, AnyOf, Number, OneOf
 from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._normals import Normals, fit_normals
 from ekmfast.estimators.base import check_data
 from ekmfast.estimators.ekmeans import EKMeans
+
+# The share of the rows that small clusters may hold to be anomalies, if none is given.
+SMALL = 0.1
 
 
 class EKMeansDetector(Detector):
@@ -50,10 +53,12 @@ class EKMeansDetector(Detector):
         their shape. On 36 tasks of labelled data 3 or 4 were best (bench/README).
     alpha : {'auto', 'dvariance'} or float, default='auto'
         As in `ekmfast.EKMeans`.
-    contamination : float, default=0.1
+    contamination : float or 'auto', default=0.1
         Share of the rows of ``fit``, in (0, 0.5], that are called outliers. If ``fit`` gets only
         normal rows, it is the share of false alarms among new rows. If it is less than 1 / (N + 1),
-        the threshold is the lowest score, and a warning says so.
+        the threshold is the lowest score, and a warning says so. ``'auto'``, for an unknown share,
+        calls rows outliers whose score is more than three deviations below that of the others, and
+        counts the smallest clusters, with at most a tenth of the rows together, as anomalies.
     random_state : int, RandomState instance or None, default=None
         Seed.
     n_threads : int, default=None
@@ -85,6 +90,16 @@ class EKMeansDetector(Detector):
 
     Notes
     -----
+    The log density of an :class:`ekmfast.EquilibriumMixture` was tried as the score. On those 46
+    tasks of `bench/anomaly.py` from which this score was chosen, the mean area under the ROC curve
+    was .847 (10 tasks) and .767 (36) with this score, and at most .825 and .755 with that of
+    mixtures of 1, 2, 4 or ``'auto'`` components.
+
+    On 46 tasks of labelled data, whose true share was 2 to 5 %, ``contamination="auto"`` was off by
+    4 % of the rows in the mean, and found outliers with a mean F1 of .31, as ``0.1`` did; ``0.05``
+    had .32. Of 300 normal rows with two features it called 9 % outliers, since one of four clusters
+    may then be small; with 8 and with 30 features it called .2 %.
+
     ``fit_predict(X)`` and ``labels_`` mark a share ``contamination`` of X by the held-out scores.
     ``fit(X).predict(X)`` marks fewer rows, and ``score_samples(X)`` is higher than
     ``-decision_scores_``, since both score rows that the detector was fitted to. scikit-learn's own
@@ -109,6 +124,7 @@ class EKMeansDetector(Detector):
     """
 
     _constraints = Detector._constraints | {
+        "contamination": AnyOf(OneOf("auto"), Number(0, 0.5, open_low=True)),
         "n_clusters": COUNT,
         "alpha": ALPHA,
         "n_threads": N_THREADS,
@@ -121,7 +137,7 @@ class EKMeansDetector(Detector):
         n_clusters: int = 4,
         *,
         alpha: str | float = "auto",
-        contamination: float = 0.1,
+        contamination: float | str = 0.1,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
     ) -> None:
@@ -158,12 +174,17 @@ class EKMeansDetector(Detector):
             self.clustering_.fit(X)
         labels = self.clustering_.labels_
         sizes = np.bincount(labels, minlength=self.n_clusters)
-        self.large_ = _large(sizes, self.contamination)
+        free = isinstance(self.contamination, str)
+        self.large_ = _large(sizes, SMALL if free else float(self.contamination))
         index_among_large = np.full(len(sizes), -1)
         index_among_large[self.large_] = np.arange(len(self.large_))
         members = index_among_large[labels]
         self._normals = fit_normals(X, members, self.clustering_.cluster_centers_[self.large_])
-        self._set_threshold(self._normals.held_out_scores(X, members, self._normals.scores(X)))
+        scores = self._normals.held_out_scores(X, members, self._normals.scores(X))
+        if free:
+            self._set_free_threshold(scores, self._normals.best)
+        else:
+            self._set_threshold(scores)
         return self
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ekmfast._arguments import shown
-from ekmfast._parameters import ALPHA, COUNT, POSITIVE, Constraint, Integer, Number
+from ekmfast._parameters import ALPHA, COUNT, POSITIVE, AnyOf, Constraint, Integer, Number, OneOf
 
 
 def reader(read: Callable[[str], Any], constraint: Constraint) -> Callable[[str], Any]:
@@ -38,7 +38,12 @@ def _name_or_number(text: str) -> str | float:
     return text if ALPHA.fault(text) is None else float(text)
 
 
+def _auto_or_integer(text: str) -> str | int:
+    return text if text == "auto" else _integer(text)
+
+
 count = reader(_integer, COUNT)
+count_or_auto = reader(_auto_or_integer, AnyOf(OneOf("auto"), COUNT))
 positive = reader(float, POSITIVE)
 share = reader(float, Number(0, 0.5, open_low=True))
 alpha = reader(_name_or_number, ALPHA)

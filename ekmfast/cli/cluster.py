@@ -1,14 +1,15 @@
-"""Cluster the rows of a file with equilibrium k-means."""
+"""Cluster the rows of a file, with equilibrium k-means or by a mixture that it finds."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ekmfast._files import write_csv
 from ekmfast.cli import tables
-from ekmfast.cli.arguments import alpha
+from ekmfast.cli.arguments import alpha, count
 from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import check_outputs, text_path, write_figure
 from ekmfast.cli.printing import say, say_clusters
@@ -16,7 +17,20 @@ from ekmfast.cli.printing import say, say_clusters
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Cluster the rows of a file with equilibrium k-means."
-    tables.add_arguments(parser)
+    tables.add_arguments(parser, auto=True)
+    parser.add_argument(
+        "--max-clusters",
+        type=count,
+        metavar="K",
+        help="the largest number that --clusters auto tries; default: 15",
+    )
+    parser.add_argument(
+        "--shapes",
+        choices=["round", "auto", "full", "tied", "diag", "spherical"],
+        default="round",
+        help="round: nearest centroids; others: a mixture whose components have shapes of this "
+        "covariance type; default: %(default)s",
+    )
     parser.add_argument("--alpha", type=alpha, metavar="A", help="a number > 0, dvariance or auto")
     parser.add_argument(
         "--out", type=text_path, metavar="CSV", help="write the labels; - for stdout"
@@ -33,22 +47,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from sklearn.pipeline import make_pipeline
 
-    from ekmfast import EKMeans
     from ekmfast.metrics import cluster_sizes
     from ekmfast.persist.file import save
 
+    if arguments.shapes != "round" and arguments.alpha is not None:
+        raise argparse.ArgumentError(None, "--alpha is an option of --shapes round only")
+    if arguments.clusters != "auto" and arguments.max_clusters is not None:
+        raise argparse.ArgumentError(None, "--max-clusters is an option of --clusters auto only")
     with errors_in_one_line():
         check_outputs(
             arguments.save, texts=[arguments.out], plot=arguments.plot, inputs=[arguments.data]
         )
-        options = {} if arguments.alpha is None else {"alpha": arguments.alpha}
-        model = EKMeans(arguments.clusters, random_state=arguments.seed, **options)
+        model = _model(arguments)
         with warnings_in_one_line():
             X, names, scaler = tables.read(arguments)
             model.fit(X)
-        sizes = cluster_sizes(model.labels_, arguments.clusters)
+        mixture = hasattr(model, "means_")
+        n_clusters = len(model.means_ if mixture else model.cluster_centers_)
+        sizes = cluster_sizes(model.labels_, n_clusters)
         say("data", f"{len(X)} rows, {len(names)} columns")
-        say_clusters(model, sizes)
+        (_say_mixture if mixture else say_clusters)(model, sizes)
         if arguments.out is not None:
             write_csv(arguments.out, ["label"], ([label] for label in model.labels_))
             say("labels", arguments.out)
@@ -57,8 +75,44 @@ def run(arguments: argparse.Namespace) -> None:
             scaled = "" if scaler is None else " (a pipeline, which standardizes by itself)"
             say("model", f"{arguments.save}{scaled}")
         if arguments.plot is not None:
-            write_figure(arguments.plot, _plot_clusters(X, names, model, sizes))
+            draw = _plot_mixture if mixture and len(names) > 1 else _plot_clusters
+            write_figure(arguments.plot, draw(X, names, model, sizes))
             say("picture", arguments.plot)
+
+
+def _model(arguments: argparse.Namespace) -> Any:
+    from ekmfast import EKMeans, EquilibriumMixture
+
+    options: dict[str, Any] = {"random_state": arguments.seed}
+    if arguments.max_clusters is not None:
+        options["max_clusters"] = arguments.max_clusters
+    if arguments.shapes != "round":
+        return EquilibriumMixture(arguments.clusters, covariance_type=arguments.shapes, **options)
+    if arguments.alpha is not None:
+        options["alpha"] = arguments.alpha
+    return EKMeans(arguments.clusters, **options)
+
+
+def _say_mixture(model: Any, sizes: Iterable[int]) -> None:
+    """Print the shapes, likelihood, convergence and sizes of a mixture."""
+    say("shapes", f"{model.covariance_type_}, {model.degrees_of_freedom_:g} degrees of freedom")
+    say("likelihood", f"{model.lower_bound_:.8g}")
+    say("converged", f"{'yes' if model.converged_ else 'no'}, {model.n_iter_} iterations")
+    say("clusters", len(model.weights_))
+    say("sizes", " ".join(map(str, sizes)))
+
+
+def _plot_mixture(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
+    """Plot the samples in a plane, with the ellipses of the components."""
+    from ekmfast.plotting import new_figure, plot_mixture
+
+    figure, axes = new_figure(6, 5)
+    ax = plot_mixture(X, model, axes[0, 0])
+    if len(names) == 2:
+        ax.set_xlabel(names[0])
+        ax.set_ylabel(names[1])
+    _add_legend(ax, sizes)
+    return figure
 
 
 def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
@@ -69,7 +123,8 @@ def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
 
     figure, axes = new_figure(6, 5)
     ax = axes[0, 0]
-    labels, centroids = model.labels_, model.cluster_centers_
+    labels = model.labels_
+    centroids = model.means_ if hasattr(model, "means_") else model.cluster_centers_
     if len(names) == 1:
         X = np.column_stack([X, np.arange(len(X))])
         centroids = np.column_stack([centroids, np.full(len(centroids), len(X) / 2)])
@@ -84,9 +139,13 @@ def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
     plot_clusters(X, labels, centroids, ax)
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
+    _add_legend(ax, sizes)
+    return figure
+
+
+def _add_legend(ax: Any, sizes: Any) -> None:
     handles, ticks = ax.get_legend_handles_labels()
     if len(ticks) <= 20:
         texts = [f"{k}: {sizes[int(k)]}" for k in ticks]
         ax.legend(handles, texts, title="cluster: samples", markerscale=2, fontsize=8,
                   loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)  # fmt: skip
-    return figure

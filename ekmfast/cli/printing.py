@@ -41,5 +41,5 @@ def say_clusters(model: Any, sizes: Iterable[int]) -> None:
     say("alpha", f"{model.alpha_:.6g}{rule}")
     say("objective", f"{model.objective_:.8g}")
     say("converged", f"{'yes' if model.converged_ else 'no'}, {model.n_iter_} passes")
-    say("clusters", f"{model.n_clusters_effective_} of {model.n_clusters} distinct")
+    say("clusters", f"{model.n_clusters_effective_} of {len(model.cluster_centers_)} distinct")
     say("sizes", " ".join(map(str, sizes)))

@@ -7,18 +7,24 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from ekmfast.cli.arguments import count, seed
+from ekmfast.cli.arguments import count, count_or_auto, seed
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that ``cluster`` and ``path`` share."""
+def add_arguments(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
+    """Add the arguments that ``cluster`` and ``path`` share; ``auto``: K may be searched for."""
     parser.add_argument(
         "data",
         type=lambda text: Path("/dev/stdin" if text == "-" else text),
         metavar="DATA",
         help=".npy, .npz, or text with one line for each sample (.csv); - for text from stdin",
     )
-    parser.add_argument("--clusters", type=count, required=True, metavar="K")
+    parser.add_argument(
+        "--clusters",
+        type=count_or_auto if auto else count,
+        required=True,
+        metavar="K",
+        help="a number, or auto to search for it" if auto else None,
+    )
     parser.add_argument(
         "--columns", metavar="A,B", help="names, or numbers from 0, of the columns; default: all"
     )
@@ -41,7 +47,7 @@ def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
     if arguments.columns is not None:
         columns = next(csv.reader([arguments.columns], skipinitialspace=True), [""])
     X, names = read_table(arguments.data, columns, header=arguments.header)
-    if len(X) < arguments.clusters:
+    if arguments.clusters != "auto" and len(X) < arguments.clusters:
         raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
     if not arguments.standardize:
         return X, names, None

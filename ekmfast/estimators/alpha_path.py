@@ -91,7 +91,7 @@ def alpha_path(
     rows = rows_of(
         X,
         sample_weight,
-        check_array=_check_array,
+        check_array=check_array_of_rows,
         check_weight=check_weight,
         device=device,
         work=2.0 * n_clusters * resolve_n_init(n_init, init),
@@ -106,7 +106,8 @@ def alpha_path(
     return path if targets is None else with_target_sizes(path, targets)
 
 
-def _check_array(X: Any) -> NDArray[Any]:
+def check_array_of_rows(X: Any) -> NDArray[Any]:
+    """X as an array or CSR matrix that the kernels can read."""
     check_kind(X, sparse=True)
     data = check_array(
         X,

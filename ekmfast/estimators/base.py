@@ -102,6 +102,25 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
     return rows if issparse(rows) else np.require(rows, requirements="A")
 
 
+def check_columns(
+    estimator: Any, n_features: int, names: Sequence[str] | None, *, reset: bool
+) -> None:
+    """Remember the columns of blocks in ``fit``, or compare them with those of the fit later."""
+    if reset:
+        estimator.n_features_in_ = n_features
+        vars(estimator).pop("feature_names_in_", None)  # an earlier fit may have set it
+        if names is not None:
+            estimator.feature_names_in_ = np.array(names, object)
+        return
+    name = type(estimator).__name__
+    check_names(names, getattr(estimator, "feature_names_in_", None), name)
+    if n_features != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {n_features} features, but {name} is expecting "
+            f"{estimator.n_features_in_} features as input"
+        )
+
+
 class CentroidEstimator(
     CallbackSupportMixin,
     Parameters,
@@ -145,6 +164,11 @@ class CentroidEstimator(
     objective_: float
     _merged_: NDArray[np.intp]
 
+    @property
+    def _n_clusters(self) -> int:
+        """The number of clusters with which a fit begins."""
+        return self.n_clusters
+
     # ------------------------------------------------------------------------------------------
     # Rows
 
@@ -170,7 +194,7 @@ class CentroidEstimator(
             check_array=check_array,
             check_weight=check_weight,
             device=device,
-            work=2.0 * self.n_clusters * resolve_n_init(self.n_init, self.init),
+            work=2.0 * self._n_clusters * resolve_n_init(self.n_init, self.init),
             n_threads=self.n_threads,
             weighting=self._weighting,
             fuzzifier=self._weighting_fuzzifier,
@@ -192,18 +216,7 @@ class CentroidEstimator(
 
     def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
         """Remember the columns in ``fit``, or compare them with those of the fit later."""
-        if reset:
-            self.n_features_in_ = n_features
-            self.__dict__.pop("feature_names_in_", None)  # an earlier fit may have set it
-            if names is not None:
-                self.feature_names_in_ = np.array(names, object)
-            return
-        self._check_names(names)
-        if n_features != self.n_features_in_:
-            raise ValueError(
-                f"X has {n_features} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
+        check_columns(self, n_features, names, reset=reset)
 
     def _check_names(self, names: Sequence[str] | None) -> None:
         check_names(names, getattr(self, "feature_names_in_", None), type(self).__name__)
@@ -229,7 +242,7 @@ class CentroidEstimator(
         progress = Progress(self, X, rows.dtype, self.verbose)
         problem = Problem(
             rows,
-            self.n_clusters,
+            self._n_clusters,
             tol=self.tol,
             max_iter=self.max_iter,
             report=progress,
@@ -435,9 +448,10 @@ class CentroidEstimator(
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
-        if self.n_clusters_effective_ < self.n_clusters:
+        n_clusters = len(self.cluster_centers_)
+        if self.n_clusters_effective_ < n_clusters:
             warnings.warn(
-                f"only {self.n_clusters_effective_} of {self.n_clusters} centroids are distinct: "
+                f"only {self.n_clusters_effective_} of {n_clusters} centroids are distinct: "
                 + ("alpha may be too small, or " if self._uses_alpha else "")
                 + "n_clusters may be too large for X.",
                 ConvergenceWarning,

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ekmfast._parameters import ALPHA, POSITIVE
+from ekmfast._parameters import ALPHA, COUNT, POSITIVE, AnyOf, OneOf
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import resolve_alpha
-from ekmfast.fit.likeliest import SEARCH_ROWS, search
+from ekmfast.fit.cluster_path import MAX_CLUSTERS, NumberSearch
+from ekmfast.fit.likeliest import SEARCH_ROWS, find_likeliest
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.solver import Run
+from ekmfast.rows.threads import check_n_threads
 
 
 class EKMeans(FullBatchEstimator):
@@ -25,7 +27,9 @@ class EKMeans(FullBatchEstimator):
 
     Parameters
     ----------
-    n_clusters : int, default=8
+    n_clusters : int or 'auto', default=8
+        ``'auto'`` takes the number that :func:`cluster_path` finds best, from mixtures of a sample
+        of the rows; ``cluster_centers_`` has that many.
     alpha : {'auto', 'dvariance'} or float, default='auto'
         The sharpness of the memberships, > 0. For large alpha the result is that of hard k-means.
         If alpha is too small, all centroids collapse to the mean. The best value depends on the
@@ -42,6 +46,8 @@ class EKMeans(FullBatchEstimator):
         needs half of this alpha.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
+    max_clusters : int, default=15
+        The largest number that ``n_clusters="auto"`` tries.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array of shape (K, D) or \
 callable, default='auto'
         The first centroids. ``'k-means++'`` is the greedy form. ``'farthest'`` takes the row
@@ -116,14 +122,22 @@ callable, default='auto'
     [40, 2000]
     """
 
-    _constraints = FullBatchEstimator._constraints | {"alpha": ALPHA, "scale": POSITIVE}
+    _constraints = FullBatchEstimator._constraints | {
+        "n_clusters": AnyOf(OneOf("auto"), COUNT),
+        "alpha": ALPHA,
+        "scale": POSITIVE,
+        "max_clusters": COUNT,
+    }
+
+    n_clusters: int | str  # type: ignore[assignment]
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         alpha: str | float = "auto",
         scale: float = 2.0,
+        max_clusters: int = MAX_CLUSTERS,
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -136,6 +150,7 @@ callable, default='auto'
         self.n_clusters = n_clusters
         self.alpha = alpha
         self.scale = scale
+        self.max_clusters = max_clusters
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter
@@ -145,15 +160,29 @@ callable, default='auto'
         self.n_threads = n_threads
         self.verbose = verbose
 
+    @property
+    def _n_clusters(self) -> int:
+        return 1 if isinstance(self.n_clusters, str) else self.n_clusters
+
     def _alpha(self, problem: Problem) -> float:
         return resolve_alpha(self.alpha, self.scale, problem.dispersion)
 
     def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
-        if self.alpha != "auto" or self.n_clusters == 1 or problem.dispersion == 0:
+        if isinstance(self.n_clusters, str):
+            if not isinstance(self.init, str) and not callable(self.init):
+                raise ValueError("init must not be an array if n_clusters is 'auto'")
+            search = NumberSearch(
+                problem,
+                self.max_clusters,
+                random_state,
+                n_threads=check_n_threads(self.n_threads),
+            )
+            problem = problem.with_clusters(search.best + 1)
+        if self.alpha != "auto" or problem.n_clusters == 1 or problem.dispersion == 0:
             return super()._find(problem, random_state)
         dvariance = resolve_alpha("dvariance", self.scale, problem.dispersion)
         sketch = problem.sketch(SEARCH_ROWS, random_state)
-        centroids, alpha = search(sketch, self.init, self.n_init, random_state, dvariance)
+        centroids, alpha = find_likeliest(sketch, self.init, self.n_init, random_state, dvariance)
         if problem.survey.whole:
             problem = problem.at_hand()
         return problem.solve(centroids[None], alpha).best

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,9 +26,8 @@ from ekmfast._parameters import (
     Parameters,
     check_seed,
 )
-from ekmfast.estimators.base import check_data, check_weight
-from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
-from ekmfast.fit.gaussian import gaussian_labels
+from ekmfast.estimators.base import check_columns, check_data, check_weight
+from ekmfast.fit.cluster_path import MAX_CLUSTERS, NumberSearch, n_init_of_path
 from ekmfast.fit.mixture import (
     KINDS,
     Fitted,
@@ -39,20 +37,34 @@ from ekmfast.fit.mixture import (
     expectation_maximization,
     label,
 )
+from ekmfast.fit.mixture_rows import OfRows, ScaledBlocks, map_rows, scaled
+from ekmfast.fit.mixture_search import SEARCH_ROWS, MixtureSearch, centre_and_unit
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.seeding import N_INIT, resolve_n_init
-from ekmfast.fit.shapes import DEGREES, search
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.array_api import like_x
+from ekmfast.rows.blocks import Blocks
+from ekmfast.rows.blockwise import BlockRows
+from ekmfast.rows.device import is_cuda_array
+from ekmfast.rows.given import rows_of
 from ekmfast.rows.threads import check_n_threads
 
 Float64 = NDArray[np.float64]
 
-# Rows from which the mixture is searched for, at most; it then gets its last iterations on all.
-SEARCH_ROWS = 10_000
-# Restarts of the Gaussian mixture whose labels are one of the starts.
-GAUSSIAN_INIT = 3
+COVARIANCE_TYPE = OneOf("auto", *KINDS)
+DEGREES_OF_FREEDOM = AnyOf(
+    OneOf("auto"), Number(2, open_low=True), Kind(lambda v: v == math.inf, "inf")
+)
+
+
+def report_mixture(fitted: Fitted) -> None:
+    """Print a line about one run of expectation maximization."""
+    mixture = fitted.mixture
+    print(
+        f"EquilibriumMixture: {len(mixture.weights)} {mixture.kind} components, "
+        f"{mixture.degrees:g} degrees of freedom, {fitted.n_iter} iterations, "
+        f"criterion {fitted.criterion:.5g}"
+    )
 
 
 class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
@@ -69,8 +81,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_components : int, default=1
-        The number of components.
+    n_components : int or 'auto', default=1
+        The number of components. ``'auto'`` takes the number that :func:`cluster_path` finds best.
+    max_clusters : int, default=15
+        The largest number that ``'auto'`` tries.
     covariance_type : {'auto', 'full', 'tied', 'diag', 'spherical'}, default='auto'
         As for ``GaussianMixture``; ``'auto'`` chooses ``'diag'`` or ``'full'``.
     degrees_of_freedom : 'auto' or float > 2, default='auto'
@@ -102,7 +116,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     degrees_of_freedom_ : float
         Those that were used.
     labels_ : ndarray of shape (N,), int32
-        The most likely component of each row.
+        The most likely component of each row. Not set by a fit to Blocks or a Dask collection.
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float
@@ -122,7 +136,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     See Also
     --------
-    EKMeans : Round clusters, also in rows that are not in memory or are on a GPU.
+    EKMeans : Round clusters, also in sparse rows and in rows on a GPU.
+    cluster_path : What ``n_components='auto'`` chooses the number from.
 
     Notes
     -----
@@ -150,11 +165,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     """
 
     _constraints: ClassVar[dict[str, Constraint]] = {
-        "n_components": COUNT,
-        "covariance_type": OneOf("auto", *KINDS),
-        "degrees_of_freedom": AnyOf(
-            OneOf("auto"), Number(2, open_low=True), Kind(lambda v: v == math.inf, "inf")
-        ),
+        "n_components": AnyOf(OneOf("auto"), COUNT),
+        "max_clusters": COUNT,
+        "covariance_type": COVARIANCE_TYPE,
+        "degrees_of_freedom": DEGREES_OF_FREEDOM,
         "n_init": N_INIT,
         "max_iter": COUNT,
         "tol": Number(0),
@@ -174,8 +188,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components: int = 1,
+        n_components: int | str = 1,
         *,
+        max_clusters: int = MAX_CLUSTERS,
         covariance_type: str = "auto",
         degrees_of_freedom: str | float = "auto",
         n_init: int | str = "auto",
@@ -186,6 +201,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
+        self.max_clusters = max_clusters
         self.covariance_type = covariance_type
         self.degrees_of_freedom = degrees_of_freedom
         self.n_init = n_init
@@ -195,46 +211,46 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         self.n_threads = n_threads
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self, X: ArrayLike | Blocks, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Find the components.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
-            float32 and float64 are kept; other dtypes become float64.
+        X : array-like of shape (N, D), Blocks or Dask collection
+            float32 and float64 are kept; other dtypes become float64. For Blocks, Dask collections
+            and memory maps of 1 GiB or more, components are searched for in a sample, every
+            iteration after that is a pass over the blocks, and ``labels_`` is not set.
         y : ignored
         sample_weight : array-like of shape (N,), default=None
-            Non-negative; 2 counts a row twice.
+            Non-negative; 2 counts a row twice. Must be None for Blocks, which contain weights.
 
         Returns
         -------
         self : EquilibriumMixture
         """
         self._check_parameters()
-        rows = self._check_data(X, reset=True)
-        if len(rows) < self.n_components:
-            raise ValueError(f"n_samples={len(rows)} should be >= n_components={self.n_components}")
-        s = check_weight(sample_weight, rows)
+        rows = self._rows(X, sample_weight, reset=True)
         random_state = check_seed(self.random_state)
-        problem = Problem(
-            ArrayRows(rows, s, check_n_threads(self.n_threads)),
-            self.n_components,
-            tol=1e-4,
-            max_iter=300,
-        )
-        self._centre = problem.survey.mean
-        radius = math.sqrt(2 * problem.dispersion / rows.shape[1])
-        self._unit = radius if radius > 0 else 1.0
-        fitted = self._search(problem, random_state)
-        if len(rows) > SEARCH_ROWS:
+        least = 1 if isinstance(self.n_components, str) else self.n_components
+        survey = rows.survey()
+        if survey.n_rows < least:
+            raise ValueError(f"n_samples={survey.n_rows} should be >= n_components={least}")
+        problem = Problem(rows, least, tol=1e-4, max_iter=300, survey=survey)
+        self._centre, self._unit = centre_and_unit(problem)
+        fitted = self._found(problem, random_state)
+        if survey.n_rows > SEARCH_ROWS or not survey.whole:
             (fitted,) = expectation_maximization(
                 fitted.mixture[None],
-                self._scaled(rows, s),
+                scaled(rows, survey.total_weight, self._centre, self._unit),
                 max_iter=self.max_iter,
                 tol=self.tol,
             )
         self._keep(fitted, rows.dtype)
-        self.labels_ = label(self._mixture, self._scaled(rows))
+        self.__dict__.pop("labels_", None)  # an earlier fit may have set it
+        if rows.at_hand:
+            self.labels_ = self._map(rows, _Labels(self._mixture), None, np.int32)
         if not fitted.converged:
             warnings.warn(
                 f"EquilibriumMixture did not converge (max_iter={self.max_iter}): raise max_iter "
@@ -244,58 +260,40 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             )
         return self
 
-    def _search(self, problem: Problem, random_state: np.random.RandomState) -> Fitted:
-        """The best mixture of the rows of a sample."""
-        sample = problem.sample(SEARCH_ROWS, random_state)
-        rows = sample.survey.sample.on_host()
-        s = rows.sample_weight
-        weighted = slice(None) if s is None else s > 0
-        X = (rows.X[weighted].astype(np.float64) - self._centre) / self._unit
-        some = ScaledRows(
-            X,
-            None if s is None else s[weighted].astype(np.float64),
-            np.zeros(X.shape[1]),
-            1.0,
-            check_n_threads(self.n_threads),
-        )
-        kinds = ("diag", "full") if self.covariance_type == "auto" else (self.covariance_type,)
-        v = self.degrees_of_freedom
-        return search(
-            some,
-            self._labellings(sample, some, weighted, random_state),
-            kinds,
-            DEGREES if isinstance(v, str) else (float(v),),
+    def _found(self, problem: Problem, random_state: np.random.RandomState) -> Fitted:
+        """The best mixture of a sample."""
+        if not isinstance(self.n_components, str):
+            return self._search(problem, random_state).best(self.n_components)
+        numbers = NumberSearch(
+            problem,
+            self.max_clusters,
+            random_state,
+            n_threads=check_n_threads(self.n_threads),
+            covariance_type=self.covariance_type,
+            degrees_of_freedom=self.degrees_of_freedom,
+            n_init=n_init_of_path(self.n_init),
             max_iter=self.max_iter,
             tol=self.tol,
-            report=self._report if self.verbose else None,
+            report=report_mixture if self.verbose else None,
         )
+        search = self._search(problem, random_state)
+        labels = numbers.labels_of(self._centre + self._unit * search.rows.X)
+        return search.best(numbers.best + 1, [] if labels is None else [labels])
 
-    def _labellings(
-        self,
-        sample: Problem,
-        rows: ScaledRows,
-        weighted: Any,
-        random_state: np.random.RandomState,
-    ) -> Iterator[NDArray[Any]]:
-        """Yield labels of the sample's weighted rows from which expectation maximization begins."""
-        k, n = self.n_components, len(rows.X)
-        if k == 1 or sample.dispersion == 0:
-            yield np.zeros(n, np.intp)
-            return
-        starts = sample.starts("auto", resolve_n_init(self.n_init, "auto"), random_state)
-        dvariance = resolve_alpha("dvariance", 2.0, sample.dispersion)
-        for labels in compare_alphas(sample, starts, dvariance * MULTIPLES).labels:
-            yield labels[weighted]
-        if n >= k:
-            unweighted = replace(rows, sample_weight=None)
-            yield gaussian_labels(unweighted, k, GAUSSIAN_INIT, random_state)
-
-    def _report(self, fitted: Fitted) -> None:
-        mixture = fitted.mixture
-        print(
-            f"EquilibriumMixture: {len(mixture.weights)} {mixture.kind} components, "
-            f"{mixture.degrees:g} degrees of freedom, {fitted.n_iter} iterations, "
-            f"criterion {fitted.criterion:.5g}"
+    def _search(self, problem: Problem, random_state: np.random.RandomState) -> MixtureSearch:
+        return MixtureSearch.of(
+            problem,
+            self._centre,
+            self._unit,
+            random_state,
+            covariance_type=self.covariance_type,
+            degrees_of_freedom=self.degrees_of_freedom,
+            n_threads=check_n_threads(self.n_threads),
+            n_rows=SEARCH_ROWS,
+            n_init=resolve_n_init(self.n_init, "auto"),
+            max_iter=self.max_iter,
+            tol=self.tol,
+            report=report_mixture if self.verbose else None,
         )
 
     def _keep(self, fitted: Fitted, dtype: np.dtype[Any]) -> None:
@@ -317,119 +315,159 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------
 
-    def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        # In ``fit`` the survey finds NaN and infinity, and names their row.
-        return check_data(self, X, reset=reset, ensure_all_finite=not reset)
+    def _rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> ArrayRows | BlockRows:
+        """The rows of X. Without ``reset``, X must have the columns of the fit."""
+        if not reset:
+            check_is_fitted(self)
+        checked_by_sklearn = False
 
-    def _scaled(self, rows: NDArray[Any], s: NDArray[Any] | None = None) -> ScaledRows:
-        """Rows minus their mean, in units of their root mean square distance from it."""
-        return ScaledRows(rows, s, self._centre, self._unit, check_n_threads(self.n_threads))
+        def check_array(X: Any) -> NDArray[Any]:
+            # In ``fit`` the survey finds NaN and infinity, and names their row.
+            nonlocal checked_by_sklearn
+            checked_by_sklearn = True
+            return check_data(self, X, reset=reset, ensure_all_finite=not reset)
 
-    def _checked(self, X: Any) -> ScaledRows:
-        check_is_fitted(self)
-        return self._scaled(self._check_data(X, reset=False))
+        if is_cuda_array(X):
+            check_array(X)  # which says that it is not taken
+        rows: Any = rows_of(
+            X,
+            sample_weight,
+            check_array=check_array,
+            check_weight=check_weight,
+            n_threads=self.n_threads,
+        )
+        if not checked_by_sklearn:  # blocks and Dask collections
+            check_columns(self, rows.n_features, rows.feature_names, reset=reset)
+        return cast("ArrayRows | BlockRows", rows)
+
+    def _map(
+        self, rows: ArrayRows | BlockRows, function: OfRows, n_columns: int | None, dtype: Any
+    ) -> Any:
+        return map_rows(rows, function, self._centre, self._unit, n_columns, dtype)
 
     @like_x
-    def predict(self, X: ArrayLike) -> NDArray[np.int32]:
+    def predict(self, X: ArrayLike | Blocks) -> NDArray[np.int32]:
         """The most likely component of each row.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), Blocks or Dask collection
 
         Returns
         -------
         labels : ndarray of shape (N,), int32
+            For a Dask collection a lazy Dask array.
         """
-        rows = self._checked(X)
-        return label(self._mixture, rows)
+        rows = self._rows(X, reset=False)
+        labels: NDArray[np.int32] = self._map(rows, _Labels(self._mixture), None, np.int32)
+        return labels
 
     @like_x
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """The probability of each component, given the row.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), Blocks or Dask collection
 
         Returns
         -------
         probabilities : ndarray of shape (N, K), dtype of X
+            For a Dask collection a lazy Dask array.
         """
-        rows = self._checked(X)
-        joint = np.empty((len(rows.X), len(self._mixture.weights)), rows.X.dtype)
-        densities(self._mixture, rows, joint=joint)
-        joint -= joint.max(axis=1, keepdims=True)
-        np.exp(joint, out=joint)
-        joint /= joint.sum(axis=1, keepdims=True)
-        return joint
+        rows = self._rows(X, reset=False)
+        k = len(self._mixture.weights)
+        probabilities: NDArray[Any] = self._map(rows, _Probabilities(self._mixture), k, None)
+        return probabilities
 
     @like_x
-    def score_samples(self, X: ArrayLike) -> NDArray[Any]:
+    def score_samples(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """The log density at each row; it is low for rows that belong to no component.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), Blocks or Dask collection
 
         Returns
         -------
         log_density : ndarray of shape (N,), float64
+            For a Dask collection a lazy Dask array.
         """
-        return self._log_density(X)
+        density: NDArray[Any] = self._map(
+            self._rows(X, reset=False), _Density(self._mixture, self._log_unit), None, np.float64
+        )
+        return density
 
-    def _log_density(self, X: ArrayLike) -> Float64:
-        rows = self._checked(X)
-        density = np.empty(len(rows.X), rows.X.dtype)
-        densities(self._mixture, rows, density=density)
-        return density.astype(np.float64) - self.n_features_in_ * math.log(self._unit)
+    @property
+    def _log_unit(self) -> float:
+        return self.n_features_in_ * math.log(self._unit)
 
-    def score(self, X: ArrayLike, y: Any = None) -> float:
+    def _sum_of_logs(self, X: Any, *, classified: bool = False) -> tuple[float, float]:
+        """The sum of the log densities of the rows, and the number of rows.
+
+        With ``classified`` the density is that of the most likely component. The rows of blocks
+        count by their weights.
+        """
+        rows = self._rows(X, reset=False)
+        if isinstance(rows, BlockRows):
+            sums = ScaledBlocks(rows, 0.0, self._centre, self._unit).expectation(
+                self._mixture[None]
+            )
+            n = float(sums.mass.sum())
+            found = float((sums.classified if classified else sums.likelihood)[0])
+            return found - n * self._log_unit, n
+        function = _Density(self._mixture, self._log_unit, classified)
+        found = float(self._map(rows, function, None, np.float64).sum())
+        return found, float(rows.n_rows)
+
+    def score(self, X: ArrayLike | Blocks, y: Any = None) -> float:
         """The mean log density of the rows.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), Blocks or Dask collection
+            The rows of blocks count by their weights.
         y : ignored
 
         Returns
         -------
         score : float
         """
-        return float(self._log_density(X).mean())
+        found, n = self._sum_of_logs(X)
+        return found / n
 
     @property
     def _n_parameters(self) -> float:
         return self._mixture.n_parameters + (self.degrees_of_freedom == "auto")
 
-    def bic(self, X: ArrayLike) -> float:
+    def bic(self, X: ArrayLike | Blocks) -> float:
         """The Bayesian information criterion of the rows; lower is better.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : as for `score`
 
         Returns
         -------
         bic : float
         """
-        density = self._log_density(X)
-        return float(-2 * density.sum() + self._n_parameters * math.log(len(density)))
+        found, n = self._sum_of_logs(X)
+        return -2 * found + self._n_parameters * math.log(n)
 
-    def aic(self, X: ArrayLike) -> float:
+    def aic(self, X: ArrayLike | Blocks) -> float:
         """The Akaike information criterion of the rows; lower is better.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : as for `score`
 
         Returns
         -------
         aic : float
         """
-        return float(-2 * self._log_density(X).sum() + 2 * self._n_parameters)
+        return -2 * self._sum_of_logs(X)[0] + 2 * self._n_parameters
 
-    def icl(self, X: ArrayLike) -> float:
+    def icl(self, X: ArrayLike | Blocks) -> float:
         """The integrated completed likelihood criterion of the rows; lower is better.
 
         It is `bic` with the density of each row's most likely component in place of the density of
@@ -437,17 +475,14 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : as for `score`
 
         Returns
         -------
         icl : float
         """
-        rows = self._checked(X)
-        largest = np.empty(len(rows.X), rows.X.dtype)
-        densities(self._mixture, rows, largest=largest)
-        own = largest.astype(np.float64) - self.n_features_in_ * math.log(self._unit)
-        return float(-2 * own.sum() + self._n_parameters * math.log(len(own)))
+        found, n = self._sum_of_logs(X, classified=True)
+        return -2 * found + self._n_parameters * math.log(n)
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Random rows of the mixture.
@@ -499,4 +534,44 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         labels : ndarray of shape (N,), int32
         """
-        return self.fit(X, y, sample_weight).labels_
+        self.fit(X, y, sample_weight)
+        return self.labels_ if hasattr(self, "labels_") else self.predict(X)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The most likely component of each row."""
+
+    mixture: StudentMixture
+
+    def __call__(self, rows: ScaledRows) -> NDArray[Any]:
+        return label(self.mixture, rows)
+
+
+@dataclass(frozen=True)
+class _Probabilities:
+    """The probability of each component, given the row."""
+
+    mixture: StudentMixture
+
+    def __call__(self, rows: ScaledRows) -> NDArray[Any]:
+        joint = np.empty((len(rows.X), len(self.mixture.weights)), rows.X.dtype)
+        densities(self.mixture, rows, joint=joint)
+        joint -= joint.max(axis=1, keepdims=True)
+        np.exp(joint, out=joint)
+        joint /= joint.sum(axis=1, keepdims=True)
+        return joint
+
+
+@dataclass(frozen=True)
+class _Density:
+    """The log density at each row, or that of its most likely component."""
+
+    mixture: StudentMixture
+    log_unit: float
+    classified: bool = False
+
+    def __call__(self, rows: ScaledRows) -> NDArray[Any]:
+        density = np.empty(len(rows.X), rows.X.dtype)
+        densities(self.mixture, rows, **{"largest" if self.classified else "density": density})
+        return density.astype(np.float64) - self.log_unit

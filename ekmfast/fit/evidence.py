@@ -43,13 +43,17 @@ MAX_SPARSE = 50  # the largest number of components of sparse rows
 RESOLUTION = 1e-12  # a feature is constant if its standard deviation is below this times its mean
 
 
-def evidence_features(X: Any, sample_weight: NDArray[Any] | None = None) -> Any:
+def evidence_features(
+    X: Any, sample_weight: NDArray[Any] | None = None, part: float = VARIANCE_SHARE
+) -> Any:
     """The rows, in the features from which the likelihood is to be computed.
 
     Parameters
     ----------
     X : ndarray or CSR matrix of shape (N, D)
     sample_weight : ndarray of shape (N,), default=None
+    part : float
+        The share of the variance that the components hold.
 
     Returns
     -------
@@ -72,14 +76,14 @@ def evidence_features(X: Any, sample_weight: NDArray[Any] | None = None) -> Any:
         return X
     share, n_effective = s / total, total**2 / (s @ s)
     if issparse(X):
-        return _sparse_evidence(X, some, share, n_effective)
+        return _sparse_evidence(X, some, share, n_effective, part)
     mean = share @ some
     some -= mean
     some *= np.sqrt(share)[:, None]  # so that some.T @ some is the covariance
     varying = np.sqrt((some**2).sum(axis=0)) > RESOLUTION * np.abs(mean)
     if independent_share(some[:, varying], n_effective) >= INDEPENDENT_SHARE:
         return X
-    components = _leading_components(some)
+    components = _leading_components(some, part)
     evidence: Float64 = (X.astype(np.float64) - mean) @ components
     return evidence
 
@@ -117,27 +121,27 @@ def _share_of(product: Float64, n_features: int, n_samples: float) -> float:
     return float(1 / (1 + (n_features - 1) * max(others - 1 / (n_samples - 1), 0.0)))
 
 
-def _leading_components(centred: Float64) -> Float64:
-    """Orthonormal directions (D, R) that hold `VARIANCE_SHARE` of the variance."""
+def _leading_components(centred: Float64, part: float) -> Float64:
+    """Orthonormal directions (D, R) that hold this part of the variance."""
     n_samples, n_features = centred.shape
     if n_features <= n_samples:
         variance, directions = np.linalg.eigh(centred.T @ centred)
     else:  # the smaller product has the same eigenvalues except zeros
         variance, left = np.linalg.eigh(centred @ centred.T)
         directions = centred.T @ left
-    kept = directions[:, ::-1][:, : _number_of_components(variance)]
+    kept = directions[:, ::-1][:, : _number_of_components(variance, part)]
     unit: Float64 = kept / np.linalg.norm(kept, axis=0)
     return unit
 
 
-def _number_of_components(variance: Float64) -> int:
-    """How many of the largest of these ascending variances hold `VARIANCE_SHARE` of their sum."""
+def _number_of_components(variance: Float64, part: float) -> int:
+    """How many of the largest of these ascending variances hold this part of their sum."""
     descending = np.maximum(variance[::-1], 0.0)
     held = np.cumsum(descending) / descending.sum()
-    return int(np.searchsorted(held, VARIANCE_SHARE)) + 1
+    return int(np.searchsorted(held, part)) + 1
 
 
-def _sparse_evidence(X: Any, some: Any, share: Float64, n_effective: float) -> Any:
+def _sparse_evidence(X: Any, some: Any, share: Float64, n_effective: float, part: float) -> Any:
     """`evidence_features` of a CSR matrix, ``some`` of whose rows have these shares of the weight.
 
     With Z the rows times the square roots r of their shares, and m their mean, the centred rows are
@@ -159,7 +163,7 @@ def _sparse_evidence(X: Any, some: Any, share: Float64, n_effective: float) -> A
         return X
     weighted = weighted.tocsr()
     variances, vectors = np.linalg.eigh(_centred_product(weighted, root, mean, wide))
-    kept = vectors[:, ::-1][:, : min(_number_of_components(variances), MAX_SPARSE)]
+    kept = vectors[:, ::-1][:, : min(_number_of_components(variances, part), MAX_SPARSE)]
     if wide:
         kept = weighted.T @ kept - np.outer(mean, root @ kept)
     kept = kept / np.linalg.norm(kept, axis=0)

@@ -23,7 +23,6 @@ from ekmfast.fit.mixture import (
     StudentMixture,
     Sums,
     centred_moments,
-    expectation,
     expectation_maximization,
     label,
     moments_of_labels,
@@ -47,7 +46,7 @@ def gaussian_labels(
         stacked(starts), rows, max_iter=MAX_ITER, tol=TOL, step=_maximization
     )
     best = max(fits, key=lambda fitted: fitted.likelihood).mixture[None]
-    last = _maximization(best, expectation(best, rows))
+    last = _maximization(best, rows.expectation(best))
     return label(last[0], rows)
 
 

@@ -75,7 +75,7 @@ class Candidate:
     likelihood: float
 
 
-def search(
+def find_likeliest(
     problem: Problem,
     init: Any,
     n_init: int | str,

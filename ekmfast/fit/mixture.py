@@ -38,7 +38,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,19 @@ class ScaledRows:
         """The sum of the weights."""
         s = self.sample_weight
         return float(len(self.X) if s is None else s.sum(dtype=np.float64))
+
+    def expectation(self, mixtures: StudentMixture) -> Sums:
+        """The sums of one pass over the rows for several mixtures."""
+        return Sums(
+            *_core.expectation(
+                self.X,
+                self.sample_weight,
+                self.centre,
+                self.unit,
+                *_for_kernels(mixtures),
+                self.n_threads,
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -174,9 +187,15 @@ class StudentMixture:
     def n_parameters(self) -> float:
         """The number of free parameters of a mixture, without the degrees of freedom."""
         k, d = map(float, self.means.shape[-2:])
+        return k - 1 + k * d + self.n_shape_parameters
+
+    @property
+    def n_shape_parameters(self) -> float:
+        """How many of them are those of scatter matrices."""
+        k, d = map(float, self.means.shape[-2:])
         matrix = d * (d + 1) / 2
         shapes = {"spherical": k, "diag": k * d, "tied": matrix, "full": k * matrix}
-        return k - 1 + k * d + shapes[self.kind]
+        return shapes[self.kind]
 
 
 def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
@@ -219,19 +238,19 @@ class Sums:
         """Those of one of several mixtures, or of some of them."""
         return Sums(*(getattr(self, part.name)[which] for part in fields(self)))
 
-
-def expectation(mixtures: StudentMixture, rows: ScaledRows) -> Sums:
-    """The sums of one pass over the rows for several mixtures."""
-    return Sums(
-        *_core.expectation(
-            rows.X,
-            rows.sample_weight,
-            rows.centre,
-            rows.unit,
-            *_for_kernels(mixtures),
-            rows.n_threads,
+    def __add__(self, other: Sums) -> Sums:
+        """Those of the rows of both."""
+        return Sums(
+            *(getattr(self, part.name) + getattr(other, part.name) for part in fields(self))
         )
-    )
+
+
+class RowsOfMixtures(Protocol):
+    """What expectation maximization asks of rows."""
+
+    @property
+    def total(self) -> float: ...
+    def expectation(self, mixtures: StudentMixture) -> Sums: ...
 
 
 def densities(
@@ -378,7 +397,7 @@ class Fitted:
 
 def expectation_maximization(
     mixtures: StudentMixture,
-    rows: ScaledRows,
+    rows: RowsOfMixtures,
     *,
     max_iter: int,
     tol: float,
@@ -393,7 +412,7 @@ def expectation_maximization(
     before = np.full(len(going), -np.inf)
     found: list[Fitted | None] = [None] * len(going)
     for i in range(1, max_iter + 1):
-        sums = expectation(mixtures, rows)
+        sums = rows.expectation(mixtures)
         likelihood, classified = sums.likelihood / rows.total, sums.classified / rows.total
         converged = np.abs(likelihood - before) < tol
         ends = converged if i < max_iter else np.ones(len(going), bool)

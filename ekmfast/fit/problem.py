@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,12 @@ class Problem:
             mass *= (self.survey.total_weight - apart.sum()) / mass.sum()
         mass = np.concatenate([mass, apart]).astype(self.dtype)
         return self.of(some.reweighted(mass), self.report)
+
+    def with_clusters(self, n_clusters: int) -> Problem:
+        """The problem of the same rows with another number of clusters."""
+        other = copy(self)
+        other.n_clusters = n_clusters
+        return other
 
     def at_hand(self) -> Problem:
         """The same problem with the survey's sample as its rows, if that sample holds all rows."""

@@ -47,6 +47,7 @@ def search(
     *,
     max_iter: int,
     tol: float,
+    kept: int = KEPT,
     report: Callable[[Fitted], None] | None = None,
 ) -> Fitted:
     """The mixture with the largest criterion.
@@ -60,6 +61,8 @@ def search(
         are used.
     kinds, degrees
         The kinds of scatter matrices and the degrees of freedom to choose from.
+    kept : int
+        How many short runs go on.
     report : callable, default=None
         Called for every run.
     """
@@ -80,25 +83,25 @@ def search(
         return fits
 
     short_degrees = SHORT_DEGREES if len(degrees) > 1 else degrees[0]
-    distinct = {labels.tobytes(): labels for labels in map(_compact, labellings)}
+    distinct = {labels.tobytes(): labels for labels in map(compact, labellings)}
     # The number of components is given. At small alphas centroids coincide, and the penalty for
     # parameters would prefer fewer components where there are many features.
     most = max(int(labels.max()) for labels in distinct.values())
-    kept = [labels for labels in distinct.values() if labels.max() == most]
-    starts = [start(labels, kind, short_degrees) for kind in kinds for labels in kept]
+    used = [labels for labels in distinct.values() if labels.max() == most]
+    starts = [start(labels, kind, short_degrees) for kind in kinds for labels in used]
     short = sorted(run(starts, min(SHORT, max_iter)), key=lambda fitted: -fitted.criterion)
     runs: dict[tuple[str, bytes], NDArray[Any]] = {}
     for fitted in short:
-        labels = _compact(label(fitted.mixture, rows))
+        labels = compact(label(fitted.mixture, rows))
         runs.setdefault((fitted.mixture.kind, labels.tobytes()), labels)
-        if len(runs) == KEPT:
+        if len(runs) == kept:
             break
     found = sorted(runs.items(), key=lambda item: (item[0][0], item[1].max()))
     ends = run([start(labels, kind, v) for (kind, _), labels in found for v in degrees], max_iter)
     return max(ends, key=lambda fitted: fitted.criterion)
 
 
-def _compact(labels: NDArray[Any]) -> NDArray[np.intp]:
+def compact(labels: NDArray[Any]) -> NDArray[np.intp]:
     """The labels, numbered from 0 on without gaps in the order of their first rows."""
     _, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))

@@ -178,7 +178,9 @@ def check_mixture(estimator: Any) -> None:
     if "_mixture" not in state:
         return
     mixture = state["_mixture"]
-    lacking = [name for name in (*MIXTURE_ESTIMATOR, "covariances_") if name not in state]
+    needed = (*MIXTURE_ESTIMATOR, "covariances_")
+    # A fit to blocks does not set labels_.
+    lacking = [name for name in needed if name not in state and name != "labels_"]
     if lacking:
         raise ValueError(f"_mixture is there, {', '.join(lacking)} is not")
     sizes: dict[str, int] = {}
@@ -200,8 +202,9 @@ def check_mixture(estimator: Any) -> None:
         raise ValueError("scatters must be positive definite")
     if not math.isfinite(state["_unit"]):
         raise ValueError(f"_unit is {state['_unit']}: must be finite")
-    if state["labels_"].size and state["labels_"].max() >= sizes["K"]:
-        raise ValueError(f"labels_ holds {state['labels_'].max()}: must be less than {sizes['K']}")
+    labels = state.get("labels_")
+    if labels is not None and labels.size and labels.max() >= sizes["K"]:
+        raise ValueError(f"labels_ holds {labels.max()}: must be less than {sizes['K']}")
 
 
 def check_scaler(scaler: Any) -> None:

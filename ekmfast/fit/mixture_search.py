@@ -1,0 +1,182 @@
+"""The search for mixtures of a sample of rows, for any number of components.
+
+The labels from which it begins are found by equilibrium k-means and by a Gaussian mixture; what
+follows is `shapes.search`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
+from ekmfast.fit.gaussian import gaussian_labels
+from ekmfast.fit.joining import joined_labels
+from ekmfast.fit.mixture import (
+    Fitted,
+    ScaledRows,
+    expectation_maximization,
+    from_labels,
+    stacked,
+)
+from ekmfast.fit.problem import Problem
+from ekmfast.fit.search import compare_alphas
+from ekmfast.fit.shapes import DEGREES, KEPT, compact, search
+
+Float64 = NDArray[np.float64]
+
+# Rows from which mixtures are searched for, at most.
+SEARCH_ROWS = 10_000
+GAUSSIAN_INIT = 3
+# Pairs of components that are joined to find mixtures of one component less.
+JOINED = 3
+
+
+@dataclass(frozen=True)
+class MixtureSearch:
+    """A sample of rows, and how mixtures are searched for in it.
+
+    Attributes
+    ----------
+    sample : Problem
+        That of the sample.
+    rows : ScaledRows
+        Those rows of the sample that have weight, float64, not scaled any more.
+    weighted : slice or ndarray of bool
+        Which rows of the sample these are.
+    random_state : RandomState
+    kinds : sequence of str
+        The kinds of scatter matrices to choose from.
+    degrees : sequence of float
+        The degrees of freedom to choose from.
+    n_init : int
+        Restarts of equilibrium k-means at each alpha.
+    max_iter, tol
+        Of expectation maximization.
+    report : callable or None
+        Called for every run.
+    every : int
+        Only every so many of the alphas are used.
+    gaussian_init : int
+        Restarts of the Gaussian mixture whose labels are one of the starts.
+    kept : int
+        How many short runs go on.
+    """
+
+    sample: Problem
+    rows: ScaledRows
+    weighted: Any
+    random_state: np.random.RandomState
+    kinds: Sequence[str]
+    degrees: Sequence[float]
+    n_init: int
+    max_iter: int
+    tol: float
+    report: Callable[[Fitted], None] | None = None
+    every: int = 1
+    gaussian_init: int = GAUSSIAN_INIT
+    kept: int = KEPT
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        centre: Float64,
+        unit: float,
+        random_state: np.random.RandomState,
+        *,
+        covariance_type: str,
+        degrees_of_freedom: str | float,
+        n_threads: int,
+        n_rows: int,
+        **settings: Any,
+    ) -> MixtureSearch:
+        """The search in a sample of the rows of a problem, relative to a centre and in units."""
+        sample = problem.sample(n_rows, random_state)
+        rows = sample.survey.sample.on_host()
+        s = rows.sample_weight
+        weighted = slice(None) if s is None else s > 0
+        X = (rows.X[weighted].astype(np.float64) - centre) / unit
+        return cls(
+            sample,
+            ScaledRows(
+                X,
+                None if s is None else s[weighted].astype(np.float64),
+                np.zeros(X.shape[1]),
+                1.0,
+                n_threads,
+            ),
+            weighted,
+            random_state,
+            kinds=kinds_of(covariance_type),
+            degrees=degrees_of(degrees_of_freedom),
+            **settings,
+        )
+
+    def best(self, k: int, further: Iterable[NDArray[Any]] = ()) -> Fitted:
+        """The best mixture of k components that is found; ``further``: labels of more starts."""
+        return search(
+            self.rows,
+            [*self._labellings(k), *further],
+            self.kinds,
+            self.degrees,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            kept=self.kept,
+            report=self.report,
+        )
+
+    def from_more(self, more: Fitted) -> list[Fitted]:
+        """Mixtures of one component less, from this one with two of its components joined."""
+        rows = self.rows
+        s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
+        joined = joined_labels(more.mixture, rows, JOINED)
+        fits = []
+        for kind in self.kinds if joined else ():
+            starts = [
+                from_labels(rows.X, s, compact(each), kind, float(more.mixture.degrees))
+                for each in joined
+            ]
+            fits += expectation_maximization(
+                stacked(starts), rows, max_iter=self.max_iter, tol=self.tol
+            )
+        if self.report is not None:
+            for fitted in fits:
+                self.report(fitted)
+        return fits
+
+    def _labellings(self, k: int) -> Iterator[NDArray[Any]]:
+        """Yield labels of the weighted rows from which expectation maximization begins."""
+        n = len(self.rows.X)
+        sample = self.sample.with_clusters(k)
+        if k == 1 or sample.dispersion == 0:
+            yield np.zeros(n, np.intp)
+            return
+        starts = sample.starts("auto", self.n_init, self.random_state)
+        dvariance = resolve_alpha("dvariance", 2.0, sample.dispersion)
+        for labels in compare_alphas(sample, starts, dvariance * MULTIPLES[:: self.every]).labels:
+            yield labels[self.weighted]
+        if n >= k:
+            unweighted = replace(self.rows, sample_weight=None)
+            yield gaussian_labels(unweighted, k, self.gaussian_init, self.random_state)
+
+
+def kinds_of(covariance_type: str) -> tuple[str, ...]:
+    """The kinds of scatter matrices among which a parameter lets the search choose."""
+    return ("diag", "full") if covariance_type == "auto" else (covariance_type,)
+
+
+def degrees_of(degrees_of_freedom: str | float) -> tuple[float, ...]:
+    """The degrees of freedom among which a parameter lets the search choose."""
+    return DEGREES if isinstance(degrees_of_freedom, str) else (float(degrees_of_freedom),)
+
+
+def centre_and_unit(problem: Problem) -> tuple[Float64, float]:
+    """The mean of the rows, and the root mean square distance of a feature from it."""
+    radius = math.sqrt(2 * problem.dispersion / problem.rows.n_features)
+    return problem.survey.mean, radius if radius > 0 else 1.0
