@@ -57,7 +57,7 @@ test: lint
 # the compilers of CUDA, is left to `make test`.
 CORE_TESTS := tests --ignore=tests/test_packaging.py --ignore=tests/test_native.py \
 	--ignore=tests/test_isa_files.py --ignore=tests/test_cuda_ptx.py
-CORE_TOOLS := build hypothesis onnxruntime packaging pytest pybind11 rich setuptools
+CORE_TOOLS := array-api-strict build hypothesis onnxruntime packaging pytest pybind11 rich setuptools
 # The lowest torch is left out: its only wheels on PyPI for Linux on x86_64 bring CUDA, some GB.
 LOWEST := dask zarr parquet onnx plot pandas polars pillow
 # Newer ones warn of what matplotlib 3.9 calls, and warnings are errors in the tests.
