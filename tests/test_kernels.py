@@ -392,12 +392,13 @@ def test_update_centroids(k, d, dtype, isa):
     W = (1 + np.random.default_rng(0).random((1000, k))).astype(dtype)
     got = update_centroids(X, W)
     assert got.dtype == dtype
-    XL, WL = X.astype(LD), W.astype(LD)
+    # Differences from 1000 have no rounding errors, so that they can be compared in float64 too.
+    XL, WL = (X - dtype(1e3)).astype(LD), W.astype(LD)
     # Positive weights: the ratio errs by what adding 1000 centred terms of size |x - mean| <= 6
     # in the dtype does, sqrt(1000) eps, and by one rounding of the result.
     eps = np.finfo(dtype).eps
     bound = 4 * np.sqrt(1000) * eps * 6 + eps * 1010
-    within(got, _reference.update(XL, WL), bound)
+    within(got - dtype(1e3), _reference.update(XL, WL), bound)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -605,7 +606,8 @@ def test_one_centroid_goes_to_the_mean(dtype, isa):
     eps = np.finfo(dtype).eps
     # All weights are exactly one; sums of 1000 centred terms (at most 6) in the dtype.
     bound = 4 * np.sqrt(1000) * eps * 6 / 10 + eps * 60
-    within(new, X.astype(LD).mean(0, keepdims=True), bound)
+    mean = (X - dtype(50)).astype(LD).mean(0, keepdims=True)  # exact differences
+    within(new - dtype(50), mean, bound)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
