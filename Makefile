@@ -23,7 +23,7 @@ BUILD_INPUTS := pyproject.toml setup.py constraints.txt ekmfast/_version.py \
 	$(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest docs test-sanitized wheel
+.PHONY: help demo test lint bench bench-quick gpu clean distclean test-lowest test-latest docs test-sanitized wheel cross
 
 help:
 	@echo 'make demo       install, train the small demo and write its report to $(DEMO_OUT)/'
@@ -37,6 +37,8 @@ help:
 	@echo 'make docs       install, then build the documentation into docs/_build/html/'
 	@echo 'make wheel      on Linux: build the sdist and from it the wheel, repair it into dist/, install it'
 	@echo '                in a new environment, and test it there without a compiler'
+	@echo 'make cross      install, then compile the compiled code for Windows, macOS, musl and AArch64, and'
+	@echo '                check the kernels of those that Wine or QEMU can run here'
 	@echo 'make gpu        on a machine with a GPU, with the packages of $(PYTHON) and without a network:'
 	@echo '                tests and benchmarks on the GPU; the report goes to $(GPU_OUT)/'
 	@echo 'make clean      remove what was built, and demo, report and cache folders'
@@ -57,7 +59,7 @@ test: lint
 # the compilers of CUDA, is left to `make test`.
 CORE_TESTS := tests --ignore=tests/test_packaging.py --ignore=tests/test_native.py \
 	--ignore=tests/test_isa_files.py --ignore=tests/test_cuda_ptx.py
-CORE_TOOLS := build hypothesis onnxruntime packaging pytest pybind11 rich setuptools
+CORE_TOOLS := array-api-strict build hypothesis onnxruntime packaging pytest pybind11 rich setuptools
 # The lowest torch is left out: its only wheels on PyPI for Linux on x86_64 bring CUDA, some GB.
 LOWEST := dask zarr parquet onnx plot pandas polars pillow
 # Newer ones warn of what matplotlib 3.9 calls, and warnings are errors in the tests.
@@ -80,6 +82,7 @@ test-latest:
 	$(VENV)-latest/bin/python -m pip install --quiet --upgrade -c $(VENV)-latest/torch.txt \
 	  --editable '.[demo,dask,zarr,parquet,onnx]' $(CORE_TOOLS) pandas polars
 	$(VENV)-latest/bin/python -m pytest $(CORE_TESTS) $(PYTEST_ARGS)
+
 test-sanitized: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m sanitized tests/sanitized $(PYTEST_ARGS)
 
@@ -111,6 +114,10 @@ wheel: $(VENV)/.made
 	cd build/wheel/tests && export PATH="$(CURDIR)/build/wheel/env/bin" && \
 	  python -c 'import ekmfast; ekmfast.show_config(); print(ekmfast.__file__)' && \
 	  python -m pytest tests $(PYTEST_ARGS)
+
+cross: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet ziglang
+	$(BIN)/python -m pytest tests/cross.py $(PYTEST_ARGS)
 
 gpu:
 	$(PYTHON) setup.py build_ext --inplace

@@ -32,6 +32,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_generated", "_templates", "examples"]
 templates_path = ["_templates"]
+toc_object_entries_show_parents = "hide"
 
 # Markdown
 myst_enable_extensions = [

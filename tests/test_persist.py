@@ -268,7 +268,7 @@ def saved(tmp_path):
 def test_headers_that_say_something_else_are_refused(saved, change, message):
     with pytest.raises(ValueError, match=message) as raised:
         load(rewritten(saved, change))
-    assert str(saved) in str(raised.value)
+    assert repr(str(saved)) in str(raised.value)
 
 
 def test_a_parameter_that_the_file_lacks_takes_its_default(saved):
