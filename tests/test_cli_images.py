@@ -325,7 +325,6 @@ def test_unreadable_images_stop_the_work_or_are_named(folders, trained, tmp_path
     [
         (["train", "missing", "-o", "m.ts"], "there is no such folder"),
         (["train", "bars", "-o", "no/m.ts"], "no such folder 'no'"),
-        (["train", "bars", "-o", "m.pt2", "--clusters", "2"], "only TorchScript files"),
         (["train", "bars", "-o", "m.ts", "--clusters", "61"], "60 images, fewer than --clusters"),
         (["train", "bars", "-o", "bars"], "bars: is a folder"),
         (["encode", "bars", "-m", "c.npz", "-o", "c.npz"], "c.npz: is an input"),
