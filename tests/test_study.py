@@ -20,6 +20,7 @@ from ekmfast.autoencoder import ExportedPipeline, load
 from ekmfast.autoencoder import torchscript as script
 from ekmfast.study import chain, for_photos, load_photos
 from ekmfast.study.anomalies import _half, _overlap
+from ekmfast.study.clustering import TUNED
 from ekmfast.study.progress import Stages, spoken
 from ekmfast.study.report import readings
 
@@ -139,8 +140,11 @@ def test_chosen_classes_without_torchscript(folders, tmp_path, capsys, monkeypat
     codes = load(out / "model.pt2").encode(images).astype(np.float64)
     with (out / "labels.csv").open(newline="") as file:
         rows = [int(row["image"]) for row in csv.DictReader(file)]
-    path = alpha_path(codes[rows], 3, target_sizes=(3, 1, 2), random_state=0)
-    assert metrics["clustering"]["3:1:2"]["tuned"]["alpha"] == path.alphas[path.best]
+    scores = metrics["clustering"]["3:1:2"]
+    alphas = scores["dvariance"]["alpha"] * TUNED
+    path = alpha_path(codes[rows], 3, alphas, target_sizes=(3, 1, 2), random_state=0)
+    assert scores["tuned"]["alpha"] == path.alphas[path.best]
+    assert scores["tuned"]["n_alphas"] == len(TUNED)
 
 
 # --- without classes -----------------------------------------------------------------------
@@ -308,6 +312,7 @@ def test_overlap_and_half():
         ({"overlap": 0.4}, "does not separate"),
         ({"overlap": 0.5, "auc": 0.2}, "even the smaller losses"),
         ({"anomaly_loss": 0.08}, "learned what normal images look like"),
+        ({"anomaly_loss": 0.08, "overlap": 0.4}, "so little contrast"),
         ({"contrast": {"normal": 0.1, "anomalous": 0.4}, "anomaly_loss": 0.04}, "more contrast"),
         ({}, "about as well as the normal ones"),
     ],

@@ -220,6 +220,7 @@ def run(
         "classes": names,
         "class_names": data.class_names,
         "deep_size": settings.deep_size,
+        "reconstruction_weight": settings.reconstruction_weight,
         "labelled": labelled,
         "seed": seed,
         "quick": quick,

@@ -11,6 +11,8 @@ from ekmfast.study.draws import Draw, as_text, draw_rows
 from ekmfast.study.quiet import without_convergence_warnings
 from ekmfast.study.scores import Codes, Fit, radius, scored
 
+# Multiples of the paper's alpha, of which the one is chosen that gives the wanted sizes.
+TUNED = 2.0 ** np.linspace(-2, 5, 29)
 # Multiples of the alpha that is tuned to the wanted sizes.
 MULTIPLES = (0.1, 10.0)
 # The multiple at which the naive formula fails depends on how dense the clusters are, so it is
@@ -24,7 +26,13 @@ def cluster_draw(codes: Codes, draw: Draw, seed: int) -> dict[str, Fit]:
 
     X = codes[draw.rows]
     fits = {"ekm": _ekm(X, draw, seed), "dvariance": _ekm(X, draw, seed, alpha="dvariance")}
-    path = alpha_path(X, draw.n_clusters, target_sizes=draw.shares, random_state=seed)
+    path = alpha_path(
+        X,
+        draw.n_clusters,
+        fits["dvariance"].scores["alpha"] * TUNED,
+        target_sizes=draw.shares,
+        random_state=seed,
+    )
     alpha = float(path.alphas[path.best])
     fits["tuned"] = _ekm(X, draw, seed, alpha=alpha)
     fits["tuned"].scores["n_alphas"] = len(path.alphas)

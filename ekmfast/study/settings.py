@@ -15,6 +15,8 @@ class Settings:
         Of the autoencoder, as in `ekmfast.autoencoder.ConvAutoencoder`.
     pretrain_epochs, finetune_epochs, batch_size : int
         Of its trainings.
+    reconstruction_weight : float
+        As in `ekmfast.autoencoder.finetune`.
     n_alphas : int
         Number of alphas of the path.
     tsne_iterations : int
@@ -30,6 +32,7 @@ class Settings:
     pretrain_epochs: int = 5
     finetune_epochs: int = 8
     batch_size: int = 128
+    reconstruction_weight: float = 1.0
     n_alphas: int = 17
     tsne_iterations: int = 1000
     deep_size: int = 16
@@ -54,6 +57,9 @@ QUICK = Settings(
 # images is seen, within limits: small sets need more passes until the loss is small.
 IMAGES_SEEN = 20_000
 LIMITS = (8, 60)
+# Photos have less contrast than digits, so that the error of their reconstruction, by which
+# anomalies are found, would hardly count beside the cross-entropy.
+RECONSTRUCTION_WEIGHT = 10.0
 # Sets with fewer images than this get smaller batches, so that an epoch has some steps.
 SMALL_SET = 2000
 
@@ -105,6 +111,7 @@ def for_photos(
         pretrain_epochs=epochs,
         finetune_epochs=epochs,
         batch_size=128 if n_images >= SMALL_SET else 32,
+        reconstruction_weight=RECONSTRUCTION_WEIGHT,
         deep_size=32,
         deep_width=0.25,
         deep_warmup=40,

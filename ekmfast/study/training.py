@@ -73,6 +73,7 @@ class Training:
             augment=True if augment else None,
             validation_data=(images[self.held], labels[self.held]),
             epochs=self.settings.finetune_epochs,
+            reconstruction_weight=self.settings.reconstruction_weight,
             **self._common("augmented" if augment else "finetune"),
         )
         return model, history

@@ -15,6 +15,5 @@ NAMES = {
 CALLS = {
     "ekm": "EKMeans({k})",
     "dvariance": 'EKMeans({k}, alpha="dvariance")',
-    "tuned": "alpha_path(X, {k}, target_sizes=({shares}))",
     "kmeans": "KMeans({k}, n_init=10)",
 }

@@ -268,10 +268,14 @@ def separation_reading(scores: Scores) -> str:
         scores["anomaly_loss"] / max(strange, 1e-12),
     ]
     text += f"The model leaves {100 * left[0]:.0f} % and {100 * left[1]:.0f} % of it. "
-    if left[1] > 1.5 * left[0]:
+    worse, separated = left[1] > 1.5 * left[0], overlap < 0.25
+    if worse and separated:
         text += "So it has learned what normal images look like, and this does not describe the"
         text += " anomalous ones."
-    elif left[1] > left[0] / 1.5 and scores["anomaly_loss"] > 1.5 * scores["normal_loss"]:
+    elif worse:
+        text += "So, by their contrast, the anomalous images are reconstructed worse; but they have"
+        text += " so little contrast that their losses are not larger."
+    elif separated and strange > 1.5 * normal:
         text += "So the anomalous images have larger losses mainly because they have more contrast."
     else:
         text += "So it reconstructs the anomalous images about as well as the normal ones, by edges"
