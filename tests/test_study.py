@@ -341,3 +341,16 @@ def test_reading_of_the_confusion():
     assert "80 % of cat" in text
     scores["confusion"] = [[10, 0], [0, 10]]
     assert "every held-out image correctly" in readings.confusion_reading(scores, ["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [(10, "about one in 11 normal images lies above it"), (250, "2 % of normal images should lie")],
+)
+def test_reading_of_a_threshold(n, expected):
+    detector = {"auc": 0.9, "found": 0.5, "false_alarms": 0.1}
+    scores = {"normal_loss": 0.01, "anomaly_loss": 0.02, "auc": 0.9, "contamination": 0.02}
+    scores |= {"n_threshold": n, "detectors": {"reconstruction": detector, "codes": detector}}
+    text = readings.anomaly_reading(scores)
+    assert expected in text
+    assert f"held-out images ({n})" in text

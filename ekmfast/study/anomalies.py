@@ -66,6 +66,7 @@ def detect_anomalies(
         "half_of_error": {name: _half(anomaly_map(model, part)) for name, part in groups.items()},
         "n_normal": len(normal),
         "n_anomalies": len(anomalous),
+        "n_threshold": int(detector.held_out_.sum()),
         "contamination": FALSE_ALARMS,
         "detectors": detectors,
     }

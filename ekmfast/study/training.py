@@ -112,7 +112,9 @@ def describe(model: Any) -> dict[str, Any]:
         "channels": [
             layer.out_channels for layer in model.encoder if hasattr(layer, "out_channels")
         ],
-        "n_weights": sum(p.numel() for p in model.parameters()),
+        "n_weights": sum(
+            p.numel() for part in (model.encoder, model.decoder) for p in part.parameters()
+        ),
     }
 
 

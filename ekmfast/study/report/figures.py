@@ -68,6 +68,7 @@ def confusion_figure(scores: Scores, names: list[str], path: Path) -> Path:
     n = len(names)
     size = min(max(0.32 * n + 1.6, 3.2), 9.0)
     figure, axes = new_figure(2 * size, size, columns=2)
+    across = 0 if n <= 4 or max(map(len, names)) <= 3 else 90
     short = [name if len(name) <= 14 else f"{name[:13]}\u2026" for name in names]
     for ax, key, title in zip(
         axes[0],
@@ -81,7 +82,7 @@ def confusion_figure(scores: Scores, names: list[str], path: Path) -> Path:
         ax.set_title(title, fontsize=11)
         ax.set_xlabel("predicted")
         if n <= 30:
-            ax.set_xticks(range(n), short, rotation=90 if n > 4 else 0, fontsize=8)
+            ax.set_xticks(range(n), short, rotation=across, fontsize=8)
             ax.set_yticks(range(n), short, fontsize=8)
             for i, j in np.argwhere(table):
                 colour = "white" if shares[i, j] > 0.5 else "black"

@@ -54,7 +54,7 @@ def model_reading(model: Scores) -> str:
     text = f"The model is a convolutional autoencoder of {kind} images of {size} x {size} pixels: "
     text += f"four convolutions with {channels} channels, of which each halves height and width, a "
     text += f"linear layer to a code of {model['latent_dim']:,} features, and a decoder that "
-    return text + f"mirrors them. With its classifier it has {model['n_weights']:,} weights."
+    return text + f"mirrors them. Encoder and decoder have {model['n_weights']:,} weights."
 
 
 def finetune_reading(scores: Scores) -> str:
@@ -235,8 +235,13 @@ def anomaly_reading(scores: Scores) -> str:
     text += f"area under the ROC curve of the loss is {scores['auc']:.3f}."
     best = max(scores["detectors"], key=lambda name: scores["detectors"][name]["auc"])
     chosen = scores["detectors"]["reconstruction"]
-    text += " The threshold was computed from half of the held-out images, so that"
-    text += f" {100 * scores['contamination']:.0f} % of normal images should lie above it. With"
+    n, share = scores["n_threshold"], scores["contamination"]
+    text += f" The threshold was computed from half of the held-out images ({n}), so that "
+    if share * (n + 1) < 1:
+        text += f"about one in {n + 1} normal images lies above it: {100 * share:.0f} % were"
+        text += " wanted, but this is the least that so few images allow. With"
+    else:
+        text += f"{100 * share:.0f} % of normal images should lie above it. With"
     text += f" it, the reconstruction finds {100 * chosen['found']:.0f} % of the anomalies and"
     text += f" calls {100 * chosen['false_alarms']:.1f} % of the other half abnormal."
     if best != "reconstruction" and scores["detectors"][best]["auc"] > chosen["auc"] + 0.005:
