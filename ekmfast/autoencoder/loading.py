@@ -291,11 +291,20 @@ class _ProgramWithClusters(_Program):
         super().to(device)
         self.centroids, self.merged = self.centroids.to(device), self.merged.to(device)
 
+    def squared_distances(self, z: torch.Tensor) -> torch.Tensor:
+        return squared_distances(z, self.centroids)
+
+    def labels_of(self, d2: torch.Tensor) -> torch.Tensor:
+        return self.merged[d2.argmin(1)]
+
+    def memberships_of(self, d2: torch.Tensor) -> torch.Tensor:
+        return memberships(d2, self.alpha)
+
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        return self.merged[squared_distances(self.encode(x), self.centroids).argmin(1)]
+        return self.labels_of(self.squared_distances(self.encode(x)))
 
     def membership(self, x: torch.Tensor) -> torch.Tensor:
-        return memberships(squared_distances(self.encode(x), self.centroids), self.alpha)
+        return self.memberships_of(self.squared_distances(self.encode(x)))
 
 
 def _compiled(part: Any) -> torch.fx.GraphModule:
