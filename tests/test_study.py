@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import sys
 
@@ -272,6 +273,30 @@ def test_broken_photos_are_named_or_left_out(tmp_path, capsys):
         path.write_bytes(b"")
     assert study(*arguments, "--skip-unreadable") == 1
     assert "class 'c' has one image" in capsys.readouterr().err
+
+
+def test_equal_photos_are_refused(tmp_path, capsys):
+    for i in range(12):
+        path = tmp_path / "photos" / "abc"[i % 3] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (9, 9, 9)).save(path)
+    assert study(tmp_path / "photos", "--out", tmp_path / "out") == 1
+    assert "all 12 images of a, b, c are equal: must differ" in capsys.readouterr().err
+
+
+def test_names_of_classes_are_drawn_as_they_are(tmp_path):
+    """No formulas, no tags, and names that are no UTF-8."""
+    names = ["$\\bad$", "<b>&", "long " * 8]
+    if sys.platform.startswith("linux"):
+        names.append(os.fsdecode(b"\xff"))
+    folder = tmp_path / f"photos{names[-1]}"
+    folder_of(folder, dict.fromkeys(names, 4))
+    assert study(folder, "--quick", "--out", tmp_path / "out") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "&lt;b&gt;&amp;" in page
+    assert "<b>&" not in page
+    with (tmp_path / "out" / "labels.csv").open(newline="", errors="surrogateescape") as file:
+        assert {row["class_name"] for row in csv.DictReader(file)} <= set(names)
 
 
 def test_a_missing_extra_is_one_line(monkeypatch, capsys, folders):

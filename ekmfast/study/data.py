@@ -171,6 +171,7 @@ def load_photos(
     if normal.skipped:  # a class may have lost its images, and then the others other numbers
         _check_folder(photos, normal)
         triple = _triple(photos, normal, classes)
+    _check_images(photos, normal, triple)
     name = Path(photos).resolve().name
     in_classes = f" in {len(normal.class_names)} classes" if normal.class_names else ""
     source = f"{len(normal.images):,} images{in_classes} of {name}"
@@ -208,6 +209,14 @@ def _check_folder(folder: Any, files: Any) -> None:
     n = len(files.paths)
     if n < FEWEST:
         raise ValueError(f"{folder}: has {_images(n)}: must have at least {FEWEST}")
+
+
+def _check_images(folder: Any, files: Any, triple: tuple[int, int, int] | None) -> None:
+    """Raise ValueError if all images that will be clustered are equal."""
+    chosen = files.images if triple is None else files.images[np.isin(files.labels, triple)]
+    if (chosen == chosen[0]).all():
+        names = "" if triple is None else f" of {', '.join(files.class_names[c] for c in triple)}"
+        raise ValueError(f"{folder}: all {_images(len(chosen))}{names} are equal: must differ")
 
 
 def _images(n: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,7 +47,9 @@ class Stages:
     def say(self, line: str) -> None:
         """Print a line, unless the study is quiet."""
         if not self.quiet:
-            print(line, flush=True)
+            # Names of folders may hold characters that the terminal does not.
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+            print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def spoken(seconds: float) -> str:

@@ -69,7 +69,7 @@ def confusion_figure(scores: Scores, names: list[str], path: Path) -> Path:
     size = min(max(0.32 * n + 1.6, 3.2), 9.0)
     figure, axes = new_figure(2 * size, size, columns=2)
     across = 0 if n <= 4 or max(map(len, names)) <= 3 else 90
-    short = [name if len(name) <= 14 else f"{name[:13]}\u2026" for name in names]
+    short = [_label(name if len(name) <= 14 else f"{name[:13]}\u2026") for name in names]
     for ax, key, title in zip(
         axes[0],
         ("confusion", "confusion_augmented"),
@@ -124,7 +124,9 @@ def sizes_figure(clustering: dict[str, dict[str, Scores]], names: list[str], pat
         labelled = "true_sizes" in row["ekm"]
         sizes = {"truth": row["ekm"]["true_sizes"]} if labelled else {}
         sizes |= {NAMES[key]: row[key]["sizes"] for key in ("ekm", "tuned", "kmeans")}
-        plot_sizes(sizes, [f"{'class' if labelled else 'cluster'} {name}" for name in names], ax)
+        plot_sizes(
+            sizes, [f"{'class' if labelled else 'cluster'} {_label(name)}" for name in names], ax
+        )
         ax.set_title(f"drawn {draw}" if labelled else f"wanted {draw}", fontsize=11)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     for ax in axes[0]:
@@ -215,7 +217,12 @@ def tsne_figure(
     matplotlib: Any = require("matplotlib.lines", "plot")
     handles = [
         matplotlib.Line2D(
-            [], [], ls="", marker="o", color=PALETTE[c % len(PALETTE)], label=f"{kind} {name}"
+            [],
+            [],
+            ls="",
+            marker="o",
+            color=PALETTE[c % len(PALETTE)],
+            label=f"{kind} {_label(name)}",
         )
         for c, name in enumerate(names)
     ]
@@ -260,6 +267,11 @@ def map_figure(groups: dict[str, tuple[Array, Array, Array]], path: Path) -> Pat
     images, back = (np.concatenate([group[i][:4] for group in groups.values()]) for i in (0, 1))
     axes = plot_anomaly_map(images, back)
     return _save(axes.flat[0].figure, path)
+
+
+def _label(name: str) -> str:
+    """The name of a folder as Matplotlib draws it: no formulas, no bytes that are not UTF-8."""
+    return name.encode("utf-8", "replace").decode().replace("$", r"\$")
 
 
 def _shown(image: Array) -> Array:
