@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 import ekmfast
-from ekmfast import EKMeans, __version__, cli, demo
+from ekmfast import EKMeans, __version__, cli, study
 from ekmfast.data.tables import read_table
-from ekmfast.demo.report import readings
 from ekmfast.persist.file import load
+from ekmfast.study.report import readings
 
-FILES = ["anomalies.png", "labels.csv", "map.png", "metrics.json", "model.ts", "path.png"]
-FILES += ["pipeline.ts", "report.html", "sizes.png", "tsne.png"]
-METHODS = ["ekm", "dvariance", "ekm_0.1x", "ekm_10x", "stable_10x", "naive_10x", "stable_100x"]
-METHODS += ["naive_100x", "kmeans"]
+FILES = ["anomalies.png", "confusion.png", "labels.csv", "map.png", "metrics.json", "model.ts"]
+FILES += ["path.png", "pipeline.ts", "report.html", "sizes.png", "training.png", "tsne.png"]
+METHODS = ["ekm", "dvariance", "tuned", "tuned_0.1x", "tuned_10x", "stable_10x", "naive_10x"]
+METHODS += ["stable_100x", "naive_100x", "kmeans"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_demo_writes_its_metrics(quick):
             assert row["true_sizes"] == sizes
             assert sum(row["sizes"]) == sum(sizes)
             assert {"alpha", "ari", "nmi", "accuracy", "objective"} <= set(row)
-        assert rows["ekm_10x"]["alpha"] == pytest.approx(10 * rows["dvariance"]["alpha"])
+        assert rows["tuned_10x"]["alpha"] == pytest.approx(10 * rows["tuned"]["alpha"])
         # The path passes the paper's alpha at its middle and must find there what that call found.
         middle = metrics["path"][draw][1]
         assert middle["multiple"] == pytest.approx(1)
@@ -77,7 +77,7 @@ def test_demo_writes_a_row_for_each_clustered_image(quick):
 
 def test_report_needs_no_other_file(quick):
     page = (quick[0] / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 5
+    assert page.count('src="data:image/png;base64,') == 7
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "{{" not in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().split()
@@ -92,53 +92,8 @@ def test_demo_repeats_itself(quick, tmp_path):
     assert (tmp_path / "labels.csv").read_bytes() == (out / "labels.csv").read_bytes()
 
 
-def image_folders(tmp_path, sizes):
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for folder, count in {**{f"images/{k}": n for k, n in sizes.items()}, "odd": 6}.items():
-        (tmp_path / folder).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
-    return str(tmp_path / "images"), str(tmp_path / "odd")
-
-
-def test_demo_takes_folders(torchscript, tmp_path):
-    images, odd = image_folders(tmp_path, {"few": 3, "cats": 8, "dogs": 25, "owls": 9})
-    out = tmp_path / "out"
-    arguments = ["demo", "--quick", "--images", images, "--anomalies", odd, "--out", str(out)]
-    assert cli.main(arguments) == 0
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["classes"] == ["dogs", "owls", "cats"]
-    rows = metrics["clustering"]
-    assert rows["2:1:1"]["ekm"]["true_sizes"] == [16, 8, 8]
-    assert rows["20:1:1"]["ekm"]["true_sizes"] == [20, 1, 1]
-    assert metrics["anomaly"]["n_anomalies"] == 6
-
-
-@pytest.mark.parametrize(
-    ("sizes", "message"),
-    [
-        ({}, "no such folder"),
-        ({"cats": 3, "dogs": 3}, "at least three sub-folders"),
-        ({"cats": 3, "dogs": 3, "owls": 1}, "'owls' has one image"),
-    ],
-)
-def test_bad_folders_are_one_line(torchscript, tmp_path, capsys, sizes, message):
-    images, odd = image_folders(tmp_path, sizes)
-    out = tmp_path / "out"
-    arguments = ["demo", "--images", images, "--anomalies", odd, "--out", str(out)]
-    assert cli.main(arguments) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("ekmfast: error: ")
-    assert message in error
-    assert error.count("\n") == 1
-    assert not out.exists()
-
-
 def test_an_unusable_out_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "load_data", lambda *_, **__: None)
+    monkeypatch.setattr(study, "load_digits", lambda **_: None)
     (tmp_path / "file").write_text("")
     assert cli.main(["demo", "--quick", "--out", str(tmp_path / "file" / "out")]) == 1
     assert capsys.readouterr().err.startswith("ekmfast: error: ")
@@ -154,7 +109,7 @@ def test_an_interrupt_is_told(torchscript, monkeypatch, capsys):
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "load_data", interrupt)
+    monkeypatch.setattr(study, "load_digits", interrupt)
     assert cli.main(["demo"]) == 130
     assert capsys.readouterr().err == "ekmfast: interrupted\n"
 
@@ -164,7 +119,10 @@ def test_an_interrupt_is_told(torchscript, monkeypatch, capsys):
     [
         [],
         ["no-such"],
-        ["demo", "--images", "x"],
+        ["study"],
+        ["study", "x", "--shares", "2"],
+        ["study", "x", "--shares", "2:0:1"],
+        ["study", "x", "--grey", "--colour"],
         ["demo", "--seed", "-1"],
         ["demo", "--seed", "a"],
         ["cluster", "x.csv"],
@@ -684,9 +642,10 @@ def test_verdicts_follow_the_figures(ari, expected):
 )
 def test_reading_of_the_naive_formula(to_origin, converged, expected):
     place = {"to_origin": to_origin, "to_each_other": [0.5, 0.5, 0.5]}
-    row = {"ari": 0.5, "centroids": place, "converged": converged}
+    row = {"ari": 0.5, "centroids": place, "converged": converged, "lost": 0.7, "sizes": [2, 1, 1]}
     text = readings.collapse_reading(dict.fromkeys(METHODS, row))
     assert text.count(expected) == 2
+    assert text.count("the exponentials of 70 % of the images") == 2
     assert "do not all coincide" in text
 
 

@@ -17,7 +17,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import ekmfast
-from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MiniBatchEKMeans, export_onnx, load, save
+from ekmfast import (
+    EKMeans,
+    EquilibriumMixture,
+    FuzzyCMeans,
+    HardKMeans,
+    MiniBatchEKMeans,
+    export_onnx,
+    load,
+    save,
+)
 from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector
 from ekmfast.persist import onnx_graph
 from ekmfast.persist.file import CLASSES
@@ -296,6 +305,109 @@ def test_roundings_of_both_kinds_of_scalers(rounded, tmp_path, monkeypatch):
     assert np.abs(found - clusters.transform(other)).max() > 10 * rtol
 
 
+# --- mixtures ------------------------------------------------------------------------------
+
+
+def fitted_mixture(X, scaler=None, **parameters):
+    model = EquilibriumMixture(3, random_state=0, **parameters)
+    if scaler is not None:
+        model = make_pipeline(StandardScaler(**scaler), model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # how good the fit is, is not tested
+        return model.fit(X)
+
+
+def assert_same_mixture(model, session, X):
+    """Outputs equal Python's up to rounding; returns the share of rows with certain labels."""
+    found, last, Z = run(session, X), model, X
+    if isinstance(model, Pipeline):
+        Z, last = model[0].transform(X), model[1]
+    expected = {
+        "label": last.predict(Z),
+        "membership": last.predict_proba(Z),
+        "log_density": last.score_samples(Z),
+    }
+    assert set(found) == set(expected)
+    assert found["label"].dtype == np.int64
+    assert found["membership"].dtype == X.dtype
+    assert found["log_density"].dtype == np.float64
+    # Python computes densities in the dtype of X. The error of d2 is that of a sum of squares of
+    # rounded differences, and log densities grow at most as d2 does.
+    eps = float(np.finfo(X.dtype).eps)
+    z = (Z.astype(np.float64) - last._centre) / last._unit
+    mixture = last._mixture
+    d2 = np.stack(
+        [
+            (((z - m) @ w if mixture.full else (z - m) * w) ** 2).sum(axis=1)
+            for m, w in zip(mixture.means, mixture.whiteners, strict=True)
+        ],
+        axis=1,
+    )
+    moved = eps * (1 + np.abs(z).max(axis=1)) * np.abs(mixture.whiteners).max()
+    moved = np.sqrt(X.shape[1]) * moved[:, None]
+    error = 4 * moved * (np.sqrt(d2) + moved)
+    v = mixture.degrees
+    slope = 0.5 if np.isinf(v) else (v + X.shape[1]) / 2 / (v + d2)
+    tolerance = (slope * error).max(axis=1) + 16 * eps * (1 + np.abs(expected["log_density"]))
+    tolerance += 16 * eps * np.abs(mixture.offsets).max()
+    assert (np.abs(found["log_density"] - expected["log_density"]) <= tolerance).all()
+    off = np.abs(found["membership"] - expected["membership"]).max(axis=1)
+    assert (off <= 2 * tolerance).all()
+    np.testing.assert_allclose(found["membership"].sum(axis=1), 1, rtol=8 * eps)
+    ordered = np.sort(expected["membership"], axis=1)
+    certain = ordered[:, -1] - ordered[:, -2] > 4 * tolerance
+    np.testing.assert_array_equal(found["label"][certain], expected["label"][certain])
+    return certain.mean()
+
+
+@pytest.mark.parametrize("degrees", [3, np.inf])
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mixtures(dtype, kind, degrees, tmp_path):
+    X = rows_of("plain", dtype)
+    model = fitted_mixture(X, covariance_type=kind, degrees_of_freedom=degrees)
+    session = session_of(model, tmp_path)
+    new = np.random.default_rng(1).uniform(-5, 10, (1000, 3)).astype(dtype)
+    assert assert_same_mixture(model, session, X) > 0.99
+    assert assert_same_mixture(model, session, new) > 0.98
+    metadata = metadata_of(session)
+    assert metadata == {
+        "ekmfast_version": ekmfast.__version__,
+        "class": "EquilibriumMixture",
+        "n_clusters": "3",
+        "covariance_type": kind,
+        "degrees_of_freedom": repr(float(degrees)),
+    }
+    for n in (0, 1, 2):
+        for name, values in run(session, new).items():
+            np.testing.assert_allclose(run(session, new[:n])[name], values[:n], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaler", ["unscaled", "scaled"])
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mixtures_at_offsets_and_scales(dtype, rows, scaler, tmp_path):
+    X = rows_of(rows, dtype)
+    model = fitted_mixture(X, SCALERS[scaler])
+    session = session_of(model, tmp_path)
+    assert assert_same_mixture(model, session, X) > 0.9
+    far = X.mean(axis=0, dtype=np.float64) + np.outer([1e3, -1e6], X.std(axis=0) * [1, -2, 3])
+    assert_same_mixture(model, session, far.astype(dtype))
+
+
+def test_mixtures_of_one_component_and_without_weight(tmp_path):
+    X = rows_of("plain", np.float64)
+    model = EquilibriumMixture(1, random_state=0).fit(X)
+    found = run(session_of(model, tmp_path), X)
+    np.testing.assert_array_equal(found["membership"], np.ones((len(X), 1)))
+    np.testing.assert_allclose(found["log_density"], model.score_samples(X), rtol=1e-12)
+    model = fitted_mixture(X)
+    model._mixture.weights[1] = 0
+    found = run(session_of(model, tmp_path), X)
+    np.testing.assert_allclose(found["membership"], model.predict_proba(X), atol=1e-12)
+    assert (found["membership"][:, 1] == 0).all()
+
+
 # --- what the file holds -------------------------------------------------------------------
 
 
@@ -457,13 +569,13 @@ def other_estimators():
         "passthrough": make_pipeline("passthrough", EKMeans(3)).fit(X),
         "only scaled": make_pipeline(StandardScaler()).fit(X),
         "empty": Pipeline([]),
-        "images": AutoencoderDetector(),
+        "images": make_pipeline(AutoencoderDetector()),
         "dask": LikeDask(3).fit(X),
     }
 
 
 MESSAGES = {
-    "images": r"must be one of .*EKMeansDetector, or a Pipeline.*export_pipeline",
+    "images": r"last step of the Pipeline must be one of .*, got AutoencoderDetector",
     "dask": r"got ekmfast.dask.LikeDask; export what its to_local\(\) returns",
     "pca": r"steps before the last must be StandardScaler, got PCA",
     "min-max": r"steps before the last must be StandardScaler, got MinMaxScaler",

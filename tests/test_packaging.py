@@ -18,7 +18,7 @@ import ekmfast
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files of the package that are not modules.
-PACKAGE_FILES = {"ekmfast/py.typed", "ekmfast/_core.pyi", "ekmfast/demo/report/page.html"}
+PACKAGE_FILES = {"ekmfast/py.typed", "ekmfast/_core.pyi", "ekmfast/study/report/page.html"}
 TEST_FILES = {".py", ".json", ".npz", ".cpp"}
 BUILD_FILES = ["setup.py", "pyproject.toml", "Makefile", "MANIFEST.in"]
 

@@ -75,7 +75,9 @@ def test_files_of_the_demo_are_those_that_it_writes():
 
 
 def test_options_of_the_demo_exist(capsys):
-    assert {"--out", "--seed", "--images", "--anomalies"} <= set(re.findall(r"--\w+", DEMO))
-    actions = build_parser()._subparsers._group_actions[0].choices["demo"]._option_string_actions
-    for option in re.findall(r"`ekmfast demo[^`]*`", DEMO):
-        assert set(re.findall(r"--\w+", option)) <= set(actions)
+    parsers = build_parser()._subparsers._group_actions[0].choices
+    options = {name: set(parsers[name]._option_string_actions) for name in ("demo", "study")}
+    demo, study = DEMO.split("## Your photos")
+    assert set(re.findall(r"--[a-z][\w-]*", demo)) == {"--out", "--seed"} <= options["demo"]
+    told = set(re.findall(r"--[a-z][\w-]*", study))
+    assert {"--anomalies", "--classes", "--shares", "--full", "--quiet"} <= told <= options["study"]

@@ -29,7 +29,7 @@ ROOMS = {
     "anomaly": {"rows", "estimators", "autoencoder"},
     "persist": {"rows", "estimators", "autoencoder", "anomaly"},
     "_show": {"rows"},
-    "demo": {"fit", "metrics", "plotting", "datasets", "autoencoder", "anomaly", "public"},
+    "study": {"fit", "metrics", "plotting", "datasets", "autoencoder", "anomaly", "public"},
     "cli": {
         "data",
         "metrics",
@@ -38,13 +38,13 @@ ROOMS = {
         "autoencoder",
         "anomaly",
         "persist",
-        "demo",
+        "study",
         "public",
     },
 }
-# Parts of a room that may import less than the room. The demo's report gets plain numbers, and must
-# not depend on the code that computes them.
-PARTS = {"demo.report": {"plotting"}}
+# Parts of a room that may import less than the room. The study's report gets plain numbers, and
+# must not depend on the code that computes them.
+PARTS = {"study.report": {"plotting"}}
 # Rooms that use the package as a user does may import the public names of `ekmfast`.
 PUBLIC = "public"
 

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -29,6 +29,18 @@ NORMALISATION = "bytes / 255, or floats in [0, 1]"
 
 class Exported(nn.Module):
     """The module in the TorchScript file: the methods, the weights and the metadata."""
+
+    # Names of the metadata that a file of torch.export holds as JSON.
+    described: ClassVar[tuple[str, ...]] = (
+        "format",
+        "format_version",
+        "version",
+        "normalisation",
+        "image_size",
+        "in_channels",
+        "latent_dim",
+        "n_classes",
+    )
 
     def __init__(self, model: ConvAutoencoder) -> None:
         super().__init__()
@@ -162,18 +174,26 @@ def export(
     4
     """
     MODEL.check("model", model)
-    path = PATH.check("path", path)
-    KIND_OF_FILE.check("format", format)
-    if format is None:
-        format = "pt2" if path.suffix == ".pt2" else "torchscript"
+    path, kind = kind_of_file(path, format)
     exported = Exported(model).cpu().eval()
-    if format == "torchscript":
-        instead = f"write a file of torch.export, export(model, {path.with_suffix('.pt2').name!r})"
-        require_torchscript(instead)
+    if kind == "torchscript":
         write_script(exported, path)
     else:
-        _write(path, lambda buffer: _save_program(exported, buffer))
+        write_program(_Outputs(exported), exported, path)
     return path
+
+
+def kind_of_file(
+    path: str | os.PathLike[str], format: Literal["torchscript", "pt2"] | None
+) -> tuple[Path, str]:
+    """Check the parameters of these names, and choose a format by the suffix if there is none."""
+    path = PATH.check("path", path)
+    KIND_OF_FILE.check("format", format)
+    chosen = format or ("pt2" if path.suffix == ".pt2" else "torchscript")
+    if chosen == "torchscript":
+        pt2 = path.with_suffix(".pt2").name
+        require_torchscript(f"write a file of torch.export, path={pt2!r}")
+    return path, chosen
 
 
 def write_script(module: nn.Module, path: Path) -> None:
@@ -181,25 +201,18 @@ def write_script(module: nn.Module, path: Path) -> None:
     _write(path, lambda buffer: torchscript.save(torchscript.script(module), buffer))
 
 
-def _save_program(exported: Exported, buffer: IO[bytes]) -> None:
-    metadata = {
-        name: getattr(exported, name)
-        for name in (
-            "format",
-            "format_version",
-            "version",
-            "normalisation",
-            "image_size",
-            "in_channels",
-            "latent_dim",
-            "n_classes",
-        )
-    }
+def write_program(outputs: nn.Module, exported: Exported, path: Path) -> None:
+    """Write a file of torch.export that computes ``outputs``, with the metadata of ``exported``."""
+    _write(path, lambda buffer: _save_program(outputs, exported, buffer))
+
+
+def _save_program(outputs: nn.Module, exported: Exported, buffer: IO[bytes]) -> None:
+    metadata = {name: getattr(exported, name) for name in exported.described}
     metadata["trained_on"] = as_text(exported.trained_on)
     x = torch.zeros(2, exported.in_channels, exported.image_size, exported.image_size)
     with torchscript.quiet():
         program = torch.export.export(
-            _Outputs(exported).eval(),
+            outputs.eval(),
             (x,),
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             preserve_module_call_signature=("encoder", "decoder"),

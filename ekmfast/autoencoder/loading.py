@@ -17,6 +17,7 @@ from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
 from ekmfast.autoencoder.images import as_images
 from ekmfast.autoencoder.inference import apply_in_batches
 from ekmfast.autoencoder.model import MODEL
+from ekmfast.autoencoder.pipeline import memberships, squared_distances
 from ekmfast.autoencoder.seen import from_text
 
 PRECISION = OneOf("float32", "bfloat16")
@@ -263,19 +264,47 @@ class _Program:
         for part in (self.encoder, self.decoder):
             part.to(device)
 
-    def _half(self, part: Any, x: torch.Tensor) -> torch.Tensor:
+    def _part(self, part: Any, x: torch.Tensor) -> torch.Tensor:
         dtype = next(part.parameters()).dtype
         result: torch.Tensor = part(x.to(dtype)).to(torch.float32)
         return result
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self._half(self.encoder, x)
+        return self._part(self.encoder, x)
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        return self._half(self.decoder, self.encode(x))
+        return self._part(self.decoder, self.encode(x))
 
     def anomaly_loss(self, x: torch.Tensor) -> torch.Tensor:
         return (self.reconstruct(x) - x).square().flatten(1).mean(1)
+
+
+class _ProgramWithClusters(_Program):
+    """A program of torch.export of `export_pipeline`, with the methods of the TorchScript file."""
+
+    def __init__(self, module: Any, metadata: dict[str, Any]) -> None:
+        super().__init__(module, metadata)
+        self.centroids, self.merged = module.centroids, module.merged
+        self.alpha = float(metadata["alpha"])
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.centroids, self.merged = self.centroids.to(device), self.merged.to(device)
+
+    def squared_distances(self, z: torch.Tensor) -> torch.Tensor:
+        return squared_distances(z, self.centroids)
+
+    def labels_of(self, d2: torch.Tensor) -> torch.Tensor:
+        return self.merged[d2.argmin(1)]
+
+    def memberships_of(self, d2: torch.Tensor) -> torch.Tensor:
+        return memberships(d2, self.alpha)
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        return self.labels_of(self.squared_distances(self.encode(x)))
+
+    def membership(self, x: torch.Tensor) -> torch.Tensor:
+        return self.memberships_of(self.squared_distances(self.encode(x)))
 
 
 def _compiled(part: Any) -> torch.fx.GraphModule:
@@ -419,6 +448,9 @@ def _read_program(path: Path) -> Any:
             program = torch.export.load(file, extra_files=extra)
             module = torch.export.unflatten(program)
         metadata = json.loads(extra[METADATA] or "{}")
-        return _Program(module, metadata) if metadata.get("format") == FORMAT else None
+        if metadata.get("format") != FORMAT:
+            return None
+        kind = _ProgramWithClusters if "n_clusters" in metadata else _Program
+        return kind(module, metadata)
     except Exception as error:
         raise _unreadable(path, error) from error

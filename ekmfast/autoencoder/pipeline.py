@@ -2,16 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
-from ekmfast._parameters import PATH, Kind
-from ekmfast.autoencoder.export import Exported, write_script
+from ekmfast._parameters import Kind
+from ekmfast.autoencoder.export import Exported, kind_of_file, write_program, write_script
 from ekmfast.autoencoder.model import MODEL, ConvAutoencoder
-from ekmfast.autoencoder.torchscript import require_torchscript
 from ekmfast.estimators.base import CentroidEstimator
 
 # Weightings whose memberships are softmax(-alpha d).
@@ -25,8 +25,20 @@ CLUSTERING = Kind(
 )
 
 
+def squared_distances(z: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    # float64 without the expanded form, so that they equal the estimator's up to rounding.
+    d = torch.cdist(z.to(torch.float64), centroids, compute_mode="donot_use_mm_for_euclid_dist")
+    return d * d
+
+
+def memberships(d2: torch.Tensor, alpha: float) -> torch.Tensor:
+    return torch.softmax(-0.5 * alpha * d2, 1).to(torch.float32)
+
+
 class _Pipeline(Exported):
     """The module in the file: the autoencoder and the clusters of its codes."""
+
+    described = (*Exported.described, "n_clusters", "alpha")
 
     def __init__(self, model: ConvAutoencoder, estimator: CentroidEstimator) -> None:
         super().__init__(model)
@@ -38,19 +50,13 @@ class _Pipeline(Exported):
         self.register_buffer("merged", torch.from_numpy(merged))
 
     def squared_distances(self, z: torch.Tensor) -> torch.Tensor:
-        # float64 without the expanded form, so that they equal the estimator's up to rounding.
-        d = torch.cdist(
-            z.to(torch.float64),
-            self.centroids,
-            compute_mode="donot_use_mm_for_euclid_dist",
-        )
-        return d * d
+        return squared_distances(z, self.centroids)
 
     def labels_of(self, d2: torch.Tensor) -> torch.Tensor:
         return self.merged[d2.argmin(1)]
 
     def memberships_of(self, d2: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(-0.5 * self.alpha * d2, 1).to(torch.float32)
+        return memberships(d2, self.alpha)
 
     @torch.jit.export  # type: ignore[untyped-decorator]
     def predict(self, x: torch.Tensor) -> torch.Tensor:
@@ -72,17 +78,46 @@ class _Pipeline(Exported):
         }
 
 
-def export_pipeline(
-    autoencoder: ConvAutoencoder, clustering: Any, path: str | os.PathLike[str]
-) -> Path:
-    """Write an autoencoder and the clusters of its codes to one TorchScript file.
+class _Outputs(nn.Module):
+    """The module in the file of torch.export; its encoder and decoder can be called separately."""
 
-    ``torch.jit.load(path)(images)`` needs only PyTorch, in Python or C++. It takes images
-    (N, C, S, S), as bytes or floats in [0, 1], and returns a dict of tensors: ``codes``
+    def __init__(self, pipeline: _Pipeline) -> None:
+        super().__init__()
+        self.encoder = pipeline.encoder
+        self.decoder = pipeline.decoder
+        self.register_buffer("centroids", pipeline.centroids)
+        self.register_buffer("merged", pipeline.merged)
+        self.alpha = pipeline.alpha
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        z = self.encoder(x)
+        d2 = squared_distances(z, self.centroids)
+        return {
+            "codes": z,
+            "labels": self.merged[d2.argmin(1)],
+            "memberships": memberships(d2, self.alpha),
+            "anomaly_loss": (self.decoder(z) - x).square().flatten(1).mean(1),
+        }
+
+
+def export_pipeline(
+    autoencoder: ConvAutoencoder,
+    clustering: Any,
+    path: str | os.PathLike[str],
+    *,
+    format: Literal["torchscript", "pt2"] | None = None,
+) -> Path:
+    """Write an autoencoder and the clusters of its codes to one file that needs only PyTorch.
+
+    A TorchScript file is called as ``torch.jit.load(path)(images)`` from Python or C++. It takes
+    images (N, C, S, S), as bytes or floats in [0, 1], and returns a dict of tensors: ``codes``
     (N, latent_dim), ``labels`` (N,), ``memberships`` (N, K), ``anomaly_loss`` (N,). The methods
     ``encode``, ``reconstruct``, ``anomaly_loss``, ``predict`` and ``membership`` compute a single
-    result each. The metadata are those of `export`, with ``n_clusters`` and ``alpha``. Distances
-    are computed in float64.
+    result each. Distances are computed in float64.
+
+    ``torch.export.load(path).module()(images)`` of a ``pt2`` file returns the same dict for images
+    that are floats in [0, 1]. The metadata of both formats are those of `export`, with
+    ``n_clusters`` and ``alpha``.
 
     Parameters
     ----------
@@ -91,8 +126,10 @@ def export_pipeline(
     clustering : EKMeans, MiniBatchEKMeans, SemiSupervisedEKMeans or MaximumEntropyKMeans
         An estimator that was fitted to codes of this model.
     path : str or path-like
-        File to write, usually with the suffix ``.ts``. An existing file is replaced when the new
-        one is complete, and stays unchanged if writing fails.
+        File to write, usually with the suffix ``.ts`` or ``.pt2``. An existing file is replaced
+        when the new one is complete, and stays unchanged if writing fails.
+    format : {"torchscript", "pt2"}, default=None
+        None chooses by the suffix: "pt2" for ``.pt2``, "torchscript" for all others.
 
     Returns
     -------
@@ -104,9 +141,10 @@ def export_pipeline(
     TypeError
         If ``autoencoder`` or ``clustering`` is of another type.
     ValueError
-        If the clustering was fitted to another number of features than the codes have.
+        If the clustering was fitted to another number of features than the codes have, or
+        ``format`` is unknown.
     NotImplementedError
-        On Python 3.14 and newer, where PyTorch does not support TorchScript.
+        If the format is "torchscript" on Python 3.14 or newer, where PyTorch does not support it.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     OSError
@@ -140,9 +178,10 @@ def export_pipeline(
             f"clustering was fitted to {clustering.n_features_in_} features: must be fitted to the "
             f"codes, latent_dim={autoencoder.latent_dim}"
         )
-    path = PATH.check("path", path)
-    require_torchscript(
-        "export(model, 'model.pt2') writes the model alone, ekmfast.save the clusters"
-    )
-    write_script(_Pipeline(autoencoder, clustering).cpu().eval(), path)
+    path, kind = kind_of_file(path, format)
+    pipeline = _Pipeline(autoencoder, clustering).cpu().eval()
+    if kind == "torchscript":
+        write_script(pipeline, path)
+    else:
+        write_program(_Outputs(pipeline), pipeline, path)
     return path

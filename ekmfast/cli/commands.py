@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from ekmfast.cli import anomaly, cluster, demo, encode, info, path, train
+from ekmfast.cli import anomaly, cluster, demo, encode, info, path, study, train
 
 
 class Command(Protocol):
@@ -25,6 +25,7 @@ class Command(Protocol):
 
 COMMANDS: dict[str, tuple[Command, str]] = {
     "demo": (demo, "train an autoencoder, cluster its codes, find anomalies, write a report"),
+    "study": (study, "do what the demo does with the photos of a folder"),
     "cluster": (cluster, "cluster the rows of a file"),
     "path": (path, "cluster the rows of a file at many alphas, to choose one"),
     "train": (train, "train an autoencoder on a folder of images and export it"),

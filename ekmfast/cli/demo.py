@@ -12,18 +12,14 @@ from ekmfast.cli.errors import errors_in_one_line
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a small autoencoder, cluster the codes of three classes drawn in unequal"
-        " numbers, detect anomalies by their reconstruction errors, and write a report. Without"
-        " --images, the demo uses 5,000 handwritten digits, and 100 faces as anomalies, which"
-        " Python packages contain."
+        " numbers, detect anomalies by their reconstruction errors, and write a report. The images"
+        " are 5,000 handwritten digits, and 100 faces as anomalies, which Python packages contain;"
+        " for your own photos see the command study."
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="normal images, one sub-folder a class"
-    )
-    parser.add_argument("--anomalies", type=Path, metavar="DIR", help="anomalous images")
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -32,14 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if (arguments.images is None) != (arguments.anomalies is None):
-        raise argparse.ArgumentError(None, "--images and --anomalies go together")
-    from ekmfast import demo
+    from ekmfast import study
 
-    # The user can correct a missing package or a wrong folder. Later errors are bugs of the
-    # program, for which the traceback is needed.
-    with errors_in_one_line(NotImplementedError):
-        demo.check_requirements()
-        data = demo.load_data(arguments.images, arguments.anomalies, quick=arguments.quick)
+    # The user can correct a missing package. Later errors are bugs of the program, for which the
+    # traceback is needed.
+    with errors_in_one_line():
+        study.check_requirements()
+        data = study.load_digits(quick=arguments.quick)
         arguments.out.mkdir(parents=True, exist_ok=True)
-    demo.run(data, arguments.out, seed=arguments.seed, quick=arguments.quick)
+    settings = study.QUICK if arguments.quick else study.Settings()
+    study.run(data, arguments.out, settings=settings, seed=arguments.seed, quick=arguments.quick)

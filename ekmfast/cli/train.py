@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clusters",
         type=count,
         metavar="K",
-        help="cluster the codes, and export clusters and model in one file (.ts)",
+        help="cluster the codes, and export clusters and model in one file",
     )
     parser.add_argument(
         "--checkpoint",
@@ -109,12 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     out = arguments.out
     is_program = out.suffix.lower() == ".pt2"
-    if arguments.clusters is not None and is_program:
-        raise ValueError(f"{out}: only TorchScript files can hold clusters, name it .ts")
     if not is_program:  # before the training
-        name = out.with_suffix(".pt2")
-        clusters_too = "" if arguments.clusters is None else ", and leave out --clusters"
-        require_torchscript(f"name the file {name}{clusters_too}")
+        require_torchscript(f"name the file {out.with_suffix('.pt2')}")
 
     def checkpoint(name: str) -> Path | None:
         return None if arguments.checkpoint is None else Path(arguments.checkpoint) / name
@@ -155,11 +151,12 @@ def run(arguments: argparse.Namespace) -> None:
             "" if history.best_accuracy is None else f"accuracy {history.best_accuracy:.4f}, "
         )
         say("finetune", f"{accuracy}loss {history.best_loss:.6f} in epoch {history.best_epoch + 1}")
+    kind: Literal["pt2", "torchscript"] = "pt2" if is_program else "torchscript"
     if arguments.clusters is None:
-        export(model, out, format="pt2" if is_program else "torchscript")
+        export(model, out, format=kind)
     else:
         clusters = EKMeans(arguments.clusters, random_state=arguments.seed)
         clusters.fit(encode(model, files))
         say_clusters(clusters, np.bincount(clusters.labels_, minlength=arguments.clusters))
-        export_pipeline(model, clusters, out)
+        export_pipeline(model, clusters, out, format=kind)
     say("model", out)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 from typing import Any
 
@@ -14,36 +16,45 @@ from ekmfast._files import replace_file
 from ekmfast._optional import require
 from ekmfast._version import __version__
 from ekmfast.persist import onnx_graph as nodes
+from ekmfast.persist import onnx_images as images
+from ekmfast.persist.detectors import is_autoencoder
 from ekmfast.persist.file import CLASSES, KINDS, PIPELINE, _class
 from ekmfast.persist.state import FLOATING
 
 __all__ = ["export_onnx"]
 
 DETECTOR = "EKMeansDetector"
+MIXTURE = "EquilibriumMixture"
+OF_IMAGES = "AutoencoderDetector"
+MODELS_OF_IMAGES = ("ConvAutoencoder", "ExportedAutoencoder", "ExportedPipeline", OF_IMAGES)
 SCALER = "StandardScaler"
 # A file of protobuf holds less than 2 GiB. The rest of the graph needs less than this margin.
 MOST_BYTES = 2**31 - 2**20
 
 
 def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = None) -> None:
-    """Write a fitted estimator to an ONNX file, which other programs run without ekmfast.
+    """Write a fitted model to an ONNX file, which other programs run without ekmfast.
 
-    The file needs a runtime of ONNX such as onnxruntime, and no ekmfast, scikit-learn or Python.
-    Like `save`, this writes a temporary file and renames it. The same estimator gives the same
+    The file needs a runtime of ONNX such as onnxruntime, and no ekmfast, scikit-learn, PyTorch or
+    Python. Like `save`, this writes a temporary file and renames it. The same model gives the same
     bytes.
 
     Parameters
     ----------
-    estimator : EKMeans or another estimator, EKMeansDetector, or a Pipeline
+    estimator : estimator, detector, Pipeline, or model of images
         A fitted `EKMeans`, `MiniBatchEKMeans`, `SemiSupervisedEKMeans`, `HardKMeans`,
-        `FuzzyCMeans`, `MaximumEntropyKMeans` or `ekmfast.anomaly.EKMeansDetector`, not of a
-        subclass. In a `sklearn.pipeline.Pipeline` it may follow a
-        `sklearn.preprocessing.StandardScaler`; the file then takes rows in their original units.
+        `FuzzyCMeans`, `MaximumEntropyKMeans`, `EquilibriumMixture` or
+        `ekmfast.anomaly.EKMeansDetector`, not of a subclass. In a `sklearn.pipeline.Pipeline` it
+        may follow a `sklearn.preprocessing.StandardScaler`; the file then takes rows in their
+        original units. Models of images are `ekmfast.autoencoder.ConvAutoencoder`, what
+        `ekmfast.autoencoder.load` returns (with clusters if `ekmfast.autoencoder.export_pipeline`
+        wrote the file), and a fitted `ekmfast.anomaly.AutoencoderDetector`.
     path : str or os.PathLike
         The file to write, usually named ``.onnx``.
-    dtype : {numpy.float32, numpy.float64}, default=None
-        dtype of the input and of the outputs that are not labels. None: that of the rows of
-        ``fit``.
+    dtype : {numpy.float32, numpy.float64, numpy.uint8}, default=None
+        Of tables: dtype of the input and of the outputs that are not labels, float32 or float64;
+        None is that of the rows of ``fit``. Of images: dtype of the input, float32 (None) for
+        numbers in [0, 1] or uint8 for bytes.
 
     Raises
     ------
@@ -51,7 +62,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
         If ``estimator`` is none of those above, or ``dtype`` is no dtype.
     ValueError
         If ``dtype`` is another dtype; if ``estimator`` is not fitted (as NotFittedError), or its
-        attributes are inconsistent; or if its arrays need 2 GiB, which an ONNX file cannot hold.
+        attributes are inconsistent; if it was loaded in bfloat16; or if its arrays need 2 GiB,
+        which an ONNX file cannot hold.
     ImportError
         If onnx is not installed.
     OSError
@@ -60,10 +72,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     See Also
     --------
     save : A file from which `ekmfast.load` reads the estimator itself.
+    ekmfast.autoencoder.export_pipeline : A file of PyTorch for an autoencoder and its clusters.
 
     Notes
     -----
-    The input is ``X`` of shape (n, D), for any n. Outputs of clusterings are
+    Of tables, the input is ``X`` of shape (n, D), for any n. Outputs of clusterings are
 
     ``label`` (n,), int64
         As `predict`.
@@ -72,6 +85,15 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     ``membership`` (n, K)
         As `membership`.
 
+    of a mixture
+
+    ``label`` (n,), int64
+        As `predict`.
+    ``membership`` (n, K)
+        As `predict_proba`.
+    ``log_density`` (n,), float64
+        As `score_samples`.
+
     and of a detector
 
     ``score`` (n,)
@@ -79,15 +101,33 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     ``label`` (n,), int64
         As `predict`: +1 for inliers, -1 for outliers.
 
-    The metadata has ``ekmfast_version``, ``class``, ``alpha``, ``n_clusters``, ``feature_names``
-    (as JSON, if the estimator has them), ``steps`` (as JSON, of a pipeline), ``fuzzifier`` (of
-    FuzzyCMeans) and ``offset`` (of a detector).
+    Of images, the input is ``images`` of shape (n, C, S, S), for any n. Outputs of an autoencoder
+    are
+
+    ``codes`` (n, latent_dim), float32
+        As `encode`.
+    ``reconstructions`` (n, C, S, S), float32
+        As `reconstruct`; not if there are clusters.
+    ``labels`` (n,), int64, and ``memberships`` (n, K), float32
+        As `predict` and `membership`, if there are clusters.
+    ``anomaly_loss`` (n,), float32
+        As `anomaly_loss`.
+
+    An AutoencoderDetector takes images of any height and width, which the graph resizes as Python
+    does, and has the outputs of a detector, in float32.
+
+    The metadata has ``ekmfast_version`` and ``class``, and as far as the model has them ``alpha``,
+    ``n_clusters``, ``feature_names`` and ``steps`` (as JSON), ``fuzzifier``, ``covariance_type``,
+    ``degrees_of_freedom``, ``score``, ``offset``, ``image_size``, ``in_channels`` and
+    ``latent_dim``.
 
     The file is of opset 17 and IR version 8. As in Python, distances are summed from differences in
-    float64, also for float32 rows. Where two centroids are equally near up to rounding in the dtype
-    of the rows, ``label`` may be the other one than that of `predict`. A graph cannot raise errors:
-    for rows that are not finite, or so far away that Python says that distances overflow,
-    distances and memberships may be infinite or NaN. A detector calls such rows outliers.
+    float64, also for float32 rows; networks compute in float32. Where two clusters are equally near
+    or likely up to rounding in the dtype of the rows, ``label`` may be the other one than that of
+    `predict`. A graph cannot raise errors: for rows that are not finite, or so far away that Python
+    says that distances overflow, distances, memberships and densities may be infinite or NaN. A
+    detector of rows calls such rows outliers. A detector of images does not, nor is it said if
+    numbers lie outside of [0, 1].
 
     Examples
     --------
@@ -105,15 +145,15 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     True
     """
     scalers, model = _steps(estimator)
-    dtype = _dtype(dtype, model)
+    of_images = type(model).__name__ in MODELS_OF_IMAGES
+    dtype = _dtype(dtype, model, of_images)
     checker = require("onnx.checker", "onnx")
-    graph = nodes.Graph(model.n_features_in_, dtype)
-    rows = "X"
-    for scaler in scalers:
-        rows = nodes.scaled(graph, rows, scaler)
-    rows = rows if dtype == nodes.DOUBLE else graph.cast(rows, nodes.DOUBLE)
-    fill = _detector if type(model).__name__ == DETECTOR else _clusters
-    metadata = _metadata(estimator, model) | fill(graph, rows, model)
+    if of_images:
+        graph = _graph_of_images(model, dtype)
+        metadata = _fill_images(graph, model)
+    else:
+        graph = nodes.Graph("X", [model.n_features_in_], dtype)
+        metadata = _fill(graph, scalers, estimator, model)
     if graph.n_bytes > MOST_BYTES:
         raise ValueError(
             f"the arrays of estimator need {graph.n_bytes} bytes: an ONNX file holds at most "
@@ -126,6 +166,31 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     replace_file(path, lambda file: file.write(content))
 
 
+def _fill(graph: nodes.Graph, scalers: list[Any], estimator: Any, model: Any) -> dict[str, str]:
+    """Add nodes and outputs for a table; return the metadata."""
+    rows = "X"
+    for scaler in scalers:
+        rows = nodes.scaled(graph, rows, scaler)
+    rows = rows if graph.dtype == nodes.DOUBLE else graph.cast(rows, nodes.DOUBLE)
+    fill = {DETECTOR: _detector, MIXTURE: _mixture}.get(type(model).__name__, _clusters)
+    return _metadata(estimator, model) | fill(graph, rows, model)
+
+
+def _graph_of_images(model: Any, dtype: np.dtype[Any]) -> nodes.Graph:
+    is_detector = type(model).__name__ == OF_IMAGES
+    network = model.autoencoder_ if is_detector else model
+    sizes: list[str | int] = ["height", "width"] if is_detector else [network.image_size] * 2
+    return nodes.Graph("images", [network.in_channels, *sizes], images.SINGLE, dtype)
+
+
+def _fill_images(graph: nodes.Graph, model: Any) -> dict[str, str]:
+    """Add nodes and outputs for images; return the metadata."""
+    name = type(model).__name__
+    fill = images.detector if name == OF_IMAGES else images.autoencoder
+    metadata = {"ekmfast_version": __version__, "class": name}
+    return metadata | fill(graph, "images", model)
+
+
 def _steps(estimator: Any) -> tuple[list[Any], Any]:
     """The scalers before an estimator, and the estimator, all fitted and consistent."""
     is_pipeline = type(estimator) is _class(PIPELINE)
@@ -133,18 +198,31 @@ def _steps(estimator: Any) -> tuple[list[Any], Any]:
     *scalers, model = steps or [None]
     for scaler in scalers:
         _check_class(scaler, (SCALER,), f"the Pipeline's steps before the last must be {SCALER}")
-    allowed = (*CLASSES, DETECTOR)
-    what = "the last step of the Pipeline" if is_pipeline else "estimator"
-    words = f"{what} must be one of {', '.join(allowed)}"
-    words += "" if is_pipeline else f", or a Pipeline of {SCALER} and one of them"
+    if not is_pipeline and is_autoencoder(model):
+        _check_precision(model)
+        return [], model
+    allowed: tuple[str, ...] = (*CLASSES, MIXTURE, DETECTOR)
+    if is_pipeline:
+        words = f"the last step of the Pipeline must be one of {', '.join(allowed)}"
+    else:
+        words = f"estimator must be one of {', '.join(allowed)}, or a Pipeline of {SCALER} and one"
+        words += f" of them, or one of {', '.join(MODELS_OF_IMAGES)}"
+        allowed = (*allowed, OF_IMAGES)
     _check_class(model, allowed, words)
     for step in steps:
         check_is_fitted(step)
-        KINDS[type(step).__name__].check(step)
-    sizes = {step.n_features_in_ for step in steps}
+        KINDS[type(step).__name__].check(copy.copy(step))  # a check of a file may set attributes
+    if type(model).__name__ == OF_IMAGES:
+        _check_precision(model.autoencoder_)
+    sizes = {step.n_features_in_ for step in steps if hasattr(step, "n_features_in_")}
     if len(sizes) > 1:
         raise ValueError(f"the steps of the Pipeline have {sorted(sizes)} features: must be equal")
     return scalers, model
+
+
+def _check_precision(model: Any) -> None:
+    if getattr(model, "precision", "float32") != "float32":
+        raise ValueError("the autoencoder was loaded in bfloat16: load it in float32")
 
 
 def _check_class(value: Any, allowed: tuple[str, ...], words: str) -> None:
@@ -153,25 +231,29 @@ def _check_class(value: Any, allowed: tuple[str, ...], words: str) -> None:
         return
     if hasattr(value, "to_local"):
         raise TypeError(f"{words}, got ekmfast.dask.{name}; export what its to_local() returns")
-    if name == "AutoencoderDetector":
-        raise TypeError(f"{words}, got {name}; for images see ekmfast.autoencoder.export_pipeline")
     raise TypeError(f"{words}, got {shown(value)}")
 
 
-def _centroids(model: Any) -> Any:
+def _centres(model: Any) -> Any:
+    """Array of the model that has the dtype of the rows of its fit."""
+    if type(model).__name__ == MIXTURE:
+        return model.means_
     return vars(model).get("clustering_", model).cluster_centers_
 
 
-def _dtype(dtype: Any, model: Any) -> np.dtype[Any]:
+def _dtype(dtype: Any, model: Any, of_images: bool) -> np.dtype[Any]:
+    """dtype of the input."""
     if dtype is None:
-        found: np.dtype[Any] = _centroids(model).dtype
+        found: np.dtype[Any] = images.SINGLE if of_images else _centres(model).dtype
         return found
-    words = f"dtype must be None, float32 or float64, got {shown(dtype)}"
+    allowed = (images.SINGLE, images.BYTES) if of_images else FLOATING
+    names = " or ".join(map(str, allowed))
+    words = f"dtype must be None, {names}, got {shown(dtype)}"
     try:
         found = np.dtype(dtype)
     except (TypeError, ValueError):
         raise TypeError(words) from None
-    if found not in FLOATING:
+    if found not in allowed:
         raise ValueError(words)
     return found
 
@@ -179,12 +261,10 @@ def _dtype(dtype: Any, model: Any) -> np.dtype[Any]:
 def _metadata(estimator: Any, model: Any) -> dict[str, str]:
     """What the file says of any model; numbers have all their digits."""
     clustering = vars(model).get("clustering_", model)
-    metadata = {
-        "ekmfast_version": __version__,
-        "class": type(model).__name__,
-        "alpha": repr(float(clustering.alpha_)),
-        "n_clusters": str(len(clustering.cluster_centers_)),
-    }
+    metadata = {"ekmfast_version": __version__, "class": type(model).__name__}
+    if hasattr(clustering, "alpha_"):
+        metadata["alpha"] = repr(float(clustering.alpha_))
+    metadata["n_clusters"] = str(len(_centres(model)))
     first = model
     if estimator is not model:
         steps = [step for _, step in estimator.steps]
@@ -215,6 +295,20 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     graph.output("distances", graph.cast(graph.add("Sqrt", d2), dtype), dtype, n_clusters)
     graph.output("membership", membership, dtype, n_clusters)
     return metadata
+
+
+def _mixture(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
+    """Add the outputs of a mixture; return further metadata."""
+    joint = nodes.log_joint(graph, rows, model._mixture, model._centre, model._unit)
+    membership, log_density = nodes.softmax_and_log_sum(graph, joint)
+    per_unit = graph.constant(model.n_features_in_ * math.log(model._unit))
+    graph.output("label", graph.add("ArgMax", joint, axis=1, keepdims=0), np.int64)
+    graph.output("membership", graph.cast(membership, graph.dtype), graph.dtype, len(model.means_))
+    graph.output("log_density", graph.add("Sub", log_density, per_unit), np.float64)
+    return {
+        "covariance_type": model.covariance_type_,
+        "degrees_of_freedom": repr(float(model.degrees_of_freedom_)),
+    }
 
 
 def _detector(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:

@@ -34,19 +34,30 @@ class Graph:
 
     Parameters
     ----------
-    n_features : int
-        Columns of the input ``X``.
+    name : str
+        Name of the input.
+    shape : list of str or int
+        Its shape after the axis of rows or images.
     dtype : numpy.dtype
-        dtype of ``X`` and of the outputs.
+        dtype of the outputs.
+    taken : numpy.dtype, default=None
+        dtype of the input, if it is another.
     """
 
-    def __init__(self, n_features: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        shape: list[str | int],
+        dtype: np.dtype[Any],
+        taken: np.dtype[Any] | None = None,
+    ) -> None:
         self.helper = require("onnx.helper", "onnx")
         self.numpy_helper = require("onnx.numpy_helper", "onnx")
         self.dtype = dtype
+        self.taken = dtype if taken is None else taken
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.inputs = [self._described("X", dtype, ["n", n_features])]
+        self.inputs = [self._described(name, self.taken, ["n", *shape])]
         self.outputs: list[Any] = []
         self.n_bytes = 0  # of all constants
 
@@ -166,7 +177,7 @@ def boltzmann_memberships(graph: Graph, d2: str, alpha: float) -> str:
     least = graph.add("ReduceMin", d2, axes=[1], keepdims=1)
     exponent = graph.add("Mul", graph.add("Sub", d2, least), graph.constant(-0.5 * alpha))
     p = graph.add("Exp", exponent)
-    return _divided_by_sum(graph, p)
+    return divided_by_sum(graph, p)
 
 
 def fuzzy_memberships(graph: Graph, d2: str, fuzzifier: float) -> str:
@@ -176,7 +187,7 @@ def fuzzy_memberships(graph: Graph, d2: str, fuzzifier: float) -> str:
     power = graph.constant(1 / (fuzzifier - 1))
     u = graph.add("Pow", graph.add("Div", least, d2), power)
     u = graph.add("Where", graph.add("Equal", d2, least), graph.constant(1), u)
-    return _divided_by_sum(graph, u)
+    return divided_by_sum(graph, u)
 
 
 def hard_memberships(graph: Graph, index: str, n_clusters: int) -> str:
@@ -186,9 +197,41 @@ def hard_memberships(graph: Graph, index: str, n_clusters: int) -> str:
     return graph.cast(equal, graph.dtype)
 
 
-def _divided_by_sum(graph: Graph, values: str) -> str:
+def divided_by_sum(graph: Graph, values: str) -> str:
+    """Each row divided by its sum."""
     total = graph.add("ReduceSum", values, graph.constant([1], np.int64), keepdims=1)
     return graph.add("Div", values, total)
+
+
+def log_joint(graph: Graph, x: str, mixture: Any, centre: Float64, unit: float) -> str:
+    """``log pi_k f_k(x_n)`` (n, K) of rows in float64, without the logarithm of the unit."""
+    z = graph.add("Sub", x, graph.constant(centre))
+    z = graph.add("Div", z, graph.constant(unit))
+    whiteners = mixture.whiteners
+    names = [graph.constant(w) for w in (whiteners[:1] if mixture.kind == "tied" else whiteners)]
+    parts = []
+    for k, mean in enumerate(mixture.means):
+        y = graph.add("Sub", z, graph.constant(mean))
+        y = graph.add("MatMul" if mixture.full else "Mul", y, names[min(k, len(names) - 1)])
+        parts.append(graph.add("ReduceSumSquare", y, axes=[1], keepdims=1))
+    d2 = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    v, half = float(mixture.degrees), 0.5
+    if math.isfinite(v):
+        half = (v + mixture.means.shape[1]) / 2
+        grown = graph.add("Add", graph.add("Div", d2, graph.constant(v)), graph.constant(1))
+        d2 = graph.add("Log", grown)
+    falls = graph.add("Mul", d2, graph.constant(half))
+    return graph.add("Sub", graph.constant(mixture.offsets), falls)
+
+
+def softmax_and_log_sum(graph: Graph, values: str) -> tuple[str, str]:
+    """``softmax_k`` (n, K) and ``log sum_k exp`` (n,) of values (n, K)."""
+    most = graph.add("ReduceMax", values, axes=[1], keepdims=1)
+    p = graph.add("Exp", graph.add("Sub", values, most))
+    axis = graph.constant([1], np.int64)
+    total = graph.add("ReduceSum", p, axis, keepdims=1)
+    log_sum = graph.add("Add", graph.add("Log", total), most)
+    return graph.add("Div", p, total), graph.add("Squeeze", log_sum, axis)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -209,11 +252,7 @@ def scores(graph: Graph, x: str, normals: Any) -> str:
     # No number is -infinity, so that differences of them are numbers.
     lowest = graph.constant(np.finfo(np.float64).min)
     log_density = graph.add("Max", graph.add("Sub", log_share, half), lowest)
-    most = graph.add("ReduceMax", log_density, axes=[1], keepdims=1)
-    p = graph.add("Exp", graph.add("Sub", log_density, most))
-    axis = graph.constant([1], np.int64)
-    total = graph.add("Log", graph.add("ReduceSum", p, axis, keepdims=1))
-    score = graph.add("Squeeze", graph.add("Add", total, most), axis)
+    _, score = softmax_and_log_sum(graph, log_density)
     lowest = graph.constant(np.finfo(graph.dtype).min)
     return graph.cast(graph.add("Max", score, lowest), graph.dtype)
 

@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.demo.draws import Draw
-from ekmfast.demo.quiet import without_convergence_warnings
-from ekmfast.demo.scores import Codes
+from ekmfast.study.draws import Draw
+from ekmfast.study.quiet import without_convergence_warnings
+from ekmfast.study.scores import Codes
+
+
+def suffix() -> str:
+    """That of TorchScript, or of torch.export where Python is too new for TorchScript."""
+    from ekmfast.autoencoder.torchscript import is_supported
+
+    return "ts" if is_supported() else "pt2"
 
 
 def export_and_encode(model: Any, images: NDArray[np.float32], path: Path) -> tuple[Any, Codes]:
@@ -36,19 +43,24 @@ def export_with_clusters(
     from ekmfast import EKMeans
     from ekmfast.autoencoder import export_pipeline
 
-    clusters = EKMeans(3, random_state=seed)
+    clusters = EKMeans(draw.n_clusters, random_state=seed)
     with without_convergence_warnings():
         clusters.fit(codes[draw.rows].astype(np.float32))
     path = export_pipeline(model, clusters, path)
     with warnings.catch_warnings():
         # PyTorch deprecates TorchScript, but C++ programs still read it.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        scripted = torch.jit.load(path)
+        warnings.simplefilter("ignore")
+        scripted = path.suffix == ".ts"
+        program = torch.jit.load(path) if scripted else torch.export.load(path).module()
+    parts: list[dict[str, Any]] = []
     with torch.no_grad():
-        result = scripted(torch.from_numpy(images[draw.rows]))
+        for start in range(0, len(draw.rows), 512):
+            parts.append(program(torch.from_numpy(images[draw.rows[start : start + 512]])))
+    labels = np.concatenate([part["labels"].numpy() for part in parts])
     return {
+        "file": path.name,
         "n_images": len(draw.rows),
-        "equal_labels": float((result["labels"].numpy() == clusters.labels_).mean()),
-        "outputs": {name: list(value.shape) for name, value in result.items()},
+        "equal_labels": float((labels == clusters.labels_).mean()),
+        "outputs": {name: [len(draw.rows), *value.shape[1:]] for name, value in parts[0].items()},
         "megabytes": path.stat().st_size / 1e6,
     }

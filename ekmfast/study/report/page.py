@@ -9,8 +9,14 @@ from typing import Any
 
 from ekmfast._files import replace_file
 from ekmfast._optional import require
-from ekmfast.demo.report.methods import CALLS, NAMES
-from ekmfast.demo.report.readings import Scores, all_readings
+from ekmfast.study.report.methods import CALLS, NAMES
+from ekmfast.study.report.readings import Scores, all_readings
+
+
+def _calls(key: str, draw: str) -> str:
+    """The call whose result a row of a table shows, or an empty string."""
+    shares = draw.split(":")
+    return CALLS.get(key, "").format(k=len(shares), shares=", ".join(shares))
 
 
 def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None:
@@ -19,10 +25,11 @@ def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None
     Parameters
     ----------
     results : dict
-        The result of `ekmfast.demo.run`.
+        The result of `ekmfast.study.run`.
     pictures : dict of str to Path
-        PNG files under the keys "sizes", "path", "tsne", "anomalies" and "map", which are embedded
-        in the page.
+        PNG files, which are embedded in the page, under the keys "training", "sizes", "path" and
+        "tsne"; with classes "confusion", without them "examples"; with anomalies "anomalies" and
+        "map".
     path : Path
         File to write.
 
@@ -30,14 +37,14 @@ def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None
     --------
     >>> import json
     >>> from pathlib import Path
-    >>> from ekmfast.demo import write_report
+    >>> from ekmfast.study import write_report
     >>> out = Path("demo-out")
     >>> results = json.loads((out / "metrics.json").read_text())  # doctest: +SKIP
-    >>> names = ("sizes", "path", "tsne", "anomalies", "map")
+    >>> names = ("training", "confusion", "sizes", "path", "tsne", "anomalies", "map")
     >>> pictures = {name: out / f"{name}.png" for name in names}
     >>> write_report(results, pictures, out / "again.html")  # doctest: +SKIP
     """
-    template = (files("ekmfast.demo.report") / "page.html").read_text("utf-8")
+    template = (files("ekmfast.study.report") / "page.html").read_text("utf-8")
     jinja2: Any = require("jinja2", "demo")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -49,7 +56,7 @@ def write_report(results: Scores, pictures: dict[str, Path], path: Path) -> None
     page = environment.from_string(template).render(
         r=results,
         names=NAMES,
-        calls=CALLS,
+        calls=_calls,
         pictures=embedded,
         num=lambda value: f"{value:.2f}",
         pct=lambda value: f"{100 * value:.1f} %",
