@@ -35,10 +35,12 @@ class EKMeans(FullBatchEstimator):
         If alpha is too small, all centroids collapse to the mean. The best value depends on the
         data.
         ``'auto'`` clusters the data at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps
-        the result with the largest likelihood of rows and labels (see :func:`alpha_path`, whose
-        plot helps to choose by eye). If there are more than 50,000 rows, alpha is chosen on a
-        sample of that size. If features are strongly correlated, the likelihood is computed from
-        their leading principal components, of which sparse rows keep 50 at most.
+        the clusters in which rows and labels are likeliest (:func:`alpha_path`, whose plot helps to
+        choose by eye, computes the same likelihood). Of more than 10,000 rows it searches a sample
+        of that size, to which it adds the rows that are far from the sample's clusters, and then
+        iterates the chosen centroids over all rows. If features are strongly correlated, the
+        likelihood is computed from their leading principal components, of which sparse rows keep 50
+        at most.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the
         clusters are.
@@ -57,7 +59,9 @@ callable, default='auto'
     n_init : int or 'auto', default='auto'
         The number of restarts, of which the one with the lowest objective is kept. They share every
         pass over X, and a restart that will not reach the best one is given up early. ``'auto'``
-        means 16, or 1 if ``init`` is an array.
+        means 16, or 1 if ``init`` is an array. With ``alpha='auto'`` the likelihood chooses between
+        restarts as well, and ``'auto'`` means 12 of them, or 16 if features are strongly
+        correlated.
     max_iter : int, default=300
         The largest number of passes over the data.
     tol : float, default=1e-4

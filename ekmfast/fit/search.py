@@ -63,8 +63,9 @@ class AlphaPath:
         the labels hardly depend on alpha.
     converged : ndarray of shape (A,), bool
     best : int
-        The entry with the largest likelihood, or the middle one of several that are equal. This is
-        the alpha that ``EKMeans(alpha="auto")`` uses. If ``n_components`` is not None, only results
+        The entry with the largest likelihood, or the middle one of several that are equal. Mostly
+        ``EKMeans(alpha="auto")`` finds the same clusters, by a shorter search in which the
+        likelihood also chooses between restarts. If ``n_components`` is not None, only results
         whose centroids are all distinct are considered, provided that there are any. With
         ``target_sizes`` it is the entry with the smallest ``size_errors`` instead, and the most
         likely one of several that are equal.
