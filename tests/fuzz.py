@@ -416,6 +416,12 @@ def finite(*arrays: Any) -> None:
 # Calls of the compiled module
 
 
+def seen(given: dict[str, Any]) -> Any:
+    """The rows as the kernels see them: multiplied by ``factor``."""
+    factor = given["factor"]
+    return given["X"] if factor is None else np.asarray(given["X"]) * np.asarray(factor)[:, None]
+
+
 def core_statistics(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         sum_wx, sum_w, sum_p, exponent, objective, reference = result
@@ -424,7 +430,7 @@ def core_statistics(a: Arguments) -> Call:
             sums = sum_wx * unit[..., None], sum_w * unit, sum_p * unit, objective
             check_sums(
                 sums,
-                given["X"],
+                seen(given),
                 given["centroids"],
                 given["alpha"],
                 given["sample_weight"],
@@ -443,6 +449,7 @@ def core_statistics(a: Arguments) -> Call:
         "weighting": str(a.rng.choice(WEIGHTINGS)),
         "fuzzifier": float(a.rng.uniform(1.5, 3)),
         "rescue": bool(a.rng.random() < 0.8),
+        "factor": a.sample_weight(),
     }
     return Call(_core.statistics, arguments, check)
 
@@ -451,7 +458,7 @@ def core_weights(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         if ordinary(given, ("out",)):
             w, _, scale, _ = weights_of(
-                distances_of(given["X"], given["centroids"]), given["alpha"], "equilibrium", 2
+                distances_of(seen(given), given["centroids"]), given["alpha"], "equilibrium", 2
             )
             near(given["out"], w, 1 + scale, given["X"], "weights")
 
@@ -461,6 +468,7 @@ def core_weights(a: Arguments) -> Call:
         "alpha": float(a.alpha(1)[0]),
         "out": a.full((a.n, a.k), np.nan, a.dtype),
         "n_threads": a.threads,
+        "factor": a.sample_weight(),
     }
     return Call(_core.weights, arguments, check, ("out",))
 
@@ -474,7 +482,7 @@ def core_assign(a: Arguments) -> Call:
         if not shared and ((labels < 0) | (labels >= len(given["centroids"]))).any():
             raise FaultError("a label is no centroid's")
         if ordinary(given, outputs) and not shared:
-            check_nearest(labels, given["squared_distances"], given["X"], given["centroids"])
+            check_nearest(labels, given["squared_distances"], seen(given), given["centroids"])
 
     arguments = {
         "X": a.rows(),
@@ -482,6 +490,7 @@ def core_assign(a: Arguments) -> Call:
         "labels": a.full((a.n,), -1, np.int32),
         "squared_distances": a.full((a.n,), np.nan, a.dtype),
         "n_threads": a.threads,
+        "factor": a.sample_weight(),
     }
     return Call(_core.assign, arguments, check, outputs)
 
@@ -494,12 +503,12 @@ def core_closest(a: Arguments) -> Call:
         C = given["candidates"]
         if given["closest"] is not infinite or not ordinary(given, ("closest",)):
             return
-        squares = 2 * distances_of(given["X"], C.reshape(-1, C.shape[-1])).T
+        squares = 2 * distances_of(seen(given), C.reshape(-1, C.shape[-1])).T
         s = given["sample_weight"]
         s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
         # Distances are differences of squares about the reference.
         about = 0.0 if given["reference"] is None else given["reference"]
-        away = ((np.asarray(given["X"], np.float64) - about) ** 2).sum(axis=1)
+        away = ((np.asarray(seen(given), np.float64) - about) ** 2).sum(axis=1)
         largest = 1 + squares.max(initial=0) + away.max(initial=0)
         near(
             result,
@@ -520,6 +529,7 @@ def core_closest(a: Arguments) -> Call:
         "reference": a.maybe(a.array(a.d)),
         "n_threads": a.threads,
         "update": update,
+        "factor": a.sample_weight(),
     }
     return Call(_core.closest, arguments, check, ("closest",))
 
@@ -540,9 +550,9 @@ def core_accumulate(a: Arguments) -> Call:
 def core_survey(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         weight, squares, total, reference, low, high = result
-        X, s = np.asarray(given["X"], np.float64), given["sample_weight"]
-        if not ordinary(given) or not len(X):
+        if not ordinary(given) or not len(given["X"]):
             return
+        X, s = np.asarray(seen(given), np.float64), given["sample_weight"]
         s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
         away = X - reference
         near(weight, s.sum(), s.sum(), given["X"], "weight")
@@ -555,6 +565,7 @@ def core_survey(a: Arguments) -> Call:
         "sample_weight": a.sample_weight(),
         "reference": a.maybe(a.array(a.d)),
         "n_threads": a.threads,
+        "factor": a.sample_weight(),
     }
     return Call(_core.survey, arguments, check)
 
@@ -824,6 +835,8 @@ def core_settings(a: Arguments) -> Call:
 def core_solver(a: Arguments) -> Call:
     """A solver, some steps of it with any sums, and its states with parts that were replaced."""
     rng, s, k, d = a.rng, a.s, min(a.k, 9), min(a.d, 17)
+    space = str(rng.choice(["free", "unit", "features"]))
+    n_axes = 3 if space == "features" else 2
 
     def use(**given: Any) -> None:
         solver = _core.Solver(**given)
@@ -841,8 +854,8 @@ def core_solver(a: Arguments) -> Call:
                 solver.advance,
                 {
                     "sum_wx": a.array(*centroids.shape),
-                    "sum_w": a.full(centroids.shape[:2], 3.0),
-                    "sum_p": a.full(centroids.shape[:2], 4.0),
+                    "sum_w": a.full(centroids.shape[:n_axes], 3.0),
+                    "sum_p": a.full(centroids.shape[:n_axes], 4.0),
                     "objective": a.array(n),
                     "reference": a.array(centroids.shape[2]),
                     "n_threads": a.threads,
@@ -893,6 +906,7 @@ def core_solver(a: Arguments) -> Call:
         "compete": bool(rng.random() < 0.5),
         "low": a.full((d,), -5.0) if bounded else None,
         "high": a.full((d,), 5.0) if bounded else None,
+        "space": space,
     }
     return Call(use, arguments)
 

@@ -31,6 +31,7 @@ def alpha_path(
     *,
     target_sizes: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
+    metric: str = "euclidean",
     init: Any = "auto",
     n_init: int | str = "auto",
     max_iter: int = 300,
@@ -55,7 +56,7 @@ def alpha_path(
         Wanted proportions of the sizes of the clusters, in any order, such as (2, 1, 1). ``best``
         is then the alpha whose sizes are nearest to them; ``size_errors`` says how near they are.
     sample_weight : array-like of shape (N,), default=None
-    init, n_init, max_iter, tol, random_state, device, n_threads, verbose
+    metric, init, n_init, max_iter, tol, random_state, device, n_threads, verbose
         As in :class:`EKMeans`. All alphas have the same starts.
 
     Returns
@@ -96,6 +97,7 @@ def alpha_path(
         device=device,
         work=2.0 * n_clusters * resolve_n_init(n_init, init),
         n_threads=n_threads,
+        metric=metric,
     )
     report = Progress(None, X, rows.dtype, verbose)
     problem = Problem(rows, n_clusters, tol=tol, max_iter=max_iter, report=report)

@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ekmfast._parameters import (
     COUNT,
+    METRIC,
     N_THREADS,
     PATH,
     SEED,
@@ -114,6 +115,7 @@ class CentroidEstimator(
 
     _constraints: ClassVar[dict[str, Constraint]] = {
         "n_clusters": COUNT,
+        "metric": METRIC,
         "init": INIT,
         "n_init": N_INIT,
         "max_iter": COUNT,
@@ -123,6 +125,7 @@ class CentroidEstimator(
         "n_threads": N_THREADS,
         "verbose": VERBOSE,
     }
+    metric: str = "euclidean"
     # The weight function of the kernels, and the exponent m of 'fuzzy'.
     _weighting: ClassVar[str] = "equilibrium"
     _weighting_fuzzifier: float = 2.0
@@ -174,6 +177,7 @@ class CentroidEstimator(
             n_threads=self.n_threads,
             weighting=self._weighting,
             fuzzifier=self._weighting_fuzzifier,
+            metric=self.metric,
         )
         if not checked_by_sklearn:  # blocks, Dask collections and arrays on a GPU
             self._check_columns(rows.n_features, rows.feature_names, reset=fit)
@@ -290,7 +294,10 @@ class CentroidEstimator(
 
     @like_x
     def transform(self, X: ArrayLike | Blocks) -> NDArray[Any]:
-        """Euclidean distance of each row to each centroid.
+        """Distance of each row to each centroid, as ``metric`` says.
+
+        With ``metric="cosine"`` it is ``1 - cos(x, c)``, half of the squared Euclidean distance of
+        the row, divided by its length, to the centroid.
 
         Parameters
         ----------
@@ -301,7 +308,7 @@ class CentroidEstimator(
         distances : ndarray of shape (N, K), dtype of X
             Where labels of ``predict`` are.
         """
-        return self._of_distances(X, np.sqrt)
+        return self._of_distances(X, np.sqrt if self.metric == "euclidean" else _half)
 
     def _of_distances(
         self, X: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -443,6 +450,10 @@ class CentroidEstimator(
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
+
+
+def _half(d2: Float64) -> Float64:
+    return 0.5 * d2
 
 
 def boltzmann(d2: Float64, alpha: float) -> Float64:

@@ -47,6 +47,10 @@ class EKMeans(FullBatchEstimator):
         needs half of this alpha.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
+    metric : {'euclidean', 'cosine'}, default='euclidean'
+        With ``'cosine'`` the distance is ``1 - cos(x, c)``: rows count as if they were divided by
+        their lengths, of which no copy is made, and centroids have length 1. A row of zeros has no
+        direction and is refused. Rows on a GPU are refused.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array of shape (K, D) or \
 callable, default='auto'
         The first centroids. ``'k-means++'`` is the greedy form. ``'farthest'`` takes the row
@@ -129,6 +133,7 @@ callable, default='auto'
         *,
         alpha: str | float = "auto",
         scale: float = 2.0,
+        metric: str = "euclidean",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -141,6 +146,7 @@ callable, default='auto'
         self.n_clusters = n_clusters
         self.alpha = alpha
         self.scale = scale
+        self.metric = metric
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter

@@ -26,6 +26,7 @@ class HardKMeans(FullBatchEstimator):
     Parameters
     ----------
     n_clusters : int, default=8
+    metric : {'euclidean', 'cosine'}, default='euclidean'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
         As in :class:`EKMeans`, except that every restart runs to its end: how far the objective of
@@ -73,6 +74,7 @@ class HardKMeans(FullBatchEstimator):
         self,
         n_clusters: int = 8,
         *,
+        metric: str = "euclidean",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -83,6 +85,7 @@ class HardKMeans(FullBatchEstimator):
         verbose: int = 0,
     ) -> None:
         self.n_clusters = n_clusters
+        self.metric = metric
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter

@@ -14,7 +14,6 @@ from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Run, Runs, solve
 from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
-from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
 from ekmfast.rows.survey import Survey
 
@@ -159,11 +158,11 @@ class Problem:
         given = not isinstance(init, str) or init == "random"
         if self.survey.whole or far_rows is None or given:
             return draw(sample)
-        X, s = sample.X, sample.sample_weight
+        X, s, in_memory = sample.X, sample.sample_weight, type(sample.on_host())
         mass = np.ones(len(X)) if s is None else s.astype(np.float64)
         mass *= self.survey.total_weight / mass.sum()
         for _ in range(FAR_PASSES):
-            starts = draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
+            starts = draw(in_memory(X, mass.astype(self.dtype), sample.n_threads))
             far = far_rows(
                 starts.reshape(-1, X.shape[1]),
                 int(random_state.randint(2**31 - 1)),
@@ -171,7 +170,7 @@ class Problem:
             )
             own = np.ones(far.n_rows) if far.sample_weight is None else far.sample_weight
             X, mass = np.concatenate([X, far.X]), np.concatenate([mass, own])
-        return draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
+        return draw(in_memory(X, mass.astype(self.dtype), sample.n_threads))
 
     def solve(
         self,
@@ -205,6 +204,7 @@ class Problem:
             max_iter=max_iter,
             compete=True,
             bounds=self.bounds,
+            space=self.rows.space,
             report=report,
             # Lloyd's iteration decreases J and ends after finitely many steps without acceleration.
             window=0 if self.rows.weighting == "hard" else WINDOW,
@@ -256,6 +256,8 @@ class Problem:
             "tol": float(self.tol),
             "the first centroids (init, random_state, max_iter of their search)": starts,
         }
+        if self.rows.space != "free":
+            shape["the estimator's metric and missing"] = self.rows.space
         if self.rows.weighting == "fuzzy":
             shape["fuzzifier"] = float(self.rows.fuzzifier)
         return shape | self.further_inputs

@@ -106,6 +106,7 @@ def solve(
     max_iter: int,
     window: int = WINDOW,
     bounds: tuple[Float64, Float64] | None = None,
+    space: str = "free",
     compete: bool = False,
     report: Callable[[Runs], bool] | None = None,
     runs: Sequence[Run] | None = None,
@@ -134,6 +135,8 @@ def solve(
         How many earlier steps Anderson acceleration uses; 0 for none.
     bounds : pair of ndarray of shape (D,), default=None
         The smallest and the largest value of each feature that a centroid may have.
+    space : {'free', 'unit', 'features'}
+        What centroids may be: see ``csrc/solver.h``.
     compete : bool
         Whether to give up runs that will not reach the best run of the same alpha.
     report : callable, default=None
@@ -155,6 +158,7 @@ def solve(
         compete,
         low,
         high,
+        space,
     )
     n_passes = 0
     if runs is not None:

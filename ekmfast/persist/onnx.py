@@ -81,13 +81,14 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
 
     The metadata has ``ekmfast_version``, ``class``, ``alpha``, ``n_clusters``, ``feature_names``
     (as JSON, if the estimator has them), ``steps`` (as JSON, of a pipeline), ``fuzzifier`` (of
-    FuzzyCMeans) and ``offset`` (of a detector).
+    FuzzyCMeans), ``metric`` (if it is ``cosine``) and ``offset`` (of a detector).
 
     The file is of opset 17 and IR version 8. As in Python, distances are summed from differences in
     float64, also for float32 rows. Where two centroids are equally near up to rounding in the dtype
     of the rows, ``label`` may be the other one than that of `predict`. A graph cannot raise errors:
     for rows that are not finite, or so far away that Python says that distances overflow,
-    distances and memberships may be infinite or NaN. A detector calls such rows outliers.
+    distances and memberships may be infinite or NaN, as for a row of zeros if the metric is
+    ``'cosine'``. A detector calls such rows outliers.
 
     Examples
     --------
@@ -200,6 +201,10 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     centroids, dtype = model.cluster_centers_, graph.dtype
     n_clusters = len(centroids)
     metadata = {}
+    cosine = model.metric == "cosine"
+    if cosine:
+        metadata["metric"] = model.metric
+        rows = nodes.unit_rows(graph, rows)
     d2 = nodes.squared_distances(graph, rows, centroids)
     index = nodes.nearest(graph, d2)
     if type(model).__name__ == "HardKMeans":
@@ -212,7 +217,8 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     else:
         membership = graph.cast(nodes.boltzmann_memberships(graph, d2, model.alpha_), dtype)
     graph.output("label", nodes.merged_label(graph, index, model._merged_), np.int64)
-    graph.output("distances", graph.cast(graph.add("Sqrt", d2), dtype), dtype, n_clusters)
+    distances = graph.add("Mul", d2, graph.constant(0.5)) if cosine else graph.add("Sqrt", d2)
+    graph.output("distances", graph.cast(distances, dtype), dtype, n_clusters)
     graph.output("membership", membership, dtype, n_clusters)
     return metadata
 

@@ -132,6 +132,16 @@ def subtracts_rounded_mean() -> bool:
 # Clusters
 
 
+def unit_rows(graph: Graph, x: str) -> str:
+    """Rows in float64, each divided by its length; NaN for a row of zeros.
+
+    Rows are first divided by their largest number, so that no square overflows or underflows.
+    """
+    largest = graph.add("ReduceMax", graph.add("Abs", x), axes=[1], keepdims=1)
+    x = graph.add("Div", x, largest)
+    return graph.add("Div", x, graph.add("ReduceL2", x, axes=[1], keepdims=1))
+
+
 def squared_distances(graph: Graph, x: str, centroids: NDArray[Any]) -> str:
     """``||x_n - c_k||^2`` (n, K) of rows in float64, summed from differences.
 

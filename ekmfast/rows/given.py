@@ -17,6 +17,7 @@ from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.unit import UnitBlockRows, UnitRows, unit_sparse_rows
 
 if TYPE_CHECKING:
     from ekmfast.rows.cuda.rows import CudaRows
@@ -39,6 +40,7 @@ def rows_of(
     n_threads: int | None = None,
     weighting: str = "equilibrium",
     fuzzifier: float = 2.0,
+    metric: str = "euclidean",
 ) -> Rows:
     """Rows and their weights, wherever they are.
 
@@ -61,6 +63,8 @@ def rows_of(
     n_threads : int, default=None
     weighting, fuzzifier
         See `ArrayRows`.
+    metric : {'euclidean', 'cosine'}
+        With ``'cosine'`` the rows count as if they were divided by their lengths.
 
     Raises
     ------
@@ -71,9 +75,11 @@ def rows_of(
         If a GPU is asked for and none can be used.
     """
     options: Any = (weighting, fuzzifier)
+    unit = metric == "cosine"
+    of_blocks = UnitBlockRows if unit else BlockRows
     if is_dask(X):
         source = _dask_source(X, sample_weight, device, n_threads)
-        return BlockRows(source, check_n_threads(n_threads), *options)
+        return of_blocks(source, check_n_threads(n_threads), *options)
     if is_dask(sample_weight):
         raise TypeError("sample_weight is a Dask collection, but X is not")
     if isinstance(X, Blocks):
@@ -87,10 +93,19 @@ def rows_of(
     if blocks is not None:
         _refuse_card(device, X)
         threads = check_n_threads(n_threads)
-        return BlockRows(LocalSource(blocks, threads), threads, *options)
+        return of_blocks(LocalSource(blocks, threads), threads, *options)
     if is_sparse(X):
         _refuse_card(device, X)
         device = None
+    if unit:
+        if device == "cuda" or is_cuda_array(X):
+            raise ValueError(
+                "metric='cosine' is computed by the CPU: use device='cpu' and rows in the memory "
+                "of the host"
+            )
+        X = check_array(X)
+        s = check_weight(on_host(sample_weight), X)
+        return unit_rows_in_memory(X, s, check_n_threads(n_threads), *options)
     if device is None:
         checks = check_array, check_weight
         return array_rows_of(X, sample_weight, n_threads, *checks, weighting, fuzzifier)
@@ -126,6 +141,11 @@ def array_rows_of(
 def rows_in_memory(X: Any, *options: Any) -> ArrayRows:
     """The rows of a checked array or CSR matrix; ``options`` are those of `ArrayRows`."""
     return (SparseRows if is_sparse(X) else ArrayRows)(X, *options)
+
+
+def unit_rows_in_memory(X: Any, *options: Any) -> ArrayRows:
+    """The same rows divided by their lengths."""
+    return unit_sparse_rows(X, *options) if is_sparse(X) else UnitRows(X, *options)
 
 
 def _rows_on_card(
