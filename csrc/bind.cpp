@@ -21,6 +21,7 @@
 #include "ekm.h"
 #include "mixture.h"
 #include "parallel.h"
+#include "partial.h"
 #include "plausible.h"
 #include "portable.h"
 #include "rescue.h"
@@ -341,6 +342,55 @@ py::tuple survey(const py::array& X, const std::optional<py::array>& sample_weig
                  const std::optional<DoubleArray>& reference, int n_threads, const MaybeArray& factor) {
   return (is_float32(X) ? survey_of<float> : survey_of<double>)(X, sample_weight, reference,
                                                                 n_threads, factor);
+}
+
+template <class T>
+py::tuple partial_statistics_of(const py::array& X, const DoubleArray& centroids,
+                                const DoubleArray& alpha, const MaybeArray& sample_weight,
+                                const DoubleArray& reference, int n_threads,
+                                const std::string& weighting, double fuzzifier) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  const Weighting rule = check_pass(centroids, alpha, s.d, weighting, fuzzifier);
+  const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
+  if (reference.ndim() != 1 || reference.shape(0) != s.d) refuse("reference must have shape (d,)");
+  check_aligned(reference, "reference");
+  threads(n_threads);
+  const py::ssize_t d = static_cast<py::ssize_t>(s.d);
+  DoubleArray sum_wx({problems, k, d}), sum_w({problems, k, d}), sum_p({problems, k, d}),
+      objective(problems);
+  double *wx = sum_wx.mutable_data(), *w = sum_w.mutable_data(), *p = sum_p.mutable_data(),
+         *j = objective.mutable_data();
+  const double *c = centroids.data(), *a = alpha.data(), *about = reference.data();
+  without_gil([&] {
+    ekmfast::partial_statistics(s, c, a, problems, k, about, rule, fuzzifier, n_threads, wx, w, p, j);
+  });
+  return py::make_tuple(sum_wx, sum_w, sum_p, objective);
+}
+
+py::tuple partial_statistics(const py::array& X, const DoubleArray& centroids,
+                             const DoubleArray& alpha, const MaybeArray& sample_weight,
+                             const DoubleArray& reference, int n_threads,
+                             const std::string& weighting, double fuzzifier) {
+  return (is_float32(X) ? partial_statistics_of<float> : partial_statistics_of<double>)(
+      X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier);
+}
+
+template <class T>
+DoubleArray partial_distances_of(const py::array& X, const DoubleArray& centroids, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt);
+  check_centroids(centroids, s.d);
+  threads(n_threads);
+  const py::ssize_t k = centroids.shape(0);
+  DoubleArray out({X.shape(0), k});
+  const double* c = centroids.data();
+  double* d2 = out.mutable_data();
+  without_gil([&] { ekmfast::partial_distances(s, c, k, n_threads, d2); });
+  return out;
+}
+
+DoubleArray partial_distances(const py::array& X, const DoubleArray& centroids, int n_threads) {
+  return (is_float32(X) ? partial_distances_of<float> : partial_distances_of<double>)(X, centroids,
+                                                                                      n_threads);
 }
 
 // The means decide how many mixtures of how many components there are.
@@ -926,6 +976,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"), py::arg("factor") = py::none());
+  m.def("partial_statistics", &partial_statistics, py::arg("X").noconvert(),
+        py::arg("centroids").noconvert(), py::arg("alpha").noconvert(),
+        py::arg("sample_weight").none(true), py::arg("reference").noconvert(), py::arg("n_threads"),
+        py::arg("weighting"), py::arg("fuzzifier"));
+  m.def("partial_distances", &partial_distances, py::arg("X").noconvert(),
+        py::arg("centroids").noconvert(), py::arg("n_threads"));
   m.def("expectation", &expectation, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("centre"), py::arg("unit"), py::arg("means").noconvert(),
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),

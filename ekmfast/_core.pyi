@@ -59,6 +59,17 @@ def survey(
     n_threads: int,
     factor: _Samples | None = None,
 ) -> tuple[float, float, _Double, _Double, _Double, _Double]: ...
+def partial_statistics(
+    X: _Samples,
+    centroids: _Double,
+    alpha: _Double,
+    sample_weight: _Samples | None,
+    reference: _Double,
+    n_threads: int,
+    weighting: str,
+    fuzzifier: float,
+) -> tuple[_Double, _Double, _Double, _Double]: ...
+def partial_distances(X: _Samples, centroids: _Double, n_threads: int) -> _Double: ...
 def expectation(
     X: _Samples,
     sample_weight: _Samples | None,

@@ -377,6 +377,8 @@ def check_sums(
     """Sums of w (x - about), of w and of p, and the objective, of every problem."""
     X, C = np.asarray(X), np.asarray(C, np.float64)
     s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
+    if (s < 0).any():
+        return  # callers refuse such weights, and sums of them may be 0 by chance
     away = np.asarray(X, np.float64) - about
     for i, (centroids, sharpness) in enumerate(zip(C, np.asarray(alpha, np.float64), strict=True)):
         d = distances_of(X, centroids)
@@ -638,6 +640,73 @@ def ordinary_mixture(given: dict[str, Any], outputs: tuple[str, ...] = ()) -> bo
     if np.asarray(given["X"]).dtype not in (np.float32, np.float64) or (degrees < 2).any():
         return False
     return ordinary({name: v for name, v in given.items() if name != "degrees"}, outputs)
+
+
+def with_missing(a: Arguments) -> np.ndarray:
+    """Rows in which numbers are missing; a few rows have none."""
+    rows = a.rng.normal(size=(a.n, a.d)).astype(a.dtype)
+    rows[a.rng.random((a.n, a.d)) < a.rng.choice([0.0, 0.2, 0.9])] = np.nan
+    return a.memory.place(a.rng, rows)
+
+
+def partial_squares(X: Any, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances (N, K) over the numbers there are, scaled to all, and the scales (N,)."""
+    X = np.asarray(X, np.float64)
+    there = ~np.isnan(X)
+    scale = X.shape[1] / np.maximum(there.sum(axis=1), 1) * there.any(axis=1)
+    away = np.where(there, X, 0.0)[:, None] - np.where(there[:, None], C, 0.0)
+    return scale[:, None] * np.einsum("nkd,nkd->nk", away, away), scale
+
+
+def core_partial_statistics(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        X, s, m = given["X"], given["sample_weight"], given["fuzzifier"]
+        if not ordinary({**given, "X": np.nan_to_num(np.asarray(X))}):
+            return
+        s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
+        if (s < 0).any():
+            return
+        there = ~np.isnan(np.asarray(X))
+        away = np.where(there, X, 0.0) - np.where(there, given["reference"], 0.0)
+        for i, alpha in enumerate(np.asarray(given["alpha"], np.float64)):
+            squares, scale = partial_squares(X, np.asarray(given["centroids"], np.float64)[i])
+            if given["weighting"] in ("fuzzy", "hard") and (squares < 1e-4).any():
+                continue
+            w, p, size, cost = weights_of(squares / 2, alpha, given["weighting"], m)
+            factor = (s * scale)[:, None]
+            size = (size * factor).T @ (np.abs(away) + there) + 1
+            sums = [part[i] for part in result]
+            near(sums[0], (w * factor).T @ away, size, X, "sum_wx")
+            near(sums[1], (w * factor).T @ there, size, X, "sum_w")
+            near(sums[2], (p * factor).T @ there, size, X, "sum_p")
+            near(sums[3], s @ cost, s @ np.abs(cost) + 1, X, "objective")
+
+    arguments = {
+        "X": with_missing(a),
+        "centroids": a.array(a.s, a.k, a.d),
+        "alpha": a.alpha(a.s),
+        "sample_weight": a.sample_weight(),
+        "reference": a.array(a.d),
+        "n_threads": a.threads,
+        "weighting": str(a.rng.choice(WEIGHTINGS)),
+        "fuzzifier": float(a.rng.uniform(1.5, 3)),
+    }
+    return Call(_core.partial_statistics, arguments, check)
+
+
+def core_partial_distances(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        X = given["X"]
+        if ordinary({**given, "X": np.nan_to_num(np.asarray(X))}):
+            wanted, _ = partial_squares(X, np.asarray(given["centroids"], np.float64))
+            near(result, wanted, wanted, X, "distances")
+
+    arguments = {
+        "X": with_missing(a),
+        "centroids": a.array(a.k, a.d),
+        "n_threads": a.threads,
+    }
+    return Call(_core.partial_distances, arguments, check)
 
 
 def core_expectation(a: Arguments) -> Call:
@@ -1019,6 +1088,8 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.plausible_sums": core_plausible_sums,
     "_core.plausible_update": core_plausible_update,
     "_core.exp2_kernel": core_exp2,
+    "_core.partial_statistics": core_partial_statistics,
+    "_core.partial_distances": core_partial_distances,
     "_core.expectation": core_expectation,
     "_core.densities": core_densities,
     "_core.invert_halves": core_invert_halves,

@@ -76,6 +76,7 @@ EXPECTED = {
     ),
     "n_init": (INTEGER | TEXT_TOO, "'auto' or an integer >= 1"),
     "metric": (NAME, "'euclidean' or 'cosine'"),
+    "missing": (NAME, "'error' or 'partial'"),
     "max_iter": (INTEGER, "an integer >= 1"),
     "tol": (NUMBER | FROM_0, "a finite number >= 0"),
     "random_state": (

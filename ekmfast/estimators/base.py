@@ -126,6 +126,7 @@ class CentroidEstimator(
         "verbose": VERBOSE,
     }
     metric: str = "euclidean"
+    missing: str = "error"
     # The weight function of the kernels, and the exponent m of 'fuzzy'.
     _weighting: ClassVar[str] = "equilibrium"
     _weighting_fuzzifier: float = 2.0
@@ -178,6 +179,7 @@ class CentroidEstimator(
             weighting=self._weighting,
             fuzzifier=self._weighting_fuzzifier,
             metric=self.metric,
+            missing=self.missing,
         )
         if not checked_by_sklearn:  # blocks, Dask collections and arrays on a GPU
             self._check_columns(rows.n_features, rows.feature_names, reset=fit)
@@ -186,12 +188,15 @@ class CentroidEstimator(
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
         # In sparse rows every method finds them, and names the row and the column.
-        finite = not reset and not issparse(X)
+        finite: bool | str = not reset and not issparse(X)
+        if self.missing == "partial":
+            finite = False  # `PartialRows` finds infinity
         return check_data(self, X, reset=reset, ensure_all_finite=finite, accept_sparse="csr")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.missing == "error"
+        tags.input_tags.allow_nan = self.missing == "partial"
         return tags
 
     def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
@@ -316,7 +321,11 @@ class CentroidEstimator(
         """A function of the squared distances to all centroids, applied to some rows at a time."""
         rows, centres = self._rows(X), self._centres
         distances = partial(
-            squared_distances, centroids=centres, function=function, n_threads=rows.n_threads
+            squared_distances,
+            centroids=centres,
+            function=function,
+            n_threads=rows.n_threads,
+            partial=rows.space == "features",
         )
         values: NDArray[Any] = rows.map(distances, len(centres))
         return values

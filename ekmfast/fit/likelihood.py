@@ -48,6 +48,10 @@ def classification_likelihood(
     variances and scales are computed by a few iterations of reweighted means. Owing to the heavy
     tails a few outliers do not decide the comparison. Correlations of features are left out,
     because labels by the nearest centroid cannot reflect them either.
+
+    A number that is NaN is missing. The sums over j, and D, are then over the features that a row
+    has: these have a Student distribution with the same centre and variances. Means are over the
+    rows that have a feature.
     """
     if sample_weight is not None and not sample_weight.all():
         weighted = sample_weight > 0  # other rows count as if they were not there
@@ -59,38 +63,66 @@ def classification_likelihood(
     s = np.ones(X.shape[0]) if sample_weight is None else np.asarray(sample_weight, np.float64)
     s = s / s.mean()
     n_clusters = len(names)
-    rows = (_SparseClusters if issparse(X) else _Clusters)(X, index, n_clusters)
+    missing = not issparse(X) and bool(np.isnan(X).any())
+    of_kind = _PartialClusters if missing else _SparseClusters if issparse(X) else _Clusters
+    rows = of_kind(X, index, n_clusters)
 
     tiny = np.finfo(np.float64).tiny
     size = np.bincount(index, s, n_clusters)
+    sizes = rows.masses(s)  # (K, 1), or (K, D) if numbers are missing
     weight, scale = s, np.ones(n_clusters)
     for _ in range(REWEIGHTINGS):
-        mass = np.bincount(index, weight, n_clusters)
-        centres = rows.sums(weight) / np.maximum(mass, tiny)[:, None]
+        mass = rows.masses(weight)
+        centres = rows.sums(weight) / np.maximum(mass, tiny)
         scatter = rows.scatter(weight, mass, centres)
-        common = (1 / scale) @ scatter / s.sum()
+        common = (1 / scale) @ scatter / rows.total(s, sizes)
         floor = max(LEAST_VARIANCE * np.average(common), rows.resolution)
         common = np.maximum(common, floor)
         scale = scatter @ (1 / common) + SCALE_PRIOR * n_features
-        scale /= n_features * (size + SCALE_PRIOR)
+        scale /= n_features * (sizes.mean(axis=1) + SCALE_PRIOR)
         own = scatter + VARIANCE_PRIOR * scale[:, None] * common
-        own = np.maximum(own / (size + VARIANCE_PRIOR)[:, None], floor)
+        own = np.maximum(own / (sizes + VARIANCE_PRIOR), floor)
         distance = rows.distances(centres, own)
-        weight = s * (TAIL + n_features) / (TAIL + distance)
-    of_cluster = np.log(np.maximum(size, tiny) / s.sum()) - 0.5 * np.log(own).sum(axis=1)
-    of_row = of_cluster[index] - 0.5 * (TAIL + n_features) * np.log1p(distance / TAIL)
+        weight = s * (TAIL + rows.n_present) / (TAIL + distance)
+    share = np.log(np.maximum(size, tiny) / s.sum())
+    of_row = rows.volumes(share, own)
+    of_row = of_row - 0.5 * (TAIL + rows.n_present) * np.log1p(distance / TAIL)
     constant = (
-        gammaln((TAIL + n_features) / 2)
+        gammaln((TAIL + rows.n_present) / 2)
         - gammaln(TAIL / 2)
-        - 0.5 * n_features * np.log(TAIL * np.pi)
+        - 0.5 * rows.n_present * np.log(TAIL * np.pi)
     )
+    if missing:  # the constant depends on the row
+        return float(np.average(of_row + constant, weights=s))
     return float(np.average(of_row, weights=s) + constant)
 
 
-class _Clusters:
+class _Complete:
+    """What clusters of rows without missing numbers have in common."""
+
+    of_rows: NDArray[np.intp]  # (N,), the number of the cluster of each row
+    n_clusters: int
+    n_present: Any  # how many numbers a row has: for all rows, or (N,)
+
+    def masses(self, weight: Float64) -> Float64:
+        """The sum of the weights of each cluster, (K, 1)."""
+        return cast(Float64, np.bincount(self.of_rows, weight, self.n_clusters)[:, None])
+
+    def total(self, weight: Float64, masses: Float64) -> Any:
+        """The sum of the weights of all rows."""
+        return weight.sum()
+
+    def volumes(self, share: Float64, variances: Float64) -> Float64:
+        """``share - 1/2 sum_j ln V_j`` of the cluster of each row."""
+        volumes: Float64 = share - 0.5 * np.log(variances).sum(axis=1)
+        return volumes[self.of_rows]
+
+
+class _Clusters(_Complete):
     """Rows and the numbers of their clusters, from which sums over each cluster are computed."""
 
     def __init__(self, X: NDArray[Any], index: NDArray[np.intp], n_clusters: int) -> None:
+        self.of_rows, self.n_clusters, self.n_present = index, n_clusters, X.shape[1]
         self.order = np.argsort(index, kind="stable")  # each cluster's rows one after another
         self.X, self.index = np.asarray(X[self.order], np.float64), index[self.order]
         self.first = np.searchsorted(self.index, np.arange(n_clusters))
@@ -113,10 +145,39 @@ class _Clusters:
         return found
 
 
-class _SparseClusters:
+class _PartialClusters(_Clusters):
+    """The same if numbers are missing: these are NaN."""
+
+    def __init__(self, X: NDArray[Any], index: NDArray[np.intp], n_clusters: int) -> None:
+        super().__init__(X, index, n_clusters)
+        self.there = ~np.isnan(self.X)
+        self.X = np.where(self.there, self.X, 0.0)
+        self.n_present = (~np.isnan(X)).sum(axis=1)
+
+    def masses(self, weight: Float64) -> Float64:
+        """The sum of the weights of the rows of each cluster that have a feature, (K, D)."""
+        return cast(Float64, np.add.reduceat(weight[self.order, None] * self.there, self.first))
+
+    def total(self, weight: Float64, masses: Float64) -> Float64:
+        return cast(Float64, np.maximum(masses.sum(axis=0), np.finfo(np.float64).tiny))
+
+    def scatter(self, weight: Float64, mass: NDArray[Any], centres: Float64) -> Float64:
+        self._squares = np.where(self.there, (self.X - centres[self.index]) ** 2, 0.0)
+        weighted = weight[self.order, None] * self._squares
+        return cast(Float64, np.add.reduceat(weighted, self.first))
+
+    def volumes(self, share: Float64, variances: Float64) -> Float64:
+        logarithms = np.where(self.there, np.log(variances)[self.index], 0.0)
+        found = np.empty(len(self.X))
+        found[self.order] = share[self.index] - 0.5 * logarithms.sum(axis=1)
+        return found
+
+
+class _SparseClusters(_Complete):
     """The same for a CSR matrix, from sums of x and x^2, so that no row becomes dense."""
 
     def __init__(self, X: Any, index: NDArray[np.intp], n_clusters: int) -> None:
+        self.of_rows, self.n_present = index, X.shape[1]
         self.X, self.index, self.n_clusters = X, index, n_clusters
         # Variances are differences of mean squares, of which a smaller one is rounding error.
         mean_square = np.square(X.data, dtype=np.float64).sum() / (X.shape[0] * X.shape[1])
@@ -134,7 +195,7 @@ class _SparseClusters:
         # The sum of w (x - c)^2 about the weighted mean c is that of w x^2 minus c^2 sum w.
         squares = self.X.data.astype(np.float64) ** 2
         squared = csr_matrix((squares, self.X.indices, self.X.indptr), self.X.shape)
-        return np.maximum(self._sums(weight, squared) - mass[:, None] * centres**2, 0.0)
+        return np.maximum(self._sums(weight, squared) - mass * centres**2, 0.0)
 
     def distances(self, centres: Float64, variances: Float64) -> Float64:
         # x (x - 2 c) / v at the numbers of a row, plus the sum of c^2 / v over all features.

@@ -81,14 +81,16 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
 
     The metadata has ``ekmfast_version``, ``class``, ``alpha``, ``n_clusters``, ``feature_names``
     (as JSON, if the estimator has them), ``steps`` (as JSON, of a pipeline), ``fuzzifier`` (of
-    FuzzyCMeans), ``metric`` (if it is ``cosine``) and ``offset`` (of a detector).
+    FuzzyCMeans), ``metric`` (if it is ``cosine``), ``missing`` (if it is
+    ``partial``: then NaN in ``X`` is a missing number) and ``offset`` (of a detector).
 
     The file is of opset 17 and IR version 8. As in Python, distances are summed from differences in
     float64, also for float32 rows. Where two centroids are equally near up to rounding in the dtype
     of the rows, ``label`` may be the other one than that of `predict`. A graph cannot raise errors:
     for rows that are not finite, or so far away that Python says that distances overflow,
     distances and memberships may be infinite or NaN, as for a row of zeros if the metric is
-    ``'cosine'``. A detector calls such rows outliers.
+    ``'cosine'``, and for a row without numbers if missing is ``'partial'``. A detector calls such
+    rows outliers.
 
     Examples
     --------
@@ -205,7 +207,10 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     if cosine:
         metadata["metric"] = model.metric
         rows = nodes.unit_rows(graph, rows)
-    d2 = nodes.squared_distances(graph, rows, centroids)
+    partial = model.missing == "partial"
+    if partial:
+        metadata["missing"] = model.missing
+    d2 = nodes.squared_distances(graph, rows, centroids, partial=partial)
     index = nodes.nearest(graph, d2)
     if type(model).__name__ == "HardKMeans":
         membership = nodes.hard_memberships(graph, index, n_clusters)

@@ -13,6 +13,7 @@ from ekmfast.rows.blocks import Blocks, from_memmap
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.device import choose, is_cuda_array, to_host
+from ekmfast.rows.partial import PartialRows, has_missing
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.sparse import SparseRows
@@ -41,6 +42,7 @@ def rows_of(
     weighting: str = "equilibrium",
     fuzzifier: float = 2.0,
     metric: str = "euclidean",
+    missing: str = "error",
 ) -> Rows:
     """Rows and their weights, wherever they are.
 
@@ -65,6 +67,9 @@ def rows_of(
         See `ArrayRows`.
     metric : {'euclidean', 'cosine'}
         With ``'cosine'`` the rows count as if they were divided by their lengths.
+    missing : {'error', 'partial'}
+        With ``'partial'`` distances are over the numbers of a row that are not NaN. If no number is
+        missing, the rows are those of ``'error'``.
 
     Raises
     ------
@@ -75,6 +80,12 @@ def rows_of(
         If a GPU is asked for and none can be used.
     """
     options: Any = (weighting, fuzzifier)
+    if missing == "partial":
+        _refuse_partial(X, device, metric)
+        X = check_array(X)
+        s = check_weight(on_host(sample_weight), X)
+        kind = PartialRows if has_missing(X) else ArrayRows
+        return kind(X, s, check_n_threads(n_threads), *options)
     unit = metric == "cosine"
     of_blocks = UnitBlockRows if unit else BlockRows
     if is_dask(X):
@@ -203,6 +214,27 @@ def _large_memmap(
         return None
     dtype = np.float32 if X.dtype == np.float32 else np.float64
     return from_memmap(X, check_weight(on_host(sample_weight), rows_like(len(X), dtype)))
+
+
+def _refuse_partial(X: Any, device: str | None, metric: str) -> None:
+    """Refuse what ``missing='partial'`` does not go together with."""
+    if metric != "euclidean":
+        raise ValueError(f"missing='partial' needs metric='euclidean', got {metric!r}")
+    if is_sparse(X):
+        raise TypeError(
+            "missing='partial' takes dense arrays, got a sparse matrix: give X.toarray(), or use "
+            "missing='error', for which numbers that are not stored are zeros"
+        )
+    if is_dask(X) or isinstance(X, Blocks):
+        raise TypeError(
+            f"missing='partial' takes arrays in memory, got {type(X).__name__}: fit to a sample of "
+            "the rows, and predict some rows at a time"
+        )
+    if device == "cuda" or is_cuda_array(X):
+        raise ValueError(
+            "missing='partial' is computed by the CPU: use device='cpu' and rows in the memory of "
+            "the host"
+        )
 
 
 def _refuse_card(device: str | None, X: Any) -> None:
