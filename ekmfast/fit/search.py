@@ -111,12 +111,11 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     n_clusters = starts.shape[1]
     runs = problem.best(starts, alphas)
     rows = problem.survey.sample.on_host()
-    weight = rows.sample_weight
     sample: slice | NDArray[np.intp] = slice(None)
     if rows.n_rows > SAMPLE_ROWS:
         sample = np.random.default_rng(0).choice(rows.n_rows, SAMPLE_ROWS, replace=False)
         sample.sort()
-    sampled_weight = None if weight is None else weight[sample]
+    sampled_weight = rows.likelihood_weight(sample)
     evidence = evidence_features(rows.part(sample), sampled_weight)
 
     labels = np.empty((len(runs), rows.n_rows), np.int32)

@@ -234,6 +234,10 @@ class ArrayRows:
         part: NDArray[Any] = self.X[numbers]
         return part
 
+    def likelihood_weight(self, numbers: Any) -> NDArray[Any] | None:
+        """The weights with which these rows decide between results; None for ones."""
+        return None if self.sample_weight is None else self.sample_weight[numbers]
+
     def take(self, numbers: NDArray[np.intp]) -> Float64:
         """The rows with these numbers, in float64."""
         return self.part(numbers).astype(np.float64)

@@ -24,6 +24,8 @@ from ekmfast.rows.survey import Survey
 
 Float64 = NDArray[np.float64]
 
+# Rows decide between results if they have this share of the features, or as many as the median row.
+ENOUGH = 2 / 3
 # Distances of rows that are computed at a time.
 CHUNK_NUMBERS = 1 << 20
 # Numbers of the rows of which NumPy computes sums at a time.
@@ -164,6 +166,18 @@ class PartialRows(ArrayRows):
             mean = (p * away).sum(axis=1, keepdims=True)
             out[chunk] = p * (1 - 0.5 * alpha * (away - mean))
         return out
+
+    def likelihood_weight(self, numbers: Any) -> NDArray[Any] | None:
+        """Rows with few of the features decide nothing, unless half of the rows have as few.
+
+        The label of a row with one of two features says little of a result. On a square and eight
+        blobs in the plane, with 10 % of the numbers missing, all rows together chose an alpha with
+        an ARI of .18, and complete rows one with .57.
+        """
+        count = (~np.isnan(self.X[numbers])).sum(axis=1)
+        least = min(float(np.median(count)), ENOUGH * self.n_features)
+        enough = (count >= least).astype(self.dtype)
+        return enough if self.sample_weight is None else enough * self.sample_weight[numbers]
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
         """The rows with these numbers, in float64, with means for missing numbers: as centroids."""
