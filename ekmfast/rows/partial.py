@@ -176,7 +176,7 @@ class PartialRows(ArrayRows):
         """
         count = (~np.isnan(self.X[numbers])).sum(axis=1)
         least = min(float(np.median(count)), ENOUGH * self.n_features)
-        enough = (count >= least).astype(self.dtype)
+        enough: NDArray[Any] = (count >= least).astype(self.dtype)
         return enough if self.sample_weight is None else enough * self.sample_weight[numbers]
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
