@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_matrix
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.pairwise import cosine_distances
 from sklearn.utils.estimator_checks import check_estimator
@@ -156,6 +157,19 @@ def test_rows_of_extreme_lengths(dtype):
     assert adjusted_rand_score(Y, model.labels_) == 1
     wide = csr_matrix(scaled.astype(dtype))
     assert_array_equal(model.predict(wide), model.labels_)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_one_direction_are_one_cluster(kind, dtype):
+    rng = np.random.default_rng(0)
+    rows = rng.lognormal(0, 1, (600, 1)) * rng.normal(size=(1, 12))
+    model = EKMeans(2, metric="cosine", random_state=0)
+    with pytest.warns(ConvergenceWarning, match="only 1 of 2 centroids are distinct"):
+        model.fit(KINDS[kind](rows.astype(dtype)))
+    assert model.converged_
+    one = EKMeans(1, metric="cosine", random_state=0).fit(rows)
+    assert_allclose(np.abs(one.cluster_centers_ @ rows.T), np.linalg.norm(rows, axis=1)[None])
 
 
 def test_weights_are_repetitions():

@@ -27,6 +27,8 @@ OBJECTIVE_RESOLUTION = {4: 1e-6, 8: 1e-13}
 # A step may be rounding error if its root mean square over the centroids is at most this times the
 # rounding error of J times the radius of the data.
 NOISE = 4.0
+# Centroids of length 1 are rounded to about this, however near the rows are to each other.
+UNIT_ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass
@@ -151,7 +153,7 @@ def solve(
     solver = _core.Solver(
         np.ascontiguousarray(starts),
         np.array(np.broadcast_to(np.asarray(alpha, np.float64), len(starts))),
-        float(tol) * unit,
+        max(float(tol) * unit, UNIT_ROUNDING * len(starts[0]) ** 0.5 if space == "unit" else 0.0),
         NOISE * resolution * unit,
         resolution,
         window,

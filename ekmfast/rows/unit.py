@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,7 @@ from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.limits import name_of
 from ekmfast.rows.source import Apply, Source
 from ekmfast.rows.sparse import SparseRows
+from ekmfast.rows.survey import Survey
 from ekmfast.rows.tree import Summable
 
 S = TypeVar("S", bound=Summable)
@@ -84,6 +86,16 @@ def _length(X: Any, row: int, name: str) -> float:
     return largest * float(np.linalg.norm(numbers / largest))
 
 
+def of_one_direction(survey: Survey, dtype: np.dtype[Any]) -> Survey:
+    """The survey; that of equal rows if they differ only by the rounding of their numbers.
+
+    Otherwise a fit to rows of one direction would cluster the rounding errors.
+    """
+    if survey.dispersion > (4 * float(np.finfo(dtype).eps)) ** 2:
+        return survey
+    return replace(survey, dispersion=0.0, low=survey.mean, high=survey.mean)
+
+
 class UnitRows(ArrayRows):
     """Rows in memory that count as if they were divided by their lengths.
 
@@ -97,6 +109,9 @@ class UnitRows(ArrayRows):
     def __init__(self, *given: Any, factor: NDArray[Any] | None = None) -> None:
         super().__init__(*given)
         self.factor = inverse_lengths(self.X) if factor is None else factor
+
+    def survey(self, *, checksum: bool = False) -> Survey:
+        return of_one_direction(super().survey(checksum=checksum), self.dtype)
 
     def part(self, numbers: Any) -> NDArray[Any]:
         part: NDArray[Any] = self.X[numbers] * self.factor[numbers][..., None]
@@ -138,6 +153,9 @@ class UnitSparseRows(SparseRows):
 
     space = "unit"
 
+    def survey(self, *, checksum: bool = False) -> Survey:
+        return of_one_direction(super().survey(checksum=checksum), self.dtype)
+
 
 def unit_sparse_rows(X: Any, *options: Any) -> UnitSparseRows:
     """The rows of a CSR matrix divided by their lengths. Only the numbers of X are copied."""
@@ -156,6 +174,9 @@ class UnitBlockRows(BlockRows):
 
     def __init__(self, source: Source, *options: Any) -> None:
         super().__init__(UnitSource(source), *options)
+
+    def survey(self, *, checksum: bool = False) -> Survey:
+        return of_one_direction(super().survey(checksum=checksum), self.dtype)
 
 
 class UnitSource:
