@@ -313,6 +313,13 @@ def test_rows_and_columns_without_numbers_are_named():
             method(rows)
 
 
+def test_numbers_too_large_for_their_squares():
+    with pytest.raises(ValueError, match="squared distances overflow float32"):
+        EKMeans(3, missing="partial").fit((X * 1e20).astype(np.float32))
+    with pytest.raises(ValueError, match="squared distances overflow float64"):
+        EKMeans(3, missing="partial").fit(X * 1e160)
+
+
 def test_other_kinds_of_rows_are_refused():
     model = EKMeans(3, missing="partial", random_state=0)
     with pytest.raises(TypeError, match="takes dense arrays, got a sparse matrix"):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ekmfast import _core
 from ekmfast.rows.array import ArrayRows, checksum_of
-from ekmfast.rows.limits import name_of, overflow_of
+from ekmfast.rows.limits import largest_number, name_of, overflow_of
 from ekmfast.rows.statistics import CentredStatistics
 from ekmfast.rows.survey import Survey
 
@@ -142,7 +142,7 @@ class PartialRows(ArrayRows):
         for first in range(0, self.n_rows, step):
             chunk = slice(first, first + step)
             d2 = _core.partial_distances(self.X[chunk], centroids, self.n_threads)
-            if not np.isfinite(d2).all():
+            if not (d2 <= largest_number(self.dtype)).all():
                 raise overflow_of(self.dtype)
             yield chunk, d2
 
