@@ -188,9 +188,8 @@ class CentroidEstimator(
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
         # In sparse rows every method finds them, and names the row and the column.
-        finite: bool | str = not reset and not issparse(X)
-        if self.missing == "partial":
-            finite = False  # `PartialRows` finds infinity
+        # Of rows with missing numbers `PartialRows` finds infinity.
+        finite = not reset and not issparse(X) and self.missing == "error"
         return check_data(self, X, reset=reset, ensure_all_finite=finite, accept_sparse="csr")
 
     def __sklearn_tags__(self) -> Any:
