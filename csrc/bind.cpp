@@ -22,6 +22,7 @@
 #include "likelihood.h"
 #include "mixture.h"
 #include "parallel.h"
+#include "partial.h"
 #include "plausible.h"
 #include "portable.h"
 #include "rescue.h"
@@ -37,6 +38,7 @@ using ekmfast::Weighting;
 namespace {
 
 typedef py::array_t<double, py::array::c_style> DoubleArray;
+typedef std::optional<py::array> MaybeArray;
 
 // Calls compute() without the GIL.
 template <class Compute>
@@ -78,7 +80,7 @@ void check_aligned(const DoubleArray& array, const char* name) {
 }
 
 template <class T>
-Samples<T> samples_of(const py::array& X, const std::optional<py::array>& sample_weight) {
+Samples<T> samples_of(const py::array& X, const MaybeArray& sample_weight, const MaybeArray& factor = {}) {
   const py::ssize_t item = sizeof(T);
   if (X.ndim() != 2 || !py::isinstance<py::array_t<T>>(X)) refuse("X must be 2-d of one dtype");
   if (X.shape(1) < 1) refuse("X must have a feature");
@@ -89,13 +91,14 @@ Samples<T> samples_of(const py::array& X, const std::optional<py::array>& sample
   if (!aligned(X, alignof(T))) refuse("X must be aligned");
   Samples<T> s{static_cast<const T*>(X.data()), X.shape(0), X.shape(1),
                X.shape(0) > 1 ? X.strides(0) / item : X.shape(1), nullptr};
-  if (sample_weight) {
-    const py::array& w = *sample_weight;
+  const auto one_a_row = [&](const py::array& w, const char* name) {
     if (w.ndim() != 1 || w.shape(0) != X.shape(0) || !py::isinstance<py::array_t<T>>(w) ||
         (w.shape(0) > 1 && w.strides(0) != item) || !aligned(w, alignof(T)))
-      refuse("sample_weight must be contiguous, aligned, one a row, of the dtype of X");
-    s.sample_weight = static_cast<const T*>(w.data());
-  }
+      refuse(std::string(name) + " must be contiguous, aligned, one a row, of the dtype of X");
+    return static_cast<const T*>(w.data());
+  };
+  if (sample_weight) s.sample_weight = one_a_row(*sample_weight, "sample_weight");
+  if (factor) s.factor = one_a_row(*factor, "factor");
   return s;
 }
 
@@ -182,8 +185,9 @@ template <class T>
 py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
                         const std::optional<py::array>& sample_weight,
                         const std::optional<DoubleArray>& reference, int n_threads,
-                        const std::string& weighting, double fuzzifier, bool rescue) {
-  const Samples<T> s = samples_of<T>(X, sample_weight);
+                        const std::string& weighting, double fuzzifier, bool rescue,
+                        const MaybeArray& factor) {
+  const Samples<T> s = samples_of<T>(X, sample_weight, factor);
   const Weighting rule = check_pass(centroids, alpha, s.d, weighting, fuzzifier);
   const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
   threads(n_threads);
@@ -205,9 +209,11 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
 py::tuple statistics(const py::array& X, const DoubleArray& centroids, const DoubleArray& alpha,
                      const std::optional<py::array>& sample_weight,
                      const std::optional<DoubleArray>& reference, int n_threads,
-                     const std::string& weighting, double fuzzifier, bool rescue) {
+                     const std::string& weighting, double fuzzifier, bool rescue,
+                     const MaybeArray& factor) {
   return (is_float32(X) ? statistics_of<float> : statistics_of<double>)(
-      X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier, rescue);
+      X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier, rescue,
+      factor);
 }
 
 void check_centroids(const DoubleArray& centroids, std::int64_t d) {
@@ -218,8 +224,8 @@ void check_centroids(const DoubleArray& centroids, std::int64_t d) {
 
 template <class T>
 double weights_of(const py::array& X, const DoubleArray& centroids, double alpha,
-                  const py::array& out, int n_threads) {
-  const Samples<T> s = samples_of<T>(X, std::nullopt);
+                  const py::array& out, int n_threads, const MaybeArray& factor) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt, factor);
   check_centroids(centroids, s.d);
   threads(n_threads);
   const py::ssize_t k = centroids.shape(0);
@@ -232,15 +238,15 @@ double weights_of(const py::array& X, const DoubleArray& centroids, double alpha
 }
 
 double weights(const py::array& X, const DoubleArray& centroids, double alpha,
-               const py::array& out, int n_threads) {
+               const py::array& out, int n_threads, const MaybeArray& factor) {
   return (is_float32(X) ? weights_of<float> : weights_of<double>)(X, centroids, alpha, out,
-                                                                  n_threads);
+                                                                  n_threads, factor);
 }
 
 template <class T>
 double assign_of(const py::array& X, const DoubleArray& centroids, const py::array& labels,
-                 const py::array& squared_distances, int n_threads) {
-  const Samples<T> s = samples_of<T>(X, std::nullopt);
+                 const py::array& squared_distances, int n_threads, const MaybeArray& factor) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt, factor);
   check_centroids(centroids, s.d);
   threads(n_threads);
   const py::ssize_t k = centroids.shape(0);
@@ -259,16 +265,17 @@ double assign_of(const py::array& X, const DoubleArray& centroids, const py::arr
 }
 
 double assign(const py::array& X, const DoubleArray& centroids, const py::array& labels,
-              const py::array& squared_distances, int n_threads) {
-  return (is_float32(X) ? assign_of<float> : assign_of<double>)(X, centroids, labels,
-                                                                squared_distances, n_threads);
+              const py::array& squared_distances, int n_threads, const MaybeArray& factor) {
+  return (is_float32(X) ? assign_of<float> : assign_of<double>)(
+      X, centroids, labels, squared_distances, n_threads, factor);
 }
 
 template <class T>
 DoubleArray closest_of(const py::array& X, const DoubleArray& candidates, const py::array& closest,
                        const std::optional<py::array>& sample_weight,
-                       const std::optional<DoubleArray>& reference, int n_threads, bool update) {
-  const Samples<T> s = samples_of<T>(X, sample_weight);
+                       const std::optional<DoubleArray>& reference, int n_threads, bool update,
+                       const MaybeArray& factor) {
+  const Samples<T> s = samples_of<T>(X, sample_weight, factor);
   if (candidates.ndim() != 3 || candidates.shape(0) < 1 || candidates.shape(1) < 1 ||
       candidates.shape(2) != s.d)
     refuse("candidates must have shape (s, l, d)");
@@ -289,9 +296,10 @@ DoubleArray closest_of(const py::array& X, const DoubleArray& candidates, const 
 
 DoubleArray closest(const py::array& X, const DoubleArray& candidates, const py::array& distances,
                     const std::optional<py::array>& sample_weight,
-                    const std::optional<DoubleArray>& reference, int n_threads, bool update) {
+                    const std::optional<DoubleArray>& reference, int n_threads, bool update,
+                    const MaybeArray& factor) {
   return (is_float32(X) ? closest_of<float> : closest_of<double>)(
-      X, candidates, distances, sample_weight, reference, n_threads, update);
+      X, candidates, distances, sample_weight, reference, n_threads, update, factor);
 }
 
 template <class T>
@@ -318,8 +326,9 @@ py::tuple accumulate(const py::array& X, const py::array& weights, int n_threads
 
 template <class T>
 py::tuple survey_of(const py::array& X, const std::optional<py::array>& sample_weight,
-                    const std::optional<DoubleArray>& reference, int n_threads) {
-  const Samples<T> s = samples_of<T>(X, sample_weight);
+                    const std::optional<DoubleArray>& reference, int n_threads,
+                    const MaybeArray& factor) {
+  const Samples<T> s = samples_of<T>(X, sample_weight, factor);
   threads(n_threads);
   const std::vector<T> ref = reference_of(s, reference);
   DoubleArray sum(s.d), low(s.d), high(s.d), ref_out(s.d);
@@ -331,9 +340,58 @@ py::tuple survey_of(const py::array& X, const std::optional<py::array>& sample_w
 }
 
 py::tuple survey(const py::array& X, const std::optional<py::array>& sample_weight,
-                 const std::optional<DoubleArray>& reference, int n_threads) {
+                 const std::optional<DoubleArray>& reference, int n_threads, const MaybeArray& factor) {
   return (is_float32(X) ? survey_of<float> : survey_of<double>)(X, sample_weight, reference,
-                                                                n_threads);
+                                                                n_threads, factor);
+}
+
+template <class T>
+py::tuple partial_statistics_of(const py::array& X, const DoubleArray& centroids,
+                                const DoubleArray& alpha, const MaybeArray& sample_weight,
+                                const DoubleArray& reference, int n_threads,
+                                const std::string& weighting, double fuzzifier) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  const Weighting rule = check_pass(centroids, alpha, s.d, weighting, fuzzifier);
+  const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
+  if (reference.ndim() != 1 || reference.shape(0) != s.d) refuse("reference must have shape (d,)");
+  check_aligned(reference, "reference");
+  threads(n_threads);
+  const py::ssize_t d = static_cast<py::ssize_t>(s.d);
+  DoubleArray sum_wx({problems, k, d}), sum_w({problems, k, d}), sum_p({problems, k, d}),
+      objective(problems);
+  double *wx = sum_wx.mutable_data(), *w = sum_w.mutable_data(), *p = sum_p.mutable_data(),
+         *j = objective.mutable_data();
+  const double *c = centroids.data(), *a = alpha.data(), *about = reference.data();
+  without_gil([&] {
+    ekmfast::partial_statistics(s, c, a, problems, k, about, rule, fuzzifier, n_threads, wx, w, p, j);
+  });
+  return py::make_tuple(sum_wx, sum_w, sum_p, objective);
+}
+
+py::tuple partial_statistics(const py::array& X, const DoubleArray& centroids,
+                             const DoubleArray& alpha, const MaybeArray& sample_weight,
+                             const DoubleArray& reference, int n_threads,
+                             const std::string& weighting, double fuzzifier) {
+  return (is_float32(X) ? partial_statistics_of<float> : partial_statistics_of<double>)(
+      X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier);
+}
+
+template <class T>
+DoubleArray partial_distances_of(const py::array& X, const DoubleArray& centroids, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt);
+  check_centroids(centroids, s.d);
+  threads(n_threads);
+  const py::ssize_t k = centroids.shape(0);
+  DoubleArray out({X.shape(0), k});
+  const double* c = centroids.data();
+  double* d2 = out.mutable_data();
+  without_gil([&] { ekmfast::partial_distances(s, c, k, n_threads, d2); });
+  return out;
+}
+
+DoubleArray partial_distances(const py::array& X, const DoubleArray& centroids, int n_threads) {
+  return (is_float32(X) ? partial_distances_of<float> : partial_distances_of<double>)(X, centroids,
+                                                                                      n_threads);
 }
 
 // The means decide how many mixtures of how many components there are.
@@ -680,16 +738,23 @@ class Hold {
   GuardedSolver& solver_;
 };
 
+ekmfast::Space space_from(const std::string& name) {
+  if (name == "free") return ekmfast::Space::free;
+  if (name == "unit") return ekmfast::Space::unit;
+  if (name == "features") return ekmfast::Space::features;
+  refuse("space must be free, unit or features, got '" + name + "'");
+}
+
 std::unique_ptr<GuardedSolver> make_solver(const DoubleArray& starts, const DoubleArray& alpha,
                                            double threshold, double noise, double resolution,
                                            std::int64_t window, bool compete, const Maybe& low,
-                                           const Maybe& high) {
+                                           const Maybe& high, const std::string& space) {
   if (starts.ndim() != 3 || starts.shape(0) < 1 || starts.shape(1) < 1 || starts.shape(2) < 1)
     refuse("starts must have shape (s, k, d)");
   if (alpha.ndim() != 1 || alpha.shape(0) != starts.shape(0)) refuse("alpha must have shape (s,)");
   check_aligned(starts, "starts");
   check_aligned(alpha, "alpha");
-  ekmfast::Rules rules{threshold, noise, resolution, window, compete, {}, {}};
+  ekmfast::Rules rules{threshold, noise, resolution, window, compete, {}, {}, space_from(space)};
   if (low.has_value() != high.has_value()) refuse("low and high belong together");
   if (window < 0) refuse("window must be >= 0");
   if (low) rules.low = vector_of(*low, starts.shape(2), "low");
@@ -714,7 +779,8 @@ void advance(GuardedSolver& solver, const DoubleArray& sum_wx, const DoubleArray
              int n_threads) {
   const Hold hold(solver);
   const py::ssize_t n = solver.n_going(), k = solver.k(), d = solver.d();
-  if (sum_wx.size() != n * k * d || sum_w.size() != n * k || sum_p.size() != n * k ||
+  const py::ssize_t weights = n * solver.n_weights();
+  if (sum_wx.size() != n * k * d || sum_w.size() != weights || sum_p.size() != weights ||
       objective.size() != n || reference.size() != d)
     refuse("sums must be those of the candidates");
   for (const DoubleArray* array : {&sum_wx, &sum_w, &sum_p, &objective, &reference})
@@ -929,19 +995,27 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("alpha").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"),
         py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0,
-        py::arg("rescue") = true);
+        py::arg("rescue") = true, py::arg("factor") = py::none());
   m.def("weights", &weights, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
-        py::arg("alpha"), py::arg("out").noconvert(), py::arg("n_threads"));
+        py::arg("alpha"), py::arg("out").noconvert(), py::arg("n_threads"),
+        py::arg("factor") = py::none());
   m.def("assign", &assign, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("labels").noconvert(), py::arg("squared_distances").noconvert(),
-        py::arg("n_threads"));
+        py::arg("n_threads"), py::arg("factor") = py::none());
   m.def("closest", &closest, py::arg("X").noconvert(), py::arg("candidates").noconvert(),
         py::arg("closest").noconvert(), py::arg("sample_weight").none(true),
-        py::arg("reference").none(true), py::arg("n_threads"), py::arg("update") = false);
+        py::arg("reference").none(true), py::arg("n_threads"), py::arg("update") = false,
+        py::arg("factor") = py::none());
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
-        py::arg("reference").none(true), py::arg("n_threads"));
+        py::arg("reference").none(true), py::arg("n_threads"), py::arg("factor") = py::none());
+  m.def("partial_statistics", &partial_statistics, py::arg("X").noconvert(),
+        py::arg("centroids").noconvert(), py::arg("alpha").noconvert(),
+        py::arg("sample_weight").none(true), py::arg("reference").noconvert(), py::arg("n_threads"),
+        py::arg("weighting"), py::arg("fuzzifier"));
+  m.def("partial_distances", &partial_distances, py::arg("X").noconvert(),
+        py::arg("centroids").noconvert(), py::arg("n_threads"));
   m.def("expectation", &expectation, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("centre"), py::arg("unit"), py::arg("means").noconvert(),
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
@@ -978,7 +1052,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   py::class_<GuardedSolver>(m, "Solver", py::module_local())
       .def(py::init(&make_solver), py::arg("starts").noconvert(), py::arg("alpha").noconvert(),
            py::arg("threshold"), py::arg("noise"), py::arg("resolution"), py::arg("window"),
-           py::arg("compete"), py::arg("low"), py::arg("high"))
+           py::arg("compete"), py::arg("low"), py::arg("high"), py::arg("space") = "free")
       .def("candidates", &candidates)
       .def("advance", &advance, py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"),
            py::arg("objective"), py::arg("reference"), py::arg("n_threads"))

@@ -76,6 +76,36 @@ Rows<T> rows_of(const Samples<T>& samples, const T* reference) {
   return {samples.x, samples.stride, samples.d, samples.sample_weight, reference};
 }
 
+// How the kernels read the rows of a slice: those of the caller, or copies multiplied by `factor`.
+template <class T>
+struct Slice {
+  Rows<T> rows;
+  std::int64_t begin, end;  // the rows of the slice among these
+  std::int64_t offset;      // of the caller's rows: row `begin` is that row of the caller + offset
+};
+
+// Makes slices. Copies lie behind the scratch memory of the kernels.
+template <class T>
+struct Slices {
+  const Samples<T>& samples;
+  const T* reference;
+  std::int64_t kernel_bytes, bytes;  // of scratch: what the kernels need, and together with copies
+
+  Slices(const Samples<T>& s, const T* ref, const Cut& cut, std::int64_t for_kernels)
+      : samples(s), reference(ref), kernel_bytes((for_kernels + 63) / 64 * 64) {
+    const std::int64_t copy = s.factor ? cut.slice_rows * s.d * static_cast<std::int64_t>(sizeof(T)) : 0;
+    bytes = kernel_bytes + copy;
+  }
+
+  Slice<T> operator()(std::int64_t begin, std::int64_t end, void* scratch) const {
+    if (!samples.factor) return {rows_of(samples, reference), begin, end, 0};
+    T* copy = reinterpret_cast<T*>(static_cast<char*>(scratch) + kernel_bytes);
+    for (std::int64_t i = begin; i < end; ++i) copy_row(samples, i, copy + (i - begin) * samples.d);
+    const T* weight = samples.sample_weight ? samples.sample_weight + begin : nullptr;
+    return {{copy, samples.d, samples.d, weight, reference}, 0, end - begin, begin};
+  }
+};
+
 // Runs body(chunk, scratch) for all chunks; scratch is memory of the running thread.
 template <class Body>
 void for_chunks(const Cut& cut, std::int64_t bytes, int n_threads, Body body) {
@@ -93,15 +123,17 @@ template <class T, class U>
 struct Widened {
   std::vector<T> x, sample_weight, reference;
   Rows<T> rows;
+  std::int64_t begin = 0, end;  // the rows of the slice among these
 
-  Widened(const Samples<U>& samples, const U* ref, std::int64_t begin, std::int64_t end)
-      : reference(ref, ref + samples.d) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const U* row = samples.x + i * samples.stride;
-      x.insert(x.end(), row, row + samples.d);
+  Widened(const Samples<U>& samples, const U* ref, std::int64_t from, std::int64_t to)
+      : reference(ref, ref + samples.d), end(to - from) {
+    std::vector<U> row(static_cast<std::size_t>(samples.d));
+    for (std::int64_t i = from; i < to; ++i) {
+      copy_row(samples, i, row.data());
+      x.insert(x.end(), row.begin(), row.end());
     }
     if (samples.sample_weight)
-      sample_weight.assign(samples.sample_weight + begin, samples.sample_weight + end);
+      sample_weight.assign(samples.sample_weight + from, samples.sample_weight + to);
     rows = {x.data(), samples.d, samples.d,
             samples.sample_weight ? sample_weight.data() : nullptr, reference.data()};
   }

@@ -55,11 +55,19 @@ struct Prepared {
   }
 };
 
-// Runs body(chunk, scratch) for all chunks, with the scratch memory of the running thread.
+// Runs body(chunk, slice_of, scratch) for all chunks, with the scratch memory of the running thread.
+// slice_of(begin, end) is how the kernels read these rows.
 template <class T, class Body>
-void for_chunks(const Kernels<T>& kernels, const Cut& cut, std::int64_t d, std::int64_t k,
-                int n_threads, Body body) {
-  for_chunks(cut, kernels.scratch_bytes(cut.slice_rows, d, k), n_threads, body);
+void for_chunks(const Kernels<T>& kernels, const Samples<T>& samples, const T* reference,
+                const Cut& cut, std::int64_t k, int n_threads, Body body) {
+  const std::int64_t bytes = kernels.scratch_bytes(cut.slice_rows, samples.d, k);
+  const Slices<T> slices(samples, reference, cut, bytes);
+  for_chunks(cut, slices.bytes, n_threads, [&](std::int64_t chunk, void* scratch) {
+    const auto slice_of = [&](std::int64_t begin, std::int64_t end) {
+      return slices(begin, end, scratch);
+    };
+    body(chunk, slice_of, scratch);
+  });
 }
 
 double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
@@ -115,7 +123,7 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
   const std::int64_t rows = k * d < kManySums ? Cut::kMaxSliceRows : kRowsForManySums;
   const Cut cut(samples.n, std::min(rows, Cut::rows_in_cache<T>(d)), n_problems * size);
   OrderedSum all(cut.n_chunks, n_problems * size);
-  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+  const auto sum_chunk = [&](std::int64_t chunk, auto slice_of, void* scratch) {
     OrderedSum::Part part = all.take();
     std::vector<Sums> sums;
     for (std::int64_t s = 0; s < n_problems; ++s) {
@@ -123,17 +131,23 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
       sums.push_back({at, at + k * d, at + k * d + k, at + k * d + 2 * k});
     }
     cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      if constexpr (std::is_same<T, U>::value) {
-        slice_statistics(rows_of(samples, reference), begin, end, views.data(), sums.data(),
-                         n_problems, scratch);
-      } else {
-        const Widened<T, U> slice(samples, reference, begin, end);
-        slice_statistics(slice.rows, 0, end - begin, views.data(), sums.data(), n_problems,
-                         scratch);
-      }
+      const auto slice = slice_of(begin, end);
+      slice_statistics(slice.rows, slice.begin, slice.end, views.data(), sums.data(), n_problems,
+                       scratch);
     });
     all.add(chunk, std::move(part));
-  });
+  };
+  if constexpr (std::is_same<T, U>::value) {
+    for_chunks(kernels, samples, reference, cut, k, n_threads, sum_chunk);
+  } else {
+    for_chunks(cut, kernels.scratch_bytes(cut.slice_rows, d, k), n_threads,
+               [&](std::int64_t chunk, void* scratch) {
+      const auto widened = [&](std::int64_t begin, std::int64_t end) {
+        return Widened<T, U>(samples, reference, begin, end);
+      };
+      sum_chunk(chunk, widened, scratch);
+    });
+  }
 
   std::vector<double> total = all.total();
   for (std::int64_t s = 0; s < n_problems; ++s)
@@ -152,7 +166,9 @@ void find_reference(const Samples<T>& samples, T* reference) {
     T values[kRows];
     std::int64_t count = 0;
     for (std::int64_t i = 0; i < m; ++i) {
-      const T v = samples.x[i * samples.n / m * samples.stride + j];
+      const std::int64_t row = i * samples.n / m;
+      const T factor = samples.factor ? samples.factor[row] : T(1);
+      const T v = samples.x[row * samples.stride + j] * factor;
       if (std::isfinite(v)) values[count++] = v;
     }
     std::nth_element(values, values + count / 2, values + count);
@@ -243,13 +259,14 @@ double weights(const Samples<T>& samples, const double* centroids, double alpha,
   const double q = exponent_scale(centroids, alpha, k, d, reference);
   const Prepared<T> prepared(centroids, q, k, d, reference, kernels.tile_k);
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
-  Rows<T> rows = rows_of(samples, reference);
-  rows.sample_weight = nullptr;
   std::vector<double> witness(static_cast<std::size_t>(cut.n_chunks));
-  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+  for_chunks(kernels, samples, reference, cut, k, n_threads,
+             [&](std::int64_t chunk, auto slice_of, void* scratch) {
     cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      witness[static_cast<std::size_t>(chunk)] +=
-          kernels.weights(rows, begin, end, prepared.view, out, scratch);
+      Slice<T> slice = slice_of(begin, end);
+      slice.rows.sample_weight = nullptr;
+      witness[static_cast<std::size_t>(chunk)] += kernels.weights(
+          slice.rows, slice.begin, slice.end, prepared.view, out + slice.offset * k, scratch);
     });
   });
   double sum = prepared.finite ? 0 : std::nan("");
@@ -265,12 +282,15 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   const Prepared<T> prepared(centroids, 1.0, k, d, reference, kernels.tile_k);
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
-  const Rows<T> rows = rows_of(samples, reference);
   std::vector<double> sums(static_cast<std::size_t>(cut.n_chunks));
-  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+  for_chunks(kernels, samples, reference, cut, k, n_threads,
+             [&](std::int64_t chunk, auto slice_of, void* scratch) {
     cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      kernels.nearest(rows, begin, end, prepared.view, labels, scratch);
-      kernels.distances(rows, begin, end, centroids, labels, squared_distances);
+      const Slice<T> slice = slice_of(begin, end);
+      std::int32_t* own = labels + slice.offset;
+      kernels.nearest(slice.rows, slice.begin, slice.end, prepared.view, own, scratch);
+      kernels.distances(slice.rows, slice.begin, slice.end, centroids, own,
+                        squared_distances + slice.offset);
       double sum = 0;
       for (std::int64_t i = begin; i < end; ++i) sum += static_cast<double>(squared_distances[i]);
       sums[static_cast<std::size_t>(chunk)] += sum;
@@ -291,13 +311,14 @@ void closest(const Samples<T>& samples, const double* candidates, std::int64_t n
   // With q = 2 a score is 2 y . c - ||c||^2; multiplication by 2 is exact.
   const Prepared<T> prepared(candidates, 2.0, k, d, reference, kernels.tile_k);
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), k);
-  const Rows<T> rows = rows_of(samples, reference);
   OrderedSum all(cut.n_chunks, k);
-  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+  for_chunks(kernels, samples, reference, cut, k, n_threads,
+             [&](std::int64_t chunk, auto slice_of, void* scratch) {
     OrderedSum::Part part = all.take();
     cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      kernels.closest(rows, begin, end, prepared.view, n_seedings, distances, samples.n, update,
-                      part.get(), scratch);
+      const Slice<T> slice = slice_of(begin, end);
+      kernels.closest(slice.rows, slice.begin, slice.end, prepared.view, n_seedings,
+                      distances + slice.offset, samples.n, update, part.get(), scratch);
     });
     all.add(chunk, std::move(part));
   });
@@ -313,13 +334,15 @@ void accumulate(const Samples<T>& samples, const T* weights, std::int64_t k, con
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d) / 2);
   const std::int64_t size = k * d + k;
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), size);
-  const Rows<T> rows = rows_of(samples, reference);
   OrderedSum all(cut.n_chunks, size);
-  for_chunks(kernels, cut, d, k, n_threads, [&](std::int64_t chunk, void* scratch) {
+  for_chunks(kernels, samples, reference, cut, k, n_threads,
+             [&](std::int64_t chunk, auto slice_of, void* scratch) {
     OrderedSum::Part part = all.take();
     double* at = part.get();
     cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      kernels.accumulate(rows, begin, end, weights, k, {at, at + k * d, nullptr, nullptr}, scratch);
+      const Slice<T> slice = slice_of(begin, end);
+      kernels.accumulate(slice.rows, slice.begin, slice.end, weights + slice.offset * k, k,
+                         {at, at + k * d, nullptr, nullptr}, scratch);
     });
     all.add(chunk, std::move(part));
   });
@@ -335,17 +358,18 @@ void survey(const Samples<T>& samples, const T* reference, int n_threads, double
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, 1, d));
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d), size);
-  const Rows<T> rows = rows_of(samples, reference);
   OrderedSum all(cut.n_chunks, size);
   const std::size_t width = static_cast<std::size_t>(d);
   const T infinity = std::numeric_limits<T>::infinity();
   std::vector<T> lows(static_cast<std::size_t>(cut.n_chunks) * width, infinity),
       highs(static_cast<std::size_t>(cut.n_chunks) * width, -infinity);
-  for_chunks(kernels, cut, d, 1, n_threads, [&](std::int64_t chunk, void*) {
+  for_chunks(kernels, samples, reference, cut, 1, n_threads,
+             [&](std::int64_t chunk, auto slice_of, void*) {
     OrderedSum::Part part = all.take();
     double* at = part.get();
     cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      kernels.survey(rows, begin, end,
+      const Slice<T> slice = slice_of(begin, end);
+      kernels.survey(slice.rows, slice.begin, slice.end,
                      {at, at + 1, at + 2, lows.data() + chunk * d, highs.data() + chunk * d});
     });
     all.add(chunk, std::move(part));

@@ -18,7 +18,19 @@ struct Samples {
   const T* x;               // (n, d), row i at x + i * stride
   std::int64_t n, d, stride;
   const T* sample_weight;   // (n,) or null for ones
+  // (n,) or null for ones: every function below takes row i times factor[i] for row i, rounded to T.
+  // The rows are multiplied slice by slice in the scratch memory of a thread, so that rows of length
+  // 1 need no copy of all rows.
+  const T* factor = nullptr;
 };
+
+// OUT row (d,): row i as the functions below take it.
+template <class T>
+inline void copy_row(const Samples<T>& samples, std::int64_t i, T* row) {
+  const T* x = samples.x + i * samples.stride;
+  const T factor = samples.factor ? samples.factor[i] : T(1);
+  for (std::int64_t j = 0; j < samples.d; ++j) row[j] = x[j] * factor;
+}
 
 // OUT reference (d,): a point among the data, the median of a few rows in each feature. The kernels
 // subtract it from the rows, since ||x||^2 + ||c||^2 - 2 x c loses all digits far from the origin.

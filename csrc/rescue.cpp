@@ -95,10 +95,15 @@ void rescue_columns(Weighting weighting, const Samples<T>& samples, const double
     mine.assign(static_cast<std::size_t>(n_columns), Column());
     for (Column& c : mine) c.sum_wx.assign(static_cast<std::size_t>(d), 0.0);
     std::vector<double> r(static_cast<std::size_t>(k));
+    std::vector<T> copy(samples.factor ? static_cast<std::size_t>(d) : 0);
     const std::int64_t end = std::min(samples.n, (chunk + 1) * kChunkRows);
     for (std::int64_t i = chunk * kChunkRows; i < end; ++i) {
       if (i % 64 == 0) checkpoint();
       const T* x = samples.x + i * samples.stride;
+      if (samples.factor) {
+        copy_row(samples, i, copy.data());
+        x = copy.data();
+      }
       const double s = samples.sample_weight ? static_cast<double>(samples.sample_weight[i]) : 1.0;
       if (!(s > 0)) continue;
       std::fill(r.begin(), r.end(), 0.0);

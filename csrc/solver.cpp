@@ -192,8 +192,22 @@ Run::Run(const double* start, std::int64_t n, double sharpness)
 Solver::Solver(const double* starts, const double* alpha, std::int64_t n_runs, std::int64_t k,
                std::int64_t d, Rules rules)
     : k_(k), d_(d), rules_(std::move(rules)) {
-  for (std::int64_t i = 0; i < n_runs; ++i)
+  for (std::int64_t i = 0; i < n_runs; ++i) {
     runs_.emplace_back(starts + i * k * d, k * d, alpha[i]);
+    make_allowed(runs_.back().centroids);
+  }
+}
+
+// Divides centroids (k, d) by their lengths if these must be 1. The origin stays where it is.
+void Solver::make_allowed(Vector& centroids) const {
+  if (rules_.space != Space::unit) return;
+  for (auto row = centroids.begin(); row != centroids.end(); row += d_) {
+    double square = 0;
+    for (auto v = row; v != row + d_; ++v) square += *v * *v;
+    const double length = std::sqrt(square);
+    if (!(length > 0)) continue;
+    for (auto v = row; v != row + d_; ++v) *v /= length;
+  }
 }
 
 std::int64_t Solver::n_going() const {
@@ -203,10 +217,7 @@ std::int64_t Solver::n_going() const {
 void Solver::candidates(double* centroids, double* alpha) const {
   for (const Run& run : runs_) {
     if (run.done) continue;
-    const Vector& from = run.leap.empty() ? run.centroids : run.leap;
-    std::copy(from.begin(), from.end(), centroids);
-    if (run.leap.empty() && !run.step.empty())
-      for (std::size_t i = 0; i < from.size(); ++i) centroids[i] += run.size * run.step[i];
+    std::copy_n(proposal(run).begin(), k_ * d_, centroids);
     centroids += k_ * d_;
     *alpha++ = run.alpha;
   }
@@ -220,7 +231,9 @@ void Solver::advance(const double* sum_wx, const double* sum_w, const double* su
   const std::int64_t n = static_cast<std::int64_t>(going.size()), size = k_ * d_;
   const auto advance_run = [&](Run& run, std::int64_t i) {
     ++run.n_iter;
-    advance_one(run, sum_wx + i * size, sum_w + i * k_, sum_p + i * k_, objective[i], reference);
+    const std::int64_t weights = n_weights();
+    advance_one(run, sum_wx + i * size, sum_w + i * weights, sum_p + i * weights, objective[i],
+                reference);
   };
   if (n_threads == 1 || n * size <= kNumbersForThreads) {
     for (std::int64_t i = 0; i < n; ++i) advance_run(*going[static_cast<std::size_t>(i)], i);
@@ -257,14 +270,9 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
     return;
   }
   const bool leapt = !run.leap.empty();
-  // One loop, since with many features it takes as long as the memory is read.
-  Vector moved(run.centroids.size());
-  if (leapt || !run.step.empty())
-    for (std::size_t i = 0; i < moved.size(); ++i) {
-      const double before = run.centroids[i];
-      run.centroids[i] = leapt ? run.leap[i] : before + run.size * run.step[i];
-      moved[i] = run.centroids[i] - before;
-    }
+  Vector moved = proposal(run);
+  std::swap(moved, run.centroids);
+  for (std::size_t i = 0; i < moved.size(); ++i) moved[i] = run.centroids[i] - moved[i];
   const Vector last_step = std::move(run.step);
   run.objective = objective;
   run.leap.clear();
@@ -273,34 +281,25 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
 
   run.step.assign(static_cast<std::size_t>(k_ * d_), 0.0);
   run.jumping = run.held = false;
-  const bool bounded = !rules_.low.empty();
-  Vector ratio(static_cast<std::size_t>(d_));
+  const bool bounded = !rules_.low.empty() && rules_.space != Space::unit;
+  const bool may_jump = run.n_jumps < kMaxWeakJumps;
   for (std::int64_t i = 0; i < k_; ++i) {
     const double *at = run.centroids.data() + i * d_, *sums = wx + i * d_;
     double* step = run.step.data() + i * d_;
-    bool weak = w[i] < kTheta * p[i] && run.n_jumps < kMaxWeakJumps;
-    for (std::int64_t j = 0; j < d_; ++j) {
+    const bool jumps =
+        rules_.space == Space::features
+            ? features_step(may_jump, at, sums, w + i * d_, p + i * d_, reference, step)
+        : rules_.space == Space::unit
+            ? unit_step(may_jump, at, sums, w[i], p[i], reference, step)
+            : free_step(may_jump, at, sums, w[i], p[i], reference, step);
+    run.jumping = run.jumping || jumps;
+    for (std::int64_t j = 0; bounded && j < d_; ++j) {
       const std::size_t c = static_cast<std::size_t>(j);
-      // A column that sums to exactly zero keeps its centroid.
-      ratio[c] = w[i] == 0 ? at[j] : reference[j] + sums[j] / w[i];
-      // If B is near zero, the ratio may be far away on either side, whereas the damped step points
-      // to where J falls.
-      if (bounded) weak = weak && ratio[c] >= rules_.low[c] && ratio[c] <= rules_.high[c];
-    }
-    run.jumping = run.jumping || weak;
-    // If B >= theta P, the share is 1, and the step is A / B - C.
-    double share = w[i] / std::max(w[i], kTheta * p[i]);
-    if (weak || !std::isfinite(share)) share = 1;
-    for (std::int64_t j = 0; j < d_; ++j) {
-      const std::size_t c = static_cast<std::size_t>(j);
-      step[j] = share * (ratio[c] - at[j]);
-      if (!bounded || std::isnan(step[j])) continue;
       const double there = at[j] + step[j];
-      const double inside = std::min(std::max(there, rules_.low[c]), rules_.high[c]);
-      if (inside != there) {
-        step[j] = inside - at[j];
-        run.held = true;
-      }
+      const double nearest = std::min(std::max(there, rules_.low[c]), rules_.high[c]);
+      if (nearest == there || std::isnan(step[j])) continue;
+      step[j] = nearest - at[j];
+      run.held = true;
     }
   }
   run.n_jumps += run.jumping;
@@ -324,6 +323,72 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
         run.leap[i] = std::clamp(run.leap[i], rules_.low[c], rules_.high[c]);
       }
   }
+}
+
+// Where the run goes next: Anderson's proposal, or a share of the step.
+Vector Solver::proposal(const Run& run) const {
+  Vector there = run.leap.empty() ? run.centroids : run.leap;
+  if (run.leap.empty() && !run.step.empty())
+    for (std::size_t i = 0; i < there.size(); ++i) there[i] += run.size * run.step[i];
+  make_allowed(there);
+  return there;
+}
+
+bool Solver::free_step(bool may_jump, const double* at, const double* wx, double w, double p,
+                       const double* reference, double* step) const {
+  bool weak = may_jump && w < kTheta * p;
+  for (std::int64_t j = 0; j < d_; ++j) {
+    // A column that sums to exactly zero keeps its centroid.
+    const double ratio = w == 0 ? at[j] : reference[j] + wx[j] / w;
+    // If B is near zero, the ratio may be far away on either side, whereas the damped step points
+    // to where J falls.
+    weak = weak && inside(j, ratio);
+    step[j] = ratio - at[j];
+  }
+  // If B >= theta P, the share is 1, and the step is A / B - C.
+  const double share = w / std::max(w, kTheta * p);
+  if (!weak && std::isfinite(share))
+    for (std::int64_t j = 0; j < d_; ++j) step[j] *= share;
+  return weak;
+}
+
+// On the sphere the distance is 1 - x . c, so that J falls fastest along the part of A that is
+// tangent to the sphere, A - L C with L = A . C. The step is this part over max(L, theta P). If
+// L >= theta P, it leads to A / L, which is a point of the direction of A: there the next centroid
+// is. A weak column goes to the direction of the exact ratio A / B.
+bool Solver::unit_step(bool may_jump, const double* at, const double* wx, double w, double p,
+                       const double* reference, double* step) const {
+  bool weak = may_jump && w < kTheta * p;
+  double along = 0, square = 0;
+  for (std::int64_t j = 0; j < d_; ++j) {
+    const double a = wx[j] + w * reference[j];
+    step[j] = a;
+    along += a * at[j];
+    square += a * a;
+    weak = weak && inside(j, a / w);
+  }
+  weak = weak && square > 0;
+  const double share = 1 / std::max(along, kTheta * p);
+  const double to_ratio = (w < 0 ? -1 : 1) / std::sqrt(square);
+  for (std::int64_t j = 0; j < d_; ++j) {
+    if (weak) step[j] = to_ratio * step[j] - at[j];
+    else step[j] = std::isfinite(share) ? share * (step[j] - along * at[j]) : 0;
+  }
+  return weak;
+}
+
+// The same as `free_step` for each feature, since A, B and P are sums over other rows for each.
+bool Solver::features_step(bool may_jump, const double* at, const double* wx, const double* w,
+                           const double* p, const double* reference, double* step) const {
+  bool any = false;
+  for (std::int64_t j = 0; j < d_; ++j) {
+    const double ratio = w[j] == 0 ? at[j] : reference[j] + wx[j] / w[j];
+    const bool weak = may_jump && w[j] < kTheta * p[j] && inside(j, ratio);
+    const double share = w[j] / std::max(w[j], kTheta * p[j]);
+    step[j] = (weak || !std::isfinite(share) ? 1 : share) * (ratio - at[j]);
+    any = any || weak;
+  }
+  return any;
 }
 
 // Only runs with a proposal of Anderson's are given up, since their decreases of J become smaller

@@ -14,6 +14,13 @@ constexpr double kTheta = 0.1;
 // A run whose step has been halved more often has stalled.
 constexpr std::int64_t kMaxHalvings = 12;
 
+// What centroids may be, and over what the sums of their weights are.
+enum class Space {
+  free,      // any points; the weights of a centroid have one sum
+  unit,      // points at distance 1 from the origin
+  features,  // any points; the weights of a centroid have one sum for each feature
+};
+
 // The rules by which a run ends, and the bounds of centroids.
 struct Rules {
   double threshold;    // a run has converged if its step is at most this long, in units of the data
@@ -22,6 +29,7 @@ struct Rules {
   std::int64_t window; // how many earlier steps Anderson's proposal uses; 0 for no proposals
   bool compete;        // whether to give up runs that will not reach the best one of their alpha
   std::vector<double> low, high;  // (d,) each, the bounds of centroids; both empty for no bounds
+  Space space = Space::free;
 };
 
 // The state of one restart. Matrices are (k, d).
@@ -52,6 +60,7 @@ class Solver {
 
   std::int64_t k() const { return k_; }
   std::int64_t d() const { return d_; }
+  std::int64_t n_weights() const { return rules_.space == Space::features ? k_ * d_ : k_; }
   std::vector<Run>& runs() { return runs_; }
   std::int64_t n_going() const;
 
@@ -59,13 +68,27 @@ class Solver {
   void candidates(double* centroids, double* alpha) const;
 
   // IN the sums for the candidates, as statistics() of ekm.h gives them: sum_wx (n_going, k, d),
-  // sum_w, sum_p (n_going, k), objective (n_going,), reference (d,).
+  // sum_w, sum_p (n_going, k), objective (n_going,), reference (d,). In Space::features sum_w and
+  // sum_p are (n_going, k, d).
   void advance(const double* sum_wx, const double* sum_w, const double* sum_p,
                const double* objective, const double* reference, int n_threads);
 
  private:
   void advance_one(Run& run, const double* wx, const double* w, const double* p, double objective,
                const double* reference);
+  // Writes the step of one centroid, whose sums these are, and returns whether it is weak and jumps.
+  bool free_step(bool may_jump, const double* at, const double* wx, double w, double p,
+                 const double* reference, double* step) const;
+  bool unit_step(bool may_jump, const double* at, const double* wx, double w, double p,
+                 const double* reference, double* step) const;
+  bool features_step(bool may_jump, const double* at, const double* wx, const double* w,
+                     const double* p, const double* reference, double* step) const;
+  bool inside(std::int64_t j, double value) const {
+    const std::size_t c = static_cast<std::size_t>(j);
+    return rules_.low.empty() || (value >= rules_.low[c] && value <= rules_.high[c]);
+  }
+  void make_allowed(std::vector<double>& centroids) const;
+  std::vector<double> proposal(const Run& run) const;
   void give_up_losing_runs();
 
   const std::int64_t k_, d_;

@@ -20,10 +20,16 @@ def statistics(
     weighting: str = "equilibrium",
     fuzzifier: float = 2.0,
     rescue: bool = True,
+    factor: _Samples | None = None,
 ) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
 def least_mass(float32: bool) -> float: ...
 def weights(
-    X: _Samples, centroids: _Double, alpha: float, out: _Samples, n_threads: int
+    X: _Samples,
+    centroids: _Double,
+    alpha: float,
+    out: _Samples,
+    n_threads: int,
+    factor: _Samples | None = None,
 ) -> float: ...
 def assign(
     X: _Samples,
@@ -31,6 +37,7 @@ def assign(
     labels: NDArray[int32],
     squared_distances: _Samples,
     n_threads: int,
+    factor: _Samples | None = None,
 ) -> float: ...
 def closest(
     X: _Samples,
@@ -40,13 +47,29 @@ def closest(
     reference: _Double | None,
     n_threads: int,
     update: bool = False,
+    factor: _Samples | None = None,
 ) -> _Double: ...
 def accumulate(
     X: _Samples, weights: _Samples, n_threads: int
 ) -> tuple[_Double, _Double, _Double]: ...
 def survey(
-    X: _Samples, sample_weight: _Samples | None, reference: _Double | None, n_threads: int
+    X: _Samples,
+    sample_weight: _Samples | None,
+    reference: _Double | None,
+    n_threads: int,
+    factor: _Samples | None = None,
 ) -> tuple[float, float, _Double, _Double, _Double, _Double]: ...
+def partial_statistics(
+    X: _Samples,
+    centroids: _Double,
+    alpha: _Double,
+    sample_weight: _Samples | None,
+    reference: _Double,
+    n_threads: int,
+    weighting: str,
+    fuzzifier: float,
+) -> tuple[_Double, _Double, _Double, _Double]: ...
+def partial_distances(X: _Samples, centroids: _Double, n_threads: int) -> _Double: ...
 def expectation(
     X: _Samples,
     sample_weight: _Samples | None,
@@ -132,6 +155,7 @@ class Solver:
         compete: bool,
         low: _Double | None,
         high: _Double | None,
+        space: str = "free",
     ) -> None: ...
     def candidates(self) -> tuple[_Double, _Double]: ...
     def advance(

@@ -271,6 +271,8 @@ CALLABLE = Kind(callable, "a callable")
 PATH = FilePath()
 COUNT = Integer(1)
 POSITIVE = Number(0, open_low=True)
+METRIC = OneOf("euclidean", "cosine")
+MISSING = OneOf("error", "partial")
 ALPHA = AnyOf(OneOf("auto", "dvariance"), POSITIVE)
 # The alpha of estimators that do not search for the best alpha.
 DVARIANCE_OR_NUMBER = AnyOf(OneOf("dvariance"), POSITIVE)

@@ -377,6 +377,8 @@ def check_sums(
     """Sums of w (x - about), of w and of p, and the objective, of every problem."""
     X, C = np.asarray(X), np.asarray(C, np.float64)
     s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
+    if (s < 0).any():
+        return  # callers refuse such weights, and sums of them may be 0 by chance
     away = np.asarray(X, np.float64) - about
     for i, (centroids, sharpness) in enumerate(zip(C, np.asarray(alpha, np.float64), strict=True)):
         d = distances_of(X, centroids)
@@ -416,6 +418,12 @@ def finite(*arrays: Any) -> None:
 # Calls of the compiled module
 
 
+def seen(given: dict[str, Any]) -> Any:
+    """The rows as the kernels see them: multiplied by ``factor``."""
+    factor = given["factor"]
+    return given["X"] if factor is None else np.asarray(given["X"]) * np.asarray(factor)[:, None]
+
+
 def core_statistics(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         sum_wx, sum_w, sum_p, exponent, objective, reference = result
@@ -424,7 +432,7 @@ def core_statistics(a: Arguments) -> Call:
             sums = sum_wx * unit[..., None], sum_w * unit, sum_p * unit, objective
             check_sums(
                 sums,
-                given["X"],
+                seen(given),
                 given["centroids"],
                 given["alpha"],
                 given["sample_weight"],
@@ -443,6 +451,7 @@ def core_statistics(a: Arguments) -> Call:
         "weighting": str(a.rng.choice(WEIGHTINGS)),
         "fuzzifier": float(a.rng.uniform(1.5, 3)),
         "rescue": bool(a.rng.random() < 0.8),
+        "factor": a.sample_weight(),
     }
     return Call(_core.statistics, arguments, check)
 
@@ -451,7 +460,7 @@ def core_weights(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         if ordinary(given, ("out",)):
             w, _, scale, _ = weights_of(
-                distances_of(given["X"], given["centroids"]), given["alpha"], "equilibrium", 2
+                distances_of(seen(given), given["centroids"]), given["alpha"], "equilibrium", 2
             )
             near(given["out"], w, 1 + scale, given["X"], "weights")
 
@@ -461,6 +470,7 @@ def core_weights(a: Arguments) -> Call:
         "alpha": float(a.alpha(1)[0]),
         "out": a.full((a.n, a.k), np.nan, a.dtype),
         "n_threads": a.threads,
+        "factor": a.sample_weight(),
     }
     return Call(_core.weights, arguments, check, ("out",))
 
@@ -474,7 +484,7 @@ def core_assign(a: Arguments) -> Call:
         if not shared and ((labels < 0) | (labels >= len(given["centroids"]))).any():
             raise FaultError("a label is no centroid's")
         if ordinary(given, outputs) and not shared:
-            check_nearest(labels, given["squared_distances"], given["X"], given["centroids"])
+            check_nearest(labels, given["squared_distances"], seen(given), given["centroids"])
 
     arguments = {
         "X": a.rows(),
@@ -482,6 +492,7 @@ def core_assign(a: Arguments) -> Call:
         "labels": a.full((a.n,), -1, np.int32),
         "squared_distances": a.full((a.n,), np.nan, a.dtype),
         "n_threads": a.threads,
+        "factor": a.sample_weight(),
     }
     return Call(_core.assign, arguments, check, outputs)
 
@@ -494,12 +505,12 @@ def core_closest(a: Arguments) -> Call:
         C = given["candidates"]
         if given["closest"] is not infinite or not ordinary(given, ("closest",)):
             return
-        squares = 2 * distances_of(given["X"], C.reshape(-1, C.shape[-1])).T
+        squares = 2 * distances_of(seen(given), C.reshape(-1, C.shape[-1])).T
         s = given["sample_weight"]
         s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
         # Distances are differences of squares about the reference.
         about = 0.0 if given["reference"] is None else given["reference"]
-        away = ((np.asarray(given["X"], np.float64) - about) ** 2).sum(axis=1)
+        away = ((np.asarray(seen(given), np.float64) - about) ** 2).sum(axis=1)
         largest = 1 + squares.max(initial=0) + away.max(initial=0)
         near(
             result,
@@ -520,6 +531,7 @@ def core_closest(a: Arguments) -> Call:
         "reference": a.maybe(a.array(a.d)),
         "n_threads": a.threads,
         "update": update,
+        "factor": a.sample_weight(),
     }
     return Call(_core.closest, arguments, check, ("closest",))
 
@@ -540,9 +552,9 @@ def core_accumulate(a: Arguments) -> Call:
 def core_survey(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         weight, squares, total, reference, low, high = result
-        X, s = np.asarray(given["X"], np.float64), given["sample_weight"]
-        if not ordinary(given) or not len(X):
+        if not ordinary(given) or not len(given["X"]):
             return
+        X, s = np.asarray(seen(given), np.float64), given["sample_weight"]
         s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
         away = X - reference
         near(weight, s.sum(), s.sum(), given["X"], "weight")
@@ -555,6 +567,7 @@ def core_survey(a: Arguments) -> Call:
         "sample_weight": a.sample_weight(),
         "reference": a.maybe(a.array(a.d)),
         "n_threads": a.threads,
+        "factor": a.sample_weight(),
     }
     return Call(_core.survey, arguments, check)
 
@@ -627,6 +640,73 @@ def ordinary_mixture(given: dict[str, Any], outputs: tuple[str, ...] = ()) -> bo
     if np.asarray(given["X"]).dtype not in (np.float32, np.float64) or (degrees < 2).any():
         return False
     return ordinary({name: v for name, v in given.items() if name != "degrees"}, outputs)
+
+
+def with_missing(a: Arguments) -> np.ndarray:
+    """Rows in which numbers are missing; a few rows have none."""
+    rows = a.rng.normal(size=(a.n, a.d)).astype(a.dtype)
+    rows[a.rng.random((a.n, a.d)) < a.rng.choice([0.0, 0.2, 0.9])] = np.nan
+    return a.memory.place(a.rng, rows)
+
+
+def partial_squares(X: Any, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances (N, K) over the numbers there are, scaled to all, and the scales (N,)."""
+    X = np.asarray(X, np.float64)
+    there = ~np.isnan(X)
+    scale = X.shape[1] / np.maximum(there.sum(axis=1), 1) * there.any(axis=1)
+    away = np.where(there, X, 0.0)[:, None] - np.where(there[:, None], C, 0.0)
+    return scale[:, None] * np.einsum("nkd,nkd->nk", away, away), scale
+
+
+def core_partial_statistics(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        X, s, m = given["X"], given["sample_weight"], given["fuzzifier"]
+        if not ordinary({**given, "X": np.nan_to_num(np.asarray(X))}):
+            return
+        s = np.ones(len(X)) if s is None else np.asarray(s, np.float64)
+        if (s < 0).any():
+            return
+        there = ~np.isnan(np.asarray(X))
+        away = np.where(there, X, 0.0) - np.where(there, given["reference"], 0.0)
+        for i, alpha in enumerate(np.asarray(given["alpha"], np.float64)):
+            squares, scale = partial_squares(X, np.asarray(given["centroids"], np.float64)[i])
+            if given["weighting"] in ("fuzzy", "hard") and (squares < 1e-4).any():
+                continue
+            w, p, size, cost = weights_of(squares / 2, alpha, given["weighting"], m)
+            factor = (s * scale)[:, None]
+            size = (size * factor).T @ (np.abs(away) + there) + 1
+            sums = [part[i] for part in result]
+            near(sums[0], (w * factor).T @ away, size, X, "sum_wx")
+            near(sums[1], (w * factor).T @ there, size, X, "sum_w")
+            near(sums[2], (p * factor).T @ there, size, X, "sum_p")
+            near(sums[3], s @ cost, s @ np.abs(cost) + 1, X, "objective")
+
+    arguments = {
+        "X": with_missing(a),
+        "centroids": a.array(a.s, a.k, a.d),
+        "alpha": a.alpha(a.s),
+        "sample_weight": a.sample_weight(),
+        "reference": a.array(a.d),
+        "n_threads": a.threads,
+        "weighting": str(a.rng.choice(WEIGHTINGS)),
+        "fuzzifier": float(a.rng.uniform(1.5, 3)),
+    }
+    return Call(_core.partial_statistics, arguments, check)
+
+
+def core_partial_distances(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        X = given["X"]
+        if ordinary({**given, "X": np.nan_to_num(np.asarray(X))}):
+            wanted, _ = partial_squares(X, np.asarray(given["centroids"], np.float64))
+            near(result, wanted, wanted, X, "distances")
+
+    arguments = {
+        "X": with_missing(a),
+        "centroids": a.array(a.k, a.d),
+        "n_threads": a.threads,
+    }
+    return Call(_core.partial_distances, arguments, check)
 
 
 def core_expectation(a: Arguments) -> Call:
@@ -849,6 +929,8 @@ def core_settings(a: Arguments) -> Call:
 def core_solver(a: Arguments) -> Call:
     """A solver, some steps of it with any sums, and its states with parts that were replaced."""
     rng, s, k, d = a.rng, a.s, min(a.k, 9), min(a.d, 17)
+    space = str(rng.choice(["free", "unit", "features"]))
+    n_axes = 3 if space == "features" else 2
 
     def use(**given: Any) -> None:
         solver = _core.Solver(**given)
@@ -866,8 +948,8 @@ def core_solver(a: Arguments) -> Call:
                 solver.advance,
                 {
                     "sum_wx": a.array(*centroids.shape),
-                    "sum_w": a.full(centroids.shape[:2], 3.0),
-                    "sum_p": a.full(centroids.shape[:2], 4.0),
+                    "sum_w": a.full(centroids.shape[:n_axes], 3.0),
+                    "sum_p": a.full(centroids.shape[:n_axes], 4.0),
                     "objective": a.array(n),
                     "reference": a.array(centroids.shape[2]),
                     "n_threads": a.threads,
@@ -918,6 +1000,7 @@ def core_solver(a: Arguments) -> Call:
         "compete": bool(rng.random() < 0.5),
         "low": a.full((d,), -5.0) if bounded else None,
         "high": a.full((d,), 5.0) if bounded else None,
+        "space": space,
     }
     return Call(use, arguments)
 
@@ -1030,6 +1113,8 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.plausible_sums": core_plausible_sums,
     "_core.plausible_update": core_plausible_update,
     "_core.exp2_kernel": core_exp2,
+    "_core.partial_statistics": core_partial_statistics,
+    "_core.partial_distances": core_partial_distances,
     "_core.expectation": core_expectation,
     "_core.densities": core_densities,
     "_core.classification_likelihoods": core_classification_likelihoods,

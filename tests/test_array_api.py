@@ -51,6 +51,38 @@ with sklearn.config_context(array_api_dispatch=True):
         assert type(result) is type(there), name
         assert np.array_equal(np.from_dlpack(result), getattr(mixture, name)(X)), name
     assert mixture.bic(there) == mixture.bic(X)
+
+from ekmfast.anomaly import EKMeansDetector
+detector = EKMeansDetector(2, random_state=0).fit(X)
+with sklearn.config_context(array_api_dispatch=True):
+    for name in ("predict", "score_samples", "decision_function"):
+        result = getattr(detector, name)(there)
+        assert type(result) is type(there), name
+        assert np.array_equal(np.from_dlpack(result), getattr(detector, name)(X)), name
+        assert type(getattr(detector, name)(X)) is np.ndarray, name
+    labels = sklearn.clone(detector).fit_predict(there)
+    assert type(labels) is type(there)
+    assert np.array_equal(np.from_dlpack(labels), sklearn.clone(detector).fit_predict(X))
+assert type(detector.predict(there)) is np.ndarray
+"""
+
+IMAGES = """
+import numpy as np
+import sklearn
+import torch
+from ekmfast.anomaly import AutoencoderDetector
+images = np.zeros((30, 16, 16), np.float32)
+images[:, 4:12] = np.random.default_rng(0).uniform(0.5, 1, (30, 1, 1))
+there = torch.from_numpy(images)
+detector = AutoencoderDetector(
+    image_size=16, latent_dim=4, width=0.0625, epochs=1, batch_size=20, random_state=0
+).fit(images)
+with sklearn.config_context(array_api_dispatch=True):
+    for name in ("predict", "score_samples", "decision_function"):
+        result = getattr(detector, name)(there)
+        assert type(result) is torch.Tensor, name
+        assert np.array_equal(result.numpy(), getattr(detector, name)(images)), name
+        assert type(getattr(detector, name)(images)) is np.ndarray, name
 """
 
 CHECKS = """
@@ -81,6 +113,11 @@ def run(code, *arguments):
 def test_results_are_of_the_library_of_x(library, dtype):
     pytest.importorskip(library)
     run(DISPATCH, library, dtype)
+
+
+def test_results_for_images_are_of_the_library_of_x():
+    pytest.importorskip("torch")
+    run(IMAGES)
 
 
 def test_the_check_of_sklearn_passes():

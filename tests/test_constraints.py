@@ -76,6 +76,8 @@ EXPECTED = {
         "an array of real numbers of shape (n_clusters, n_features) or a callable",
     ),
     "n_init": (INTEGER | TEXT_TOO, "'auto' or an integer >= 1"),
+    "metric": (NAME, "'euclidean' or 'cosine'"),
+    "missing": (NAME, "'error' or 'partial'"),
     "max_iter": (INTEGER, "an integer >= 1"),
     "tol": (NUMBER | FROM_0, "a finite number >= 0"),
     "random_state": (

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import SEED, Constraint, Number, Parameters
+from ekmfast.rows.array_api import as_numpy, like_x
 
 # A row is an outlier if it is so many deviations off, where the share of outliers is unknown. On
 # the 46 problems of `bench/anomaly.py` from which our score was chosen, 2.5, 3 and 3.5 deviations
@@ -26,6 +27,8 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
     Methods follow scikit-learn: low scores are abnormal, +1 is an inlier, -1 an outlier. The
     attributes ``decision_scores_``, ``labels_`` and ``threshold_`` follow PyOD: high scores are
     abnormal, 1 is an outlier.
+
+    Where scikit-learn's dispatch of the array API is on, results are arrays of the library of X.
     """
 
     _constraints: ClassVar[dict[str, Constraint]] = {
@@ -95,6 +98,7 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
     def score_samples(self, X: Any) -> NDArray[Any]:
         raise NotImplementedError
 
+    @like_x
     def decision_function(self, X: Any) -> NDArray[Any]:
         """Score minus the threshold, which is negative for outliers.
 
@@ -108,8 +112,10 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
             ``score_samples(X) - offset_``.
         """
         check_is_fitted(self)
-        return self.score_samples(X) - self.offset_
+        scores: NDArray[Any] = as_numpy(self.score_samples(X)) - self.offset_
+        return scores
 
+    @like_x
     def predict(self, X: Any) -> NDArray[np.intp]:
         """Classify rows: +1 for inliers, -1 for outliers.
 
@@ -121,8 +127,9 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
         -------
         ndarray of shape (N,), int
         """
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return np.where(as_numpy(self.decision_function(X)) < 0, -1, 1)
 
+    @like_x
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.intp]:
         """Fit to rows, and classify the same rows as ``labels_`` does.
 

@@ -14,6 +14,7 @@ from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._normals import Normals, fit_normals
 from ekmfast.estimators.base import check_data
 from ekmfast.estimators.ekmeans import EKMeans
+from ekmfast.rows.array_api import like_x
 
 # The share of the rows that small clusters may hold to be anomalies, if none is given.
 SMALL = 0.1
@@ -187,6 +188,7 @@ class EKMeansDetector(Detector):
             self._set_threshold(scores)
         return self
 
+    @like_x
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """Log-density of each row under the mixture of the large clusters, up to a constant.
 

@@ -32,6 +32,7 @@ from ekmfast._parameters import (
 from ekmfast.anomaly._detector import Detector
 from ekmfast.anomaly._reconstruction import reconstruction_loss
 from ekmfast.anomaly.features import EKMeansDetector
+from ekmfast.rows.array_api import like_x
 
 SCORES = ("reconstruction", "codes", "both")
 # Share of the images that the training of a new model holds out.
@@ -281,6 +282,7 @@ class AutoencoderDetector(Detector):
         self._set_threshold(self._joined(parts), self.held_out_)
         return self
 
+    @like_x
     def score_samples(self, X: Any) -> NDArray[Any]:
         """Score of each image.
 

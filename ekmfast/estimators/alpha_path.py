@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_array
 
 from ekmfast._arguments import shown
 from ekmfast._parameters import check_parameters, check_seed
-from ekmfast.estimators.base import CentroidEstimator, check_weight
+from ekmfast.estimators.base import check_weight
+from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress
@@ -31,6 +32,8 @@ def alpha_path(
     *,
     target_sizes: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
+    metric: str = "euclidean",
+    missing: str = "error",
     init: Any = "auto",
     n_init: int | str = "auto",
     max_iter: int = 300,
@@ -55,7 +58,7 @@ def alpha_path(
         Wanted proportions of the sizes of the clusters, in any order, such as (2, 1, 1). ``best``
         is then the alpha whose sizes are nearest to them; ``size_errors`` says how near they are.
     sample_weight : array-like of shape (N,), default=None
-    init, n_init, max_iter, tol, random_state, device, n_threads, verbose
+    metric, missing, init, n_init, max_iter, tol, random_state, device, n_threads, verbose
         As in :class:`EKMeans`. All alphas have the same starts.
 
     Returns
@@ -86,7 +89,7 @@ def alpha_path(
     >>> sorted(path.sizes[path.best].tolist())
     [30.0, 900.0]
     """
-    check_parameters(locals(), CentroidEstimator._constraints)
+    check_parameters(locals(), FullBatchEstimator._constraints)
     targets = None if target_sizes is None else _check_sizes(target_sizes, n_clusters)
     rows = rows_of(
         X,
@@ -96,6 +99,8 @@ def alpha_path(
         device=device,
         work=2.0 * n_clusters * resolve_n_init(n_init, init),
         n_threads=n_threads,
+        metric=metric,
+        missing=missing,
     )
     report = Progress(None, X, rows.dtype, verbose)
     problem = Problem(rows, n_clusters, tol=tol, max_iter=max_iter, report=report)

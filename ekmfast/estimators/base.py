@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ekmfast._parameters import (
     COUNT,
+    METRIC,
     N_THREADS,
     PATH,
     SEED,
@@ -133,6 +134,7 @@ class CentroidEstimator(
 
     _constraints: ClassVar[dict[str, Constraint]] = {
         "n_clusters": COUNT,
+        "metric": METRIC,
         "init": INIT,
         "n_init": N_INIT,
         "max_iter": COUNT,
@@ -142,6 +144,8 @@ class CentroidEstimator(
         "n_threads": N_THREADS,
         "verbose": VERBOSE,
     }
+    metric: str = "euclidean"
+    missing: str = "error"
     # The weight function of the kernels, and the exponent m of 'fuzzy'.
     _weighting: ClassVar[str] = "equilibrium"
     _weighting_fuzzifier: float = 2.0
@@ -198,6 +202,8 @@ class CentroidEstimator(
             n_threads=self.n_threads,
             weighting=self._weighting,
             fuzzifier=self._weighting_fuzzifier,
+            metric=self.metric,
+            missing=self.missing,
         )
         if not checked_by_sklearn:  # blocks, Dask collections and arrays on a GPU
             self._check_columns(rows.n_features, rows.feature_names, reset=fit)
@@ -206,12 +212,14 @@ class CentroidEstimator(
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
         # In sparse rows every method finds them, and names the row and the column.
-        finite = not reset and not issparse(X)
+        # Of rows with missing numbers `PartialRows` finds infinity.
+        finite = not reset and not issparse(X) and self.missing == "error"
         return check_data(self, X, reset=reset, ensure_all_finite=finite, accept_sparse="csr")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self.missing == "error"
+        tags.input_tags.allow_nan = self.missing == "partial"
         return tags
 
     def _check_columns(self, n_features: int, names: Sequence[str] | None, *, reset: bool) -> None:
@@ -303,7 +311,10 @@ class CentroidEstimator(
 
     @like_x
     def transform(self, X: ArrayLike | Blocks) -> NDArray[Any]:
-        """Euclidean distance of each row to each centroid.
+        """Distance of each row to each centroid, as ``metric`` says.
+
+        With ``metric="cosine"`` it is ``1 - cos(x, c)``, half of the squared Euclidean distance of
+        the row, divided by its length, to the centroid.
 
         Parameters
         ----------
@@ -314,7 +325,7 @@ class CentroidEstimator(
         distances : ndarray of shape (N, K), dtype of X
             Where labels of ``predict`` are.
         """
-        return self._of_distances(X, np.sqrt)
+        return self._of_distances(X, np.sqrt if self.metric == "euclidean" else _half)
 
     def _of_distances(
         self, X: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -322,7 +333,11 @@ class CentroidEstimator(
         """A function of the squared distances to all centroids, applied to some rows at a time."""
         rows, centres = self._rows(X), self._centres
         distances = partial(
-            squared_distances, centroids=centres, function=function, n_threads=rows.n_threads
+            squared_distances,
+            centroids=centres,
+            function=function,
+            n_threads=rows.n_threads,
+            partial=rows.space == "features",
         )
         values: NDArray[Any] = rows.map(distances, len(centres))
         return values
@@ -457,6 +472,10 @@ class CentroidEstimator(
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
+
+
+def _half(d2: Float64) -> Float64:
+    return 0.5 * d2
 
 
 def boltzmann(d2: Float64, alpha: float) -> Float64:

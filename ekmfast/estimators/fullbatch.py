@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ekmfast._parameters import check_seed
+from ekmfast._parameters import MISSING, check_seed
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import with_callbacks
@@ -20,6 +20,8 @@ Float64 = NDArray[np.float64]
 
 class FullBatchEstimator(CentroidEstimator):
     """Restarts in shared passes over the data; ``fit`` keeps the one with the lowest objective."""
+
+    _constraints = CentroidEstimator._constraints | {"missing": MISSING}
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(

@@ -30,6 +30,8 @@ class FuzzyCMeans(FullBatchEstimator):
     fuzzifier : float, default=2.0
         The exponent m > 1; the limit for m -> 1 is hard k-means. At most
         ``1 + 800 / log2(n_clusters)``.
+    metric : {'euclidean', 'cosine'}, default='euclidean'
+    missing : {'error', 'partial'}, default='error'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
     max_iter : int, default=300
@@ -76,6 +78,8 @@ class FuzzyCMeans(FullBatchEstimator):
         n_clusters: int = 8,
         *,
         fuzzifier: float = 2.0,
+        metric: str = "euclidean",
+        missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -87,6 +91,8 @@ class FuzzyCMeans(FullBatchEstimator):
     ) -> None:
         self.n_clusters = n_clusters
         self.fuzzifier = fuzzifier
+        self.metric = metric
+        self.missing = missing
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter

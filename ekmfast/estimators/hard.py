@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.problem import Problem
+from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.given import rows_in_memory
+from ekmfast.rows.partial import PartialRows
 
 
 class HardKMeans(FullBatchEstimator):
@@ -26,6 +28,8 @@ class HardKMeans(FullBatchEstimator):
     Parameters
     ----------
     n_clusters : int, default=8
+    metric : {'euclidean', 'cosine'}, default='euclidean'
+    missing : {'error', 'partial'}, default='error'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
         As in :class:`EKMeans`, except that every restart runs to its end: how far the objective of
@@ -73,6 +77,8 @@ class HardKMeans(FullBatchEstimator):
         self,
         n_clusters: int = 8,
         *,
+        metric: str = "euclidean",
+        missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -83,6 +89,8 @@ class HardKMeans(FullBatchEstimator):
         verbose: int = 0,
     ) -> None:
         self.n_clusters = n_clusters
+        self.metric = metric
+        self.missing = missing
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter
@@ -108,7 +116,8 @@ class HardKMeans(FullBatchEstimator):
         p : ndarray of shape (N, K), dtype of X
         """
         rows, centres = self._rows(X), self._centres
-        one_hot = partial(_one_hot, centroids=centres, n_threads=rows.n_threads)
+        make = PartialRows if rows.space == "features" else rows_in_memory
+        one_hot = partial(_one_hot, centroids=centres, n_threads=rows.n_threads, make=make)
         p: NDArray[Any] = rows.map(one_hot, len(centres))
         return p
 
@@ -127,8 +136,10 @@ class HardKMeans(FullBatchEstimator):
         return self.membership(X)
 
 
-def _one_hot(X: NDArray[Any], centroids: NDArray[np.float64], n_threads: int) -> NDArray[Any]:
-    nearest, _ = rows_in_memory(X, None, n_threads).nearest(centroids)
+def _one_hot(
+    X: NDArray[Any], centroids: NDArray[np.float64], n_threads: int, make: Callable[..., ArrayRows]
+) -> NDArray[Any]:
+    nearest, _ = make(X, None, n_threads).nearest(centroids)
     p = np.zeros((len(nearest), len(centroids)), X.dtype)
     p[np.arange(len(nearest)), nearest] = 1
     return p

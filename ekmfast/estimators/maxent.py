@@ -31,6 +31,8 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         cannot choose it, since ``score`` falls as alpha grows, however good the clusters are.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
+    metric : {'euclidean', 'cosine'}, default='euclidean'
+    missing : {'error', 'partial'}, default='error'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
     max_iter : int, default=300
@@ -80,6 +82,8 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         *,
         alpha: str | float = "dvariance",
         scale: float = 2.0,
+        metric: str = "euclidean",
+        missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -92,6 +96,8 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         self.n_clusters = n_clusters
         self.alpha = alpha
         self.scale = scale
+        self.metric = metric
+        self.missing = missing
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter

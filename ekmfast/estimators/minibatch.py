@@ -27,7 +27,7 @@ from sklearn.utils import check_random_state
 from ekmfast._parameters import COUNT, DVARIANCE_OR_NUMBER, POSITIVE, Number
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.alpha import resolve_alpha
-from ekmfast.fit.incremental import LastSums, damped_step, epochs, pack
+from ekmfast.fit.incremental import LastSums, epochs, moved, on_sphere, pack
 from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress, with_callbacks
@@ -112,6 +112,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         `alpha_path`.
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
+    metric : {'euclidean', 'cosine'}, default='euclidean'
+        As in `EKMeans`.
     init : str, array of shape (K, D) or callable, default='auto'
         First centroids, as in `EKMeans`; they are chosen from the sample, or in ``partial_fit``
         from the first batch.
@@ -205,6 +207,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         *,
         alpha: str | float = "dvariance",
         scale: float = 2.0,
+        metric: str = "euclidean",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         batch_size: int = 4096,
@@ -219,6 +222,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.n_clusters = n_clusters
         self.alpha = alpha
         self.scale = scale
+        self.metric = metric
         self.init = init
         self.n_init = n_init
         self.batch_size = batch_size
@@ -313,6 +317,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             most=int(self.max_iter),
             threshold=float(self.tol) * float(np.sqrt(self.n_clusters) * problem.radius),
             radius=problem.radius,
+            space=problem.rows.space,
             report=partial(progress.epoch, alpha=alpha),
         )
         n_epochs = len(begun.history)
@@ -353,7 +358,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         """
         starts = self._starts(problem, random_state)
         if len(starts) == 1:
-            return starts.reshape(starts.shape[1:])
+            return on_sphere(starts[0]) if problem.rows.space == "unit" else starts[0]
         runs = problem.solve(starts, alpha, radius=radius)
         return runs.best.centroids
 
@@ -437,8 +442,9 @@ class MiniBatchEKMeans(CentroidEstimator):
             packed = pack(sums, reference)
             # A centroid so far away that its memberships underflow moves to its exact ratio.
             dead = (sums.exponent[0] < 0)[:, None]
-            step = damped_step(packed, centroids, reference, radius)
-            centroids = np.where(dead, sums.ratio(centroids[None])[0], centroids + step)
+            there = moved(packed, centroids, reference, radius, rows.space)
+            centroids = np.where(dead, sums.ratio(centroids[None])[0], there)
+            centroids = on_sphere(centroids) if rows.space == "unit" else centroids
             n_steps = 1
         else:
             stream = self._stream_
@@ -447,7 +453,7 @@ class MiniBatchEKMeans(CentroidEstimator):
             n_steps = self.n_steps_ + 1
             eta = n_steps**-self.forgetting
             packed = (1 - eta) * stream.packed + eta * pack(sums, reference)
-            centroids = stream.centroids + damped_step(packed, stream.centroids, reference, radius)
+            centroids = moved(packed, stream.centroids, reference, radius, rows.space)
         if not np.isfinite(sums.objective[0]):
             self._check_spread(np.inf, rows, survey)
         centres = centroids.astype(rows.dtype)

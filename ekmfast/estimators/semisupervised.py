@@ -56,6 +56,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         N rows, S of them labelled (both weighted by ``sample_weight``), ``'auto'`` is
         min(N / S, S). N / S is the paper's choice, which gives both parts of the objective the same
         weight; S keeps a few labels, whose sums are mostly noise, from outweighing the data.
+    metric : {'euclidean', 'cosine'}, default='euclidean'
+        As in `EKMeans`.
     init : str, array of shape (K, D) or callable, default='auto'
         How to choose the first centroids of clusters without labels: ``'auto'`` (farthest-first
         once, then k-means++), ``'k-means++'``, ``'farthest'``, ``'random'`` or ``'k-means'`` (the
@@ -139,6 +141,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         alpha: str | float = "dvariance",
         scale: float = 2.0,
         theta: str | float = "auto",
+        metric: str = "euclidean",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -152,6 +155,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         self.alpha = alpha
         self.scale = scale
         self.theta = theta
+        self.metric = metric
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter

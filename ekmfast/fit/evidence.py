@@ -19,6 +19,9 @@ Sparse rows follow the same rule. Correlations and components come from products
 which the mean is subtracted afterwards, so that no row becomes dense. At most `MAX_SPARSE`
 components are kept, even if they hold a smaller share of the variance: more of them would take more
 memory than the sparse rows. That limit was not chosen by measured ARI.
+
+Numbers that are missing (NaN) are left out of means and variances, and replaced by means in
+components.
 """
 
 from __future__ import annotations
@@ -78,13 +81,23 @@ def evidence_features(
     if issparse(X):
         return _sparse_evidence(X, some, share, n_effective, part)
     mean = share @ some
-    some -= mean
+    missing = np.isnan(some)
+    if missing.any():
+        there = np.maximum(share @ ~missing, np.finfo(np.float64).tiny)
+        mean = share @ np.where(missing, 0.0, some) / there
+        # The means in place of missing numbers lower a variance by the share that is missing.
+        some = np.where(missing, 0.0, some - mean) / np.sqrt(there)
+    else:
+        some -= mean
     some *= np.sqrt(share)[:, None]  # so that some.T @ some is the covariance
     varying = np.sqrt((some**2).sum(axis=0)) > RESOLUTION * np.abs(mean)
     if independent_share(some[:, varying], n_effective) >= INDEPENDENT_SHARE:
         return X
     components = _leading_components(some, part)
-    evidence: Float64 = (X.astype(np.float64) - mean) @ components
+    centred = X.astype(np.float64) - mean
+    if np.isnan(X).any():
+        centred[np.isnan(centred)] = 0
+    evidence: Float64 = centred @ components
     return evidence
 
 

@@ -65,6 +65,38 @@ def damped_step(packed: Float64, centroids: Float64, reference: Float64, radius:
         return step * np.where(length > radius, radius / length, 1.0)
 
 
+def on_sphere(centroids: Float64) -> Float64:
+    """Centroids (..., D) divided by their lengths."""
+    return np.asarray(centroids / np.linalg.norm(centroids, axis=-1, keepdims=True))
+
+
+def moved(
+    packed: Float64, centroids: Float64, reference: Float64, radius: float, space: str
+) -> Float64:
+    """The centroids after a step; those of length 1 take the step of `unit_step`."""
+    if space != "unit":
+        return centroids + damped_step(packed, centroids, reference, radius)
+    return on_sphere(centroids + unit_step(packed, centroids, reference, radius))
+
+
+def unit_step(packed: Float64, centroids: Float64, reference: Float64, radius: float) -> Float64:
+    """`damped_step` for centroids of length 1.
+
+    With L = A . C it is (A - L C) / max(L, theta P) if B > 0, as in the solver. If B <= -theta P,
+    it leads to the direction of A / B.
+    """
+    w, p = packed[:, -2:-1], packed[:, -1:]
+    wx = packed[:, :-2] + w * reference
+    along = (wx * centroids).sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = (wx - along * centroids) / np.maximum(along, THETA * p)
+        back = -wx / np.linalg.norm(wx, axis=1, keepdims=True) - centroids
+        step = np.where(w > 0, step, np.where(w <= -THETA * p, back, 0.0))
+        step = np.where(np.isfinite(step), step, 0.0)
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        return step * np.where(length > radius, radius / length, 1.0)
+
+
 class LastSums:
     """The sums of some rows. Those of the last pass are kept, so that `at` can return them."""
 
@@ -105,6 +137,7 @@ def epochs(
     most: int,
     threshold: float,
     radius: float,
+    space: str,
     report: Callable[[int, float, float, Float64], bool],
 ) -> Epochs:
     """Take steps after each batch, while an epoch moves the centroids much less than the last one.
@@ -120,7 +153,7 @@ def epochs(
     kept = mass[:, None, None] * pack(sample, reference)
     objectives = np.empty(len(mass))
     history: list[float] = []
-    moved_before = np.inf
+    way_before = np.inf
     for epoch in range(1, most + 1):
         before = centroids
         # The total is summed again in each epoch, so that rounding errors do not accumulate.
@@ -132,13 +165,13 @@ def epochs(
                 total += fresh - kept[b]
                 kept[b] = fresh
                 objectives[b] = sums.objective[0]
-                centroids = centroids + damped_step(total, centroids, reference, radius)
+                centroids = moved(total, centroids, reference, radius, space)
         history.append(float(objectives.sum()))
-        moved = float(np.linalg.norm(centroids - before))
-        stop = report(epoch, history[-1], moved, centroids)
-        if stop or moved <= threshold or not moved < STALL * moved_before:
+        way = float(np.linalg.norm(centroids - before))
+        stop = report(epoch, history[-1], way, centroids)
+        if stop or way <= threshold or not way < STALL * way_before:
             break
-        moved_before = moved
+        way_before = way
     if len(history) > 1 and history[-1] > history[-2]:
         centroids = before
     return Epochs(centroids, history)

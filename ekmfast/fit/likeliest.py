@@ -87,8 +87,9 @@ def find_likeliest(
     ``init`` and ``n_init`` are those of `EKMeans`; the grid of alphas are the `MULTIPLES` of
     ``dvariance``.
     """
-    rows = problem.survey.sample
-    evidence = evidence_features(rows.X, rows.sample_weight)
+    rows = problem.survey.sample.on_host()
+    weight = rows.likelihood_weight(slice(None))
+    evidence = evidence_features(rows.part(slice(None)), weight)
     if evidence.shape[1] < rows.n_features:
         starts = problem.starts(init, resolve_n_init(n_init, init), random_state)
         found = compare_alphas(problem, starts, dvariance * MULTIPLES)
@@ -96,7 +97,7 @@ def find_likeliest(
         return run.centroids, run.alpha
     n_starts = resolve_n_init(n_init, init, len(SEARCH_RULES))
     starts = initial_centroids(rows, problem.n_clusters, init, n_starts, random_state, SEARCH_RULES)
-    chosen = _Search(problem, evidence, dvariance).likeliest(starts)
+    chosen = _Search(problem, evidence, weight, dvariance).likeliest(starts)
     return chosen.centroids, chosen.alpha
 
 
@@ -122,9 +123,11 @@ def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
 class _Search:
     """The rows of a search, and how its candidates are compared."""
 
-    def __init__(self, problem: Problem, evidence: Any, dvariance: float) -> None:
-        self.problem, self.evidence, self.dvariance = problem, evidence, dvariance
-        self.rows = problem.survey.sample
+    def __init__(
+        self, problem: Problem, evidence: Any, weight: NDArray[Any] | None, dvariance: float
+    ) -> None:
+        self.problem, self.evidence, self.weight = problem, evidence, weight
+        self.rows, self.dvariance = problem.survey.sample, dvariance
 
     def likeliest(self, starts: Float64) -> Candidate:
         """The candidate that is chosen, from starts (S, K, D)."""
@@ -149,9 +152,7 @@ class _Search:
             lowest[alpha] = min(objective, lowest.get(alpha, np.inf))
         merged = merge_all(np.stack(ends), alphas)
         labels = np.stack([self.rows.label(*pair) for pair in zip(ends, merged, strict=True)])
-        likelihood = likelihoods_of_labels(
-            self.evidence, labels, self.rows.sample_weight, self.rows.n_threads
-        )
+        likelihood = likelihoods_of_labels(self.evidence, labels, self.weight, self.rows.n_threads)
         return [
             Candidate(
                 ends[i],
@@ -169,7 +170,7 @@ class _Search:
         """The candidate whose labels are nearest to those of the likeliest mixture."""
         kept = _likeliest_labels(candidates)
         distinct = [one for one in kept if np.isfinite(one.likelihood)]
-        if len(distinct) < 2 or (issparse(self.evidence) and np.prod(self.evidence.shape) > DENSE):
+        if len(distinct) < 2 or not self._can_refine():
             return kept[0]
         labels = self._mixture_labels(distinct)
         known: dict[bytes, float] = {}
@@ -182,9 +183,14 @@ class _Search:
         alike = [one for one in complete if known[one.labels.tobytes()] == nearest]
         return _likeliest_labels(alike)[0]
 
+    def _can_refine(self) -> bool:
+        if issparse(self.evidence):
+            return bool(np.prod(self.evidence.shape) <= DENSE)
+        return not np.isnan(self.evidence).any()
+
     def _mixture_labels(self, candidates: list[Candidate]) -> NDArray[np.int32]:
         """The labels (N,) of the likeliest mixture that is refined from a candidate."""
-        s = self.rows.sample_weight
+        s = self.weight
         weight = np.ones(self.rows.n_rows) if s is None else s / s.mean(dtype=np.float64)
         X = self.evidence.toarray() if issparse(self.evidence) else self.evidence
         X = X.astype(np.float64)

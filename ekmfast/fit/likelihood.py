@@ -81,8 +81,12 @@ def classification_likelihoods(
     tails a few outliers do not decide the comparison. Correlations of features are left out,
     because labels by the nearest centroid cannot reflect them either.
 
-    Dense rows are read by the compiled kernels, which compare several labellings in parallel.
-    `ekmfast._reference` has the same in plain NumPy.
+    A number that is NaN is missing. The sums over j, and D, are then over the features that a row
+    has: these have a Student distribution with the same centre and variances. Means are over the
+    rows that have a feature.
+
+    Dense rows without missing numbers are read by the compiled kernels, which compare several
+    labellings in parallel. `ekmfast._reference` has the same in plain NumPy.
     """
     if sample_weight is not None and not sample_weight.all():
         weighted = sample_weight > 0  # other rows count as if they were not there
@@ -90,15 +94,8 @@ def classification_likelihoods(
     s = None if sample_weight is None else np.asarray(sample_weight, np.float64)
     if s is not None:
         s = s / s.mean()
-    n_features = X.shape[1]
-    constant = float(
-        gammaln((TAIL + n_features) / 2)
-        - gammaln(TAIL / 2)
-        - 0.5 * n_features * np.log(TAIL * np.pi)
-    )
-    if issparse(X):
-        likelihoods = np.array([_of_sparse_rows(X, own, s) for own in labels], np.float64)
-        return likelihoods + constant
+    if issparse(X) or np.isnan(X).any():
+        return np.array([_of_other_rows(X, own, s) for own in labels], np.float64)
     likelihoods = _core.classification_likelihoods(
         X,
         None if s is None else s.astype(X.dtype),
@@ -111,49 +108,112 @@ def classification_likelihoods(
         REWEIGHTINGS,
         n_threads,
     )
-    return likelihoods + constant
+    return likelihoods + float(_constant(X.shape[1]))
 
 
-def _of_sparse_rows(X: Any, labels: NDArray[Any], sample_weight: Float64 | None) -> float:
-    """The likelihood of one labelling (N,) of a CSR matrix, without its constant."""
+def _constant(n_present: Any) -> Any:
+    """The part of the log density that depends only on the number of features."""
+    return (
+        gammaln((TAIL + n_present) / 2) - gammaln(TAIL / 2) - 0.5 * n_present * np.log(TAIL * np.pi)
+    )
+
+
+def _of_other_rows(X: Any, labels: NDArray[Any], sample_weight: Float64 | None) -> float:
+    """The likelihood of one labelling (N,) of a CSR matrix, or of rows with missing numbers."""
     names, index = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         return -np.inf
     n_features, n_clusters = X.shape[1], len(names)
     s = np.ones(X.shape[0]) if sample_weight is None else sample_weight
-    rows = _SparseClusters(X, index, n_clusters)
+    rows = (_SparseClusters if issparse(X) else _PartialClusters)(X, index, n_clusters)
     tiny = np.finfo(np.float64).tiny
     size = np.bincount(index, s, n_clusters)
+    sizes = rows.masses(s)  # (K, 1), or (K, D) if numbers are missing
     weight, scale = s, np.ones(n_clusters)
     for _ in range(REWEIGHTINGS):
-        mass = np.bincount(index, weight, n_clusters)
-        centres = rows.sums(weight) / np.maximum(mass, tiny)[:, None]
+        mass = rows.masses(weight)
+        centres = rows.sums(weight) / np.maximum(mass, tiny)
         scatter = rows.scatter(weight, mass, centres)
-        common = (1 / scale) @ scatter / s.sum()
+        common = (1 / scale) @ scatter / rows.total(s, sizes)
         floor = max(LEAST_VARIANCE * np.average(common), rows.resolution)
         common = np.maximum(common, floor)
         scale = scatter @ (1 / common) + SCALE_PRIOR * n_features
-        scale /= n_features * (size + SCALE_PRIOR)
+        scale /= n_features * (sizes.mean(axis=1) + SCALE_PRIOR)
         own = scatter + VARIANCE_PRIOR * scale[:, None] * common
-        own = np.maximum(own / (size + VARIANCE_PRIOR)[:, None], floor)
+        own = np.maximum(own / (sizes + VARIANCE_PRIOR), floor)
         distance = rows.distances(centres, own)
-        weight = s * (TAIL + n_features) / (TAIL + distance)
-    of_cluster = np.log(np.maximum(size, tiny) / s.sum()) - 0.5 * np.log(own).sum(axis=1)
-    of_row = of_cluster[index] - 0.5 * (TAIL + n_features) * np.log1p(distance / TAIL)
-    return float(np.average(of_row, weights=s))
+        weight = s * (TAIL + rows.n_present) / (TAIL + distance)
+    of_row = rows.volumes(np.log(np.maximum(size, tiny) / s.sum()), own)
+    of_row = of_row - 0.5 * (TAIL + rows.n_present) * np.log1p(distance / TAIL)
+    return float(np.average(of_row + _constant(rows.n_present), weights=s))
+
+
+class _PartialClusters:
+    """Rows of which numbers are missing (NaN), and the numbers of their clusters."""
+
+    def __init__(self, X: NDArray[Any], index: NDArray[np.intp], n_clusters: int) -> None:
+        self.order = np.argsort(index, kind="stable")  # each cluster's rows one after another
+        self.X, self.index = np.asarray(X[self.order], np.float64), index[self.order]
+        self.first = np.searchsorted(self.index, np.arange(n_clusters))
+        self.resolution = np.finfo(np.float64).tiny  # the smallest variance that can be computed
+        self.there = ~np.isnan(self.X)
+        self.X = np.where(self.there, self.X, 0.0)
+        self.n_present = (~np.isnan(X)).sum(axis=1)  # (N,), how many numbers a row has
+
+    def masses(self, weight: Float64) -> Float64:
+        """The sum of the weights of the rows of each cluster that have a feature, (K, D)."""
+        return cast(Float64, np.add.reduceat(weight[self.order, None] * self.there, self.first))
+
+    def total(self, weight: Float64, masses: Float64) -> Any:
+        """The sum of the weights of all rows that have a feature, (D,)."""
+        return np.maximum(masses.sum(axis=0), np.finfo(np.float64).tiny)
+
+    def sums(self, weight: Float64) -> Float64:
+        """The weighted sum of the rows of each cluster, (K, D)."""
+        return cast(Float64, np.add.reduceat(weight[self.order, None] * self.X, self.first))
+
+    def scatter(self, weight: Float64, mass: NDArray[Any], centres: Float64) -> Float64:
+        """The weighted sums of (x - centre)^2 of each cluster, (K, D); ``mass``: of the weights."""
+        self._squares = np.where(self.there, (self.X - centres[self.index]) ** 2, 0.0)
+        weighted = weight[self.order, None] * self._squares
+        return cast(Float64, np.add.reduceat(weighted, self.first))
+
+    def distances(self, centres: Float64, variances: Float64) -> Float64:
+        """The sums of (x - centre)^2 / variance over the features, (N,), after `scatter`."""
+        found = np.empty(len(self.X))
+        found[self.order] = (self._squares / variances[self.index]).sum(axis=1)
+        return found
+
+    def volumes(self, share: Float64, variances: Float64) -> Float64:
+        """``share - 1/2 sum_j ln V_j`` of the cluster of each row, over the features it has."""
+        logarithms = np.where(self.there, np.log(variances)[self.index], 0.0)
+        found = np.empty(len(self.X))
+        found[self.order] = share[self.index] - 0.5 * logarithms.sum(axis=1)
+        return found
 
 
 class _SparseClusters:
-    """The rows of a CSR matrix and the numbers of their clusters.
-
-    Sums over each cluster are computed from sums of x and x^2, so that no row becomes dense.
-    """
+    """The same for a CSR matrix, from sums of x and x^2, so that no row becomes dense."""
 
     def __init__(self, X: Any, index: NDArray[np.intp], n_clusters: int) -> None:
+        self.of_rows, self.n_present = index, X.shape[1]
         self.X, self.index, self.n_clusters = X, index, n_clusters
         # Variances are differences of mean squares, of which a smaller one is rounding error.
         mean_square = np.square(X.data, dtype=np.float64).sum() / (X.shape[0] * X.shape[1])
         self.resolution = max(SPARSE_RESOLUTION * mean_square, np.finfo(np.float64).tiny)
+
+    def masses(self, weight: Float64) -> Float64:
+        """The sum of the weights of each cluster, (K, 1)."""
+        return cast(Float64, np.bincount(self.index, weight, self.n_clusters)[:, None])
+
+    def total(self, weight: Float64, masses: Float64) -> Any:
+        """The sum of the weights of all rows."""
+        return weight.sum()
+
+    def volumes(self, share: Float64, variances: Float64) -> Float64:
+        """``share - 1/2 sum_j ln V_j`` of the cluster of each row."""
+        volumes: Float64 = share - 0.5 * np.log(variances).sum(axis=1)
+        return volumes[self.index]
 
     def _sums(self, weight: Float64, X: Any) -> Float64:
         entries = weight, (self.index, np.arange(len(weight)))
@@ -167,7 +227,7 @@ class _SparseClusters:
         # The sum of w (x - c)^2 about the weighted mean c is that of w x^2 minus c^2 sum w.
         squares = self.X.data.astype(np.float64) ** 2
         squared = csr_matrix((squares, self.X.indices, self.X.indptr), self.X.shape)
-        return np.maximum(self._sums(weight, squared) - mass[:, None] * centres**2, 0.0)
+        return np.maximum(self._sums(weight, squared) - mass * centres**2, 0.0)
 
     def distances(self, centres: Float64, variances: Float64) -> Float64:
         # x (x - 2 c) / v at the numbers of a row, plus the sum of c^2 / v over all features.

@@ -206,18 +206,18 @@ class Problem:
         given = not isinstance(init, str) or init == "random"
         if self.survey.whole or far_rows is None or given:
             return draw(sample)
-        X = sample.X
+        X, in_memory = sample.X, type(sample.on_host())
         mass = _mass(sample)
         mass *= self.survey.total_weight / mass.sum()
         for _ in range(FAR_PASSES):
-            starts = draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
+            starts = draw(in_memory(X, mass.astype(self.dtype), sample.n_threads))
             far = far_rows(
                 starts.reshape(-1, X.shape[1]),
                 int(random_state.randint(2**31 - 1)),
                 FAR_ROWS * self.n_clusters,
             )
             X, mass = np.concatenate([X, far.X]), np.concatenate([mass, _mass(far)])
-        return draw(ArrayRows(X, mass.astype(self.dtype), sample.n_threads))
+        return draw(in_memory(X, mass.astype(self.dtype), sample.n_threads))
 
     def solve(
         self,
@@ -252,6 +252,7 @@ class Problem:
             max_iter=max_iter,
             compete=True,
             bounds=self.bounds,
+            space=self.rows.space,
             report=report,
             # Lloyd's iteration decreases J and ends after finitely many steps without acceleration.
             window=0 if self.rows.weighting == "hard" else WINDOW,
@@ -322,6 +323,8 @@ class Problem:
             "tol": float(self.tol),
             "the first centroids (init, random_state, max_iter of their search)": starts,
         }
+        if self.rows.space != "free":
+            shape["the estimator's metric and missing"] = self.rows.space
         if self.rows.weighting == "fuzzy":
             shape["fuzzifier"] = float(self.rows.fuzzifier)
         return shape | self.further_inputs

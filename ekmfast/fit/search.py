@@ -112,13 +112,12 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     n_clusters = starts.shape[1]
     runs = problem.best(starts, alphas)
     rows = problem.survey.sample.on_host()
-    X, weight = rows.X, rows.sample_weight
     sample: slice | NDArray[np.intp] = slice(None)
     if rows.n_rows > SAMPLE_ROWS:
         sample = np.random.default_rng(0).choice(rows.n_rows, SAMPLE_ROWS, replace=False)
         sample.sort()
-    sampled_weight = None if weight is None else weight[sample]
-    evidence = evidence_features(X[sample], sampled_weight)
+    sampled_weight = rows.likelihood_weight(sample)
+    evidence = evidence_features(rows.part(sample), sampled_weight)
 
     labels = np.empty((len(runs), rows.n_rows), np.int32)
     merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
@@ -127,11 +126,11 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
         labels[a] = rows.label(run.centroids, merged[a])
     likelihood = likelihoods_of_labels(evidence, labels[:, sample], sampled_weight, rows.n_threads)
     allowed = np.ones(len(runs), bool)
-    if evidence.shape[1] < X.shape[1] and (n_distinct == n_clusters).any():
+    if evidence.shape[1] < rows.n_features and (n_distinct == n_clusters).any():
         # The likelihood leaves out some components, and clusters may differ in these alone. It
         # could therefore prefer a result in which such clusters are merged.
         allowed = n_distinct == n_clusters
-    n_components = None if evidence.shape[1] == X.shape[1] else evidence.shape[1]
+    n_components = None if evidence.shape[1] == rows.n_features else evidence.shape[1]
     best = _most_likely(np.where(allowed, likelihood, -np.inf))
     return Candidates(runs, merged, labels, n_distinct, likelihood, n_components, best)
 

@@ -103,7 +103,7 @@ def initial_centroids(
     ``'auto'`` uses the ``rules`` in turn.
     """
     if not isinstance(init, str):
-        return np.stack([_given(rows.X, n_clusters, init, random_state) for _ in range(n_init)])
+        return np.stack([_given(rows, n_clusters, init, random_state) for _ in range(n_init)])
     if init == "random":
         return rows.take(np.stack([_random(rows, n_clusters, random_state) for _ in range(n_init)]))
     used = [rules[i % len(rules)] if init == "auto" else init for i in range(n_init)]
@@ -144,6 +144,7 @@ def lloyd(rows: RowsAtHand, starts: Float64) -> Float64:
         resolution=OBJECTIVE_RESOLUTION[rows.dtype.itemsize],
         max_iter=LLOYD_PASSES,
         window=0,
+        space=rows.space,
         n_threads=rows.n_threads,
     )
     return np.stack([run.centroids for run in runs])
@@ -184,14 +185,17 @@ def _random(
 
 
 def _given(
-    X: NDArray[Any], n_clusters: int, init: Any, random_state: np.random.RandomState
+    rows: RowsAtHand, n_clusters: int, init: Any, random_state: np.random.RandomState
 ) -> Float64:
-    start = _numbers(init(X, n_clusters, random_state) if callable(init) else init)
-    if start.shape != (n_clusters, X.shape[1]):
+    start = _numbers(init(rows.X, n_clusters, random_state) if callable(init) else init)
+    if start.shape != (n_clusters, rows.n_features):
         raise ValueError(
-            f"init must have shape (n_clusters, n_features) = ({n_clusters}, {X.shape[1]}), "
+            f"init must have shape (n_clusters, n_features) = ({n_clusters}, {rows.n_features}), "
             f"got {start.shape}"
         )
     if not np.isfinite(start).all():
         raise ValueError("init must be finite, got NaN or infinity")
+    if rows.space == "unit" and not start.any(axis=1).all():
+        zero = int(np.flatnonzero(~start.any(axis=1))[0])
+        raise ValueError(f"init must not hold zeros alone with metric='cosine', got row {zero}")
     return start

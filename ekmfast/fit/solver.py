@@ -27,6 +27,8 @@ OBJECTIVE_RESOLUTION = {4: 1e-6, 8: 1e-13}
 # A step may be rounding error if its root mean square over the centroids is at most this times the
 # rounding error of J times the radius of the data.
 NOISE = 4.0
+# Centroids of length 1 are rounded to about this, however near the rows are to each other.
+UNIT_ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass
@@ -106,6 +108,7 @@ def solve(
     max_iter: int,
     window: int = WINDOW,
     bounds: tuple[Float64, Float64] | None = None,
+    space: str = "free",
     compete: bool = False,
     report: Callable[[Runs], bool] | None = None,
     runs: Sequence[Run] | None = None,
@@ -134,6 +137,8 @@ def solve(
         How many earlier steps Anderson acceleration uses; 0 for none.
     bounds : pair of ndarray of shape (D,), default=None
         The smallest and the largest value of each feature that a centroid may have.
+    space : {'free', 'unit', 'features'}
+        What centroids may be: see ``csrc/solver.h``.
     compete : bool
         Whether to give up runs that will not reach the best run of the same alpha.
     report : callable, default=None
@@ -148,13 +153,14 @@ def solve(
     solver = _core.Solver(
         np.ascontiguousarray(starts),
         np.array(np.broadcast_to(np.asarray(alpha, np.float64), len(starts))),
-        float(tol) * unit,
+        max(float(tol) * unit, UNIT_ROUNDING * len(starts[0]) ** 0.5 if space == "unit" else 0.0),
         NOISE * resolution * unit,
         resolution,
         window,
         compete,
         low,
         high,
+        space,
     )
     n_passes = 0
     if runs is not None:

@@ -56,7 +56,8 @@ def supervise(rows: Rows, prior: csr_matrix) -> Supervision:
     numbers = np.flatnonzero(trust)
     trust, prior = trust[numbers], prior[numbers]
     some = rows.fetch(numbers)
-    data: Any = some.X.astype(np.float64, copy=not issparse(some.X))
+    part = some.part(slice(None))
+    data: Any = part.astype(np.float64, copy=not issparse(part))
     weight = some.sample_weight
     origin = np.zeros(some.n_features)
     if not issparse(data):  # to subtract a point from sparse rows would fill them

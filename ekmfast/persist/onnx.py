@@ -117,17 +117,19 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     does, and has the outputs of a detector, in float32.
 
     The metadata has ``ekmfast_version`` and ``class``, and as far as the model has them ``alpha``,
-    ``n_clusters``, ``feature_names`` and ``steps`` (as JSON), ``fuzzifier``, ``covariance_type``,
-    ``degrees_of_freedom``, ``score``, ``offset``, ``image_size``, ``in_channels`` and
-    ``latent_dim``.
+    ``n_clusters``, ``feature_names`` and ``steps`` (as JSON), ``fuzzifier``, ``metric`` (if it is
+    ``cosine``), ``missing`` (if it is ``partial``: then NaN in ``X`` is a missing number),
+    ``covariance_type``, ``degrees_of_freedom``, ``score``, ``offset``, ``image_size``,
+    ``in_channels`` and ``latent_dim``.
 
     The file is of opset 17 and IR version 8. As in Python, distances are summed from differences in
     float64, also for float32 rows; networks compute in float32. Where two clusters are equally near
     or likely up to rounding in the dtype of the rows, ``label`` may be the other one than that of
     `predict`. A graph cannot raise errors: for rows that are not finite, or so far away that Python
-    says that distances overflow, distances, memberships and densities may be infinite or NaN. A
-    detector of rows calls such rows outliers. A detector of images does not, nor is it said if
-    numbers lie outside of [0, 1].
+    says that distances overflow, distances, memberships and densities may be infinite or NaN, as
+    for a row of zeros if the metric is ``'cosine'``, and for a row without numbers if missing is
+    ``'partial'``. A detector of rows calls such rows outliers. A detector of images does not, nor
+    is it said if numbers lie outside of [0, 1].
 
     Examples
     --------
@@ -280,7 +282,14 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     centroids, dtype = model.cluster_centers_, graph.dtype
     n_clusters = len(centroids)
     metadata = {}
-    d2 = nodes.squared_distances(graph, rows, centroids)
+    cosine = model.metric == "cosine"
+    if cosine:
+        metadata["metric"] = model.metric
+        rows = nodes.unit_rows(graph, rows)
+    partial = model.missing == "partial"
+    if partial:
+        metadata["missing"] = model.missing
+    d2 = nodes.squared_distances(graph, rows, centroids, partial=partial)
     index = nodes.nearest(graph, d2)
     if type(model).__name__ == "HardKMeans":
         membership = nodes.hard_memberships(graph, index, n_clusters)
@@ -292,7 +301,8 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     else:
         membership = graph.cast(nodes.boltzmann_memberships(graph, d2, model.alpha_), dtype)
     graph.output("label", nodes.merged_label(graph, index, model._merged_), np.int64)
-    graph.output("distances", graph.cast(graph.add("Sqrt", d2), dtype), dtype, n_clusters)
+    distances = graph.add("Mul", d2, graph.constant(0.5)) if cosine else graph.add("Sqrt", d2)
+    graph.output("distances", graph.cast(distances, dtype), dtype, n_clusters)
     graph.output("membership", membership, dtype, n_clusters)
     return metadata
 

@@ -143,21 +143,43 @@ def subtracts_rounded_mean() -> bool:
 # Clusters
 
 
-def squared_distances(graph: Graph, x: str, centroids: NDArray[Any]) -> str:
+def unit_rows(graph: Graph, x: str) -> str:
+    """Rows in float64, each divided by its length; NaN for a row of zeros.
+
+    Rows are first divided by their largest number, so that no square overflows or underflows.
+    """
+    largest = graph.add("ReduceMax", graph.add("Abs", x), axes=[1], keepdims=1)
+    x = graph.add("Div", x, largest)
+    return graph.add("Div", x, graph.add("ReduceL2", x, axes=[1], keepdims=1))
+
+
+def squared_distances(
+    graph: Graph, x: str, centroids: NDArray[Any], *, partial: bool = False
+) -> str:
     """``||x_n - c_k||^2`` (n, K) of rows in float64, summed from differences.
 
+    With ``partial`` they are over the numbers that are not NaN, scaled to all features.
     Some centroids are subtracted at a time, so that memory for a batch of n rows is bounded by
     `DIFFERENCES` and `PARTS`, not by n K D.
     """
     n_clusters, n_features = centroids.shape
     step = max(1, DIFFERENCES // n_features, math.ceil(n_clusters / PARTS))
-    rows = graph.add("Unsqueeze", x, graph.constant([1], np.int64))  # (n, 1, D)
+    axis = graph.constant([1], np.int64)
+    rows = graph.add("Unsqueeze", x, axis)  # (n, 1, D)
+    missing = graph.add("IsNaN", rows) if partial else ""
     parts = []
     for start in range(0, n_clusters, step):
         some = graph.constant(centroids[None, start : start + step])
         differences = graph.add("Sub", rows, some)
+        if partial:
+            differences = graph.add("Where", missing, graph.constant(0.0), differences)
         parts.append(graph.add("ReduceSumSquare", differences, axes=[2], keepdims=0))
-    return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    d2 = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+    if not partial:
+        return d2
+    there = graph.cast(graph.add("Not", graph.add("IsNaN", x)), DOUBLE)
+    count = graph.add("ReduceSum", there, axis, keepdims=1)
+    return graph.add("Mul", d2, graph.add("Div", graph.constant(float(n_features)), count))
 
 
 def nearest(graph: Graph, d2: str) -> str:

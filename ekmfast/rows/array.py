@@ -16,7 +16,7 @@ from ekmfast.rows.batches import ShuffledBatches
 from ekmfast.rows.limits import check_told_apart, explain_not_finite, refuse_not_finite
 from ekmfast.rows.nearest import nearest_centroids
 from ekmfast.rows.statistics import CentredStatistics
-from ekmfast.rows.survey import Moments, Survey, reference_of
+from ekmfast.rows.survey import Moments, Survey, reference_of, reference_rows
 
 Float64 = NDArray[np.float64]
 
@@ -42,6 +42,9 @@ class ArrayRows:
 
     at_hand = True
     shares_passes = True
+    space = "free"
+    # Numbers (N,) by which the kernels multiply the rows, or None: see `rows.unit`.
+    factor: NDArray[Any] | None = None
 
     def __init__(
         self,
@@ -84,11 +87,11 @@ class ArrayRows:
 
         The sums and distances that are computed later use the same reference.
         """
-        found = Moments.of(self.X, self.sample_weight, None, self.n_threads)
+        found = self._moments(None)
         if not found.finite:
             refuse_not_finite([self.X])
         if found.cancelled:
-            found = Moments.of(self.X, self.sample_weight, found.mean, self.n_threads)
+            found = self._moments(found.mean)
         self._reference = found.reference
         return Survey(
             found.n_rows,
@@ -100,6 +103,9 @@ class ArrayRows:
             self,
             checksum=checksum_of(self.X, self.sample_weight) if checksum else 0,
         )
+
+    def _moments(self, reference: Float64 | None) -> Moments:
+        return Moments.of(self.X, self.sample_weight, reference, self.n_threads, self.factor)
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over X for centroids (S, K, D) and alpha (S,)."""
@@ -113,6 +119,7 @@ class ArrayRows:
                 self.n_threads,
                 self.weighting,
                 self.fuzzifier,
+                factor=self.factor,
             )
         )
         self._reference = sums.reference
@@ -133,7 +140,7 @@ class ArrayRows:
 
     def nearest(self, centroids: Float64) -> tuple[NDArray[np.int32], NDArray[Any]]:
         """Labels (N,) and squared distances (N,) in the dtype of X: see `nearest_centroids`."""
-        return nearest_centroids(self.X, centroids, self.n_threads)
+        return nearest_centroids(self.X, centroids, self.n_threads, self.factor)
 
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> NDArray[np.int32]:
         labels, _ = self.nearest(centroids)
@@ -144,8 +151,9 @@ class ArrayRows:
     ) -> NDArray[Any]:
         """The weights (N, K) of Eq. 38, written to ``out`` where it is given."""
         out = self._check_out(out, centroids)
-        if not math.isfinite(_core.weights(self.X, centroids, alpha, out, self.n_threads)):
-            explain_not_finite([self.X], self.dtype, centroids, alpha)
+        witness = _core.weights(self.X, centroids, alpha, out, self.n_threads, self.factor)
+        if not math.isfinite(witness):
+            explain_not_finite(self.parts(), self.dtype, centroids, alpha)
         if len(self.X):
             self._check_told_apart(centroids, alpha, out)
         return out
@@ -179,7 +187,7 @@ class ArrayRows:
         Most calls return early: then alpha times the distances is too small for rounding to matter.
         """
         with np.errstate(over="ignore"):
-            away = centroids - self.X[0]
+            away = centroids - self.part(0)
             about = float(np.einsum("kd,kd->k", away, away).max())
         if alpha * about * EPS[self.dtype.char] <= 0.01:
             return
@@ -187,7 +195,11 @@ class ArrayRows:
         step = max(1, SLICE // len(centroids))
         for first in range(0, len(self.X), step):
             mass += np.abs(weights[first : first + step]).sum(axis=0, dtype=np.float64)
-        check_told_apart(self.dtype, centroids, mass, alpha, about, reference_of(self.X))
+        check_told_apart(self.dtype, centroids, mass, alpha, about, self._near())
+
+    def _near(self) -> Float64:
+        """The point that the kernels subtract from the rows."""
+        return reference_of(self.part(reference_rows(self.n_rows)))
 
     def check_weights(
         self, weights: Any, check_array: Callable[[Any, str], NDArray[Any]]
@@ -221,13 +233,23 @@ class ArrayRows:
     # ------------------------------------------------------------------------------------------
     # Some of the rows
 
+    def part(self, numbers: Any) -> NDArray[Any]:
+        """The rows with these numbers, or of this slice, as the fit sees them."""
+        part: NDArray[Any] = self.X[numbers]
+        return part
+
+    def likelihood_weight(self, numbers: Any) -> NDArray[Any] | None:
+        """The weights with which these rows decide between results; None for ones."""
+        return None if self.sample_weight is None else self.sample_weight[numbers]
+
     def take(self, numbers: NDArray[np.intp]) -> Float64:
         """The rows with these numbers, in float64."""
-        return self.X[numbers].astype(np.float64)
+        return self.part(numbers).astype(np.float64)
 
     def subset(self, numbers: NDArray[np.intp]) -> Self:
-        s = self.sample_weight
-        return self._of(self.X[numbers], None if s is None else s[numbers])
+        s, f = self.sample_weight, self.factor
+        own = None if s is None else s[numbers], None if f is None else f[numbers]
+        return self._of(self.X[numbers], *own)
 
     def fetch(self, numbers: NDArray[np.intp]) -> Self:
         return self if len(numbers) == self.n_rows else self.subset(numbers)
@@ -242,10 +264,17 @@ class ArrayRows:
             some = some.reshape(-1, values.shape[1])
             return np.concatenate([some, values[whole * length :]]) if rest else some
 
-        s = self.sample_weight
-        return self._of(cut(self.X), None if s is None else cut(s[:, None])[:, 0])
+        own = [
+            None if v is None else cut(v[:, None])[:, 0] for v in (self.sample_weight, self.factor)
+        ]
+        return self._of(cut(self.X), *own)
 
-    def _of(self, X: NDArray[Any], sample_weight: NDArray[Any] | None) -> Self:
+    def _of(
+        self,
+        X: NDArray[Any],
+        sample_weight: NDArray[Any] | None,
+        factor: NDArray[Any] | None = None,
+    ) -> Self:
         return type(self)(X, sample_weight, self.n_threads, self.weighting, self.fuzzifier)
 
     def batches(self, batch_size: int, random_state: np.random.RandomState) -> ShuffledBatches:
@@ -268,6 +297,7 @@ class ArrayRows:
             self._reference,
             self.n_threads,
             update,
+            self.factor,
         )
 
     def farthest(self, closest: NDArray[Any]) -> NDArray[np.intp]:

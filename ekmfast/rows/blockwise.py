@@ -71,6 +71,8 @@ class BlockRows:
 
     at_hand = False
     shares_passes = True
+    space = "free"
+    in_memory: type[ArrayRows] = ArrayRows  # the class of rows that were read into memory
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class BlockRows:
         self._total_weight = moments.weight
         order = np.lexsort(sampled.place.T[::-1])
         s = sampled.sample_weight
-        sample = ArrayRows(
+        sample = self.in_memory(
             sampled.X[order],
             None if s is None else s[order],
             self.threads_here,
@@ -237,7 +239,7 @@ class BlockRows:
         return self._array_rows(self.source.sum(all_rows))
 
     def _array_rows(self, rows: FetchedRows) -> ArrayRows:
-        return ArrayRows(
+        return self.in_memory(
             rows.X, rows.sample_weight, self.threads_here, self.weighting, self.fuzzifier
         )
 
@@ -245,7 +247,7 @@ class BlockRows:
         """One pass over the blocks. It needs the numbers of rows, which the survey counts."""
         assert len(self._blocks)
         if not len(numbers):
-            return ArrayRows(np.empty((0, self.n_features), self.dtype))
+            return self.in_memory(np.empty((0, self.n_features), self.dtype))
         fetch_some = partial(fetch_rows, numbers=np.asarray(numbers, np.int64), places=self._places)
         return self._array_rows(self.source.sum(fetch_some))
 
@@ -264,7 +266,7 @@ class BlockRows:
                 n_threads=self.n_threads,
             )
         )
-        return ArrayRows(far.X, far.sample_weight)
+        return self.in_memory(far.X, far.sample_weight)
 
     @property
     def _first_rows(self) -> NDArray[np.int64]:

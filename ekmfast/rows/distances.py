@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
 
+from ekmfast import _core
 from ekmfast.rows.limits import overflow_of
 from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
@@ -36,6 +37,7 @@ def squared_distances(
     function: Callable[[Float64], Float64] | None = None,
     *,
     n_threads: int | None = None,
+    partial: bool = False,
 ) -> NDArray[Any]:
     """``||x_n - c_k||^2``, or a function of them, without a second (N, K) array.
 
@@ -52,6 +54,8 @@ def squared_distances(
     n_threads : int, default=None
         None: ``OMP_NUM_THREADS``, else all processors, within threadpoolctl's limits. The result is
         the same, to the bit, for any number.
+    partial : bool, default=False
+        Whether NaN stands for a missing number: see `rows.partial`.
 
     Returns
     -------
@@ -82,6 +86,8 @@ def squared_distances(
         """Fill one chunk of ``values``; return whether all its numbers are finite."""
         if sparse:
             d2 = sparse.squared_distances(C, start, min(start + step, n_rows))
+        elif partial:
+            d2 = _core.partial_distances(X[start : start + step], np.ascontiguousarray(C), 1)
         else:
             d2 = cdist(X[start : start + step], C, "sqeuclidean")  # from differences in float64
         if not d2.max() < np.inf:

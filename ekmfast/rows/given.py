@@ -13,10 +13,12 @@ from ekmfast.rows.blocks import Blocks, from_memmap
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.device import choose, is_cuda_array, to_host
+from ekmfast.rows.partial import PartialRows, has_missing
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.unit import UnitBlockRows, UnitRows, unit_sparse_rows
 
 if TYPE_CHECKING:
     from ekmfast.rows.cuda.rows import CudaRows
@@ -39,6 +41,8 @@ def rows_of(
     n_threads: int | None = None,
     weighting: str = "equilibrium",
     fuzzifier: float = 2.0,
+    metric: str = "euclidean",
+    missing: str = "error",
 ) -> Rows:
     """Rows and their weights, wherever they are.
 
@@ -61,6 +65,11 @@ def rows_of(
     n_threads : int, default=None
     weighting, fuzzifier
         See `ArrayRows`.
+    metric : {'euclidean', 'cosine'}
+        With ``'cosine'`` the rows count as if they were divided by their lengths.
+    missing : {'error', 'partial'}
+        With ``'partial'`` distances are over the numbers of a row that are not NaN. If no number is
+        missing, the rows are those of ``'error'``.
 
     Raises
     ------
@@ -71,9 +80,17 @@ def rows_of(
         If a GPU is asked for and none can be used.
     """
     options: Any = (weighting, fuzzifier)
+    if missing == "partial":
+        _refuse_partial(X, device, metric)
+        X = check_array(X)
+        s = check_weight(on_host(sample_weight), X)
+        kind = PartialRows if has_missing(X) else ArrayRows
+        return kind(X, s, check_n_threads(n_threads), *options)
+    unit = metric == "cosine"
+    of_blocks = UnitBlockRows if unit else BlockRows
     if is_dask(X):
         source = _dask_source(X, sample_weight, device, n_threads)
-        return BlockRows(source, check_n_threads(n_threads), *options)
+        return of_blocks(source, check_n_threads(n_threads), *options)
     if is_dask(sample_weight):
         raise TypeError("sample_weight is a Dask collection, but X is not")
     if isinstance(X, Blocks):
@@ -87,10 +104,19 @@ def rows_of(
     if blocks is not None:
         _refuse_card(device, X)
         threads = check_n_threads(n_threads)
-        return BlockRows(LocalSource(blocks, threads), threads, *options)
+        return of_blocks(LocalSource(blocks, threads), threads, *options)
     if is_sparse(X):
         _refuse_card(device, X)
         device = None
+    if unit:
+        if device == "cuda" or is_cuda_array(X):
+            raise ValueError(
+                "metric='cosine' is computed by the CPU: use device='cpu' and rows in the memory "
+                "of the host"
+            )
+        X = check_array(X)
+        s = check_weight(on_host(sample_weight), X)
+        return unit_rows_in_memory(X, s, check_n_threads(n_threads), *options)
     if device is None:
         checks = check_array, check_weight
         return array_rows_of(X, sample_weight, n_threads, *checks, weighting, fuzzifier)
@@ -126,6 +152,11 @@ def array_rows_of(
 def rows_in_memory(X: Any, *options: Any) -> ArrayRows:
     """The rows of a checked array or CSR matrix; ``options`` are those of `ArrayRows`."""
     return (SparseRows if is_sparse(X) else ArrayRows)(X, *options)
+
+
+def unit_rows_in_memory(X: Any, *options: Any) -> ArrayRows:
+    """The same rows divided by their lengths."""
+    return unit_sparse_rows(X, *options) if is_sparse(X) else UnitRows(X, *options)
 
 
 def _rows_on_card(
@@ -183,6 +214,27 @@ def _large_memmap(
         return None
     dtype = np.float32 if X.dtype == np.float32 else np.float64
     return from_memmap(X, check_weight(on_host(sample_weight), rows_like(len(X), dtype)))
+
+
+def _refuse_partial(X: Any, device: str | None, metric: str) -> None:
+    """Refuse what ``missing='partial'`` does not go together with."""
+    if metric != "euclidean":
+        raise ValueError(f"missing='partial' needs metric='euclidean', got {metric!r}")
+    if is_sparse(X):
+        raise TypeError(
+            "missing='partial' takes dense arrays, got a sparse matrix: give X.toarray(), or use "
+            "missing='error', for which numbers that are not stored are zeros"
+        )
+    if is_dask(X) or isinstance(X, Blocks):
+        raise TypeError(
+            f"missing='partial' takes arrays in memory, got {type(X).__name__}: fit to a sample of "
+            "the rows, and predict some rows at a time"
+        )
+    if device == "cuda" or is_cuda_array(X):
+        raise ValueError(
+            "missing='partial' is computed by the CPU: use device='cpu' and rows in the memory of "
+            "the host"
+        )
 
 
 def _refuse_card(device: str | None, X: Any) -> None:

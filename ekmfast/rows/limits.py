@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 LOG2E = 1.4426950408889634
+MISSING_HINT = (
+    "; if numbers are missing, leave out such rows, fill them (sklearn.impute), or use "
+    "missing='partial' of EKMeans"
+)
 
 
 def smallest_mean(dtype: Any) -> float:
@@ -59,7 +63,10 @@ def _range(blocks: Iterable[NDArray[Any]]) -> tuple[Float64, Float64]:
     for block in blocks:
         if (found := not_finite(block)) is not None:
             row, column, value = found
-            raise ValueError(f"X must be finite, got {value} in row {first + row}, column {column}")
+            raise ValueError(
+                f"X must be finite, got {value} in row {first + row}, column {column}"
+                + (MISSING_HINT if value == "NaN" else "")
+            )
         if len(block):
             low = np.minimum(low, block.min(axis=0).astype(np.float64))
             high = np.maximum(high, block.max(axis=0).astype(np.float64))

@@ -47,6 +47,8 @@ class Rows(Sums, Protocol):
         Whether these are `RowsAtHand`.
     shares_passes : bool
         Whether one pass for several problems is faster than a pass for each of them.
+    space : {'free', 'unit', 'features'}
+        What centroids may be, and over what the sums of weights are: see ``csrc/solver.h``.
     weighting, fuzzifier
         How the weights w_kn of the sums are defined: see `ArrayRows`.
     feature_names : list of str or None
@@ -55,6 +57,7 @@ class Rows(Sums, Protocol):
 
     at_hand: bool
     shares_passes: bool
+    space: str
 
     @property
     def n_threads(self) -> int:

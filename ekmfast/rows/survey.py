@@ -51,9 +51,10 @@ class Moments:
         sample_weight: NDArray[Any] | None,
         reference: Float64 | None,
         n_threads: int,
+        factor: NDArray[Any] | None = None,
     ) -> Moments:
-        """One pass over an array."""
-        return cls(len(X), *_core.survey(X, sample_weight, reference, n_threads))
+        """One pass over an array, whose rows are multiplied by ``factor`` (N,) if it is given."""
+        return cls(len(X), *_core.survey(X, sample_weight, reference, n_threads, factor))
 
     def __add__(self, other: Moments) -> Moments:
         with np.errstate(over="ignore", invalid="ignore"):  # `dispersion` checks for overflow
@@ -111,8 +112,14 @@ def may_overflow(weight: float, low: Float64, high: Float64, dtype: np.dtype[Any
 
 def reference_of(X: NDArray[Any]) -> Float64:
     """The point that the kernels subtract from the rows of X: the median of some of them."""
-    some = X[np.arange(min(REFERENCE_ROWS, len(X))) * len(X) // min(REFERENCE_ROWS, len(X))]
+    some = X[reference_rows(len(X))]
     return _core.survey(np.ascontiguousarray(some), None, None, 1)[3]
+
+
+def reference_rows(n_rows: int) -> NDArray[np.intp]:
+    """The numbers of the rows whose median is the reference."""
+    n = min(REFERENCE_ROWS, n_rows)
+    return np.arange(n) * n_rows // n
 
 
 def dispersion_by_passes(rows: Sums, reference: Float64) -> tuple[Float64, float]:

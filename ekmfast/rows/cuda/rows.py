@@ -59,6 +59,7 @@ class CudaRows:
 
     at_hand = True
     shares_passes = True
+    space = "free"
 
     def __init__(
         self,
