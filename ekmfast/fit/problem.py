@@ -130,7 +130,11 @@ class Problem:
         """
         rows = self.survey.sample
         if self.survey.whole and rows.n_rows <= n_rows:
-            return self.of(rows.on_host(), self.report)
+            if rows is not self.rows or rows.on_host() is not rows:
+                return self.of(rows.on_host(), self.report)
+            same = copy(self)
+            same.checkpoint = None
+            return same
         numbers = np.arange(rows.n_rows)
         if rows.n_rows > n_rows:
             numbers = self._uniform(n_rows, random_state)
