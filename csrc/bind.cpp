@@ -449,6 +449,10 @@ DoubleArray likelihoods_of(const py::array& X, const std::optional<py::array>& s
                            const ekmfast::LikelihoodModel& model, int n_threads) {
   const Samples<T> s = samples_of<T>(X, sample_weight);
   threads(n_threads);
+  // More would take more memory than the rows, and more time than anybody waits.
+  if (k < 1 || k > std::max<std::int64_t>(s.n, 1)) refuse("n_clusters must be >= 1 and <= n");
+  if (model.reweightings < 1 || model.reweightings > 100)
+    refuse("reweightings must be >= 1 and <= 100");
   if (labels.ndim() != 2 || labels.shape(1) != s.n ||
       !py::isinstance<py::array_t<std::int32_t>>(labels) ||
       !(labels.flags() & py::array::c_style) || !aligned(labels, alignof(std::int32_t)))

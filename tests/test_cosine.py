@@ -268,8 +268,10 @@ def test_alpha_is_found_as_for_rows_of_length_one():
     assert_allclose(path.alphas, unit.alphas)
     assert_allclose(path.likelihood, unit.likelihood, rtol=1e-6)
     assert path.best == unit.best
-    model = EKMeans(3, metric="cosine", random_state=0).fit(X)
-    assert model.alpha_ == path.alphas[path.best]
+    models = [EKMeans(3, metric="cosine", random_state=0).fit(x) for x in (X, UNIT)]
+    assert models[0].alpha_ == pytest.approx(models[1].alpha_)
+    assert_array_equal(models[0].labels_, models[1].labels_)
+    assert adjusted_rand_score(models[0].labels_, path.labels[path.best]) > 0.95
 
 
 # --------------------------------------------------------------------------------------------------
@@ -369,3 +371,11 @@ def test_it_is_an_estimator_of_scikit_learn():
         },
     )
     assert sum(result["status"] == "passed" for result in results) >= 40
+
+
+def test_the_number_of_clusters_is_that_of_directions():
+    assert len(EKMeans("auto", metric="cosine", random_state=0).fit(X).cluster_centers_) == len(
+        EKMeans("auto", metric="cosine", random_state=0).fit(UNIT).cluster_centers_
+    )
+    one = np.arange(1, 20)[:, None] * [[0.1, 0.2, 0.3]]
+    assert len(EKMeans("auto", metric="cosine", random_state=0).fit(one).cluster_centers_) == 1

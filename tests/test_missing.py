@@ -381,3 +381,24 @@ def test_it_is_an_estimator_of_scikit_learn():
         expected_failed_checks={"check_sample_weight_equivalence_on_dense_data": draws},
     )
     assert sum(result["status"] == "passed" for result in results) >= 40
+
+
+def test_a_feature_of_three_rows_does_not_stop_a_search():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(12_500, 3))
+    rows[3:, 2] = np.nan
+    model = EKMeans(3, missing="partial", random_state=0).fit(rows)
+    assert np.isfinite(model.cluster_centers_).all()
+
+
+@pytest.mark.filterwarnings("ignore:only .* centroids are distinct")
+def test_rows_without_weight_do_not_say_how_many_features_are_enough():
+    rows = np.array([[1, 2, 3.0]] * 4 + [[1, np.nan, np.nan], [9, np.nan, np.nan]])
+    weight = np.array([0.0, 0, 0, 0, 1, 1])
+    model = EKMeans(2, missing="partial", random_state=0).fit(rows, sample_weight=weight)
+    assert model.labels_[4] != model.labels_[5]
+
+
+def test_the_number_of_clusters_must_be_given():
+    with pytest.raises(ValueError, match="n_clusters must be a number with missing='partial'"):
+        EKMeans("auto", missing="partial").fit(np.array([[1, np.nan], [1, 2], [3, 4]]))

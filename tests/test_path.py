@@ -7,14 +7,18 @@ import pytest
 from data import set_a, set_b, set_c, set_d
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import multivariate_t
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
 import ekmfast.estimators.ekmeans
-from ekmfast import EKMeans, alpha_path
+from ekmfast import EKMeans, alpha_path, blocks
 from ekmfast._reference import classification_likelihood as classification_likelihood_of
 from ekmfast.fit import likelihood
 from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.likelihood import classification_likelihood
+from ekmfast.fit.merging import merge_all, merge_coincident
+from ekmfast.fit.problem import Problem
+from ekmfast.rows.array import ArrayRows
 
 
 def test_each_entry_is_the_fit_at_its_alpha():
@@ -238,3 +242,69 @@ def test_bad_arguments(arguments, error, match):
     good = {"X": np.random.default_rng(0).standard_normal((20, 2)), "n_clusters": 2}
     with pytest.raises(error, match=match):
         alpha_path(**good | arguments)
+
+
+# --- the search of alpha='auto' ---
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_auto_on_as_many_different_rows_as_clusters(metric, dtype):
+    # Rounding makes J of rows that equal their centroids negative.
+    X = np.repeat([[0.1, 0.3], [1, 1], [5, -5]], [2000, 1, 1], axis=0) * 1.4
+    model = EKMeans(3, metric=metric, random_state=0).fit(X.astype(dtype))
+    assert sorted(np.bincount(model.labels_)) == [1, 1, 2000]
+
+
+def test_auto_with_more_clusters_than_rows_of_a_search(monkeypatch):
+    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SEARCH_ROWS", 100)
+    X = np.random.default_rng(0).normal(size=(800, 2))
+    with pytest.warns(ConvergenceWarning, match="without converging"):
+        model = EKMeans(300, n_init=1, max_iter=1, random_state=0).fit(X)
+    assert model.cluster_centers_.shape == (300, 2)
+
+
+def test_a_search_of_few_rows_finds_a_tiny_cluster(monkeypatch):
+    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SEARCH_ROWS", 500)
+    rng = np.random.default_rng(0)
+    parts = (
+        rng.normal(0, 1, (6000, 2)),
+        rng.normal(9, 1, (3000, 2)),
+        rng.normal((-20, 20), 1, (6, 2)),
+    )
+    X = rng.permutation(np.concatenate(parts))
+    for data in (X, blocks.from_arrays(np.split(X, [4000]))):
+        labels = EKMeans(3, random_state=0).fit(data).predict(X)
+        assert sorted(np.bincount(labels, minlength=3))[0] == 6
+
+
+def test_a_sketch_stands_for_all_rows():
+    rng = np.random.default_rng(0)
+    X, s = rng.normal(size=(5000, 3)), rng.uniform(0.5, 2, 5000)
+    X[7] = 40
+    s[100:200] = 0
+    problem = Problem(ArrayRows(X, s), 3, tol=1e-4, max_iter=10)
+    sketch = problem.sketch(500, np.random.RandomState(0)).rows
+    assert sketch.sample_weight.sum() == pytest.approx(s.sum())
+    assert 500 <= sketch.n_rows <= 600
+    far = np.flatnonzero((sketch.X == 40).all(axis=1))
+    assert sketch.sample_weight[far] == pytest.approx([s[7]])  # it stands for itself alone
+    assert np.average(sketch.X[:, 0], weights=sketch.sample_weight) == pytest.approx(
+        np.average(X[:, 0], weights=s), abs=0.2
+    )
+    # All rows with weight may be far ones.
+    light = np.zeros(5000)
+    light[:4] = 1
+    few = Problem(ArrayRows(X, light), 3, tol=1e-4, max_iter=10)
+    assert few.sketch(500, np.random.RandomState(0)).rows.sample_weight.sum() == pytest.approx(4)
+
+
+def test_merge_all_is_merge_coincident_of_each():
+    rng = np.random.default_rng(0)
+    centroids = rng.normal(size=(6, 5, 3))
+    centroids[1, 4] = centroids[1, 0]
+    centroids[2] = centroids[2, 0] + 1e-9 * rng.normal(size=(5, 3))
+    centroids[3, 1:3] = centroids[3, 3] + 0.01
+    alphas = np.array([1.0, 1.0, 1.0, 0.5, 1e-3, 1e6])
+    wanted = [merge_coincident(*pair) for pair in zip(centroids, alphas, strict=True)]
+    assert_array_equal(merge_all(centroids, alphas), wanted)

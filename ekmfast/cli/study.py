@@ -101,6 +101,12 @@ def run(arguments: argparse.Namespace) -> None:
     from ekmfast import study
 
     study.check_requirements()
+    out = arguments.out.resolve()
+    for folder in (arguments.photos, arguments.anomalies):
+        if folder is not None and out.is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"--out {arguments.out}: must not be in {folder}, or its pictures would be studied"
+            )
     data = study.load_photos(
         arguments.photos,
         arguments.anomalies,
@@ -113,6 +119,11 @@ def run(arguments: argparse.Namespace) -> None:
     if data.triple is not None and len(arguments.shares) != len(data.triple):
         shares = ":".join(map(str, arguments.shares))
         raise ValueError(f"--shares {shares}: must be three, one for each class to cluster")
+    if len(arguments.shares) > len(data.images):
+        raise ValueError(
+            f"--shares: must be at most {len(data.images)} numbers, one for each photo, got "
+            f"{len(arguments.shares)}"
+        )
     settings = study.for_photos(
         len(data.images),
         data.images.shape[-1],
@@ -129,7 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         title=f"A study of {arguments.photos.resolve().name}",
         quick=arguments.quick,
-        states=True,
+        states=not arguments.quick,  # a model of few photos and one epoch is not gone on with
         one_thread=False,
         quiet=arguments.quiet,
     )

@@ -12,7 +12,7 @@ from ekmfast._parameters import ALPHA, COUNT, POSITIVE, AnyOf, OneOf
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import resolve_alpha
 from ekmfast.fit.cluster_path import MAX_CLUSTERS, NumberSearch
-from ekmfast.fit.likeliest import SEARCH_ROWS, find_likeliest
+from ekmfast.fit.likeliest import ROWS_PER_CLUSTER, SEARCH_ROWS, find_likeliest
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.solver import Run
 from ekmfast.rows.threads import check_n_threads
@@ -29,7 +29,8 @@ class EKMeans(FullBatchEstimator):
     ----------
     n_clusters : int or 'auto', default=8
         ``'auto'`` takes the number that :func:`cluster_path` finds best, from mixtures of a sample
-        of the rows; ``cluster_centers_`` has that many.
+        of the rows; ``cluster_centers_`` has that many. It depends on the sum of ``sample_weight``,
+        of which 2 counts a row twice. With ``missing='partial'`` it must be a number.
     alpha : {'auto', 'dvariance'} or float, default='auto'
         The sharpness of the memberships, > 0. For large alpha the result is that of hard k-means.
         If alpha is too small, all centroids collapse to the mean. The best value depends on the
@@ -64,7 +65,8 @@ callable, default='auto'
         The first centroids. ``'k-means++'`` is the greedy form. ``'farthest'`` takes the row
         farthest from the centroids so far, ``'k-means'`` the centroids of hard k-means, and
         ``'random'`` random rows. ``'auto'`` uses the first three rules in turn over the restarts,
-        with ``'farthest'`` for every second one. A callable gets (X, n_clusters, random_state).
+        with ``'farthest'`` for every second one. A callable gets (X, n_clusters, random_state); if
+        alpha is searched on a sample, X is that sample.
     n_init : int or 'auto', default='auto'
         The number of restarts, of which the one with the lowest objective is kept. They share every
         pass over X, and a restart that will not reach the best one is given up early. ``'auto'``
@@ -188,6 +190,11 @@ callable, default='auto'
         if isinstance(self.n_clusters, str):
             if not isinstance(self.init, str) and not callable(self.init):
                 raise ValueError("init must not be an array if n_clusters is 'auto'")
+            if problem.rows.space == "features":
+                raise ValueError(
+                    "n_clusters must be a number with missing='partial', got 'auto': choose it by "
+                    "cluster_path of the rows that have all features, or of filled rows"
+                )
             search = NumberSearch(
                 problem,
                 self.max_clusters,
@@ -198,7 +205,8 @@ callable, default='auto'
         if self.alpha != "auto" or problem.n_clusters == 1 or problem.dispersion == 0:
             return super()._find(problem, random_state)
         dvariance = resolve_alpha("dvariance", self.scale, problem.dispersion)
-        sketch = problem.sketch(SEARCH_ROWS, random_state)
+        n_rows = max(SEARCH_ROWS, ROWS_PER_CLUSTER * problem.n_clusters)
+        sketch = problem.sketch(n_rows, random_state)
         centroids, alpha = find_likeliest(sketch, self.init, self.n_init, random_state, dvariance)
         if problem.survey.whole:
             problem = problem.at_hand()

@@ -51,7 +51,8 @@ class FullBatchEstimator(CentroidEstimator):
         checkpoint : path, default=None
             A file in which the state of the iteration is saved. If it exists, as after a crash, the
             fit continues from it and ends with the same result. A damaged file, or that of a fit
-            with other rows or parameters, raises an error; only ``max_iter`` may be raised.
+            with other rows or parameters, raises an error; only ``max_iter`` may be raised, and
+            with ``alpha='auto'`` only if it was large enough for the search.
         checkpoint_every : int, default=10
             The file is written every so many passes.
 

@@ -172,7 +172,7 @@ class NumberSearch:
         report: Callable[[Fitted], None] | None = None,
     ) -> None:
         rows, self._numbers = _sample(problem, random_state)
-        features = evidence_features(rows.X, rows.sample_weight, VARIANCE_SHARE)
+        features = evidence_features(rows.part(slice(None)), rows.sample_weight, VARIANCE_SHARE)
         if issparse(features):
             raise TypeError(
                 "the number of clusters cannot be found in these sparse rows: give n_clusters a "
@@ -205,6 +205,8 @@ class NumberSearch:
         }
         search = self._search(self._weighted)
         self._total = search.rows.total
+        if problem.dispersion == 0:  # the cosine: rows differ by rounding errors alone
+            max_clusters = 1
         most = min(
             max_clusters, math.isqrt(int(self._total)), len(np.unique(search.rows.X, axis=0))
         )

@@ -62,6 +62,8 @@ class PartialRows(ArrayRows):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._means: Float64 | None = None
+        # The means of the rows of which these are some, for features that none of these has.
+        self._means_of_all: Float64 | None = None
         first = 0
         for part in _parts(self.X):
             missing = np.isnan(part)
@@ -98,8 +100,10 @@ class PartialRows(ArrayRows):
             for x, there, scale in self._masked():
                 total += scale @ x
                 mass += scale @ there
-            # Features of which rows with weight have no number keep 0.
+            # Features of which rows with weight have no number keep 0, or the mean of all rows.
             self._means = total / np.where(mass > 0, mass, 1)
+            if self._means_of_all is not None:
+                self._means = np.where(mass > 0, self._means, self._means_of_all)
         return self._means
 
     def survey(self, *, checksum: bool = False) -> Survey:
@@ -108,7 +112,11 @@ class PartialRows(ArrayRows):
         for part in _parts(self.X):
             low = np.fmin(low, np.fmin.reduce(part, axis=0))
             high = np.fmax(high, np.fmax.reduce(part, axis=0))
-        for column in np.flatnonzero(np.isinf(low))[:1]:
+        absent = np.isinf(low)
+        if self._means_of_all is not None:  # some rows of many may lack a feature
+            low[absent] = high[absent] = self.means[absent]
+            absent = np.zeros_like(absent)
+        for column in np.flatnonzero(absent)[:1]:
             raise ValueError(
                 f"every feature must have a number with missing='partial': all numbers in column "
                 f"{column} of X are missing; leave out such columns"
@@ -134,7 +142,19 @@ class PartialRows(ArrayRows):
         return CentredStatistics(sum_wx, sum_w, sum_p, exponent, objective, self.means)
 
     def reweighted(self, sample_weight: NDArray[Any] | None) -> Self:
-        return type(self)(self.X, sample_weight, self.n_threads)
+        same = type(self)(self.X, sample_weight, self.n_threads)
+        same._means_of_all = self._means_of_all
+        return same
+
+    def _of(
+        self,
+        X: NDArray[Any],
+        sample_weight: NDArray[Any] | None,
+        factor: NDArray[Any] | None = None,
+    ) -> Self:
+        some = super()._of(X, sample_weight, factor)
+        some._means_of_all = self.means
+        return some
 
     def _distances(self, centroids: Float64) -> Iterator[tuple[slice, Float64]]:
         """Squared distances (n, K) of some rows at a time."""
@@ -175,9 +195,11 @@ class PartialRows(ArrayRows):
         an ARI of .18, and complete rows one with .57.
         """
         count = (~np.isnan(self.X[numbers])).sum(axis=1)
-        least = min(float(np.median(count)), ENOUGH * self.n_features)
+        s = None if self.sample_weight is None else self.sample_weight[numbers]
+        weighted = count if s is None or not s.any() else count[s > 0]
+        least = min(float(np.median(weighted)), ENOUGH * self.n_features)
         enough: NDArray[Any] = (count >= least).astype(self.dtype)
-        return enough if self.sample_weight is None else enough * self.sample_weight[numbers]
+        return enough if s is None else enough * s
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
         """The rows with these numbers, in float64, with means for missing numbers: as centroids."""

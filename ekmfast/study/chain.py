@@ -109,7 +109,7 @@ def run(
     folder = out / "states" if states else None
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    stages = Stages(_work(data, settings), quiet)
+    stages = Stages(_work(data, settings), quiet, estimate=not quick)
     stages.say(data.source)
     train, held = split(data, seed)
     # Bars are for terminals; in a file they would be long lines.

@@ -18,11 +18,14 @@ class Stages:
         estimated as if each unit took as long as those that are done.
     quiet : bool
         Whether to print nothing.
+    estimate : bool, default=True
+        Whether to print the time that is left. If nearly all time is that of starting the stages,
+        their work says nothing about it.
     """
 
-    def __init__(self, work: Mapping[str, float], quiet: bool) -> None:
+    def __init__(self, work: Mapping[str, float], quiet: bool, estimate: bool = True) -> None:
         self.left = dict(work)
-        self.quiet = quiet
+        self.quiet, self.estimate = quiet, estimate
         self.seconds: dict[str, float] = {}
         self._done = self._spent = 0.0
         self._started = time.perf_counter()
@@ -37,7 +40,9 @@ class Stages:
         self._spent += seconds
         text = f"{seconds:6.1f} s  {name}"
         remaining = sum(self.left.values()) * self._spent / self._done
-        self.say(f"{text} (about {spoken(remaining)} left)" if self.left else text)
+        self.say(
+            f"{text} (about {spoken(remaining)} left)" if self.left and self.estimate else text
+        )
 
     def total(self) -> float:
         """Seconds since the beginning, which are also recorded."""
