@@ -773,12 +773,13 @@ def core_classification_likelihoods(a: Arguments) -> Call:
         if not (np.isneginf(result) == one_label).all():
             raise FaultError("the likelihood is -inf if, and only if, there is one label")
 
-    labels = a.rng.integers(0, a.k, (a.s, a.n)).astype(np.int32)
+    k = min(a.k, max(a.n, 1))
+    labels = a.rng.integers(0, k, (a.s, a.n)).astype(np.int32)
     arguments = {
         "X": a.rows(),
         "sample_weight": a.sample_weight(),
         "labels": a.memory.place(a.rng, labels),
-        "n_clusters": a.k,
+        "n_clusters": k,
         "tail": 8.0,
         "scale_prior": 10.0,
         "variance_prior": 300.0,

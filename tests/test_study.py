@@ -188,7 +188,7 @@ def test_an_interrupted_study_continues(labelled, tmp_path, monkeypatch, capsys)
     with monkeypatch.context() as patched:
         patched.setattr(chain, "export_and_encode", interrupt)
         assert study(*arguments) == 130
-    states = sorted((tmp_path / "states").iterdir())
+    states = sorted((tmp_path / "quick-states").iterdir())
     assert [path.name for path in states] == ["augmented.pt", "finetune.pt", "pretrain.pt"]
     times = [path.stat().st_mtime_ns for path in states]
     capsys.readouterr()
@@ -273,6 +273,13 @@ def test_broken_photos_are_named_or_left_out(tmp_path, capsys):
         path.write_bytes(b"")
     assert study(*arguments, "--skip-unreadable") == 1
     assert "class 'c' has one image" in capsys.readouterr().err
+
+
+def test_the_output_is_not_in_the_photos(folders, capsys):
+    photos = folders / "animals"
+    assert study(photos, "--out", photos / "out", "--quick") != 0
+    assert "must not be in" in capsys.readouterr().err
+    assert not (photos / "out").exists()
 
 
 def test_equal_photos_are_refused(tmp_path, capsys):

@@ -140,7 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         title=f"A study of {arguments.photos.resolve().name}",
         quick=arguments.quick,
-        states=not arguments.quick,  # a model of few photos and one epoch is not gone on with
+        states=True,
         one_thread=False,
         quiet=arguments.quiet,
     )

@@ -23,8 +23,8 @@ against 16 starts at eleven alphas, each run to its end, of which J decided betw
 likelihood between alphas. On 160 such problems of 300 to 6,000 rows those took 3,050 passes over
 the rows (each counted once for every run that it served), with a mean ARI of .724. Twelve starts
 at four alphas take 520, with .740, and .733 with eight starts. Without step 3 eight starts
-lost another .010. On fresh seeds the mean ARI was above the older one's by .015 +- .008 (240
-problems) and, at 20,000 to 60,000 rows, by .007 +- .008 (99 problems).
+lost another .010. On fresh seeds the mean ARI was above the older one's by .014 +- .008 (240
+problems) and, at 20,000 to 60,000 rows, by .006 +- .009 (100 problems).
 """
 
 from __future__ import annotations

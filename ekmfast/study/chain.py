@@ -84,8 +84,8 @@ def run(
     quick : bool, default=False
         Whether the report says that its numbers mean nothing.
     states : bool, default=False
-        Write the states of trainings to the folder ``states`` of ``out``. If they exist, the
-        trainings continue from them.
+        Write the states of trainings to the folder ``states`` of ``out``, or ``quick-states`` of a
+        quick study. If they exist, the trainings continue from them.
     one_thread : bool, default=True
         Use one thread of PyTorch, so that the same seed gives the same model on every machine.
     quiet : bool, default=False
@@ -106,7 +106,8 @@ def run(
 
     settings = Settings() if settings is None else settings
     out = Path(out)
-    folder = out / "states" if states else None
+    # A full study does not continue the trainings of a quick one.
+    folder = out / ("quick-states" if quick else "states") if states else None
     if folder is not None:
         folder.mkdir(exist_ok=True)
     stages = Stages(_work(data, settings), quiet, estimate=not quick)
