@@ -197,7 +197,8 @@ def test_an_interrupted_study_continues(labelled, tmp_path, monkeypatch, capsys)
     assert lines[0].startswith("45 images in 4 classes of animals, 6 anomalies of odd")
     stages = [line for line in lines if re.match(r" +[\d.]+ s  ", line)]
     assert len(stages) == 10  # and the total
-    assert all(" left)" in line for line in stages[:-2])
+    # The work of a quick study says nothing about its time.
+    assert not any(" left)" in line for line in stages)
     assert lines[-1] == str(tmp_path / "report.html")
     assert [path.stat().st_mtime_ns for path in states] == times
     assert without_times(metrics_of(tmp_path)) == without_times(metrics_of(out))
