@@ -96,6 +96,8 @@ def classification_likelihoods(
         s = s / s.mean()
     if issparse(X) or np.isnan(X).any():
         return np.array([_of_other_rows(X, own, s) for own in labels], np.float64)
+    if int(labels.max()) >= X.shape[0]:  # more labels than rows, most of which no row has
+        labels = np.stack([np.unique(own, return_inverse=True)[1] for own in labels])
     likelihoods = _core.classification_likelihoods(
         X,
         None if s is None else s.astype(X.dtype),

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import vstack
 
 from ekmfast import _core
 from ekmfast.rows.array import ArrayRows
@@ -127,6 +126,8 @@ class SparseRows(ArrayRows):
         return CentredStatistics(*sums, self._origin)
 
     def followed_by(self, others: ArrayRows) -> Self:
+        from scipy.sparse import vstack  # not above, since `import ekmfast` stays light
+
         return self._of(vstack([self.X, others.X], format="csr"), None)
 
     def nearest(self, centroids: Float64) -> tuple[NDArray[np.int32], NDArray[Any]]:
