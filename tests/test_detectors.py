@@ -212,9 +212,13 @@ def test_narrow_clusters_far_from_each_other():
     variance = np.mean((X - clustering.cluster_centers_[clustering.labels_]) ** 2)
     middle, edge = detector.score_samples(np.array([[0.0], [0.002]]))
     exact = ((0.002 - near) ** 2 - near**2) / (2 * variance)
-    # A number near 1e6 is rounded by 1e-10, which is 1e-7 standard deviations. In the variance, the
-    # mean over 600 rows, this is some 1e-8; which point is subtracted first decides how much.
-    assert middle - edge == pytest.approx(exact, rel=2e-8)
+    # Rows and centroids are rounded when the mean of X is subtracted, and once more when they are
+    # whitened: a difference of two of them errs by two units in the last place of that mean.
+    error = 2 * np.spacing(X.mean()) * (abs(0.002 - near) + abs(near)) / variance
+    assert error < 1e-6 * exact
+    assert abs(middle - edge - exact) <= error
+    assert near == pytest.approx(X[:300].mean(), abs=1e-9)
+    assert variance == pytest.approx((X[:300].var() + X[300:].var()) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("unit", [1e-140, 1e-30, 1e140])

@@ -308,3 +308,11 @@ def test_merge_all_is_merge_coincident_of_each():
     alphas = np.array([1.0, 1.0, 1.0, 0.5, 1e-3, 1e6])
     wanted = [merge_coincident(*pair) for pair in zip(centroids, alphas, strict=True)]
     assert_array_equal(merge_all(centroids, alphas), wanted)
+
+
+def test_auto_ends_at_the_means_of_narrow_clusters():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(0, 1e-3, 300), rng.normal(1e6, 1e-3, 300)])[:, None]
+    model = EKMeans(2, random_state=0).fit(X)
+    means = [X[:300].mean(), X[300:].mean()]
+    assert_allclose(np.sort(model.cluster_centers_.ravel()), means, rtol=1e-15, atol=1e-9)

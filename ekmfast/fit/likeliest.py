@@ -71,6 +71,7 @@ class Candidate:
 
     centroids: Float64  # (K, D)
     alpha: float
+    objective: float
     multiple: int  # of the grid `MULTIPLES`
     labels: NDArray[np.int32]  # (N,)
     n_distinct: int  # labels
@@ -100,7 +101,11 @@ def find_likeliest(
     n_starts = resolve_n_init(n_init, init, len(SEARCH_RULES))
     starts = initial_centroids(rows, problem.n_clusters, init, n_starts, random_state, SEARCH_RULES)
     chosen = _Search(problem, evidence, weight, dvariance).likeliest(starts)
-    return chosen.centroids, chosen.alpha
+    # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads to
+    # the means of clusters that are narrow beside their distances.
+    end = problem.solve(chosen.centroids[None], chosen.alpha, max_iter=1).best
+    assert end.step is not None
+    return end.centroids + end.step, chosen.alpha
 
 
 def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
@@ -108,7 +113,8 @@ def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
 
     The number of clusters is given, so that only candidates with the most clusters are used: at
     small alphas some centroids coincide. Of several candidates with the same labels it is that of
-    the middle alpha.
+    the middle alpha with the lowest J there; of two middle alphas the larger, at which distant
+    centroids repel each other less.
     """
     most = max(one.n_distinct for one in candidates)
     alike: dict[bytes, list[Candidate]] = {}
@@ -116,9 +122,11 @@ def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
         if one.n_distinct < most:
             continue
         alike.setdefault(_renumbered(one.labels).tobytes(), []).append(one)
-    middle = [
-        sorted(group, key=lambda one: one.alpha)[(len(group) - 1) // 2] for group in alike.values()
-    ]
+    middle = []
+    for group in alike.values():
+        alphas = sorted({one.alpha for one in group})
+        at_middle = [one for one in group if one.alpha == alphas[len(alphas) // 2]]
+        middle.append(min(at_middle, key=lambda one: one.objective))
     return sorted(middle, key=lambda one: -one.likelihood)[:KEPT]
 
 
@@ -159,6 +167,7 @@ class _Search:
             Candidate(
                 ends[i],
                 float(alpha),
+                objectives[i],
                 int(multiples[i]),
                 labels[i],
                 int(np.count_nonzero(np.bincount(labels[i]))),
