@@ -101,8 +101,8 @@ def find_likeliest(
     n_starts = resolve_n_init(n_init, init, len(SEARCH_RULES))
     starts = initial_centroids(rows, problem.n_clusters, init, n_starts, random_state, SEARCH_RULES)
     chosen = _Search(problem, evidence, weight, dvariance).likeliest(starts)
-    # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads to
-    # the means of clusters that are narrow beside their distances.
+    # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads
+    # to the means of clusters that are narrow beside their distances.
     end = problem.solve(chosen.centroids[None], chosen.alpha, max_iter=1).best
     assert end.step is not None
     return end.centroids + end.step, chosen.alpha
