@@ -270,7 +270,7 @@ def test_alpha_is_found_as_for_rows_of_length_one():
     assert path.best == unit.best
     models = [EKMeans(3, metric="cosine", random_state=0).fit(x) for x in (X, UNIT)]
     assert models[0].alpha_ == pytest.approx(models[1].alpha_)
-    # Of several runs with the same clusters rounding decides which one is kept, and so their numbers.
+    # Rounding decides which of several runs with the same clusters is kept, and so their numbers.
     assert adjusted_rand_score(models[0].labels_, models[1].labels_) == 1
     assert adjusted_rand_score(models[0].labels_, path.labels[path.best]) > 0.95
 
