@@ -104,7 +104,8 @@ def find_likeliest(
     # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads
     # to the means of clusters that are narrow beside their distances.
     end = problem.solve(chosen.centroids[None], chosen.alpha, max_iter=1).best
-    assert end.step is not None
+    if end.step is None or not np.isfinite(end.step).all():
+        return end.centroids, chosen.alpha
     return end.centroids + end.step, chosen.alpha
 
 
@@ -157,9 +158,8 @@ class _Search:
         alphas = self.dvariance * MULTIPLES[multiples]
         found = self.problem.ends(starts, alphas, max(tol, self.problem.tol))
         ends, objectives = zip(*found, strict=True)
-        lowest: dict[float, float] = {}
-        for alpha, objective in zip(alphas, objectives, strict=True):
-            lowest[alpha] = min(objective, lowest.get(alpha, np.inf))
+        lowest = np.full(len(MULTIPLES), np.inf)  # J at each alpha
+        np.minimum.at(lowest, multiples, objectives)
         merged = merge_all(np.stack(ends), alphas)
         labels = np.stack([self.rows.label(*pair) for pair in zip(ends, merged, strict=True)])
         likelihood = likelihoods_of_labels(self.evidence, labels, self.weight, self.rows.n_threads)
@@ -173,9 +173,9 @@ class _Search:
                 int(np.count_nonzero(np.bincount(labels[i]))),
                 float(likelihood[i]),
             )
-            for i, alpha in enumerate(alphas)
+            for i, (alpha, least) in enumerate(zip(alphas, lowest[multiples], strict=True))
             # Rounding may make J of rows that equal their centroids negative.
-            if objectives[i] <= lowest[alpha] + (MOST - 1) * abs(lowest[alpha])
+            if objectives[i] <= least + (MOST - 1) * abs(least)
         ]
 
     def choose(self, candidates: list[Candidate]) -> Candidate:

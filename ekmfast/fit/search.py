@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.likelihood import likelihoods_of_labels
-from ekmfast.fit.merging import count_distinct, merge_coincident
+from ekmfast.fit.merging import count_distinct, merge_all
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import Run
@@ -120,7 +120,7 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     evidence = evidence_features(rows.part(sample), sampled_weight)
 
     labels = np.empty((len(runs), rows.n_rows), np.int32)
-    merged = [merge_coincident(run.centroids, run.alpha) for run in runs]
+    merged = list(merge_all(np.stack([run.centroids for run in runs]), alphas))
     n_distinct = np.array([count_distinct(names) for names in merged])
     for a, run in enumerate(runs):
         labels[a] = rows.label(run.centroids, merged[a])

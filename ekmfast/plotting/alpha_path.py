@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast._optional import require
-from ekmfast.plotting.axes import PALETTE, new_figure
+from ekmfast.plotting.axes import PALETTE, check_path, three_axes
 
 # Upper limit of the axis of shares, which leaves space for numbers above the bars.
 TOP = 1.08
@@ -58,18 +58,8 @@ def plot_alpha_path(path: Any, axes: Any = None) -> Any:
     3
     """
     wanted = "alphas dvariance sizes likelihood agreement n_clusters_effective objective converged"
-    missing = [name for name in [*wanted.split(), "best"] if not hasattr(path, name)]
-    if missing:
-        raise TypeError(
-            f"path must be the result of ekmfast.alpha_path, got a {type(path).__name__} without "
-            f"{', '.join(missing)}"
-        )
-    if axes is None:
-        heights = {"height_ratios": [3, 2.2, 1.6]}
-        axes = new_figure(7.5, 7.5, 3, sharex=True, gridspec_kw=heights)[1]
-    axes = np.ravel(np.asarray(axes, object))
-    if len(axes) != 3:
-        raise ValueError(f"axes has {len(axes)} Axes: must be 3")
+    check_path(path, f"{wanted} best", "alpha_path")
+    axes = three_axes(axes, 7.5, 7.5, gridspec_kw={"height_ratios": [3, 2.2, 1.6]})
 
     multiples = np.asarray(path.alphas, np.float64) / path.dvariance
     edges = _edges(multiples)

@@ -46,6 +46,26 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def check_path(path: Any, parts: str, maker: str) -> None:
+    """Raise TypeError if ``path`` lacks attributes of what the function ``maker`` returns."""
+    missing = [name for name in parts.split() if not hasattr(path, name)]
+    if missing:
+        raise TypeError(
+            f"path must be the result of ekmfast.{maker}, got a {type(path).__name__} without "
+            f"{', '.join(missing)}"
+        )
+
+
+def three_axes(axes: Any, width: float, height: float, **options: Any) -> NDArray[Any]:
+    """The three Axes that are given, or those of a new figure, one below the other."""
+    if axes is None:
+        axes = new_figure(width, height, 3, sharex=True, **options)[1]
+    three: NDArray[Any] = np.ravel(np.asarray(axes, object))
+    if len(three) != 3:
+        raise ValueError(f"axes has {len(three)} Axes: must be 3")
+    return three
+
+
 def _draw_centroids(ax: Any, centroids: NDArray[Any]) -> None:
     # A white cross under a black one is visible on every colour.
     ax.scatter(*centroids.T, s=130, color="white", marker="x", linewidths=5, zorder=4)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ekmfast._optional import require
-from ekmfast.plotting.axes import PALETTE, new_figure
+from ekmfast.plotting.axes import PALETTE, check_path, three_axes
 
 
 def plot_cluster_path(path: Any, axes: Any = None) -> Any:
@@ -53,17 +53,8 @@ def plot_cluster_path(path: Any, axes: Any = None) -> Any:
     '2 clusters have the lowest criterion'
     """
     wanted = "n_clusters criterion bic icl stability likelihood sizes converged best"
-    missing = [name for name in wanted.split() if not hasattr(path, name)]
-    if missing:
-        raise TypeError(
-            f"path must be the result of ekmfast.cluster_path, got a {type(path).__name__} without "
-            f"{', '.join(missing)}"
-        )
-    if axes is None:
-        axes = new_figure(6.5, 7.5, 3, sharex=True)[1]
-    axes = np.ravel(np.asarray(axes, object))
-    if len(axes) != 3:
-        raise ValueError(f"axes has {len(axes)} Axes: must be 3")
+    check_path(path, wanted, "cluster_path")
+    axes = three_axes(axes, 6.5, 7.5)
     numbers, best = np.asarray(path.n_clusters), index(path.best)
     chosen = int(numbers[best])
     for ax in axes:
