@@ -155,7 +155,7 @@ class Problem:
         if far is not None:
             some, apart = some.followed_by(far), _mass(far)
         if mass.any():  # else all rows that have weight are far ones
-            mass *= (self.survey.total_weight - apart.sum()) / mass.sum()
+            mass *= max(self.survey.total_weight - apart.sum(), 0.0) / mass.sum()
         mass = np.concatenate([mass, apart]).astype(self.dtype)
         return self.of(some.reweighted(mass), self.report)
 
