@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -409,6 +410,8 @@ class CentroidEstimator(
 
     def _end(self, problem: Problem, progress: Progress, run: Run, alpha: float) -> None:
         """Store the result of a fit, with labels if the rows are at hand, and warn."""
+        if progress.cut_short:  # though the centroids that a stopped search led to may not move
+            run = replace(run, converged=False, done=False)
         self._keep(run, problem.dtype, alpha)
         self.__dict__.pop("labels_", None)  # an earlier fit may have set it
         if problem.rows.at_hand:

@@ -44,6 +44,7 @@ class Progress:
         self.estimator, self.X, self.dtype, self.verbose = estimator, X, dtype, verbose
         self.n_passes = 0
         self.stopped = False
+        self.cut_short = False  # a part of the fit before its last one was stopped
         self.context: Any = None
         if hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx"):
             self.context = estimator._init_callback_context(max_subtasks=None)
@@ -72,6 +73,7 @@ class Progress:
         return self._task("epoch", objective, centroids, alpha)
 
     def _task(self, name: str, objective: float, centroids: Float64, alpha: float) -> bool:
+        self.cut_short = self.stopped
         if self.context is not None:
             task = self.context.subcontext(task_name=name)
             task.call_on_fit_task_begin(estimator=self.estimator, X=self.X)
