@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "ekm.h"
+#include "labels.h"
 #include "likelihood.h"
 #include "mixture.h"
 #include "parallel.h"
@@ -478,6 +479,20 @@ DoubleArray classification_likelihoods(const py::array& X,
                                        reweightings};
   return (is_float32(X) ? likelihoods_of<float> : likelihoods_of<double>)(
       X, sample_weight, labels, n_clusters, model, n_threads);
+}
+
+py::array_t<std::int64_t> renumber(const py::array& labels, std::int64_t n_clusters) {
+  if (labels.ndim() != 2) refuse("labels must have shape (l, n)");
+  const std::int64_t l = labels.shape(0), n = labels.shape(1);
+  std::int32_t* in = writable<std::int32_t>(labels, {labels.shape(0), labels.shape(1)}, "labels");
+  if (n_clusters < 1 || n_clusters > std::int64_t{1} << 24)
+    refuse("n_clusters must be >= 1 and <= 2^24");
+  if (std::any_of(in, in + l * n, [&](std::int32_t one) { return one < 0 || one >= n_clusters; }))
+    refuse("labels must be >= 0 and < n_clusters");
+  py::array_t<std::int64_t> out(labels.shape(0));
+  std::int64_t* distinct = out.mutable_data();
+  without_gil([&] { ekmfast::renumber(in, l, n, n_clusters, distinct); });
+  return out;
 }
 
 DoubleArray invert_halves(const DoubleArray& halves) {
@@ -1024,6 +1039,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("centre"), py::arg("unit"), py::arg("means").noconvert(),
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
         py::arg("degrees").noconvert(), py::arg("n_threads"));
+  m.def("renumber", &renumber, py::arg("labels").noconvert(), py::arg("n_clusters"));
   m.def("classification_likelihoods", &classification_likelihoods, py::arg("X").noconvert(),
         py::arg("sample_weight").none(true), py::arg("labels").noconvert(), py::arg("n_clusters"),
         py::arg("tail"), py::arg("scale_prior"), py::arg("variance_prior"),

@@ -6,73 +6,93 @@
 #include <vector>
 
 #include "chunks.h"
+#include "kernels/kernels.h"
 #include "parallel.h"
+#include "simd/dispatch.h"
 
 namespace ekmfast {
 namespace {
 
 typedef std::vector<double> Vector;
 
-// How many rows are read between two checks of whether to stop.
-constexpr std::int64_t kRowsBetweenChecks = 4096;
-
-// Four partial sums, which a compiler may compute at a time.
-struct Sum {
-  double part[4] = {0, 0, 0, 0};
-  double total() const { return (part[0] + part[1]) + (part[2] + part[3]); }
-};
+constexpr double kLn2 = 0.69314718055994530942;
+// How many rows of a cluster are read at a time, at most.
+constexpr std::int64_t kBlockRows = 256;
+// The largest copy of all rows in the order of their clusters, in numbers. Of more rows a copy of
+// each block is made whenever it is read.
+constexpr std::int64_t kKeptNumbers = 1 << 20;
 
 // One labelling. A step of the iteration is two readings of the rows: one sums the rows of each
 // cluster, with the weights by their distances from the centres before; the other sums the squared
 // distances from the new centres. Differences of squares, which one reading would need, lose digits
 // where an outlier has moved a centre far.
+//
+// Rows are read in the order of their clusters, so that the sums of one stay in registers.
 template <class T>
 class Labelling {
  public:
   Labelling(const Samples<T>& samples, const std::int32_t* labels, std::int64_t k,
             const LikelihoodModel& model)
       : x_(samples),
-        labels_(labels),
+        kernels_(kernel_table(isa_in_use()).likelihood),
         k_(k),
         d_(samples.d),
+        width_((samples.d + kLaneUnit - 1) / kLaneUnit * kLaneUnit),
         model_(model),
+        first_(at(k + 1), 0),
+        order_(at(x_.n)),
+        own_weight_(zeros(x_.n)),
         size_(zeros(k)),
-        mass_(zeros(k)),
-        scale_(static_cast<std::size_t>(k), 1.0),
-        centres_(zeros(k * d_)),
-        scatter_(zeros(k * d_)),
-        variances_(zeros(k * d_)),
-        precisions_(zeros(k * d_)),
-        distances_(at(x_.n), static_cast<double>(d_)) {  // at which all weights are the own ones
-    for (std::int64_t i = 0; i < x_.n; ++i) {
-      size_[at(labels_[i])] += own_weight(i);
-      total_ += own_weight(i);
+        scale_(at(k), 1.0),
+        centres_(zeros(k * width_)),
+        scatter_(zeros(k * width_)),
+        variances_(zeros(k * width_)),
+        precisions_(zeros(k * width_)),
+        keeps_all_(x_.n * width_ <= kKeptNumbers),
+        rows_(zeros(width_ * (keeps_all_ ? x_.n : kBlockRows))) {
+    for (std::int64_t i = 0; i < x_.n; ++i) ++first_[at(labels[i] + 1)];
+    for (std::int64_t c = 0; c < k; ++c) first_[at(c + 1)] += first_[at(c)];
+    std::vector<std::int64_t> next(first_.begin(), first_.end() - 1);
+    for (std::int64_t i = 0; i < x_.n; ++i) order_[at(next[at(labels[i])]++)] = i;
+    for (std::int64_t i = 0; i < x_.n; ++i)
+      own_weight_[at(i)] =
+          x_.sample_weight ? static_cast<double>(x_.sample_weight[order_[at(i)]]) : 1.0;
+    weight_ = own_weight_;
+    distances_ = zeros(x_.n);
+    for (std::int64_t c = 0; c < k; ++c) {
+      for (std::int64_t i = first_[at(c)]; i < first_[at(c + 1)]; ++i) size_[at(c)] += own_weight_[at(i)];
+      total_ += size_[at(c)];
     }
+    if (keeps_all_) copy(0, x_.n);
   }
 
   double mean() {
     const std::int64_t used =
         std::count_if(size_.begin(), size_.end(), [](double size) { return size > 0; });
     if (used < 2) return -std::numeric_limits<double>::infinity();
+    Vector mass = size_;
+    for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const double* x) {
+      kernels_.sums(x, n, width_, weight_.data() + begin, nullptr, centres_.data() + c * width_);
+    });
     for (int i = 0; i < model_.reweightings; ++i) {
-      find_centres();
-      find_scatter();
+      divide(centres_, mass);
+      std::fill(scatter_.begin(), scatter_.end(), 0.0);
+      for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const double* x) {
+        kernels_.squares(x, n, width_, weight_.data() + begin, centres_.data() + c * width_,
+                         scatter_.data() + c * width_);
+      });
       find_variances();
-      find_distances();
-    }
-    Vector of_cluster = zeros(k_);
-    for (std::int64_t c = 0; c < k_; ++c) {
-      if (!(size_[at(c)] > 0)) continue;
-      double logs = 0;
-      for (std::int64_t j = 0; j < d_; ++j) logs += std::log(variances_[at(c * d_ + j)]);
-      of_cluster[at(c)] = std::log(size_[at(c)] / total_) - 0.5 * logs;
+      find_distances(mass, i + 1 < model_.reweightings);
     }
     const double power = 0.5 * (model_.tail + static_cast<double>(d_));
     double sum = 0;
-    each_row([&](std::int64_t i, std::int64_t c) {
-      const double log1p = std::log1p(distances_[at(i)] / model_.tail);
-      sum += own_weight(i) * (of_cluster[at(c)] - power * log1p);
-    });
+    for (std::int64_t c = 0; c < k_; ++c) {
+      if (!(size_[at(c)] > 0)) continue;
+      double volume = 0;
+      for (std::int64_t j = 0; j < d_; ++j) volume += std::log(variances_[at(c * width_ + j)]);
+      sum += size_[at(c)] * (std::log(size_[at(c)] / total_) - 0.5 * volume);
+    }
+    sum -= power * kLn2 * kernels_.logs(distances_.data(), own_weight_.data(), x_.n, model_.tail);
     return sum / total_;
   }
 
@@ -80,52 +100,49 @@ class Labelling {
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
   static Vector zeros(std::int64_t n) { return Vector(at(n), 0.0); }
 
-  double own_weight(std::int64_t i) const {
-    return x_.sample_weight ? static_cast<double>(x_.sample_weight[i]) : 1.0;
-  }
-
-  // The weight of a row, which is small if the row lies far from the centre of its cluster.
-  double weight(std::int64_t i) const {
-    return own_weight(i) * (model_.tail + static_cast<double>(d_)) / (model_.tail + distances_[at(i)]);
-  }
-
-  template <class Body>  // body(row, cluster)
-  void each_row(Body body) const {
-    for (std::int64_t begin = 0; begin < x_.n; begin += kRowsBetweenChecks) {
-      checkpoint();
-      const std::int64_t end = std::min(x_.n, begin + kRowsBetweenChecks);
-      for (std::int64_t i = begin; i < end; ++i) body(i, labels_[i]);
+  // Copies some rows, of numbers in the order of their clusters, to the beginning of rows_.
+  void copy(std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const T* x = x_.x + order_[at(i)] * x_.stride;
+      double* row = rows_.data() + (i - begin) * width_;
+      for (std::int64_t j = 0; j < d_; ++j) row[j] = static_cast<double>(x[j]);
     }
   }
 
-  void find_centres() {
-    std::fill(mass_.begin(), mass_.end(), 0.0);
-    std::fill(centres_.begin(), centres_.end(), 0.0);
-    each_row([&](std::int64_t i, std::int64_t c) {
-      const double w = weight(i);
-      const T* x = x_.x + i * x_.stride;
-      double* sum = centres_.data() + c * d_;
-      mass_[at(c)] += w;
-      for (std::int64_t j = 0; j < d_; ++j) sum[j] += w * static_cast<double>(x[j]);
-    });
-    for (std::int64_t c = 0; c < k_; ++c) {
-      const double mass = std::max(mass_[at(c)], std::numeric_limits<double>::min());
-      for (std::int64_t j = 0; j < d_; ++j) centres_[at(c * d_ + j)] /= mass;
-    }
-  }
-
-  void find_scatter() {
-    std::fill(scatter_.begin(), scatter_.end(), 0.0);
-    each_row([&](std::int64_t i, std::int64_t c) {
-      const double w = weight(i);
-      const T* x = x_.x + i * x_.stride;
-      const double* centre = centres_.data() + c * d_;
-      double* sum = scatter_.data() + c * d_;
-      for (std::int64_t j = 0; j < d_; ++j) {
-        const double apart = static_cast<double>(x[j]) - centre[j];
-        sum[j] += w * (apart * apart);
+  template <class Body>  // body(cluster, number of the first row, how many, the rows)
+  void for_blocks(Body body) {
+    checkpoint();
+    for (std::int64_t c = 0; c < k_; ++c)
+      for (std::int64_t begin = first_[at(c)]; begin < first_[at(c + 1)]; begin += kBlockRows) {
+        const std::int64_t n = std::min(kBlockRows, first_[at(c + 1)] - begin);
+        if (!keeps_all_) copy(begin, begin + n);
+        body(c, begin, n, rows_.data() + (keeps_all_ ? begin * width_ : 0));
       }
+  }
+
+  void divide(Vector& sums, const Vector& mass) const {
+    for (std::int64_t c = 0; c < k_; ++c)
+      for (std::int64_t j = 0; j < d_; ++j)
+        sums[at(c * width_ + j)] /= std::max(mass[at(c)], std::numeric_limits<double>::min());
+  }
+
+  // The distances from the centres, and the weights, which are small for rows that lie far from the
+  // centre of their cluster. If asked, their sums replace mass, and the sums of the rows centres_.
+  void find_distances(Vector& mass, bool sums) {
+    const double numerator = model_.tail + static_cast<double>(d_);
+    Vector next = zeros(sums ? k_ * width_ : 0);
+    if (sums) std::fill(mass.begin(), mass.end(), 0.0);
+    for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const double* x) {
+      double* squared = distances_.data() + begin;
+      kernels_.distances(x, n, width_, centres_.data() + c * width_, precisions_.data() + c * width_,
+                         squared);
+      if (!sums) return;
+      double* weight = weight_.data() + begin;
+      mass[at(c)] +=
+          kernels_.weights(squared, own_weight_.data() + begin, n, model_.tail, numerator, weight);
+      kernels_.sums(x, n, width_, weight, nullptr, next.data() + c * width_);
     });
+    if (sums) centres_.swap(next);
   }
 
   // Variances shrunk towards the common ones, times the scale of the cluster.
@@ -134,7 +151,8 @@ class Labelling {
     Vector common = zeros(d_);
     double mean = 0;
     for (std::int64_t j = 0; j < d_; ++j) {
-      for (std::int64_t c = 0; c < k_; ++c) common[at(j)] += scatter_[at(c * d_ + j)] / scale_[at(c)];
+      for (std::int64_t c = 0; c < k_; ++c)
+        common[at(j)] += scatter_[at(c * width_ + j)] / scale_[at(c)];
       common[at(j)] /= total_;
       mean += common[at(j)] / d;
     }
@@ -143,10 +161,10 @@ class Labelling {
     for (std::int64_t c = 0; c < k_; ++c) {
       const double size = size_[at(c)], prior = model_.scale_prior;
       double relative = prior * d;
-      for (std::int64_t j = 0; j < d_; ++j) relative += scatter_[at(c * d_ + j)] / common[at(j)];
+      for (std::int64_t j = 0; j < d_; ++j) relative += scatter_[at(c * width_ + j)] / common[at(j)];
       scale_[at(c)] = relative / (d * (size + prior));
       for (std::int64_t j = 0; j < d_; ++j) {
-        const std::size_t entry = at(c * d_ + j);
+        const std::size_t entry = at(c * width_ + j);
         const double shrunk = scatter_[entry] + model_.variance_prior * scale_[at(c)] * common[at(j)];
         variances_[entry] = std::max(shrunk / (size + model_.variance_prior), least);
         precisions_[entry] = 1 / variances_[entry];
@@ -154,34 +172,20 @@ class Labelling {
     }
   }
 
-  void find_distances() {
-    each_row([&](std::int64_t i, std::int64_t c) {
-      const T* x = x_.x + i * x_.stride;
-      const double *centre = centres_.data() + c * d_, *precision = precisions_.data() + c * d_;
-      Sum distance;
-      std::int64_t j = 0;
-      for (; j + 4 <= d_; j += 4)
-        for (int part = 0; part < 4; ++part) {
-          const double apart = static_cast<double>(x[j + part]) - centre[j + part];
-          distance.part[part] += apart * apart * precision[j + part];
-        }
-      for (; j < d_; ++j) {
-        const double apart = static_cast<double>(x[j]) - centre[j];
-        distance.part[0] += apart * apart * precision[j];
-      }
-      distances_[at(i)] = distance.total();
-    });
-  }
-
   const Samples<T>& x_;
-  const std::int32_t* labels_;
-  const std::int64_t k_, d_;
+  const LikelihoodKernels& kernels_;
+  const std::int64_t k_, d_, width_;
   const LikelihoodModel& model_;
-  double total_ = 0;  // of the sample weights
-  Vector size_;       // (k,) of the sample weights of each cluster
-  Vector mass_;       // (k,) of the weights by distance
-  Vector scale_, centres_, scatter_, variances_, precisions_;
-  Vector distances_;  // (n,) squared, in units of the variances
+  double total_ = 0;                 // of the sample weights
+  std::vector<std::int64_t> first_;  // (k + 1,) of the rows of each cluster, in their order
+  std::vector<std::int64_t> order_;  // (n,)
+  // Of rows, in the order of their clusters: sample weights, weights by distance, and squared
+  // distances in units of the variances.
+  Vector own_weight_, weight_, distances_;
+  Vector size_;                                                 // (k,) of the sample weights
+  Vector scale_, centres_, scatter_, variances_, precisions_;  // (k,), (k, width)
+  const bool keeps_all_;
+  Vector rows_;  // (n or kBlockRows, width)
 };
 
 }  // namespace

@@ -791,6 +791,22 @@ def core_classification_likelihoods(a: Arguments) -> Call:
     return call
 
 
+def core_renumber(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced:
+            return
+        for before, after, distinct in zip(labels, given["labels"], result, strict=True):
+            names, first, index = np.unique(before, return_index=True, return_inverse=True)
+            if not (after == np.argsort(np.argsort(first))[index]).all() or distinct != len(names):
+                raise FaultError("clusters are not numbered in the order of their first rows")
+
+    k = a.k
+    labels = a.rng.integers(0, k, (a.s, a.n)).astype(np.int32)
+    arguments = {"labels": a.memory.place(a.rng, labels), "n_clusters": k}
+    call = Call(_core.renumber, arguments, check, ("labels",))
+    return call
+
+
 def core_invert_halves(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         if not call.replaced:
@@ -1119,6 +1135,7 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.expectation": core_expectation,
     "_core.densities": core_densities,
     "_core.classification_likelihoods": core_classification_likelihoods,
+    "_core.renumber": core_renumber,
     "_core.invert_halves": core_invert_halves,
     "_core.Csr": core_sparse,
     "_core.settings": core_settings,

@@ -6,6 +6,7 @@
 #include "assign.inl"
 #include "closest.inl"
 #include "exp2.inl"
+#include "likelihood.inl"
 #include "mixture.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
@@ -73,6 +74,8 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     sparse_kernels_for<double, std::int32_t>(),
     sparse_kernels_for<double, std::int64_t>(),
     sparse_norms,
-    sparse_scratch_bytes};
+    sparse_scratch_bytes,
+    {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,
+     sum_of_logs}};
 
 }  // namespace ekmfast

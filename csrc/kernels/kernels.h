@@ -147,6 +147,29 @@ struct SparseKernels {
                   double* sums);
 };
 
+// The functions for the likelihood of rows and labels, of one instruction set. Rows x (n, width) lie
+// one after another; width is a multiple of kLaneUnit.
+struct LikelihoodKernels {
+  // IN x, weights (n,); OUT sums (width,) (added to) = sum of w x.
+  void (*sums)(const double* x, std::int64_t n, std::int64_t width, const double* weights,
+               const double* centre, double* sums);
+
+  // IN x, weights (n,), centre (width,); OUT sums (width,) (added to) = sum of w (x - centre)^2.
+  void (*squares)(const double* x, std::int64_t n, std::int64_t width, const double* weights,
+                  const double* centre, double* sums);
+
+  // IN x, centre, precisions (width,); OUT squared (n,) = sum_j (x - centre)_j^2 precision_j.
+  void (*distances)(const double* x, std::int64_t n, std::int64_t width, const double* centre,
+                    const double* precisions, double* squared);
+
+  // IN squared, own (n,), tail; OUT weights (n,) = own numerator / (tail + squared). Returns their sum.
+  double (*weights)(const double* squared, const double* own, std::int64_t n, double tail,
+                    double numerator, double* weights);
+
+  // IN squared, weights (n,), tail. Returns the sum of w log2(1 + squared / tail).
+  double (*logs)(const double* squared, const double* weights, std::int64_t n, double tail);
+};
+
 // The functions of one instruction set. Slices are multiples of kRowUnit rows (tuning.h).
 template <class T>
 struct Kernels {
@@ -226,6 +249,7 @@ struct KernelTable {
   // OUT norms (kp,): the sums of squares of the columns of lines (d, kp).
   void (*sparse_norms)(const double* lines, std::int64_t d, std::int64_t kp, double* norms);
   std::int64_t (*sparse_scratch_bytes)(std::int64_t k);  // of 64-byte-aligned scratch, for `weigh`
+  LikelihoodKernels likelihood;
 };
 
 #define EKMFAST_DECLARE(name, flags, condition) extern const KernelTable name##_kernels;

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from ekmfast import _core
 from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.likelihood import TAIL, likelihoods_of_labels
@@ -73,7 +74,7 @@ class Candidate:
     alpha: float
     objective: float
     multiple: int  # of the grid `MULTIPLES`
-    labels: NDArray[np.int32]  # (N,)
+    labels: NDArray[np.int32]  # (N,), numbered from 0 on in the order of their first rows
     n_distinct: int  # labels
     likelihood: float
 
@@ -122,7 +123,7 @@ def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
     for one in candidates:
         if one.n_distinct < most:
             continue
-        alike.setdefault(_renumbered(one.labels).tobytes(), []).append(one)
+        alike.setdefault(one.labels.tobytes(), []).append(one)
     middle = []
     for group in alike.values():
         alphas = sorted({one.alpha for one in group})
@@ -162,6 +163,7 @@ class _Search:
         np.minimum.at(lowest, multiples, objectives)
         merged = merge_all(np.stack(ends), alphas)
         labels = np.stack([self.rows.label(*pair) for pair in zip(ends, merged, strict=True)])
+        n_distinct = _core.renumber(labels, starts.shape[1])
         likelihood = likelihoods_of_labels(self.evidence, labels, self.weight, self.rows.n_threads)
         return [
             Candidate(
@@ -170,7 +172,7 @@ class _Search:
                 objectives[i],
                 int(multiples[i]),
                 labels[i],
-                int(np.count_nonzero(np.bincount(labels[i]))),
+                int(n_distinct[i]),
                 float(likelihood[i]),
             )
             for i, (alpha, least) in enumerate(zip(alphas, lowest[multiples], strict=True))
@@ -210,16 +212,6 @@ class _Search:
         unit = float(np.sqrt(np.average((centred**2).sum(axis=1), weights=weight)))
         scaled = np.ascontiguousarray(centred / unit)
         rows = ScaledRows(scaled, weight, np.zeros(X.shape[1]), 1.0, self.rows.n_threads)
-        starts = [
-            from_labels(scaled, weight, _renumbered(one.labels), "diag", TAIL) for one in candidates
-        ]
+        starts = [from_labels(scaled, weight, one.labels, "diag", TAIL) for one in candidates]
         fitted = expectation_maximization(stacked(starts), rows, max_iter=ITERATIONS, tol=1e-4)
         return label(max(fitted, key=lambda one: one.criterion).mixture, rows)
-
-
-def _renumbered(labels: NDArray[np.int32]) -> NDArray[np.intp]:
-    """The labels, numbered from 0 on without gaps in the order of their first rows."""
-    first = np.full(int(labels.max()) + 1, len(labels))
-    np.minimum.at(first, labels, np.arange(len(labels)))
-    rank: NDArray[np.intp] = np.argsort(np.argsort(first, kind="stable"))
-    return rank[labels]

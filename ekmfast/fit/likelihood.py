@@ -54,7 +54,7 @@ def likelihoods_of_labels(
     """`classification_likelihoods` of labellings (L, N), many of which may be equal."""
     known: dict[bytes, int] = {}
     numbers = [known.setdefault(own.tobytes(), len(known)) for own in labels]
-    distinct = np.stack([labels[numbers.index(i)] for i in range(len(known))])
+    distinct = labels[[numbers.index(i) for i in range(len(known))]]
     return classification_likelihoods(X, distinct, sample_weight, n_threads)[numbers]
 
 

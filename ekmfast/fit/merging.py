@@ -60,20 +60,22 @@ def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np
 def merge_all(centroids: NDArray[np.float64], alphas: NDArray[np.float64]) -> NDArray[np.intp]:
     """`merge_coincident` of several results (R, K, D) at alphas (R,), which gives (R, K).
 
-    Mostly no centroids coincide, which is found out for all results at a time if they are small.
+    All results are compared at a time if they are small.
     """
     n_results, n_clusters = centroids.shape[:2]
-    merged = np.tile(np.arange(n_clusters), (n_results, 1))
-    apart = np.zeros(n_results, bool)
-    if centroids.size * n_clusters <= MERGE_ENTRIES:
-        width = np.ptp(centroids, axis=1).max(axis=1)
-        between = centroids[:, :, None] - centroids[:, None]
-        d2 = np.einsum("rijd,rijd->rij", between, between)
-        near = np.maximum(2 * COINCIDENT / alphas, (ROUNDING * width) ** 2)
-        apart = (d2 <= near[:, None, None]).sum(axis=(1, 2)) == n_clusters
-    for i in np.flatnonzero(~apart):
-        merged[i] = merge_coincident(centroids[i], float(alphas[i]))
-    return merged
+    if centroids.size * n_clusters > MERGE_ENTRIES:
+        return np.stack([merge_coincident(*one) for one in zip(centroids, alphas, strict=True)])
+    width = np.ptp(centroids, axis=1).max(axis=1)
+    between = centroids[:, :, None] - centroids[:, None]
+    d2 = np.einsum("rijd,rijd->rij", between, between)
+    near = d2 <= np.maximum(2 * COINCIDENT / alphas, (ROUNDING * width) ** 2)[:, None, None]
+    # Two centroids also count as one if others lie between them.
+    some = near.sum(axis=(1, 2)) > n_clusters
+    linked = near[some].astype(np.float32)
+    for _ in range((n_clusters - 1).bit_length()):
+        linked = np.minimum(linked @ linked, 1)
+    near[some] = linked > 0
+    return near.argmax(axis=2)
 
 
 def count_distinct(merged: NDArray[np.intp]) -> int:

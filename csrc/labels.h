@@ -1,0 +1,13 @@
+// Labels of rows as partitions, whatever the numbers of their clusters.
+#pragma once
+
+#include <cstdint>
+
+namespace ekmfast {
+
+// Numbers the clusters of each labelling from 0 on without gaps, in the order of their first rows.
+// IN/OUT labels (n_labellings, n), each in [0, k); OUT distinct (n_labellings,), how many there are.
+void renumber(std::int32_t* labels, std::int64_t n_labellings, std::int64_t n, std::int64_t k,
+              std::int64_t* distinct);
+
+}  // namespace ekmfast
