@@ -62,7 +62,7 @@ def merge_all(centroids: NDArray[np.float64], alphas: NDArray[np.float64]) -> ND
 
     All results are compared at a time if they are small.
     """
-    n_results, n_clusters = centroids.shape[:2]
+    n_clusters = centroids.shape[1]
     if centroids.size * n_clusters > MERGE_ENTRIES:
         return np.stack([merge_coincident(*one) for one in zip(centroids, alphas, strict=True)])
     width = np.ptp(centroids, axis=1).max(axis=1)
@@ -75,7 +75,8 @@ def merge_all(centroids: NDArray[np.float64], alphas: NDArray[np.float64]) -> ND
     for _ in range((n_clusters - 1).bit_length()):
         linked = np.minimum(linked @ linked, 1)
     near[some] = linked > 0
-    return near.argmax(axis=2)
+    first: NDArray[np.intp] = near.argmax(axis=2)
+    return first
 
 
 def count_distinct(merged: NDArray[np.intp]) -> int:
