@@ -288,10 +288,12 @@ class Problem:
             for alpha in alphas
         ]
 
-    def ends(self, starts: Float64, alphas: Float64, tol: float) -> Iterator[tuple[Float64, float]]:
+    def ends(
+        self, starts: Float64, alphas: Float64, *, tol: float, max_iter: int
+    ) -> Iterator[tuple[Float64, float]]:
         """Yield where runs from starts (S, K, D) at alphas (S,) end: centroids (K, D), and J."""
         for part in self._groups(len(starts), starts[0].size):
-            runs = self.solve(starts[part], alphas[part], tol=tol)
+            runs = self.solve(starts[part], alphas[part], tol=tol, max_iter=max_iter)
             centroids = (runs.position(i)[0] for i in range(len(runs)))
             yield from zip(centroids, runs.objectives.tolist(), strict=True)
 
