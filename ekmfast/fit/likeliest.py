@@ -30,8 +30,8 @@ problems) and, at 20,000 to 60,000 rows, by .006 +- .009 (100 problems).
 
 Starts and runs on a part of the rows that are compared, with a limit to their passes, were added
 later. At 20,000 to 60,000 rows the runs take a quarter of the time that runs on all of them take.
-On fresh seeds the mean ARI differed by -.002 +- .002 (140 problems), and with starts on that part by
-a further -.001 +- .004 (320 problems); on 400 problems of 300 to 6,000 rows by .001 +- .002.
+On fresh seeds the mean ARI differed by -.002 +- .002 (140 problems), and with starts on that part
+by a further -.001 +- .004 (320 problems); on 400 problems of 300 to 6,000 rows by .001 +- .002.
 """
 
 from __future__ import annotations
