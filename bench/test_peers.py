@@ -76,6 +76,23 @@ def faiss_fit(faiss, problem, max_iter):
     model.train(problem.X, init_centroids=problem.centroids)
 
 
+def superkmeans_fit(SuperKMeans, problem, max_iter):
+    """It takes no centroids to begin with; both fits of a round begin with the same random rows."""
+    k, d = problem.centroids.shape
+    model = SuperKMeans(
+        k,
+        d,
+        hierarchical=False,
+        iters=max_iter,
+        sampling_fraction=1.0,  # otherwise it uses samples
+        max_points_per_cluster=len(problem.X),
+        early_termination=False,
+        n_threads=N_THREADS,
+    )
+    model.train(problem.X)
+    assert len(model.iteration_stats) == max_iter
+
+
 def hard_peers(dtype):
     """Hard k-means, with half the arithmetic and no exponentials, of each installed library."""
     peers = {"scikit-learn": partial(lloyd_fit, sklearn.cluster.KMeans)}
@@ -93,6 +110,12 @@ def hard_peers(dtype):
         else:
             faiss.omp_set_num_threads(N_THREADS)
             peers["faiss"] = partial(faiss_fit, faiss)
+        try:
+            from superkmeans import SuperKMeans
+        except ImportError:
+            pass
+        else:
+            peers["SuperKMeans"] = partial(superkmeans_fit, SuperKMeans)
     return peers
 
 
