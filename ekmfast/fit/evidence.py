@@ -32,6 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import diags, issparse
 
+from ekmfast import _core
+
 Float64 = NDArray[np.float64]
 
 # The components are used if `independent_share` is below this limit.
@@ -120,9 +122,18 @@ def independent_share(centred: Float64, n_samples: float) -> float:
     n_samples : float
         The number of rows; for weighted rows (sum_n s_n)^2 / sum_n s_n^2.
     """
-    unit = centred / np.sqrt((centred**2).sum(axis=0))
+    if centred.shape[1] < 2 or n_samples <= 2:
+        return 1.0
+    unit = np.ascontiguousarray(centred / np.sqrt((centred**2).sum(axis=0)))
     # Both products have the same sum of squares; compute the smaller matrix.
-    product = unit.T @ unit if unit.shape[1] <= len(unit) else unit @ unit.T
+    if unit.shape[1] <= len(unit):
+        # The kernel gives sums of w (x - reference). The threads of a BLAS wait for each other: the
+        # product of 5,000 rows and 20 features took 40 ms where other processes were running, and
+        # .1 ms without them.
+        sum_wx, sum_w, reference = _core.accumulate(unit, unit, 1)
+        product = sum_wx + np.outer(sum_w, reference)
+    else:
+        product = unit @ unit.T
     return _share_of(product, centred.shape[1], n_samples)
 
 
