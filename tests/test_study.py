@@ -188,10 +188,11 @@ def test_an_interrupted_study_continues(labelled, tmp_path, monkeypatch, capsys)
     with monkeypatch.context() as patched:
         patched.setattr(chain, "export_and_encode", interrupt)
         assert study(*arguments) == 130
+    told = "ekmfast: the same command continues this study\nekmfast: interrupted\n"
+    assert capsys.readouterr().err.endswith(told)
     states = sorted((tmp_path / "quick-states").iterdir())
     assert [path.name for path in states] == ["augmented.pt", "finetune.pt", "pretrain.pt"]
     times = [path.stat().st_mtime_ns for path in states]
-    capsys.readouterr()
     assert study(*arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("45 images in 4 classes of animals, 6 anomalies of odd")
@@ -281,6 +282,14 @@ def test_the_output_is_not_in_the_photos(folders, capsys):
     assert study(photos, "--out", photos / "out", "--quick") != 0
     assert "must not be in" in capsys.readouterr().err
     assert not (photos / "out").exists()
+
+
+@pytest.mark.parametrize(("anomalies", "n"), [("animals", 45), ("animals/owls", 9)])
+def test_photos_are_no_anomalies(folders, tmp_path, capsys, anomalies, n):
+    photos, strange = folders / "animals", folders / anomalies
+    assert study(photos, "--anomalies", strange, "--quick", "--out", tmp_path / "out") == 1
+    message = f"{n} of its {n} images also lie in {photos}: anomalies must be other images"
+    assert capsys.readouterr().err == f"ekmfast: error: {strange}: {message}\n"
 
 
 def test_equal_photos_are_refused(tmp_path, capsys):
