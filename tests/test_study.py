@@ -357,6 +357,7 @@ def test_overlap_and_half():
         ({"anomaly_loss": 0.08, "overlap": 0.4}, "so little contrast"),
         ({"contrast": {"normal": 0.1, "anomalous": 0.4}, "anomaly_loss": 0.04}, "more contrast"),
         ({}, "about as well as the normal ones"),
+        ({"normal_loss": 0.12, "anomaly_loss": 0.5}, "hardly better than by their mean colour"),
     ],
 )
 def test_reading_of_the_separation(changes, expected):
@@ -380,7 +381,11 @@ def test_reading_of_the_confusion():
     }
     text = readings.confusion_reading(scores, ["cat", "dog"])
     assert "mistakes cat for dog (2 of 10" in text
-    assert "80 % of cat" in text
+    assert "worst class is cat, of which it finds 8 of 10." in text
+    assert "other pair" not in text
+    scores["confusion"] = [[8, 1], [1, 10]]
+    text = readings.confusion_reading(scores, ["cat", "dog"])
+    assert "(1 of 9 held-out images of this class), and 1 other pair of classes as often." in text
     scores["confusion"] = [[10, 0], [0, 10]]
     assert "every held-out image correctly" in readings.confusion_reading(scores, ["cat", "dog"])
 
