@@ -51,17 +51,15 @@ def all_readings(results: Scores) -> dict[str, Any]:
 
 
 def model_reading(model: Scores) -> str:
-    first, *channels = [model["in_channels"], *model["channels"]]
-    up_to = f"{', '.join(map(str, channels[:-1]))} and {channels[-1]}"
+    first, channels = model["in_channels"], model["channels"]
+    up_to = f"{_list(channels[:-1])} and {channels[-1]}"
     size = model["image_size"]
     kind = "grey" if model["in_channels"] == 1 else "colour"
     text = f"The model is a convolutional autoencoder of {kind} images of {size} x {size} pixels: "
-    text += (
-        f"four convolutions, which make {first} channel{'s' * (first > 1)} into {up_to}, and of "
-    )
-    text += "which each halves height and width, a "
-    text += f"linear layer to a code of {model['latent_dim']:,} features, and a decoder that "
-    return text + f"mirrors them. Encoder and decoder have {model['n_weights']:,} weights."
+    text += f"four convolutions, which make {first} channel{'s' * (first > 1)} into {up_to} and "
+    text += "each halve height and width, a linear layer to a code of "
+    text += f"{model['latent_dim']:,} features, and a decoder that mirrors them."
+    return text + f" Encoder and decoder have {model['n_weights']:,} weights."
 
 
 def finetune_reading(scores: Scores) -> str:
@@ -90,7 +88,8 @@ def confusion_reading(scores: Scores, names: list[str]) -> str:
     if not wrong.any():
         return "The better of the two models classifies every held-out image correctly."
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-    recall = np.diag(table) / np.maximum(table.sum(axis=1), 1)
+    held_out = table.sum(axis=1)
+    recall = np.where(held_out > 0, np.diag(table) / np.maximum(held_out, 1), 1)
     worst = int(recall.argmin())
     text = f"The better of the two models most often mistakes {names[true]} for "
     text += f"{names[predicted]} ({wrong.max()} of {table[true].sum()} held-out images of this "
@@ -98,8 +97,8 @@ def confusion_reading(scores: Scores, names: list[str]) -> str:
     ties = int((wrong == wrong.max()).sum()) - 1
     if ties:
         text += f", and {ties} other pair{'s' * (ties > 1)} of classes as often"
-    right, n = table[worst, worst], table[worst].sum()
-    return text + f". Its worst class is {names[worst]}, of which it finds {right} of {n}."
+    text += f". Its worst class is {names[worst]}, of which it finds {table[worst, worst]} of "
+    return text + f"{held_out[worst]}."
 
 
 def tuned_reading(draw: str, rows: dict[str, Scores]) -> str:
@@ -284,10 +283,9 @@ def separation_reading(scores: Scores) -> str:
     ]
     text += f"The model leaves {100 * left[0]:.0f} % and {100 * left[1]:.0f} % of it. "
     if left[0] > UNTRAINED:
-        text += (
-            "So it reconstructs normal images hardly better than by their mean colour, or worse,"
-        )
-        text += " and its loss tells little of anomalies but their contrast: more epochs may help."
+        text += "So it reconstructs normal images hardly better than by their mean colour, or"
+        text += " worse, and its loss tells little of anomalies but their contrast: more epochs may"
+        text += " help."
         return text + _half_of_error(scores)
     worse, separated = left[1] > 1.5 * left[0], overlap < 0.25
     if worse and separated:
@@ -306,10 +304,8 @@ def separation_reading(scores: Scores) -> str:
 
 def _half_of_error(scores: Scores) -> str:
     half = scores["half_of_error"]
-    text = (
-        f" Half of the error lies in {100 * half['normal']:.0f} % of the pixels of a normal image"
-    )
-    return text + f" and in {100 * half['anomalous']:.0f} % of those of an anomalous one."
+    text = f" Half of the error lies in {100 * half['normal']:.0f} % of the pixels of a normal"
+    return text + f" image and in {100 * half['anomalous']:.0f} % of those of an anomalous one."
 
 
 def pipeline_reading(facts: Scores) -> str:
