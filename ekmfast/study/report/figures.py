@@ -228,7 +228,12 @@ def tsne_figure(
         for c, name in enumerate(names)
     ]
     cross = matplotlib.Line2D([], [], ls="", marker="x", ms=9, mew=2, color="k", label="centroid")
-    figure.legend(handles=[*handles, cross], loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        handles=[*handles, cross],
+        loc="outside lower center",
+        ncols=min(len(handles) + 1, 6),
+        frameon=False,
+    )
     return _save(figure, path)
 
 
