@@ -71,9 +71,10 @@ def test_weights_stay_as_they_were(tmp_path):
 def test_what_cannot_be_packed(monkeypatch):
     cpu = torch.device("cpu")
     assert not _packed.can_pack(torch.device("meta"), torch.float32)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-        assert not _packed.can_pack(cpu, torch.float32)
+    for capability in ("DEFAULT", "NO AVX", "SVE256"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
+            assert not _packed.can_pack(cpu, torch.float32)
     with monkeypatch.context() as patch:
         patch.setattr(_packed, "OPERATORS", (*_packed.OPERATORS, "_that_is_missing"))
         assert not _packed.can_pack(cpu, torch.float32)
