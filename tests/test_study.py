@@ -221,6 +221,13 @@ def test_the_time_left_follows_the_work(monkeypatch, capsys):
     assert printed[1] == "  30.0 s  b (about 17 min left)"
     assert printed[2] == "   7.0 s  c"
     assert stages.total() == 47
+    stages = Stages({"a": 2, "b": 1, "c": 1, "d": 4}, quiet=False)
+    for name, seconds in (("a", 0.0), ("b", 9.0), ("c", 11.0), ("d", 1.0)):
+        with stages.stage(name, resumed=name == "a"):
+            now[0] += seconds
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["   0.0 s  a", "   9.0 s  b"]
+    assert printed[2] == "  11.0 s  c (about 40 s left)"
     assert [spoken(s) for s in (0.1, 89, 100, 5000, 7200)] == [
         "1 s", "89 s", "2 min", "83 min", "2.0 h"
     ]  # fmt: skip
