@@ -393,6 +393,8 @@ def test_reading_of_the_confusion():
     scores["confusion"] = [[8, 1], [1, 10]]
     text = readings.confusion_reading(scores, ["cat", "dog"])
     assert "(1 of 9 held-out images of this class), and 1 other pair of classes as often." in text
+    equal = readings.confusion_reading(scores | {"accuracy": 0.8}, ["cat", "dog"])
+    assert equal.startswith("The model with augmentation most often mistakes dog for cat (3 of 10")
     scores["confusion"] = [[10, 0], [0, 10]]
     assert "every held-out image correctly" in readings.confusion_reading(scores, ["cat", "dog"])
 

@@ -81,17 +81,19 @@ def finetune_reading(scores: Scores) -> str:
 
 
 def confusion_reading(scores: Scores, names: list[str]) -> str:
-    """The pair of classes that the better model confuses most."""
+    """The pair of classes that the better model confuses most, or the augmented one of equals."""
+    equal = scores["accuracy_augmented"] == scores["accuracy"]
+    which = "The model with augmentation" if equal else "The better of the two models"
     better = scores["accuracy_augmented"] >= scores["accuracy"]
     table = np.array(scores["confusion_augmented" if better else "confusion"])
     wrong = table - np.diag(np.diag(table))
     if not wrong.any():
-        return "The better of the two models classifies every held-out image correctly."
+        return f"{which} classifies every held-out image correctly."
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
     held_out = table.sum(axis=1)
     recall = np.where(held_out > 0, np.diag(table) / np.maximum(held_out, 1), 1)
     worst = int(recall.argmin())
-    text = f"The better of the two models most often mistakes {names[true]} for "
+    text = f"{which} most often mistakes {names[true]} for "
     text += f"{names[predicted]} ({wrong.max()} of {table[true].sum()} held-out images of this "
     text += "class)"
     ties = int((wrong == wrong.max()).sum()) - 1
