@@ -253,6 +253,18 @@ def test_a_saved_model_labels_the_rows_as_the_command_did(table, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "m").predict(X), labels)
 
 
+@pytest.mark.parametrize("shapes", ["round", "full"])
+def test_a_model_saved_as_onnx_labels_the_rows_as_the_command_did(table, tmp_path, shapes):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path, X = table
+    arguments = ["cluster", str(path), "--clusters", "3", "--columns", "a,b,c", "--standardize"]
+    arguments += ["--shapes", shapes, "--save", f"{tmp_path}/m.onnx", "--out", f"{tmp_path}/l.csv"]
+    assert cli.main(arguments) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    (labels,) = session.run(["label"], {"X": np.asarray(X, np.float64)})
+    np.testing.assert_array_equal(labels, np.loadtxt(tmp_path / "l.csv", int, skiprows=1))
+
+
 @pytest.mark.parametrize("value", ["1e200", "-1.7e308"])
 def test_columns_too_large_to_standardize_are_named(tmp_path, capsys, value):
     path = tmp_path / "t.csv"

@@ -101,6 +101,37 @@ def test_train_writes_clusters_to_a_program(folders, tmp_path, capsys):
         np.testing.assert_array_equal(arrays["label"], arrays["membership"].argmax(axis=1))
 
 
+@pytest.mark.parametrize("clusters", [False, True])
+def test_train_writes_onnx(folders, tmp_path, clusters):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    onnx, program = tmp_path / "model.ONNX", tmp_path / "model.pt2"
+    options = [*OPTIONS, "--epochs", "1", "--quiet", *(["--clusters", 2] if clusters else [])]
+    for out in (onnx, program):
+        assert run("train", folders / "bars", "-o", out, *options) == 0
+    images = load_image_folder(folders / "bars", 16, channels=1).images
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    names = ["codes", "anomaly_loss", *(["labels"] if clusters else [])]
+    codes, losses, *labels = session.run(names, {"images": images})
+    model = load(program)
+    np.testing.assert_allclose(codes, model.encode(images), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(losses, model.anomaly_loss(images), rtol=1e-4)
+    if clusters:
+        np.testing.assert_array_equal(labels[0], model.predict(images))
+
+
+def test_without_onnx_the_commands_tell_it_before_they_work(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((20, 2)))
+    message = 'onnx is needed here and is not installed: pip install "ekmfast[onnx]"'
+    for command in (
+        ("train", folders / "bars", "-o", tmp_path / "m.onnx", *OPTIONS),
+        ("cluster", tmp_path / "x.npy", "--clusters", 2, "--save", tmp_path / "m.onnx"),
+    ):
+        assert run(*command) == 1
+        told = capsys.readouterr()
+        assert (told.out, told.err) == ("", f"ekmfast: error: {message}\n")
+
+
 def test_a_flat_folder_trains_without_classes(torchscript, folders, tmp_path, capsys):
     out = tmp_path / "model.ts"
     options = [*OPTIONS, "--epochs", "1", "--quiet"]

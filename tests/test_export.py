@@ -161,6 +161,8 @@ def test_the_suffix_or_the_format_decides(model, tmp_path):
     assert load(export(model, tmp_path / "b.bin", format="pt2")).latent_dim == LATENT
     with pytest.raises(ValueError, match="format must be None, 'torchscript' or 'pt2', got 'onnx'"):
         export(model, tmp_path / "c", format="onnx")
+    with pytest.raises(ValueError, match=r"path='.*c\.onnx': ekmfast\.export_onnx writes files"):
+        export(model, tmp_path / "c.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pt2", "b.bin"]
 
 

@@ -188,10 +188,11 @@ def test_an_interrupted_study_continues(labelled, tmp_path, monkeypatch, capsys)
     with monkeypatch.context() as patched:
         patched.setattr(chain, "export_and_encode", interrupt)
         assert study(*arguments) == 130
+    told = "ekmfast: the same command continues this study\nekmfast: interrupted\n"
+    assert capsys.readouterr().err.endswith(told)
     states = sorted((tmp_path / "quick-states").iterdir())
     assert [path.name for path in states] == ["augmented.pt", "finetune.pt", "pretrain.pt"]
     times = [path.stat().st_mtime_ns for path in states]
-    capsys.readouterr()
     assert study(*arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("45 images in 4 classes of animals, 6 anomalies of odd")
@@ -220,6 +221,13 @@ def test_the_time_left_follows_the_work(monkeypatch, capsys):
     assert printed[1] == "  30.0 s  b (about 17 min left)"
     assert printed[2] == "   7.0 s  c"
     assert stages.total() == 47
+    stages = Stages({"a": 2, "b": 1, "c": 1, "d": 4}, quiet=False)
+    for name, seconds in (("a", 0.0), ("b", 9.0), ("c", 11.0), ("d", 1.0)):
+        with stages.stage(name, resumed=name == "a"):
+            now[0] += seconds
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["   0.0 s  a", "   9.0 s  b"]
+    assert printed[2] == "  11.0 s  c (about 40 s left)"
     assert [spoken(s) for s in (0.1, 89, 100, 5000, 7200)] == [
         "1 s", "89 s", "2 min", "83 min", "2.0 h"
     ]  # fmt: skip
@@ -281,6 +289,14 @@ def test_the_output_is_not_in_the_photos(folders, capsys):
     assert study(photos, "--out", photos / "out", "--quick") != 0
     assert "must not be in" in capsys.readouterr().err
     assert not (photos / "out").exists()
+
+
+@pytest.mark.parametrize(("anomalies", "n"), [("animals", 45), ("animals/owls", 9)])
+def test_photos_are_no_anomalies(folders, tmp_path, capsys, anomalies, n):
+    photos, strange = folders / "animals", folders / anomalies
+    assert study(photos, "--anomalies", strange, "--quick", "--out", tmp_path / "out") == 1
+    message = f"{n} of its {n} images also lie in {photos}: anomalies must be other images"
+    assert capsys.readouterr().err == f"ekmfast: error: {strange}: {message}\n"
 
 
 def test_equal_photos_are_refused(tmp_path, capsys):
@@ -348,6 +364,7 @@ def test_overlap_and_half():
         ({"anomaly_loss": 0.08, "overlap": 0.4}, "so little contrast"),
         ({"contrast": {"normal": 0.1, "anomalous": 0.4}, "anomaly_loss": 0.04}, "more contrast"),
         ({}, "about as well as the normal ones"),
+        ({"normal_loss": 0.12, "anomaly_loss": 0.5}, "hardly better than by their mean colour"),
     ],
 )
 def test_reading_of_the_separation(changes, expected):
@@ -371,7 +388,13 @@ def test_reading_of_the_confusion():
     }
     text = readings.confusion_reading(scores, ["cat", "dog"])
     assert "mistakes cat for dog (2 of 10" in text
-    assert "80 % of cat" in text
+    assert "worst class is cat, of which it finds 8 of 10." in text
+    assert "other pair" not in text
+    scores["confusion"] = [[8, 1], [1, 10]]
+    text = readings.confusion_reading(scores, ["cat", "dog"])
+    assert "(1 of 9 held-out images of this class), and 1 other pair of classes as often." in text
+    equal = readings.confusion_reading(scores | {"accuracy": 0.8}, ["cat", "dog"])
+    assert equal.startswith("The model with augmentation most often mistakes dog for cat (3 of 10")
     scores["confusion"] = [[10, 0], [0, 10]]
     assert "every held-out image correctly" in readings.confusion_reading(scores, ["cat", "dog"])
 

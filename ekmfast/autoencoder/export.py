@@ -150,7 +150,8 @@ def export(
     TypeError
         If ``model`` is not a ConvAutoencoder, or ``path`` no path.
     ValueError
-        If ``format`` is unknown.
+        If ``format`` is unknown, or the file is named ``.onnx``: `ekmfast.export_onnx` writes
+        it.
     NotImplementedError
         If the format is "torchscript" on Python 3.14 or newer, where PyTorch does not support it.
     FileNotFoundError
@@ -189,6 +190,8 @@ def kind_of_file(
     """Check the parameters of these names, and choose a format by the suffix if there is none."""
     path = PATH.check("path", path)
     KIND_OF_FILE.check("format", format)
+    if format is None and path.suffix.lower() == ".onnx":
+        raise ValueError(f"path={str(path)!r}: ekmfast.export_onnx writes files of ONNX")
     chosen = format or ("pt2" if path.suffix == ".pt2" else "torchscript")
     if chosen == "torchscript":
         pt2 = path.with_suffix(".pt2").name

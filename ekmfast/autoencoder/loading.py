@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ekmfast._parameters import PATH, AnyOf, Kind, OneOf
-from ekmfast.autoencoder import torchscript
+from ekmfast.autoencoder import _packed, torchscript
 from ekmfast.autoencoder._device import first_line, usable
 from ekmfast.autoencoder.export import FORMAT, FORMAT_VERSION, METADATA
 from ekmfast.autoencoder.images import as_images
@@ -50,8 +50,10 @@ class ExportedAutoencoder:
     archive: bytes
     precision: Literal["float32", "bfloat16"]
 
-    def __init__(self, module: Any, device: torch.device) -> None:
+    def __init__(self, module: Any, device: torch.device, dtype: torch.dtype) -> None:
         self._module = module
+        self._dtype = dtype
+        self._encoder, self._decoder = _fastest(module, device, dtype)
         self.device = device
         self.image_size: int = module.image_size
         self.in_channels: int = module.in_channels
@@ -94,7 +96,7 @@ class ExportedAutoencoder:
         ValueError
             If the shape is wrong, or a value is NaN or outside [0, 1].
         """
-        return self._apply(self._module.encode, images, (self.latent_dim,), batch_size, out)
+        return self._apply(self._code, images, (self.latent_dim,), batch_size, out)
 
     def reconstruct(self, images: Any, *, batch_size: int = 256) -> Any:
         """Reconstruction of each image.
@@ -116,7 +118,7 @@ class ExportedAutoencoder:
             As `encode`.
         """
         shape = (self.in_channels, self.image_size, self.image_size)
-        return self._apply(self._module.reconstruct, images, shape, batch_size)
+        return self._apply(self._image, images, shape, batch_size)
 
     def anomaly_loss(self, images: Any, *, batch_size: int = 256) -> Any:
         """Mean squared error of each image's reconstruction.
@@ -137,7 +139,11 @@ class ExportedAutoencoder:
         TypeError, ValueError
             As `encode`.
         """
-        return self._apply(self._module.anomaly_loss, images, (), batch_size)
+
+        def loss(x: torch.Tensor) -> torch.Tensor:
+            return (self._image(x) - x).square().flatten(1).mean(1)
+
+        return self._apply(loss, images, (), batch_size)
 
     def anomaly_map(self, images: Any, *, batch_size: int = 256) -> Any:
         """Squared error of each pixel's reconstruction, averaged over the channels.
@@ -160,10 +166,17 @@ class ExportedAutoencoder:
         """
 
         def error(x: torch.Tensor) -> torch.Tensor:
-            squared: torch.Tensor = (self._module.reconstruct(x) - x).square()
-            return squared.mean(1)
+            return (self._image(x) - x).square().mean(1)
 
         return self._apply(error, images, (self.image_size, self.image_size), batch_size)
+
+    # The layers compute in ``_dtype``; codes and images are float32.
+    def _code(self, x: torch.Tensor) -> torch.Tensor:
+        return self._encoder(x.to(self._dtype)).to(torch.float32)
+
+    def _image(self, x: torch.Tensor) -> torch.Tensor:
+        """Reconstruction of images."""
+        return self._decoder(self._code(x).to(self._dtype)).to(torch.float32)
 
     def _apply(
         self,
@@ -203,8 +216,8 @@ class ExportedPipeline(ExportedAutoencoder):
     cluster_centers : ndarray of shape (K, latent_dim), float64
     """
 
-    def __init__(self, module: Any, device: torch.device) -> None:
-        super().__init__(module, device)
+    def __init__(self, module: Any, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(module, device, dtype)
         self.n_clusters: int = module.n_clusters
         self.alpha: float = module.alpha
         self.cluster_centers: np.ndarray = module.centroids.cpu().numpy()
@@ -228,7 +241,12 @@ class ExportedPipeline(ExportedAutoencoder):
         TypeError, ValueError
             As `encode`.
         """
-        return self._apply(self._module.predict, images, (), batch_size, dtype=torch.int32)
+
+        def labels(x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self._module.labels_of(self._distances(x))
+            return result
+
+        return self._apply(labels, images, (), batch_size, dtype=torch.int32)
 
     def membership(self, images: Any, *, batch_size: int = 256) -> Any:
         """Boltzmann memberships of each image's code; rows sum to 1.
@@ -249,11 +267,20 @@ class ExportedPipeline(ExportedAutoencoder):
         TypeError, ValueError
             As `encode`.
         """
-        return self._apply(self._module.membership, images, (self.n_clusters,), batch_size)
+
+        def memberships(x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self._module.memberships_of(self._distances(x))
+            return result
+
+        return self._apply(memberships, images, (self.n_clusters,), batch_size)
+
+    def _distances(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self._module.squared_distances(self._code(x))
+        return result
 
 
 class _Program:
-    """A program of torch.export, with the methods and attributes of the TorchScript file."""
+    """A program of torch.export, with the parts and attributes of the TorchScript file."""
 
     def __init__(self, module: Any, metadata: dict[str, Any]) -> None:
         self.__dict__.update(metadata)
@@ -264,23 +291,9 @@ class _Program:
         for part in (self.encoder, self.decoder):
             part.to(device)
 
-    def _part(self, part: Any, x: torch.Tensor) -> torch.Tensor:
-        dtype = next(part.parameters()).dtype
-        result: torch.Tensor = part(x.to(dtype)).to(torch.float32)
-        return result
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self._part(self.encoder, x)
-
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        return self._part(self.decoder, self.encode(x))
-
-    def anomaly_loss(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.reconstruct(x) - x).square().flatten(1).mean(1)
-
 
 class _ProgramWithClusters(_Program):
-    """A program of torch.export of `export_pipeline`, with the methods of the TorchScript file."""
+    """A program of torch.export of `export_pipeline`, with the parts of the TorchScript file."""
 
     def __init__(self, module: Any, metadata: dict[str, Any]) -> None:
         super().__init__(module, metadata)
@@ -300,12 +313,6 @@ class _ProgramWithClusters(_Program):
     def memberships_of(self, d2: torch.Tensor) -> torch.Tensor:
         return memberships(d2, self.alpha)
 
-    def predict(self, x: torch.Tensor) -> torch.Tensor:
-        return self.labels_of(self.squared_distances(self.encode(x)))
-
-    def membership(self, x: torch.Tensor) -> torch.Tensor:
-        return self.memberships_of(self.squared_distances(self.encode(x)))
-
 
 def _compiled(part: Any) -> torch.fx.GraphModule:
     """Translate a part of a program to Python code that computes the same.
@@ -319,6 +326,22 @@ def _compiled(part: Any) -> torch.fx.GraphModule:
     return torch.fx.GraphModule(part, part.graph)
 
 
+def _fastest(
+    module: Any, device: torch.device, dtype: torch.dtype
+) -> tuple[_packed.Step, _packed.Step]:
+    """Move encoder and decoder to the device, and find the fastest functions that compute them."""
+    module.to(device)
+    if _packed.can_pack(device, dtype):
+        size = module.image_size
+        return (
+            _packed.packed_encoder(module.encoder, size, dtype),
+            _packed.packed_decoder(module.decoder, size, dtype),
+        )
+    for part in (module.encoder, module.decoder):
+        part.to(dtype=dtype, memory_format=torch.channels_last)
+    return module.encoder, module.decoder
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -327,7 +350,8 @@ def load(
 ) -> ExportedAutoencoder:
     """Read a file that `export` or `export_pipeline` wrote, of either format.
 
-    The weights are brought into the layout in which convolutions are fastest (channels last).
+    The weights are brought into the layout in which the layers are fastest: on a CPU with AVX2 that
+    of oneDNN, in a copy; elsewhere channels last.
 
     Parameters
     ----------
@@ -391,13 +415,8 @@ def load(
             f"path={str(path)!r}: has format version {module.format_version}, written by ekmfast "
             f"{module.version}; this version reads up to {FORMAT_VERSION}"
         )
-    module.to(device)
-    for part in (module.encoder, module.decoder):
-        part.to(memory_format=torch.channels_last)
-        if precision == "bfloat16":
-            part.to(torch.bfloat16)
     kind = ExportedPipeline if hasattr(module, "n_clusters") else ExportedAutoencoder
-    exported = kind(module, device)
+    exported = kind(module, device, getattr(torch, precision))
     exported.archive, exported.precision = path.read_bytes(), precision
     return exported
 

@@ -142,7 +142,7 @@ def export_pipeline(
         If ``autoencoder`` or ``clustering`` is of another type.
     ValueError
         If the clustering was fitted to another number of features than the codes have, or
-        ``format`` is unknown.
+        ``format`` is unknown, or the file is named ``.onnx``: `ekmfast.export_onnx` writes it.
     NotImplementedError
         If the format is "torchscript" on Python 3.14 or newer, where PyTorch does not support it.
     FileNotFoundError

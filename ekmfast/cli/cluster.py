@@ -11,7 +11,7 @@ from ekmfast._files import write_csv
 from ekmfast.cli import tables
 from ekmfast.cli.arguments import alpha, count
 from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
-from ekmfast.cli.output import check_outputs, text_path, write_figure
+from ekmfast.cli.output import asks_for_onnx, check_outputs, text_path, write_figure
 from ekmfast.cli.printing import say, say_clusters
 
 
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         type=Path,
         metavar="FILE",
-        help="write the model, and its scaling if --standardize, for ekmfast.load",
+        help="write the model, and its scaling if --standardize, for ekmfast.load; or for ONNX "
+        "(.onnx)",
     )
     parser.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the clusters")
 
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from ekmfast.metrics import cluster_sizes
     from ekmfast.persist.file import save
+    from ekmfast.persist.onnx import export_onnx
 
     if arguments.shapes != "round" and arguments.alpha is not None:
         raise argparse.ArgumentError(None, "--alpha is an option of --shapes round only")
@@ -58,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_outputs(
             arguments.save, texts=[arguments.out], plot=arguments.plot, inputs=[arguments.data]
         )
+        write = export_onnx if arguments.save and asks_for_onnx(arguments.save) else save
         model = _model(arguments)
         with warnings_in_one_line():
             X, names, scaler = tables.read(arguments)
@@ -71,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
             write_csv(arguments.out, ["label"], ([label] for label in model.labels_))
             say("labels", arguments.out)
         if arguments.save is not None:
-            save(model if scaler is None else make_pipeline(scaler, model), arguments.save)
+            write(model if scaler is None else make_pipeline(scaler, model), arguments.save)
             scaled = "" if scaler is None else " (a pipeline, which standardizes by itself)"
             say("model", f"{arguments.save}{scaled}")
         if arguments.plot is not None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._files import check_output, is_stream, replace_file
+from ekmfast._optional import require
 
 STDOUT = Path("/dev/stdout")
 
@@ -86,6 +87,14 @@ def check_suffix(path: Path, suffixes: Sequence[str]) -> str:
     if suffix not in suffixes:
         raise ValueError(f"{path}: the name must end in one of {', '.join(suffixes)}")
     return suffix
+
+
+def asks_for_onnx(path: Path) -> bool:
+    """Whether the name ends in ``.onnx``; raise ImportError if the package onnx is missing."""
+    if path.suffix.lower() != ".onnx":
+        return False
+    require("onnx", "onnx")
+    return True
 
 
 def check_names(names: Iterable[str], out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ekmfast.cli.arguments import count, seed
@@ -133,14 +134,18 @@ def run(arguments: argparse.Namespace) -> None:
         quick=arguments.quick,
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    study.run(
-        data,
-        arguments.out,
-        settings=settings,
-        seed=arguments.seed,
-        title=f"A study of {arguments.photos.resolve().name}",
-        quick=arguments.quick,
-        states=True,
-        one_thread=False,
-        quiet=arguments.quiet,
-    )
+    try:
+        study.run(
+            data,
+            arguments.out,
+            settings=settings,
+            seed=arguments.seed,
+            title=f"A study of {arguments.photos.resolve().name}",
+            quick=arguments.quick,
+            states=True,
+            one_thread=False,
+            quiet=arguments.quiet,
+        )
+    except KeyboardInterrupt:
+        print("ekmfast: the same command continues this study", file=sys.stderr)
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,15 +12,15 @@ import numpy as np
 from ekmfast.cli import images
 from ekmfast.cli.arguments import count, positive, seed
 from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
-from ekmfast.cli.output import check_outputs
+from ekmfast.cli.output import asks_for_onnx, check_outputs
 from ekmfast.cli.printing import say, say_clusters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train an autoencoder on the images of a folder and export it to a file that needs only\n"
-        "PyTorch to run. If there are two or more sub-folders, they are classes, and the\n"
-        "autoencoder is also trained to classify the images."
+        "PyTorch, or only a runtime of ONNX, to run. If there are two or more sub-folders, they\n"
+        "are classes, and the autoencoder is also trained to classify the images."
     )
     parser.epilog = "example:\n  ekmfast train photos/ -o model.ts --image-size 64 --epochs 20"
     images.add_arguments(parser)
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="TorchScript (.ts, up to Python 3.13), or torch.export (.pt2)",
+        help="TorchScript (.ts, up to Python 3.13), torch.export (.pt2), or ONNX (.onnx), which "
+        "the other commands do not read",
     )
     parser.add_argument(
         "--image-size",
@@ -101,15 +103,17 @@ def run(arguments: argparse.Namespace) -> None:
         export,
         export_pipeline,
         finetune,
+        load,
         pretrain,
     )
     from ekmfast.autoencoder.torchscript import require_torchscript
+    from ekmfast.persist.onnx import export_onnx
 
     import torch  # isort: skip
 
     out = arguments.out
-    is_program = out.suffix.lower() == ".pt2"
-    if not is_program:  # before the training
+    is_onnx, is_program = asks_for_onnx(out), out.suffix.lower() == ".pt2"
+    if not (is_onnx or is_program):  # before the training
         require_torchscript(f"name the file {out.with_suffix('.pt2')}")
 
     def checkpoint(name: str) -> Path | None:
@@ -153,10 +157,18 @@ def run(arguments: argparse.Namespace) -> None:
         say("finetune", f"{accuracy}loss {history.best_loss:.6f} in epoch {history.best_epoch + 1}")
     kind: Literal["pt2", "torchscript"] = "pt2" if is_program else "torchscript"
     if arguments.clusters is None:
-        export(model, out, format=kind)
+        if is_onnx:
+            export_onnx(model, out)
+        else:
+            export(model, out, format=kind)
     else:
         clusters = EKMeans(arguments.clusters, random_state=arguments.seed)
         clusters.fit(encode(model, files))
         say_clusters(clusters, np.bincount(clusters.labels_, minlength=arguments.clusters))
-        export_pipeline(model, clusters, out, format=kind)
+        if is_onnx:
+            with tempfile.TemporaryDirectory() as folder:
+                program = export_pipeline(model, clusters, Path(folder) / "model.pt2")
+                export_onnx(load(program), out)
+        else:
+            export_pipeline(model, clusters, out, format=kind)
     say("model", out)

@@ -122,16 +122,17 @@ def run(
     pictures: dict[str, Path] = {}
 
     with _torch_threads(one_thread):
-        with stages.stage("pretrain"):
+        with stages.stage("pretrain", resumed=training.resumed("pretrain")):
             exported, history = training.pretrained()
         histories = {"pretraining": curves(history)}
         model = describe(exported)
         loss, finetune = history.best_loss, None
         if labelled:
-            with stages.stage("finetune"):
+            with stages.stage("finetune", resumed=training.resumed("finetune")):
                 plain, history = training.finetuned(exported, augment=False)
             histories["finetuning"] = curves(history)
-            with stages.stage("finetune with augmentation"):
+            resumed = training.resumed("augmented")
+            with stages.stage("finetune with augmentation", resumed=resumed):
                 augmented, other = training.finetuned(exported, augment=True)
             histories["with augmentation"] = curves(other)
             exported = augmented if other.best_accuracy >= history.best_accuracy else plain

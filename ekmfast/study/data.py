@@ -156,6 +156,8 @@ def load_photos(
     folders = [open_image_folder(path, 16) for path in (photos, anomalies) if path is not None]
     files = folders[0]
     _check_folder(photos, files)
+    if anomalies is not None:
+        _check_apart(photos, files.paths, anomalies, folders[1].paths)
     triple = _triple(photos, files, classes)
     if image_size is None or grey is None:
         small, all_grey = _looks_of(files.paths)
@@ -209,6 +211,18 @@ def _check_folder(folder: Any, files: Any) -> None:
     n = len(files.paths)
     if n < FEWEST:
         raise ValueError(f"{folder}: has {_images(n)}: must have at least {FEWEST}")
+
+
+def _check_apart(
+    photos: Any, normal: Sequence[Path], anomalies: Any, strange: Sequence[Path]
+) -> None:
+    """Raise ValueError if files are among the normal images and among the anomalies."""
+    both = {os.path.realpath(path) for path in normal} & {os.path.realpath(p) for p in strange}
+    if both:
+        raise ValueError(
+            f"{anomalies}: {len(both)} of its {_images(len(strange))} also lie in {photos}: "
+            "anomalies must be other images"
+        )
 
 
 def _check_images(folder: Any, files: Any, triple: tuple[int, int, int] | None) -> None:

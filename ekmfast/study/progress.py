@@ -27,22 +27,30 @@ class Stages:
         self.left = dict(work)
         self.quiet, self.estimate = quiet, estimate
         self.seconds: dict[str, float] = {}
-        self._done = self._spent = 0.0
+        self._done = self._spent = self._skipped = 0.0
         self._started = time.perf_counter()
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; when it ends, print a line."""
+    def stage(self, name: str, *, resumed: bool = False) -> Iterator[None]:
+        """Time a stage; when it ends, print a line.
+
+        The time of a stage that is resumed is not that of its work, and says nothing about others.
+        No time left is printed while the work of such stages is more than that which was timed.
+        """
         started = time.perf_counter()
         yield
         seconds = self.seconds[name] = time.perf_counter() - started
-        self._done += self.left.pop(name)
-        self._spent += seconds
+        work = self.left.pop(name)
+        if resumed:
+            self._skipped += work
+        else:
+            self._done += work
+            self._spent += seconds
         text = f"{seconds:6.1f} s  {name}"
-        remaining = sum(self.left.values()) * self._spent / self._done
-        self.say(
-            f"{text} (about {spoken(remaining)} left)" if self.left and self.estimate else text
-        )
+        if self.left and self.estimate and self._done >= self._skipped:
+            remaining = sum(self.left.values()) * self._spent / self._done
+            text += f" (about {spoken(remaining)} left)"
+        self.say(text)
 
     def total(self) -> float:
         """Seconds since the beginning, which are also recorded."""

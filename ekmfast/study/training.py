@@ -34,6 +34,14 @@ class Training:
     folder: Path | None
     verbose: int
 
+    def resumed(self, name: str) -> bool:
+        """Whether the state of a training is there, from which it continues."""
+        path = self._state(name)
+        return path is not None and path.exists()
+
+    def _state(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{name}.pt"
+
     def pretrained(self) -> tuple[Any, Any]:
         """A new model that is trained to reconstruct the images, and the training's history."""
         import torch
@@ -98,7 +106,7 @@ class Training:
         return {
             "batch_size": self.settings.batch_size,
             "random_state": self.seed,
-            "checkpoint": None if self.folder is None else self.folder / f"{name}.pt",
+            "checkpoint": self._state(name),
             "verbose": self.verbose,
         }
 

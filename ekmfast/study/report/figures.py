@@ -131,6 +131,7 @@ def sizes_figure(clustering: dict[str, dict[str, Scores]], names: list[str], pat
     handles, labels = axes[0, 0].get_legend_handles_labels()
     for ax in axes[0]:
         ax.get_legend().remove()
+    axes[0, 0].set_ylabel("images")
     for ax in axes[0, 1:]:
         ax.set_ylabel("")
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
@@ -167,7 +168,7 @@ def path_figure(
         flat = _of_path(fits["kmeans"], key)
         axes[0, 0].axhline(flat, color=colour, ls="--", lw=1.2, label=f"k-means, {draw}")
     quantity = "adjusted Rand index" if labelled else "share of the largest cluster"
-    for ax, name in zip(axes[0], (quantity, "objective J per sample"), strict=True):
+    for ax, name in zip(axes[0], (quantity, "objective J per image"), strict=True):
         ax.axvline(1, color="0.6", lw=0.8, zorder=0)
         ax.set_xscale("log")
         low, high = ax.get_xlim()
@@ -227,7 +228,12 @@ def tsne_figure(
         for c, name in enumerate(names)
     ]
     cross = matplotlib.Line2D([], [], ls="", marker="x", ms=9, mew=2, color="k", label="centroid")
-    figure.legend(handles=[*handles, cross], loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        handles=[*handles, cross],
+        loc="outside lower center",
+        ncols=min(len(handles) + 1, 6),
+        frameon=False,
+    )
     return _save(figure, path)
 
 

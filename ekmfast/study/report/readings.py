@@ -15,6 +15,9 @@ VERDICTS = (
     (0.4, "finds the classes in part"),
     (-1.0, "does not find the classes"),
 )
+# A model that leaves more than this share of the variance of normal images has learned little of
+# them.
+UNTRAINED = 0.8
 Scores = dict[str, Any]
 
 
@@ -48,13 +51,15 @@ def all_readings(results: Scores) -> dict[str, Any]:
 
 
 def model_reading(model: Scores) -> str:
-    channels = "-".join(str(n) for n in [model["in_channels"], *model["channels"]])
+    first, channels = model["in_channels"], model["channels"]
+    up_to = f"{_list(channels[:-1])} and {channels[-1]}"
     size = model["image_size"]
     kind = "grey" if model["in_channels"] == 1 else "colour"
     text = f"The model is a convolutional autoencoder of {kind} images of {size} x {size} pixels: "
-    text += f"four convolutions with {channels} channels, of which each halves height and width, a "
-    text += f"linear layer to a code of {model['latent_dim']:,} features, and a decoder that "
-    return text + f"mirrors them. Encoder and decoder have {model['n_weights']:,} weights."
+    text += f"four convolutions, which make {first} channel{'s' * (first > 1)} into {up_to} and "
+    text += "each halve height and width, a linear layer to a code of "
+    text += f"{model['latent_dim']:,} features, and a decoder that mirrors them."
+    return text + f" Encoder and decoder have {model['n_weights']:,} weights."
 
 
 def finetune_reading(scores: Scores) -> str:
@@ -63,10 +68,10 @@ def finetune_reading(scores: Scores) -> str:
     difference = round((augmented - plain) * n)
     if difference == 0:
         return (
-            "Equally many validation images are classified correctly with and without augmentation."
+            "Equally many held-out images are classified correctly with and without augmentation."
         )
     way = "more" if difference > 0 else "fewer"
-    text = f"With augmentation, {abs(difference)} {way} of {n} validation images are classified"
+    text = f"With augmentation, {abs(difference)} {way} of {n} held-out images are classified"
     text += " correctly"
     # Two standard errors of a difference between two shares on the same number of images.
     p = (plain + augmented) / 2
@@ -76,20 +81,26 @@ def finetune_reading(scores: Scores) -> str:
 
 
 def confusion_reading(scores: Scores, names: list[str]) -> str:
-    """The pair of classes that the better model confuses most."""
+    """The pair of classes that the better model confuses most, or the augmented one of equals."""
+    equal = scores["accuracy_augmented"] == scores["accuracy"]
+    which = "The model with augmentation" if equal else "The better of the two models"
     better = scores["accuracy_augmented"] >= scores["accuracy"]
     table = np.array(scores["confusion_augmented" if better else "confusion"])
     wrong = table - np.diag(np.diag(table))
     if not wrong.any():
-        return "The better of the two models classifies every held-out image correctly."
+        return f"{which} classifies every held-out image correctly."
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-    recall = np.diag(table) / np.maximum(table.sum(axis=1), 1)
+    held_out = table.sum(axis=1)
+    recall = np.where(held_out > 0, np.diag(table) / np.maximum(held_out, 1), 1)
     worst = int(recall.argmin())
-    text = f"The better of the two models most often mistakes {names[true]} for "
+    text = f"{which} most often mistakes {names[true]} for "
     text += f"{names[predicted]} ({wrong.max()} of {table[true].sum()} held-out images of this "
-    return (
-        text + f"class). It finds {100 * recall[worst]:.0f} % of {names[worst]}, its worst class."
-    )
+    text += "class)"
+    ties = int((wrong == wrong.max()).sum()) - 1
+    if ties:
+        text += f", and {ties} other pair{'s' * (ties > 1)} of classes as often"
+    text += f". Its worst class is {names[worst]}, of which it finds {table[worst, worst]} of "
+    return text + f"{held_out[worst]}."
 
 
 def tuned_reading(draw: str, rows: dict[str, Scores]) -> str:
@@ -242,7 +253,7 @@ def anomaly_reading(scores: Scores) -> str:
         text += " wanted, but this is the least that so few images allow. With"
     else:
         text += f"{100 * share:.0f} % of normal images should lie above it. With"
-    text += f" it, the reconstruction finds {100 * chosen['found']:.0f} % of the anomalies and"
+    text += f" it, the reconstruction finds {100 * chosen['found']:.1f} % of the anomalies and"
     text += f" calls {100 * chosen['false_alarms']:.1f} % of the other half abnormal."
     if best != "reconstruction" and scores["detectors"][best]["auc"] > chosen["auc"] + 0.005:
         return text + f" The score {best!r} has a larger area under the curve here."
@@ -273,6 +284,11 @@ def separation_reading(scores: Scores) -> str:
         scores["anomaly_loss"] / max(strange, 1e-12),
     ]
     text += f"The model leaves {100 * left[0]:.0f} % and {100 * left[1]:.0f} % of it. "
+    if left[0] > UNTRAINED:
+        text += "So it reconstructs normal images hardly better than by their mean colour, or"
+        text += " worse, and its loss tells little of anomalies but their contrast: more epochs may"
+        text += " help."
+        return text + _half_of_error(scores)
     worse, separated = left[1] > 1.5 * left[0], overlap < 0.25
     if worse and separated:
         text += "So it has learned what normal images look like, and this does not describe the"
@@ -285,11 +301,13 @@ def separation_reading(scores: Scores) -> str:
     else:
         text += "So it reconstructs the anomalous images about as well as the normal ones, by edges"
         text += " and areas that both have."
+    return text + _half_of_error(scores)
+
+
+def _half_of_error(scores: Scores) -> str:
     half = scores["half_of_error"]
-    text += (
-        f" Half of the error lies in {100 * half['normal']:.0f} % of the pixels of a normal image"
-    )
-    return text + f" and in {100 * half['anomalous']:.0f} % of those of an anomalous one."
+    text = f" Half of the error lies in {100 * half['normal']:.0f} % of the pixels of a normal"
+    return text + f" image and in {100 * half['anomalous']:.0f} % of those of an anomalous one."
 
 
 def pipeline_reading(facts: Scores) -> str:
