@@ -53,8 +53,9 @@ class EKMeans(FullBatchEstimator):
         The largest number that ``n_clusters="auto"`` tries.
     metric : {'euclidean', 'cosine'}, default='euclidean'
         With ``'cosine'`` the distance is ``1 - cos(x, c)``: rows count as if they were divided by
-        their lengths, of which no copy is made, and centroids have length 1. A row of zeros has no
-        direction and is refused. Rows on a GPU are refused.
+        their lengths, of which no copy is made, and centroids have length 1. Rows on a GPU are
+        refused.
+    zero_rows : {'error', 'label'}, default='error'
     missing : {'error', 'partial'}, default='error'
         With ``'partial'`` NaN stands for a missing number: distances are over the features that a
         row has, scaled to all D, as those of scikit-learn's ``nan_euclidean_distances``, and each
@@ -154,6 +155,7 @@ callable, default='auto'
         scale: float = 2.0,
         max_clusters: int = MAX_CLUSTERS,
         metric: str = "euclidean",
+        zero_rows: str = "error",
         missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
@@ -169,6 +171,7 @@ callable, default='auto'
         self.scale = scale
         self.max_clusters = max_clusters
         self.metric = metric
+        self.zero_rows = zero_rows
         self.missing = missing
         self.init = init
         self.n_init = n_init

@@ -114,6 +114,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         Factor of the ``'dvariance'`` rule.
     metric : {'euclidean', 'cosine'}, default='euclidean'
         As in `EKMeans`.
+    zero_rows : {'error', 'label'}, default='error'
+        As in `EKMeans`.
     init : str, array of shape (K, D) or callable, default='auto'
         First centroids, as in `EKMeans`; they are chosen from the sample, or in ``partial_fit``
         from the first batch.
@@ -208,6 +210,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         alpha: str | float = "dvariance",
         scale: float = 2.0,
         metric: str = "euclidean",
+        zero_rows: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         batch_size: int = 4096,
@@ -223,6 +226,7 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.alpha = alpha
         self.scale = scale
         self.metric = metric
+        self.zero_rows = zero_rows
         self.init = init
         self.n_init = n_init
         self.batch_size = batch_size

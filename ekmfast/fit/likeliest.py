@@ -138,7 +138,7 @@ class _Search:
         self, problem: Problem, evidence: Any, weight: NDArray[Any] | None, dvariance: float
     ) -> None:
         self.problem, self.evidence, self.weight = problem, evidence, weight
-        self.rows, self.dvariance = problem.survey.sample, dvariance
+        self.rows, self.dvariance = problem.survey.sample.on_host(), dvariance
 
     def likeliest(self, starts: Float64) -> Candidate:
         """The candidate that is chosen, from starts (S, K, D)."""
@@ -161,7 +161,9 @@ class _Search:
         lowest = np.full(len(MULTIPLES), np.inf)  # J at each alpha
         np.minimum.at(lowest, multiples, objectives)
         merged = merge_all(np.stack(ends), alphas)
-        labels = np.stack([self.rows.label(*pair) for pair in zip(ends, merged, strict=True)])
+        nearest = [self.rows.nearest(centroids)[0] for centroids in ends]
+        labels = np.stack([names[own] for names, own in zip(merged, nearest, strict=True)])
+        labels = labels.astype(np.int32)
         likelihood = likelihoods_of_labels(self.evidence, labels, self.weight, self.rows.n_threads)
         return [
             Candidate(

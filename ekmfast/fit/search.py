@@ -123,7 +123,7 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     merged = list(merge_all(np.stack([run.centroids for run in runs]), alphas))
     n_distinct = np.array([count_distinct(names) for names in merged])
     for a, run in enumerate(runs):
-        labels[a] = rows.label(run.centroids, merged[a])
+        labels[a] = merged[a][rows.nearest(run.centroids)[0]]
     likelihood = likelihoods_of_labels(evidence, labels[:, sample], sampled_weight, rows.n_threads)
     allowed = np.ones(len(runs), bool)
     if evidence.shape[1] < rows.n_features and (n_distinct == n_clusters).any():

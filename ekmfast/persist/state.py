@@ -148,7 +148,9 @@ def check_centroids(estimator: Any) -> None:
     lacking = [name for name in ("n_features_in_", "alpha_", "_merged_") if name not in state]
     if fitted and lacking:
         raise ValueError(f"cluster_centers_ is there, {', '.join(lacking)} is not")
-    check_values(state, CENTROIDS, sizes)
+    least_label = -1 if estimator.zero_rows == "label" else 0
+    labels_rule = {"labels_": Numbers("N", INTEGERS, least_label)}
+    check_values(state, {**CENTROIDS, **labels_rule}, sizes)
     _check_features(state, sizes)
     if fitted:
         n_clusters = sizes["K"]

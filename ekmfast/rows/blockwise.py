@@ -73,6 +73,7 @@ class BlockRows:
     shares_passes = True
     space = "free"
     in_memory: type[ArrayRows] = ArrayRows  # the class of rows that were read into memory
+    without_weight = "sample_weight must have a positive sum, got 0"  # the error if it has not
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class BlockRows:
         moments, sampled = found.moments, found.sample
         self._blocks = found.blocks
         if not moments.weight > 0:
-            raise ValueError(f"sample_weight must have a positive sum, got {moments.weight}")
+            raise ValueError(self.without_weight)
         self._total_weight = moments.weight
         order = np.lexsort(sampled.place.T[::-1])
         s = sampled.sample_weight
@@ -219,10 +220,11 @@ class BlockRows:
 
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> Any:
         names = merged.astype(np.int32)
-        return self.source.map(partial(_label, centroids, names, self.n_threads), None, np.int32)
+        label = partial(label_of_block, centroids, names, self.n_threads)
+        return self.source.map(label, None, np.int32)
 
     def weights(self, centroids: Float64, alpha: float) -> Any:
-        return self.map(partial(_weights, centroids, alpha, self.n_threads), len(centroids))
+        return self.map(partial(weights_of_block, centroids, alpha, self.n_threads), len(centroids))
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> Any:
         return self.source.map(function, n_columns, None)
@@ -286,14 +288,16 @@ def _rows_of(block: Block, index: int) -> NDArray[Any]:
     return block.X
 
 
-def _label(
+def label_of_block(
     centroids: Float64, names: NDArray[np.int32], n_threads: int, X: NDArray[Any]
 ) -> NDArray[np.int32]:
     labels, _ = nearest_centroids(X, aligned(centroids), n_threads)
     return names[labels]
 
 
-def _weights(centroids: Float64, alpha: float, n_threads: int, X: NDArray[Any]) -> NDArray[Any]:
+def weights_of_block(
+    centroids: Float64, alpha: float, n_threads: int, X: NDArray[Any]
+) -> NDArray[Any]:
     return ArrayRows(X, None, n_threads).weights(aligned(centroids), alpha)
 
 

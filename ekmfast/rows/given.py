@@ -18,7 +18,13 @@ from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
-from ekmfast.rows.unit import UnitBlockRows, UnitRows, unit_sparse_rows
+from ekmfast.rows.unit import (
+    UnitBlockRows,
+    UnitRows,
+    ZeroOrUnitBlockRows,
+    ZeroOrUnitRows,
+    unit_sparse_rows,
+)
 
 if TYPE_CHECKING:
     from ekmfast.rows.cuda.rows import CudaRows
@@ -43,6 +49,7 @@ def rows_of(
     fuzzifier: float = 2.0,
     metric: str = "euclidean",
     missing: str = "error",
+    zero_rows: str = "error",
 ) -> Rows:
     """Rows and their weights, wherever they are.
 
@@ -70,6 +77,8 @@ def rows_of(
     missing : {'error', 'partial'}
         With ``'partial'`` distances are over the numbers of a row that are not NaN. If no number is
         missing, the rows are those of ``'error'``.
+    zero_rows : {'error', 'label'}
+        What ``'cosine'`` does with rows of zeros: see `rows.unit`.
 
     Raises
     ------
@@ -87,7 +96,10 @@ def rows_of(
         kind = PartialRows if has_missing(X) else ArrayRows
         return kind(X, s, check_n_threads(n_threads), *options)
     unit = metric == "cosine"
-    of_blocks = UnitBlockRows if unit else BlockRows
+    zeros = zero_rows == "label"
+    of_blocks: type[BlockRows] = BlockRows
+    if unit:
+        of_blocks = ZeroOrUnitBlockRows if zeros else UnitBlockRows
     if is_dask(X):
         source = _dask_source(X, sample_weight, device, n_threads)
         return of_blocks(source, check_n_threads(n_threads), *options)
@@ -116,7 +128,7 @@ def rows_of(
             )
         X = check_array(X)
         s = check_weight(on_host(sample_weight), X)
-        return unit_rows_in_memory(X, s, check_n_threads(n_threads), *options)
+        return unit_rows_in_memory(X, s, check_n_threads(n_threads), *options, zeros=zeros)
     if device is None:
         checks = check_array, check_weight
         return array_rows_of(X, sample_weight, n_threads, *checks, weighting, fuzzifier)
@@ -154,9 +166,11 @@ def rows_in_memory(X: Any, *options: Any) -> ArrayRows:
     return (SparseRows if is_sparse(X) else ArrayRows)(X, *options)
 
 
-def unit_rows_in_memory(X: Any, *options: Any) -> ArrayRows:
-    """The same rows divided by their lengths."""
-    return unit_sparse_rows(X, *options) if is_sparse(X) else UnitRows(X, *options)
+def unit_rows_in_memory(X: Any, *options: Any, zeros: bool) -> ArrayRows:
+    """The same rows divided by their lengths; ``zeros`` says whether some may be zero."""
+    if is_sparse(X):
+        return unit_sparse_rows(X, *options, zeros=zeros)
+    return (ZeroOrUnitRows if zeros else UnitRows)(X, *options)
 
 
 def _rows_on_card(
