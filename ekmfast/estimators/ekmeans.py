@@ -59,8 +59,9 @@ class EKMeans(FullBatchEstimator):
     missing : {'error', 'partial'}, default='error'
         With ``'partial'`` NaN stands for a missing number: distances are over the features that a
         row has, scaled to all D, as those of scikit-learn's ``nan_euclidean_distances``, and each
-        feature of a centroid is computed from the rows that have it. Arrays in memory only. If
-        nothing is missing, the result is that of ``'error'``.
+        feature of a centroid is computed from the rows that have it. Sparse rows, whose numbers
+        that are not stored are zeros, and rows on a GPU are refused. If nothing is missing in an
+        array, the result is that of ``'error'``.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array of shape (K, D) or \
 callable, default='auto'
         The first centroids. ``'k-means++'`` is the greedy form. ``'farthest'`` takes the row

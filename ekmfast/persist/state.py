@@ -59,6 +59,7 @@ STREAM: Mapping[str, Rule] = {
     "weight": Number(Real, POSITIVE),
     "mean": Numbers("D", FLOAT64),
     "scatter": Number(Real, 0),
+    "mass": Numbers("D", FLOAT64, 0),
 }
 MIXTURE: Mapping[str, Rule] = {
     "weights": Numbers("K", FLOAT64, 0),
@@ -169,9 +170,15 @@ def check_centroids(estimator: Any) -> None:
         if labels is not None and labels.size and labels.max() >= n_clusters:
             raise ValueError(f"labels_ holds {labels.max()}: must be less than {n_clusters}")
     if "_stream_" in state:
-        check_values(vars(state["_stream_"]), STREAM, sizes)
-        if sizes["P"] != sizes["D"] + 2:
-            raise ValueError(f"packed has {sizes['P']} columns: must be {sizes['D'] + 2}")
+        stream = dict(vars(state["_stream_"]))
+        if stream["mass"] is None:  # no numbers were missing
+            del stream["mass"]
+        check_values(stream, STREAM, sizes)
+        allowed = sizes["D"] + 2, 3 * sizes["D"]
+        if sizes["P"] not in allowed:
+            raise ValueError(
+                f"packed has {sizes['P']} columns: must be {allowed[0]} or {allowed[1]}"
+            )
 
 
 def check_mixture(estimator: Any) -> None:

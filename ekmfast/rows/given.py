@@ -14,6 +14,7 @@ from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.device import choose, is_cuda_array, to_host
 from ekmfast.rows.partial import PartialRows, has_missing
+from ekmfast.rows.partial_blocks import PartialBlockRows
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.sparse import SparseRows
@@ -75,8 +76,9 @@ def rows_of(
     metric : {'euclidean', 'cosine'}
         With ``'cosine'`` the rows count as if they were divided by their lengths.
     missing : {'error', 'partial'}
-        With ``'partial'`` distances are over the numbers of a row that are not NaN. If no number is
-        missing, the rows are those of ``'error'``.
+        With ``'partial'`` distances are over the numbers of a row that are not NaN. If no number of
+        an array in memory is missing, the rows are those of ``'error'``. Blocks are not read for
+        this.
     zero_rows : {'error', 'label'}
         What ``'cosine'`` does with rows of zeros: see `rows.unit`.
 
@@ -89,15 +91,13 @@ def rows_of(
         If a GPU is asked for and none can be used.
     """
     options: Any = (weighting, fuzzifier)
-    if missing == "partial":
+    partial = missing == "partial"
+    if partial:
         _refuse_partial(X, device, metric)
-        X = check_array(X)
-        s = check_weight(on_host(sample_weight), X)
-        kind = PartialRows if has_missing(X) else ArrayRows
-        return kind(X, s, check_n_threads(n_threads), *options)
+        device = "cpu"
     unit = metric == "cosine"
     zeros = zero_rows == "label"
-    of_blocks: type[BlockRows] = BlockRows
+    of_blocks: type[BlockRows] = PartialBlockRows if partial else BlockRows
     if unit:
         of_blocks = ZeroOrUnitBlockRows if zeros else UnitBlockRows
     if is_dask(X):
@@ -117,6 +117,11 @@ def rows_of(
         _refuse_card(device, X)
         threads = check_n_threads(n_threads)
         return of_blocks(LocalSource(blocks, threads), threads, *options)
+    if partial:
+        X = check_array(X)
+        s = check_weight(on_host(sample_weight), X)
+        kind = PartialRows if has_missing(X) else ArrayRows
+        return kind(X, s, check_n_threads(n_threads), *options)
     if is_sparse(X):
         _refuse_card(device, X)
         device = None
@@ -238,11 +243,6 @@ def _refuse_partial(X: Any, device: str | None, metric: str) -> None:
         raise TypeError(
             "missing='partial' takes dense arrays, got a sparse matrix: give X.toarray(), or use "
             "missing='error', for which numbers that are not stored are zeros"
-        )
-    if is_dask(X) or isinstance(X, Blocks):
-        raise TypeError(
-            f"missing='partial' takes arrays in memory, got {type(X).__name__}: fit to a sample of "
-            "the rows, and predict some rows at a time"
         )
     if device == "cuda" or is_cuda_array(X):
         raise ValueError(

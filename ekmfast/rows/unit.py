@@ -25,7 +25,7 @@ from ekmfast.rows.blocks import Block
 from ekmfast.rows.blockwise import BlockRows, label_of_block, weights_of_block
 from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.limits import name_of
-from ekmfast.rows.source import Apply, Source
+from ekmfast.rows.source import Apply, Check, Source, finite
 from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.survey import Survey
 from ekmfast.rows.tree import Summable
@@ -288,11 +288,11 @@ class ZeroOrUnitBlockRows(UnitBlockRows):
 
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> Any:
         names = merged.astype(np.int32)
-        label = partial(label_of_block, centroids, names, self.n_threads)
+        label = partial(label_of_block, centroids, names, self.n_threads, ArrayRows)
         return self.source.map(partial(filled, label, ZERO_LABEL), None, np.int32)
 
     def weights(self, centroids: Float64, alpha: float) -> Any:
-        weights = partial(weights_of_block, centroids, alpha, self.n_threads)
+        weights = partial(weights_of_block, centroids, alpha, self.n_threads, ArrayRows)
         return self.map(partial(filled, weights, 0), len(centroids))
 
 
@@ -318,9 +318,13 @@ class UnitSource:
         return self.source.sum(partial(_of_block, function, self.zeros))
 
     def map(
-        self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
+        self,
+        function: Callable[[NDArray[Any]], NDArray[Any]],
+        n_columns: int | None,
+        dtype: Any,
+        check: Check = finite,
     ) -> Any:
-        return self.source.map(partial(_of_rows, function, self.zeros), n_columns, dtype)
+        return self.source.map(partial(_of_rows, function, self.zeros), n_columns, dtype, check)
 
     def each(self, indices: Sequence[int] | None = None) -> Generator[Apply, None, None]:
         with closing(self.source.each(indices)) as blocks:
