@@ -811,9 +811,13 @@ py::dict get_run(GuardedSolver& solver, std::int64_t i) {
   const Hold hold(solver);
   const ekmfast::Run& run = run_at(solver, i);
   py::list past;
-  for (std::size_t j = 0; j < run.past_steps.size(); ++j)
+  // The oldest pair is dropped when the newest, which are the centroids and their step, is moved.
+  const std::size_t n_past = run.past_steps.size(), n_kept = static_cast<std::size_t>(solver.window());
+  for (std::size_t j = n_past + run.remembers > n_kept ? 1 : 0; j < n_past; ++j)
     past.append(py::make_tuple(matrix_of(run.past_centroids[j], solver),
                                matrix_of(run.past_steps[j], solver)));
+  if (run.remembers)
+    past.append(py::make_tuple(matrix_of(run.centroids, solver), matrix_of(run.step, solver)));
   return py::dict(
       py::arg("centroids") = matrix_of(run.centroids, solver), py::arg("alpha") = run.alpha,
       py::arg("objective") = run.objective, py::arg("step") = matrix_of(run.step, solver),
@@ -862,6 +866,7 @@ void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
   run.leap = maybe_matrix("leap");
   run.past_centroids.clear();
   run.past_steps.clear();
+  run.remembers = false;  // if it did, its centroids are the last pair of the past
   for (const py::handle& pair : as<py::list>(state["past"], "past")) {
     const py::tuple both = as<py::tuple>(pair, "past");
     if (both.size() != 2) refuse("past must consist of pairs");
