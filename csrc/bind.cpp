@@ -161,7 +161,9 @@ struct PassSums {
   DoubleArray sum_wx, sum_w, sum_p, exponent, objective;
 
   PassSums(py::ssize_t problems, py::ssize_t k, py::ssize_t d)
-      : sum_wx({problems, k, d}), sum_w({problems, k}), sum_p({problems, k}),
+      : PassSums(DoubleArray({problems, k, d}), problems, k) {}
+  PassSums(DoubleArray wx, py::ssize_t problems, py::ssize_t k)
+      : sum_wx(std::move(wx)), sum_w({problems, k}), sum_p({problems, k}),
         exponent({problems, k}), objective(problems) {}
 };
 
@@ -542,6 +544,25 @@ std::vector<double> vector_of(const DoubleArray& array, std::int64_t size, const
 }
 
 // Sparse rows, checked once, with references to the arrays that hold them.
+// An array whose memory the next call takes when nobody has the array any more.
+DoubleArray kept_array(const std::vector<py::ssize_t>& shape,
+                       const std::shared_ptr<ekmfast::KeptMemory>& home) {
+  std::size_t bytes = sizeof(double);
+  for (const py::ssize_t n : shape) bytes *= static_cast<std::size_t>(n);
+  if (bytes < 2 * ekmfast::kLargePage) return DoubleArray(shape);
+  struct Lent {
+    ekmfast::Scratch memory;
+    std::size_t bytes;
+    std::shared_ptr<ekmfast::KeptMemory> home;
+    ~Lent() { home->give_back(std::move(memory), bytes); }
+  };
+  std::unique_ptr<Lent> lent(new Lent{home->take(bytes), bytes, home});
+  const auto* numbers = static_cast<const double*>(lent->memory.get());
+  const py::capsule owner(lent.get(), [](void* p) { delete static_cast<Lent*>(p); });
+  lent.release();
+  return DoubleArray(shape, numbers, owner);
+}
+
 class Csr {
  public:
   Csr(const py::array& values, const py::array& columns, const py::array& start, py::ssize_t d,
@@ -589,7 +610,7 @@ class Csr {
     const Weighting rule = check_pass(centroids, alpha, s_.d, weighting, fuzzifier);
     const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
     threads(n_threads);
-    PassSums out(problems, k, s_.d);
+    PassSums out(kept_array({problems, k, static_cast<py::ssize_t>(s_.d)}, s_.memory), problems, k);
     double *wx = out.sum_wx.mutable_data(), *w = out.sum_w.mutable_data(),
            *p = out.sum_p.mutable_data(), *e = out.exponent.mutable_data(),
            *j = out.objective.mutable_data();
