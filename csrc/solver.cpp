@@ -24,11 +24,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <utility>
 
 #include "parallel.h"
+#include "portable.h"
 
 namespace ekmfast {
 namespace {
@@ -82,6 +84,14 @@ double norm(const Vector& a) { return std::sqrt(dot(a, a)); }
 template <class Body>
 void for_pieces(std::size_t size, Body body) {
   for (std::size_t first = 0; first < size; first += kPiece) body(first, std::min(size, first + kPiece));
+}
+
+// Requests what the next piece of a vector will read, since processors do not foresee reading beyond a
+// page of memory.
+void request_next_piece(const double* a, std::size_t size) {
+  const auto next = reinterpret_cast<std::uintptr_t>(a) + kPiece * sizeof(double);
+  for (std::uintptr_t byte = 0; byte < size * sizeof(double); byte += 64)
+    EKMFAST_PREFETCH(reinterpret_cast<const void*>(next + byte), 2);
 }
 
 Vector difference(const Vector& a, const Vector& b) {
@@ -138,6 +148,7 @@ Triangle from_products(const std::vector<const Vector*>& a, const Vector& b, Vec
     for (std::size_t j = 0; j < n; ++j) {
       double* own = columns.data() + j * kPiece;
       const double* from = a[j]->data() + first;
+      request_next_piece(from, size);
       for (std::size_t m = 0; m < size; ++m) own[m] = right[m] - from[m];
       for (std::size_t i = 0; i <= j; ++i)
         products[j][i] += dot(columns.data() + i * kPiece, own, size);
@@ -203,11 +214,24 @@ Vector least_squares(Triangle triangle) {
   return gamma;
 }
 
-// Anderson's proposal, in the memory of `proposal`; empty if there is none.
+// Moves the numbers first to last of centroids (k, d) into the bounds (d,).
+void clamp(double* centroids, std::size_t first, std::size_t last, const Vector& low,
+           const Vector& high) {
+  const std::size_t d = low.size();
+  while (first < last) {
+    const std::size_t row = first - first % d, end = std::min(last, row + d);
+    for (std::size_t i = first; i < end; ++i)
+      centroids[i] = std::clamp(centroids[i], low[i - row], high[i - row]);
+    first = end;
+  }
+}
+
+// Anderson's proposal within the bounds, if there are any, in the memory of `proposal`; empty if there
+// is no proposal.
 //
 // With dC_j = C - C_j and dG_j = g - g_j for the last centroids C_j and their steps g_j, gamma
 // minimises ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
-Vector anderson(const Run& run, Vector proposal) {
+Vector anderson(const Run& run, bool bounded, const Rules& rules, Vector proposal) {
   const std::size_t n = run.past_steps.size(), size = run.step.size();
   Vector scale, gamma;
   if (size > kLong) {
@@ -235,10 +259,13 @@ Vector anderson(const Run& run, Vector proposal) {
     for (std::size_t j = 0; j < n; ++j) {
       const double share = gamma[j] / scale[j];
       const double *past_at = run.past_centroids[j].data(), *past_step = run.past_steps[j].data();
+      request_next_piece(past_at + first, last - first);
+      request_next_piece(past_step + first, last - first);
       for (std::size_t i = first; i < last; ++i)
         there[i] -= share * ((at[i] - past_at[i]) + (step[i] - past_step[i]));
     }
     witness += finite_witness(there + first, last - first);
+    if (bounded) clamp(there, first, last, rules.low, rules.high);
   });
   if (witness != 0) return {};
   return proposal;
@@ -425,13 +452,9 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   } else if (run.jumping || run.held) {
     forget(run);
   } else if (rules_.window > 0) {
-    run.leap = anderson(run, std::move(run.spare[0]));
+    run.leap = anderson(run, bounded, rules_, std::move(run.spare[0]));
     run.spare[0].clear();
     run.remembers = true;
-    if (bounded && !run.leap.empty())
-      for (double* row = run.leap.data(); row != run.leap.data() + k_ * d_; row += d_)
-        for (std::size_t c = 0; c < static_cast<std::size_t>(d_); ++c)
-          row[c] = std::clamp(row[c], rules_.low[c], rules_.high[c]);
   }
 }
 
