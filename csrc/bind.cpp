@@ -610,7 +610,10 @@ class Csr {
     const Weighting rule = check_pass(centroids, alpha, s_.d, weighting, fuzzifier);
     const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
     threads(n_threads);
-    PassSums out(kept_array({problems, k, static_cast<py::ssize_t>(s_.d)}, s_.memory), problems, k);
+    // A matrix of which one pass is asked has no memory that could be used again.
+    const std::vector<py::ssize_t> shape{problems, k, static_cast<py::ssize_t>(s_.d)};
+    PassSums out(passed_.exchange(true) ? kept_array(shape, s_.memory) : DoubleArray(shape),
+                 problems, k);
     double *wx = out.sum_wx.mutable_data(), *w = out.sum_w.mutable_data(),
            *p = out.sum_p.mutable_data(), *e = out.exponent.mutable_data(),
            *j = out.objective.mutable_data();
@@ -737,6 +740,7 @@ class Csr {
 
   const py::array values_, columns_;  // keep the memory
   ekmfast::SparseSamples s_;
+  mutable std::atomic<bool> passed_{false};
   bool ascending_ = false;
 };
 

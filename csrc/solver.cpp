@@ -57,13 +57,19 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 typedef std::vector<double> Vector;
 
-double dot(const double* a, const double* b, std::size_t size) {
+// sum_i a(i) b(i)
+template <class A, class B>
+double dot_of(std::size_t size, A a, B b) {
   double sum[4] = {0, 0, 0, 0};  // independent of each other, so that additions overlap
   std::size_t i = 0;
   for (; i + 4 <= size; i += 4)
-    for (std::size_t j = 0; j < 4; ++j) sum[j] += a[i + j] * b[i + j];
-  for (; i < size; ++i) sum[0] += a[i] * b[i];
+    for (std::size_t j = 0; j < 4; ++j) sum[j] += a(i + j) * b(i + j);
+  for (; i < size; ++i) sum[0] += a(i) * b(i);
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+double dot(const double* a, const double* b, std::size_t size) {
+  return dot_of(size, [a](std::size_t i) { return a[i]; }, [b](std::size_t i) { return b[i]; });
 }
 
 double dot(const Vector& a, const Vector& b) { return dot(a.data(), b.data(), a.size()); }
@@ -275,9 +281,14 @@ Vector anderson(const Run& run, bool bounded, const Rules& rules, Vector proposa
 //
 // If the step along one direction is g(c) = s (c* - c), two values of g give s, and c* is reached
 // by the share 1 / s = <moved, moved> / <moved, g_last - g>.
-double secant_size(const Vector& moved, const Vector& last_step, const Vector& step) {
-  if (!(dot(step, moved) < 0)) return 1;
-  const double share = dot(moved, moved) / dot(moved, difference(last_step, step));
+double secant_size(const Vector& now, const Vector& before, const Vector& step,
+                   const Vector& last_step) {
+  const std::size_t size = now.size();
+  const auto moved = [&](std::size_t i) { return now[i] - before[i]; };
+  const auto own = [&](std::size_t i) { return step[i]; };
+  if (!(dot_of(size, own, moved) < 0)) return 1;
+  const auto fall = [&](std::size_t i) { return last_step[i] - step[i]; };
+  const double share = dot_of(size, moved, moved) / dot_of(size, moved, fall);
   return std::isnan(share) ? share : std::clamp(share, kLeastSize, 1.0);
 }
 
@@ -433,13 +444,10 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
     run.held = run.held || held;
   }
   run.n_jumps += run.jumping;
-  run.size = stepped && !leapt
-                 ? secant_size(difference(run.centroids, before), last_step, run.step) : 1.0;
-  if (run.remembers) {
-    run.past_centroids.back() = std::move(before);
-    run.past_steps.back() = std::move(last_step);
-    run.remembers = false;
-  }
+  run.size = stepped && !leapt ? secant_size(run.centroids, before, run.step, last_step) : 1.0;
+  (run.remembers ? run.past_centroids.back() : run.spare[0]) = std::move(before);
+  (run.remembers ? run.past_steps.back() : run.spare[1]) = std::move(last_step);
+  run.remembers = false;
   const double length = norm(run.step);
   run.n_still = length < run.least ? 0 : run.n_still + 1;
   run.least = std::min(length, run.least);
