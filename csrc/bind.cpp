@@ -162,7 +162,9 @@ struct PassSums {
   DoubleArray sum_wx, sum_w, sum_p, exponent, objective;
 
   PassSums(py::ssize_t problems, py::ssize_t k, py::ssize_t d)
-      : sum_wx({problems, k, d}), sum_w({problems, k}), sum_p({problems, k}),
+      : PassSums(DoubleArray({problems, k, d}), problems, k) {}
+  PassSums(DoubleArray wx, py::ssize_t problems, py::ssize_t k)
+      : sum_wx(std::move(wx)), sum_w({problems, k}), sum_p({problems, k}),
         exponent({problems, k}), objective(problems) {}
 };
 
@@ -557,6 +559,25 @@ std::vector<double> vector_of(const DoubleArray& array, std::int64_t size, const
 }
 
 // Sparse rows, checked once, with references to the arrays that hold them.
+// An array whose memory the next call takes when nobody has the array any more.
+DoubleArray kept_array(const std::vector<py::ssize_t>& shape,
+                       const std::shared_ptr<ekmfast::KeptMemory>& home) {
+  std::size_t bytes = sizeof(double);
+  for (const py::ssize_t n : shape) bytes *= static_cast<std::size_t>(n);
+  if (bytes < 2 * ekmfast::kLargePage) return DoubleArray(shape);
+  struct Lent {
+    ekmfast::Scratch memory;
+    std::size_t bytes;
+    std::shared_ptr<ekmfast::KeptMemory> home;
+    ~Lent() { home->give_back(std::move(memory), bytes); }
+  };
+  std::unique_ptr<Lent> lent(new Lent{home->take(bytes), bytes, home});
+  const auto* numbers = static_cast<const double*>(lent->memory.get());
+  const py::capsule owner(lent.get(), [](void* p) { delete static_cast<Lent*>(p); });
+  lent.release();
+  return DoubleArray(shape, numbers, owner);
+}
+
 class Csr {
  public:
   Csr(const py::array& values, const py::array& columns, const py::array& start, py::ssize_t d,
@@ -604,7 +625,10 @@ class Csr {
     const Weighting rule = check_pass(centroids, alpha, s_.d, weighting, fuzzifier);
     const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
     threads(n_threads);
-    PassSums out(problems, k, s_.d);
+    // A matrix of which one pass is asked has no memory that could be used again.
+    const std::vector<py::ssize_t> shape{problems, k, static_cast<py::ssize_t>(s_.d)};
+    PassSums out(passed_.exchange(true) ? kept_array(shape, s_.memory) : DoubleArray(shape),
+                 problems, k);
     double *wx = out.sum_wx.mutable_data(), *w = out.sum_w.mutable_data(),
            *p = out.sum_p.mutable_data(), *e = out.exponent.mutable_data(),
            *j = out.objective.mutable_data();
@@ -731,6 +755,7 @@ class Csr {
 
   const py::array values_, columns_;  // keep the memory
   ekmfast::SparseSamples s_;
+  mutable std::atomic<bool> passed_{false};
   bool ascending_ = false;
 };
 
@@ -739,6 +764,8 @@ class Csr {
 struct GuardedSolver : ekmfast::Solver {
   using ekmfast::Solver::Solver;
   std::atomic<bool> busy{false};
+  // Of candidates that nobody needs any more.
+  std::shared_ptr<ekmfast::KeptMemory> memory = std::make_shared<ekmfast::KeptMemory>();
 };
 
 // Holds a solver during its lifetime. It does not wait for another holder but is refused, since the
@@ -786,9 +813,8 @@ std::unique_ptr<GuardedSolver> make_solver(const DoubleArray& starts, const Doub
 
 py::tuple candidates(GuardedSolver& solver) {
   const Hold hold(solver);
-  const py::ssize_t n = solver.n_going();
-  DoubleArray centroids({n, static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())}),
-      alpha(n);
+  const py::ssize_t n = solver.n_going(), k = solver.k(), d = solver.d();
+  DoubleArray centroids = kept_array({n, k, d}, solver.memory), alpha(n);
   solver.candidates(centroids.mutable_data(), alpha.mutable_data());
   return py::make_tuple(centroids, alpha);
 }
@@ -826,9 +852,13 @@ py::dict get_run(GuardedSolver& solver, std::int64_t i) {
   const Hold hold(solver);
   const ekmfast::Run& run = run_at(solver, i);
   py::list past;
-  for (std::size_t j = 0; j < run.past_steps.size(); ++j)
+  // The oldest pair is dropped when the newest, which are the centroids and their step, is moved.
+  const std::size_t n_past = run.past_steps.size(), n_kept = static_cast<std::size_t>(solver.window());
+  for (std::size_t j = n_past + run.remembers > n_kept ? 1 : 0; j < n_past; ++j)
     past.append(py::make_tuple(matrix_of(run.past_centroids[j], solver),
                                matrix_of(run.past_steps[j], solver)));
+  if (run.remembers)
+    past.append(py::make_tuple(matrix_of(run.centroids, solver), matrix_of(run.step, solver)));
   return py::dict(
       py::arg("centroids") = matrix_of(run.centroids, solver), py::arg("alpha") = run.alpha,
       py::arg("objective") = run.objective, py::arg("step") = matrix_of(run.step, solver),
@@ -877,6 +907,7 @@ void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
   run.leap = maybe_matrix("leap");
   run.past_centroids.clear();
   run.past_steps.clear();
+  run.remembers = false;  // if it did, its centroids are the last pair of the past
   for (const py::handle& pair : as<py::list>(state["past"], "past")) {
     const py::tuple both = as<py::tuple>(pair, "past");
     if (both.size() != 2) refuse("past must consist of pairs");

@@ -24,11 +24,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <utility>
 
 #include "parallel.h"
+#include "portable.h"
 
 namespace ekmfast {
 namespace {
@@ -46,20 +48,57 @@ constexpr double kWeakDirection = 1e-6;
 // If the centroids of all runs are more numbers than this, threads save more time than waking them
 // takes.
 constexpr std::int64_t kNumbersForThreads = 1 << 14;
+// Centroids of a run with more numbers are long: they are read from memory, and the time of a step is
+// that of reading and writing vectors, of which there are as few as possible then.
+constexpr std::size_t kLong = 1 << 17;
+// Numbers of each vector that are worked on at a time, so that they stay in the L2 cache.
+constexpr std::size_t kPiece = 2048;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 typedef std::vector<double> Vector;
 
-double dot(const Vector& a, const Vector& b) {
+// sum_i a(i) b(i)
+template <class A, class B>
+double dot_of(std::size_t size, A a, B b) {
   double sum[4] = {0, 0, 0, 0};  // independent of each other, so that additions overlap
   std::size_t i = 0;
-  for (; i + 4 <= a.size(); i += 4)
-    for (std::size_t j = 0; j < 4; ++j) sum[j] += a[i + j] * b[i + j];
-  for (; i < a.size(); ++i) sum[0] += a[i] * b[i];
+  for (; i + 4 <= size; i += 4)
+    for (std::size_t j = 0; j < 4; ++j) sum[j] += a(i + j) * b(i + j);
+  for (; i < size; ++i) sum[0] += a(i) * b(i);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+double dot(const double* a, const double* b, std::size_t size) {
+  return dot_of(size, [a](std::size_t i) { return a[i]; }, [b](std::size_t i) { return b[i]; });
+}
+
+double dot(const Vector& a, const Vector& b) { return dot(a.data(), b.data(), a.size()); }
+
+// 0 if all numbers are finite, else NaN: 0 times infinity or NaN is NaN.
+double finite_witness(const double* a, std::size_t size) {
+  double sum[4] = {0, 0, 0, 0};
+  std::size_t i = 0;
+  for (; i + 4 <= size; i += 4)
+    for (std::size_t j = 0; j < 4; ++j) sum[j] += 0 * a[i + j];
+  for (; i < size; ++i) sum[0] += 0 * a[i];
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 double norm(const Vector& a) { return std::sqrt(dot(a, a)); }
+
+// body(first, last) for the pieces of vectors of this size.
+template <class Body>
+void for_pieces(std::size_t size, Body body) {
+  for (std::size_t first = 0; first < size; first += kPiece) body(first, std::min(size, first + kPiece));
+}
+
+// Requests what the next piece of a vector will read, since processors do not foresee reading beyond a
+// page of memory.
+void request_next_piece(const double* a, std::size_t size) {
+  const auto next = reinterpret_cast<std::uintptr_t>(a) + kPiece * sizeof(double);
+  for (std::uintptr_t byte = 0; byte < size * sizeof(double); byte += 64)
+    EKMFAST_PREFETCH(reinterpret_cast<const void*>(next + byte), 2);
+}
 
 Vector difference(const Vector& a, const Vector& b) {
   Vector out(a.size());
@@ -67,20 +106,19 @@ Vector difference(const Vector& a, const Vector& b) {
   return out;
 }
 
-bool all_finite(const Vector& a) {
-  double witness = 0;  // 0 times infinity or NaN is NaN
-  for (double v : a) witness += 0 * v;
-  return witness == 0;
-}
+// What is left of a least-squares problem ||b - A gamma|| after A = Q R: the small R, and Q' b.
+struct Triangle {
+  std::vector<Vector> R;  // by columns
+  Vector coefficients;
 
-// The gamma of least norm that minimises ||b - sum_j gamma_j columns_j||, without the directions of
-// small singular values. Overwrites the columns: Gram-Schmidt orthogonalisation gives
-// columns = Q R, and one-sided Jacobi rotations the singular value decomposition R V = U S of the
-// small R, so that gamma = V S^-1 U' Q' b.
-Vector least_squares(std::vector<Vector>& columns, Vector b) {
+  explicit Triangle(std::size_t n) : R(n, Vector(n, 0.0)), coefficients(n, 0.0) {}
+};
+
+// Gram-Schmidt orthogonalisation. Overwrites the columns of A.
+Triangle orthogonalised(std::vector<Vector>& columns, Vector b) {
   const std::size_t n = columns.size();
-  std::vector<Vector> R(n, Vector(n, 0.0));  // by columns
-  Vector coefficients(n, 0.0);
+  Triangle found(n);
+  auto& [R, coefficients] = found;
   for (std::size_t j = 0; j < n; ++j) {
     Vector& q = columns[j];
     const double before = norm(q);
@@ -100,6 +138,54 @@ Vector least_squares(std::vector<Vector>& columns, Vector b) {
     coefficients[j] = dot(q, b);
     for (std::size_t m = 0; m < q.size(); ++m) b[m] -= coefficients[j] * q[m];
   }
+  return found;
+}
+
+// The same for long columns b - a_j, of length 1 after division by `scale`, which is OUT, too: R is the
+// Cholesky factor of the matrix of their products, for which the vectors are read once. Singular
+// values have the error 1e-8 then, relative to the largest; those below kWeakDirection are left out.
+Triangle from_products(const std::vector<const Vector*>& a, const Vector& b, Vector& scale) {
+  const std::size_t n = a.size();
+  std::vector<Vector> products(n, Vector(n + 1, 0.0));  // of columns i <= j, and last of j and b
+  std::vector<double> columns(n * kPiece);
+  for_pieces(b.size(), [&](std::size_t first, std::size_t last) {
+    const std::size_t size = last - first;
+    const double* right = b.data() + first;
+    for (std::size_t j = 0; j < n; ++j) {
+      double* own = columns.data() + j * kPiece;
+      const double* from = a[j]->data() + first;
+      request_next_piece(from, size);
+      for (std::size_t m = 0; m < size; ++m) own[m] = right[m] - from[m];
+      for (std::size_t i = 0; i <= j; ++i)
+        products[j][i] += dot(columns.data() + i * kPiece, own, size);
+      products[j][n] += dot(own, right, size);
+    }
+  });
+  for (std::size_t j = 0; j < n; ++j) scale.push_back(std::sqrt(products[j][j]));
+  Triangle found(n);
+  auto& [R, coefficients] = found;
+  for (std::size_t j = 0; j < n; ++j) {
+    double left = 1, share = products[j][n] / scale[j];
+    for (std::size_t i = 0; i < j; ++i) {
+      double product = products[j][i] / (scale[i] * scale[j]);
+      for (std::size_t m = 0; m < i; ++m) product -= R[i][m] * R[j][m];
+      R[j][i] = R[i][i] > 0 ? product / R[i][i] : 0;
+      left -= R[j][i] * R[j][i];
+      share -= R[j][i] * coefficients[i];
+    }
+    if (!(left > 1e-14)) continue;  // it is a linear combination of the columns before it
+    R[j][j] = std::sqrt(left);
+    coefficients[j] = share / R[j][j];
+  }
+  return found;
+}
+
+// The gamma of least norm that minimises ||b - A gamma||, without the directions of small singular
+// values. One-sided Jacobi rotations give the singular value decomposition R V = U S, so that
+// gamma = V S^-1 U' Q' b.
+Vector least_squares(Triangle triangle) {
+  auto& [R, coefficients] = triangle;
+  const std::size_t n = coefficients.size();
   std::vector<Vector> V(n, Vector(n, 0.0));
   for (std::size_t j = 0; j < n; ++j) V[j][j] = 1;
   for (int sweep = 0; sweep < 30; ++sweep) {
@@ -134,38 +220,60 @@ Vector least_squares(std::vector<Vector>& columns, Vector b) {
   return gamma;
 }
 
-// Anderson's proposal; empty if there is none. Also stores these centroids C and their step g.
+// Moves the numbers first to last of centroids (k, d) into the bounds (d,).
+void clamp(double* centroids, std::size_t first, std::size_t last, const Vector& low,
+           const Vector& high) {
+  const std::size_t d = low.size();
+  while (first < last) {
+    const std::size_t row = first - first % d, end = std::min(last, row + d);
+    for (std::size_t i = first; i < end; ++i)
+      centroids[i] = std::clamp(centroids[i], low[i - row], high[i - row]);
+    first = end;
+  }
+}
+
+// Anderson's proposal within the bounds, if there are any, in the memory of `proposal`; empty if there
+// is no proposal.
 //
 // With dC_j = C - C_j and dG_j = g - g_j for the last centroids C_j and their steps g_j, gamma
 // minimises ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
-Vector anderson(Run& run, std::int64_t window) {
-  Vector proposal;
+Vector anderson(const Run& run, bool bounded, const Rules& rules, Vector proposal) {
   const std::size_t n = run.past_steps.size(), size = run.step.size();
-  std::vector<Vector> turns;
-  Vector scale;
-  for (const Vector& past : run.past_steps) {
-    turns.push_back(difference(run.step, past));
-    scale.push_back(norm(turns.back()));
-    for (double& v : turns.back()) v /= scale.back();
-  }
-  if (n > 0 && *std::min_element(scale.begin(), scale.end()) > 0) {
-    const Vector gamma = least_squares(turns, run.step);
-    proposal = run.centroids;
-    for (std::size_t i = 0; i < size; ++i) {
-      double there = proposal[i] + run.step[i];
-      for (std::size_t j = 0; j < n; ++j)
-        there -= gamma[j] / scale[j] * ((run.centroids[i] - run.past_centroids[j][i]) +
-                                        (run.step[i] - run.past_steps[j][i]));
-      proposal[i] = there;
+  Vector scale, gamma;
+  if (size > kLong) {
+    std::vector<const Vector*> past;
+    for (const Vector& step : run.past_steps) past.push_back(&step);
+    const Triangle triangle = from_products(past, run.step, scale);
+    if (n > 0 && *std::min_element(scale.begin(), scale.end()) > 0) gamma = least_squares(triangle);
+  } else {
+    std::vector<Vector> turns;
+    for (const Vector& past : run.past_steps) {
+      turns.push_back(difference(run.step, past));
+      scale.push_back(norm(turns.back()));
+      for (double& v : turns.back()) v /= scale.back();
     }
-    if (!all_finite(proposal)) proposal.clear();
+    if (n > 0 && *std::min_element(scale.begin(), scale.end()) > 0)
+      gamma = least_squares(orthogonalised(turns, run.step));
   }
-  run.past_centroids.push_back(run.centroids);
-  run.past_steps.push_back(run.step);
-  if (static_cast<std::int64_t>(run.past_steps.size()) > window) {
-    run.past_centroids.erase(run.past_centroids.begin());
-    run.past_steps.erase(run.past_steps.begin());
-  }
+  if (gamma.empty()) return {};
+  proposal.resize(size);
+  double witness = 0;
+  for_pieces(size, [&](std::size_t first, std::size_t last) {
+    const double *at = run.centroids.data(), *step = run.step.data();
+    double* there = proposal.data();
+    for (std::size_t i = first; i < last; ++i) there[i] = at[i] + step[i];
+    for (std::size_t j = 0; j < n; ++j) {
+      const double share = gamma[j] / scale[j];
+      const double *past_at = run.past_centroids[j].data(), *past_step = run.past_steps[j].data();
+      request_next_piece(past_at + first, last - first);
+      request_next_piece(past_step + first, last - first);
+      for (std::size_t i = first; i < last; ++i)
+        there[i] -= share * ((at[i] - past_at[i]) + (step[i] - past_step[i]));
+    }
+    witness += finite_witness(there + first, last - first);
+    if (bounded) clamp(there, first, last, rules.low, rules.high);
+  });
+  if (witness != 0) return {};
   return proposal;
 }
 
@@ -173,15 +281,27 @@ Vector anderson(Run& run, std::int64_t window) {
 //
 // If the step along one direction is g(c) = s (c* - c), two values of g give s, and c* is reached
 // by the share 1 / s = <moved, moved> / <moved, g_last - g>.
-double secant_size(const Vector& moved, const Vector& last_step, const Vector& step) {
-  if (!(dot(step, moved) < 0)) return 1;
-  const double share = dot(moved, moved) / dot(moved, difference(last_step, step));
+double secant_size(const Vector& now, const Vector& before, const Vector& step,
+                   const Vector& last_step) {
+  const std::size_t size = now.size();
+  const auto moved = [&](std::size_t i) { return now[i] - before[i]; };
+  const auto own = [&](std::size_t i) { return step[i]; };
+  if (!(dot_of(size, own, moved) < 0)) return 1;
+  const auto fall = [&](std::size_t i) { return last_step[i] - step[i]; };
+  const double share = dot_of(size, moved, moved) / dot_of(size, moved, fall);
   return std::isnan(share) ? share : std::clamp(share, kLeastSize, 1.0);
 }
 
 void forget(Run& run) {
   run.past_centroids.clear();
   run.past_steps.clear();
+  run.remembers = false;
+}
+
+// Moves the oldest of n vectors to `spare`, so that its memory is used again.
+void drop_oldest(std::vector<Vector>& vectors, Vector& spare) {
+  spare = std::move(vectors.front());
+  vectors.erase(vectors.begin());
 }
 
 }  // namespace
@@ -194,19 +314,19 @@ Solver::Solver(const double* starts, const double* alpha, std::int64_t n_runs, s
     : k_(k), d_(d), rules_(std::move(rules)) {
   for (std::int64_t i = 0; i < n_runs; ++i) {
     runs_.emplace_back(starts + i * k * d, k * d, alpha[i]);
-    make_allowed(runs_.back().centroids);
+    make_allowed(runs_.back().centroids.data());
   }
 }
 
 // Divides centroids (k, d) by their lengths if these must be 1. The origin stays where it is.
-void Solver::make_allowed(Vector& centroids) const {
+void Solver::make_allowed(double* centroids) const {
   if (rules_.space != Space::unit) return;
-  for (auto row = centroids.begin(); row != centroids.end(); row += d_) {
+  for (double* row = centroids; row != centroids + k_ * d_; row += d_) {
     double square = 0;
-    for (auto v = row; v != row + d_; ++v) square += *v * *v;
+    for (double* v = row; v != row + d_; ++v) square += *v * *v;
     const double length = std::sqrt(square);
     if (!(length > 0)) continue;
-    for (auto v = row; v != row + d_; ++v) *v /= length;
+    for (double* v = row; v != row + d_; ++v) *v /= length;
   }
 }
 
@@ -217,7 +337,7 @@ std::int64_t Solver::n_going() const {
 void Solver::candidates(double* centroids, double* alpha) const {
   for (const Run& run : runs_) {
     if (run.done) continue;
-    std::copy_n(proposal(run).begin(), k_ * d_, centroids);
+    propose(run, centroids);
     centroids += k_ * d_;
     *alpha++ = run.alpha;
   }
@@ -235,7 +355,9 @@ void Solver::advance(const double* sum_wx, const double* sum_w, const double* su
     advance_one(run, sum_wx + i * size, sum_w + i * weights, sum_p + i * weights, objective[i],
                 reference);
   };
-  if (n_threads == 1 || n * size <= kNumbersForThreads) {
+  // The copies below would take longer than the threads save if the centroids are long.
+  if (n_threads == 1 || n == 1 || n * size <= kNumbersForThreads ||
+      static_cast<std::size_t>(size) > kLong) {
     for (std::int64_t i = 0; i < n; ++i) advance_run(*going[static_cast<std::size_t>(i)], i);
   } else {
     // Each run advances by itself, so the threads do not change what it does. A process that forks
@@ -269,17 +391,33 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
     }
     return;
   }
-  const bool leapt = !run.leap.empty();
-  Vector moved = proposal(run);
-  std::swap(moved, run.centroids);
-  for (std::size_t i = 0; i < moved.size(); ++i) moved[i] = run.centroids[i] - moved[i];
-  const Vector last_step = std::move(run.step);
-  run.objective = objective;
+  const bool leapt = !run.leap.empty(), stepped = !run.step.empty();
+  // The vectors of the oldest step are used again: to ask the system for memory takes as long as to
+  // write to it.
+  if (run.remembers) {
+    run.past_centroids.push_back(Vector());
+    run.past_steps.push_back(Vector());
+    if (static_cast<std::int64_t>(run.past_steps.size()) > rules_.window) {
+      drop_oldest(run.past_centroids, run.spare[0]);
+      drop_oldest(run.past_steps, run.spare[1]);
+    }
+  }
+  Vector next = std::move(leapt ? run.leap : run.spare[0]);
   run.leap.clear();
+  if (leapt) {
+    make_allowed(next.data());
+  } else {
+    next.resize(run.centroids.size());
+    propose(run, next.data());
+  }
+  std::swap(next, run.centroids);
+  Vector before = std::move(next), last_step = std::move(run.step);
+  run.objective = objective;
   run.history.push_back(objective);
   run.n_halvings = 0;
 
-  run.step.assign(static_cast<std::size_t>(k_ * d_), 0.0);
+  run.step = std::move(run.spare[1]);
+  run.step.resize(static_cast<std::size_t>(k_ * d_));
   run.jumping = run.held = false;
   const bool bounded = !rules_.low.empty() && rules_.space != Space::unit;
   const bool may_jump = run.n_jumps < kMaxWeakJumps;
@@ -293,17 +431,23 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
             ? unit_step(may_jump, at, sums, w[i], p[i], reference, step)
             : free_step(may_jump, at, sums, w[i], p[i], reference, step);
     run.jumping = run.jumping || jumps;
-    for (std::int64_t j = 0; bounded && j < d_; ++j) {
+    if (!bounded) continue;
+    bool held = false;
+    for (std::int64_t j = 0; j < d_; ++j) {
       const std::size_t c = static_cast<std::size_t>(j);
       const double there = at[j] + step[j];
       const double nearest = std::min(std::max(there, rules_.low[c]), rules_.high[c]);
-      if (nearest == there || std::isnan(step[j])) continue;
-      step[j] = nearest - at[j];
-      run.held = true;
+      const bool inside = nearest == there || std::isnan(step[j]);
+      step[j] = inside ? step[j] : nearest - at[j];
+      held = held || !inside;
     }
+    run.held = run.held || held;
   }
   run.n_jumps += run.jumping;
-  run.size = last_step.empty() || leapt ? 1.0 : secant_size(moved, last_step, run.step);
+  run.size = stepped && !leapt ? secant_size(run.centroids, before, run.step, last_step) : 1.0;
+  (run.remembers ? run.past_centroids.back() : run.spare[0]) = std::move(before);
+  (run.remembers ? run.past_steps.back() : run.spare[1]) = std::move(last_step);
+  run.remembers = false;
   const double length = norm(run.step);
   run.n_still = length < run.least ? 0 : run.n_still + 1;
   run.least = std::min(length, run.least);
@@ -316,39 +460,34 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   } else if (run.jumping || run.held) {
     forget(run);
   } else if (rules_.window > 0) {
-    run.leap = anderson(run, rules_.window);
-    if (bounded)
-      for (std::size_t i = 0; i < run.leap.size(); ++i) {
-        const std::size_t c = i % static_cast<std::size_t>(d_);
-        run.leap[i] = std::clamp(run.leap[i], rules_.low[c], rules_.high[c]);
-      }
+    run.leap = anderson(run, bounded, rules_, std::move(run.spare[0]));
+    run.spare[0].clear();
+    run.remembers = true;
   }
 }
 
-// Where the run goes next: Anderson's proposal, or a share of the step.
-Vector Solver::proposal(const Run& run) const {
-  Vector there = run.leap.empty() ? run.centroids : run.leap;
+// Where the run goes next, written to `there`: Anderson's proposal, or a share of the step.
+void Solver::propose(const Run& run, double* there) const {
+  const Vector& from = run.leap.empty() ? run.centroids : run.leap;
   if (run.leap.empty() && !run.step.empty())
-    for (std::size_t i = 0; i < there.size(); ++i) there[i] += run.size * run.step[i];
+    for (std::size_t i = 0; i < from.size(); ++i) there[i] = from[i] + run.size * run.step[i];
+  else
+    std::copy(from.begin(), from.end(), there);
   make_allowed(there);
-  return there;
 }
 
 bool Solver::free_step(bool may_jump, const double* at, const double* wx, double w, double p,
                        const double* reference, double* step) const {
+  // A column that sums to exactly zero keeps its centroid.
+  const auto ratio = [&](std::int64_t j) { return w == 0 ? at[j] : reference[j] + wx[j] / w; };
+  // If B is near zero, the ratio may be far away on either side, whereas the damped step points to
+  // where J falls.
   bool weak = may_jump && w < kTheta * p;
-  for (std::int64_t j = 0; j < d_; ++j) {
-    // A column that sums to exactly zero keeps its centroid.
-    const double ratio = w == 0 ? at[j] : reference[j] + wx[j] / w;
-    // If B is near zero, the ratio may be far away on either side, whereas the damped step points
-    // to where J falls.
-    weak = weak && inside(j, ratio);
-    step[j] = ratio - at[j];
-  }
+  for (std::int64_t j = 0; weak && j < d_; ++j) weak = inside(j, ratio(j));
   // If B >= theta P, the share is 1, and the step is A / B - C.
-  const double share = w / std::max(w, kTheta * p);
-  if (!weak && std::isfinite(share))
-    for (std::int64_t j = 0; j < d_; ++j) step[j] *= share;
+  double share = w / std::max(w, kTheta * p);
+  if (weak || !std::isfinite(share)) share = 1;
+  for (std::int64_t j = 0; j < d_; ++j) step[j] = share * (ratio(j) - at[j]);
   return weak;
 }
 

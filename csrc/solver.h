@@ -45,6 +45,10 @@ struct Run {
   double least;                   // the length of the shortest step so far
   std::int64_t n_iter = 0, n_halvings = 0, n_jumps = 0;
   std::int64_t n_still = 0;       // number of steps since the shortest one
+  // Whether these centroids and their step are one of the pairs for Anderson; they are moved to the
+  // past ones when the centroids change.
+  bool remembers = false;
+  std::vector<double> spare[2];   // memory of vectors that are no longer needed
   bool jumping = false;           // a weak column takes its exact ratio, so that J may rise
   bool held = false;              // the step was shortened at the bounds
   bool converged = false, given_up = false, done = false;
@@ -62,6 +66,7 @@ class Solver {
   std::int64_t d() const { return d_; }
   std::int64_t n_weights() const { return rules_.space == Space::features ? k_ * d_ : k_; }
   std::vector<Run>& runs() { return runs_; }
+  std::int64_t window() const { return rules_.window; }
   std::int64_t n_going() const;
 
   // OUT centroids (n_going, k, d) and alpha (n_going,) for which the caller computes sums and J.
@@ -87,8 +92,8 @@ class Solver {
     const std::size_t c = static_cast<std::size_t>(j);
     return rules_.low.empty() || (value >= rules_.low[c] && value <= rules_.high[c]);
   }
-  void make_allowed(std::vector<double>& centroids) const;
-  std::vector<double> proposal(const Run& run) const;
+  void make_allowed(double* centroids) const;
+  void propose(const Run& run, double* there) const;
   void give_up_losing_runs();
 
   const std::int64_t k_, d_;

@@ -9,7 +9,6 @@
 
 #include "driver.h"
 #include "kernels/kernels.h"
-#include "large_pages.h"
 #include "ordered_sum.h"
 #include "parallel.h"
 #include "rescue.h"
@@ -67,19 +66,33 @@ i64 padded(i64 k) { return (k + kLaneUnit - 1) / kLaneUnit * kLaneUnit; }
 
 // Numbers that are not initialised. Lines are read in random order, which is faster in large pages:
 // 0.85 of the time of a pass over 100,000 columns at K = 20 (AMD EPYC, Zen 5, one thread).
-struct Numbers {
-  Scratch memory;
-  double* get() const { return static_cast<double*>(memory.get()); }
-};
+class Numbers {
+ public:
+  Numbers() = default;
+  Numbers(const SparseSamples& s, i64 count) {
+    const i64 bytes = count * static_cast<i64>(sizeof(double));
+    size_ = static_cast<std::size_t>(bytes);
+    if (size_ >= 2 * kLargePage) home_ = s.memory;
+    memory_ = home_ ? home_->take(size_) : allocate_scratch(bytes);
+  }
+  Numbers(Numbers&&) = default;
+  Numbers& operator=(Numbers&& other) {
+    std::swap(memory_, other.memory_);
+    std::swap(home_, other.home_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~Numbers() {
+    if (memory_ && home_) home_->give_back(std::move(memory_), size_);
+  }
+  explicit operator bool() const { return static_cast<bool>(memory_); }
+  double* get() const { return static_cast<double*>(memory_.get()); }
 
-Numbers numbers(i64 count) {
-  const i64 bytes = count * static_cast<i64>(sizeof(double));
-  const std::size_t size = static_cast<std::size_t>(bytes);
-  if (size < 2 * kLargePage) return {allocate_scratch(bytes)};
-  Scratch memory = allocate_scratch(bytes, kLargePage);
-  ask_for_large_pages(memory.get(), (size + kLargePage - 1) / kLargePage * kLargePage);
-  return {std::move(memory)};
-}
+ private:
+  Scratch memory_;
+  std::shared_ptr<KeptMemory> home_;
+  std::size_t size_ = 0;
+};
 
 // Centroids as the kernels read them. Scores have a scale q (see kernels.h), distances have none.
 struct Lines {
@@ -87,27 +100,37 @@ struct Lines {
   std::vector<double> bias;
   SparseCentroids view;
 
-  Lines(const double* centroids, i64 k, i64 d, double q, bool for_distances, int n_threads)
-      : lines(numbers(d * padded(k))), bias(static_cast<std::size_t>(padded(k))) {
+  Lines(const SparseSamples& s, const double* centroids, i64 k, double q, bool for_distances,
+        int n_threads)
+      : lines(s, s.d * padded(k)), bias(static_cast<std::size_t>(padded(k))) {
+    const i64 d = s.d;
     constexpr i64 kColumns = 64;  // of a task: their lines stay in the L1 cache
-    const i64 kp = padded(k);
+    const i64 kp = padded(k), n_tasks = (d + kColumns - 1) / kColumns;
     double* out = lines.get();
-    parallel_for((d + kColumns - 1) / kColumns, n_threads, [&](i64 task, int) {
+    // The squares of each centroid, summed for each task, and then in the order of the tasks.
+    std::vector<double> squares(static_cast<std::size_t>(for_distances ? 0 : n_tasks * k));
+    parallel_for(n_tasks, n_threads, [&](i64 task, int) {
       if (task % 64 == 0) checkpoint();
       const i64 first = task * kColumns, last = std::min(d, first + kColumns);
-      for (i64 i = 0; i < k; ++i)
-        for (i64 j = first; j < last; ++j) out[j * kp + i] = q * centroids[i * d + j];
+      for (i64 i = 0; i < k; ++i) {
+        const double* c = centroids + i * d;
+        for (i64 j = first; j < last; ++j) out[j * kp + i] = q * c[j];
+        if (for_distances) continue;
+        double sums[4] = {0, 0, 0, 0};
+        i64 j = first;
+        for (; j + 4 <= last; j += 4)
+          for (i64 e = 0; e < 4; ++e) sums[e] += c[j + e] * c[j + e];
+        for (; j < last; ++j) sums[0] += c[j] * c[j];
+        squares[static_cast<std::size_t>(task * k + i)] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+      }
       for (i64 j = first; j < last; ++j) std::fill(out + j * kp + k, out + (j + 1) * kp, 0.0);
     });
     if (for_distances) {
       table().sparse_norms(out, d, kp, bias.data());
     } else {
-      parallel_for(k, n_threads, [&](i64 i, int) {
-        const double* c = centroids + i * d;
-        double sums[4] = {0, 0, 0, 0};
-        for (i64 j = 0; j < d; ++j) sums[j % 4] += c[j] * c[j];
-        bias[static_cast<std::size_t>(i)] = -0.5 * q * ((sums[0] + sums[1]) + (sums[2] + sums[3]));
-      });
+      for (std::size_t at = 0; at < squares.size(); ++at)
+        bias[at % static_cast<std::size_t>(k)] += squares[at];
+      for (double& b : bias) b *= -0.5 * q;
     }
     view = {k, kp, out, bias.data(), 1 / q, 1};
   }
@@ -183,7 +206,7 @@ void sum_rows(const SparseSamples& s, const Rows& rows, const Kernel& kernels, i
     std::vector<Numbers> scratch(static_cast<std::size_t>(std::max(1, n_threads)));
     parallel_for(n_chunks, n_threads, [&](i64 chunk, int slot) {
       Numbers& mine = scratch[static_cast<std::size_t>(slot)];
-      if (!mine.memory) mine = numbers(kBlockRows * kp);
+      if (!mine) mine = Numbers(s, kBlockRows * kp);
       OrderedSum::Part part = all.take();
       for (i64 b = chunk * blocks / n_chunks; b < (chunk + 1) * blocks / n_chunks; ++b) {
         checkpoint();
@@ -200,7 +223,7 @@ void sum_rows(const SparseSamples& s, const Rows& rows, const Kernel& kernels, i
   const std::vector<i64> strips = strips_of(s, n_threads);
   const i64 n_strips = static_cast<i64>(strips.size()) - 1;
   const i64 slab = std::max<i64>(1, kSlabNumbers / (kp * kBlockRows)) * kBlockRows;
-  const Numbers weights = numbers(std::min(slab, s.n) * kp);
+  const Numbers weights(s, std::min(slab, s.n) * kp);
   std::vector<Numbers> scratch(static_cast<std::size_t>(n_strips));
   i64 widest = 0;
   for (i64 i = 0; i < n_strips; ++i)
@@ -219,7 +242,7 @@ void sum_rows(const SparseSamples& s, const Rows& rows, const Kernel& kernels, i
     parallel_for(n_strips, n_threads, [&](i64 strip, int slot) {
       const i64 left = strips[static_cast<std::size_t>(strip)], right = strips[static_cast<std::size_t>(strip + 1)];
       Numbers& mine = scratch[static_cast<std::size_t>(slot)];
-      if (!mine.memory) mine = numbers(widest * kp);
+      if (!mine) mine = Numbers(s, widest * kp);
       std::fill(mine.get(), mine.get() + (right - left) * kp, 0.0);
       for (i64 first = begin; first < end; first += kBlockRows) {
         checkpoint();
@@ -290,7 +313,7 @@ void rescue(const SparseSamples& s, const Rows& rows, const Kernel& kernels, Wei
       std::fill(own + c.k, own + c.kp, 0.0);
     }
   };
-  const Numbers all = numbers(c.k * s.d);
+  const Numbers all(s, c.k * s.d);
   std::vector<double> totals(2 * k + 1);
   sum_rows(s, rows, kernels, c.k, n_threads, weigh, all.get(), totals.data());
   for (i64 j : columns) {
@@ -351,7 +374,7 @@ void statistics(const SparseSamples& s, const double* centroids, const double* a
       poll_between_calls();
       const double* own = centroids + problem * k * d;
       const double q = softmax ? scale_of(s, own, alpha[problem], k) : 1;
-      Lines lines(own, k, d, q, fuzzy, n_threads);
+      Lines lines(s, own, k, q, fuzzy, n_threads);
       if (fuzzy) lines.view.inv_q = 0.5;
       lines.view.power = 1 / (fuzzifier - 1);
       double *wx = sum_wx + problem * k * d, *w = sum_w + problem * k, *p = sum_p + problem * k,
@@ -383,7 +406,7 @@ template <class U>
 double weights(const SparseSamples& s, const double* centroids, double alpha, i64 k,
                int n_threads, U* out) {
   n_threads = useful_threads(n_threads, work(s, k));
-  const Lines lines(centroids, k, s.d, scale_of(s, centroids, alpha, k), false, n_threads);
+  const Lines lines(s, centroids, k, scale_of(s, centroids, alpha, k), false, n_threads);
   std::vector<double> witness(static_cast<std::size_t>(n_blocks(s.n)));
   with_rows(s, [&](const auto& rows, const auto& kernels) {
     auto unweighted = rows;
@@ -407,7 +430,7 @@ template <class U>
 double assign(const SparseSamples& s, const double* centroids, i64 k, int n_threads,
               std::int32_t* labels, U* squared_distances) {
   n_threads = useful_threads(n_threads, work(s, k));
-  const Lines lines(centroids, k, s.d, 1, true, n_threads);
+  const Lines lines(s, centroids, k, 1, true, n_threads);
   std::vector<double> sums(static_cast<std::size_t>(n_blocks(s.n)));
   with_rows(s, [&](const auto& rows, const auto& kernels) {
     const i64 kp = lines.view.kp;
@@ -434,7 +457,7 @@ void closest(const SparseSamples& s, const double* candidates, i64 n_seedings, i
              int n_threads, bool update, U* distances, double* potentials) {
   const i64 k = n_seedings * n_candidates;
   n_threads = useful_threads(n_threads, work(s, k));
-  const Lines lines(candidates, k, s.d, 1, true, n_threads);
+  const Lines lines(s, candidates, k, 1, true, n_threads);
   std::vector<double> sums(static_cast<std::size_t>(n_blocks(s.n) * k));
   with_rows(s, [&](const auto& rows, const auto& kernels) {
     const i64 kp = lines.view.kp;
@@ -482,7 +505,7 @@ void accumulate(const SparseSamples& s, const U* weights, i64 k, int n_threads, 
 void distances(const SparseSamples& s, i64 begin, i64 end, const double* centroids, i64 k,
                int n_threads, double* squared_distances) {
   n_threads = useful_threads(n_threads, work(s, k));
-  const Lines lines(centroids, k, s.d, 1, true, n_threads);
+  const Lines lines(s, centroids, k, 1, true, n_threads);
   with_rows(s, [&](const auto& rows, const auto& kernels) {
     const i64 kp = lines.view.kp;
     for_blocks(begin, end, kBlockRows * kp, n_threads, [&](i64 first, i64 last, double* d2) {

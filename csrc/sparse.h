@@ -5,8 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "kept.h"
 #include "weighting.h"
 
 namespace ekmfast {
@@ -21,6 +23,8 @@ struct SparseSamples {
   std::vector<std::int64_t> start;  // (n + 1,)
   std::vector<double> sample_weight;  // (n,), or empty for ones
   std::vector<std::int64_t> counts;   // (d,) how many numbers each column has
+  // Of calls that are over, for those that follow.
+  std::shared_ptr<KeptMemory> memory = std::make_shared<KeptMemory>();
 
   std::int64_t n_stored() const { return start.back(); }
 };

@@ -273,6 +273,7 @@ COUNT = Integer(1)
 POSITIVE = Number(0, open_low=True)
 METRIC = OneOf("euclidean", "cosine")
 MISSING = OneOf("error", "partial")
+ZERO_ROWS = OneOf("error", "label")
 ALPHA = AnyOf(OneOf("auto", "dvariance"), POSITIVE)
 # The alpha of estimators that do not search for the best alpha.
 DVARIANCE_OR_NUMBER = AnyOf(OneOf("dvariance"), POSITIVE)

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 import ekmfast
 from ekmfast import EKMeans, __version__, cli, study
@@ -263,6 +264,97 @@ def test_a_model_saved_as_onnx_labels_the_rows_as_the_command_did(table, tmp_pat
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
     (labels,) = session.run(["label"], {"X": np.asarray(X, np.float64)})
     np.testing.assert_array_equal(labels, np.loadtxt(tmp_path / "l.csv", int, skiprows=1))
+
+
+def test_cluster_compares_rows_by_their_directions(table, tmp_path, capsys):
+    _, X = table
+    X = X + 20 * np.eye(3)[np.repeat([0, 1, 2], [300, 20, 10])]
+    X[7] = 0
+    np.save(tmp_path / "x.npy", X)
+    arguments = ["cluster", str(tmp_path / "x.npy"), "--clusters", "3", "--metric", "cosine"]
+    assert cli.main(arguments) == 1
+    assert "row 7 of X is zero" in capsys.readouterr().err
+    for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.svg")):
+        arguments += [option, str(tmp_path / name)]
+    assert cli.main([*arguments, "--zero-rows", "label"]) == 0
+    out = capsys.readouterr().out
+    model = EKMeans(3, metric="cosine", zero_rows="label", random_state=0).fit(X)
+    assert says(out, "data") == "330 rows, 3 columns, 1 rows of zeros"
+    assert float(says(out, "objective")) == pytest.approx(model.objective_)
+    assert sorted(map(int, says(out, "sizes").split())) == [10, 20, 299]
+    labels = (tmp_path / "l.csv").read_text().splitlines()
+    assert labels == ["label", *map(str, model.labels_)]
+    assert labels[8] == "-1"
+    np.testing.assert_array_equal(load(tmp_path / "m").predict(X), model.labels_)
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_cluster_takes_missing_values(table, tmp_path, capsys, standardize):
+    _, X = table
+    gone = np.random.default_rng(1).random(X.shape) < 0.1
+    gone[gone.all(axis=1)] = False
+    words = np.resize(["", " NA", "nan", "?"], X.shape)
+    cells = np.where(gone, words, X.astype(str))
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["a,b,c", *map(",".join, cells)]) + "\n")
+    arguments = ["cluster", str(path), "--clusters", "3", *["--standardize"][:standardize]]
+    assert cli.main(arguments) == 1
+    assert "the value is missing" in capsys.readouterr().err
+    arguments += ["--missing", "partial"]
+    for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.svg")):
+        arguments += [option, str(tmp_path / name)]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    some = np.where(gone, np.nan, X)
+    scaled = StandardScaler().fit_transform(some) if standardize else some
+    model = EKMeans(3, missing="partial", random_state=0).fit(scaled)
+    assert says(out, "data") == f"330 rows, 3 columns, {gone.sum()} values missing"
+    assert float(says(out, "objective")) == pytest.approx(model.objective_)
+    labels = np.loadtxt(tmp_path / "l.csv", int, skiprows=1)
+    np.testing.assert_array_equal(labels, model.labels_)
+    np.testing.assert_array_equal(load(tmp_path / "m").predict(some), labels)
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+
+
+def test_path_takes_the_options_of_rows(table, tmp_path, capsys):
+    _, X = table
+    rows = X.copy()
+    rows[0, 0] = np.nan
+    np.save(tmp_path / "x.npy", rows)
+    arguments = ["path", str(tmp_path / "x.npy"), "--clusters", "3", "--missing", "partial"]
+    assert cli.main(arguments) == 0
+    (best,) = (line for line in capsys.readouterr().out.splitlines()[1:-1] if line[0] == "*")
+    path = ekmfast.alpha_path(rows, 3, missing="partial", random_state=0)
+    assert float(best.split()[1]) == pytest.approx(path.alphas[path.best], rel=1e-3)
+    rows[0] = 0
+    np.save(tmp_path / "x.npy", rows)
+    arguments[4:] = ["--metric", "cosine", "--zero-rows", "label"]
+    assert cli.main(arguments) == 0
+    (best,) = (line for line in capsys.readouterr().out.splitlines()[1:-1] if line[0] == "*")
+    path = ekmfast.alpha_path(rows, 3, metric="cosine", zero_rows="label", random_state=0)
+    assert float(best.split()[1]) == pytest.approx(path.alphas[path.best], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--missing", "partial", "--shapes", "auto"], 2, "--missing partial is an option of"),
+        (["--metric", "cosine", "--shapes", "full"], 2, "--metric cosine is an option of"),
+        (["--missing", "partial", "--metric", "cosine"], 1, "missing='partial' needs metric="),
+        (["--missing", "partial", "--standardize"], 1, "column 'b': all values are missing"),
+        (["--missing", "partial"], 1, "all numbers in column 1 of X are missing"),
+        (["--missing", "mean"], 2, "invalid choice: 'mean'"),
+    ],
+)
+def test_options_of_rows_that_cannot_be(tmp_path, capsys, options, code, message):
+    (tmp_path / "t.csv").write_text("a,b\n1,\n2,\n4,NA\n")
+    try:
+        found = cli.main(["cluster", str(tmp_path / "t.csv"), "--clusters", "2", *options])
+    except SystemExit as exit_:
+        found = exit_.code
+    assert found == code
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["1e200", "-1.7e308"])

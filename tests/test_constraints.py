@@ -77,6 +77,7 @@ EXPECTED = {
     ),
     "n_init": (INTEGER | TEXT_TOO, "'auto' or an integer >= 1"),
     "metric": (NAME, "'euclidean' or 'cosine'"),
+    "zero_rows": (NAME, "'error' or 'label'"),
     "missing": (NAME, "'error' or 'partial'"),
     "max_iter": (INTEGER, "an integer >= 1"),
     "tol": (NUMBER | FROM_0, "a finite number >= 0"),

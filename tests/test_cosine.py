@@ -276,6 +276,155 @@ def test_alpha_is_found_as_for_rows_of_length_one():
 
 
 # --------------------------------------------------------------------------------------------------
+# Rows of zeros
+
+ZEROS = np.array([0, 3, 300, 700, 701, len(X) + 4])
+OTHERS = np.setdiff1d(np.arange(len(X) + 6), ZEROS)
+
+
+def with_zeros():
+    """The rows of X and, at the places of `ZEROS`, rows of zeros; and what labels are known."""
+    rows, known = np.zeros((len(X) + 6, 12)), np.full(len(X) + 6, -1)
+    rows[OTHERS], known[OTHERS] = X, KNOWN
+    known[3] = 1  # the label of a row of zeros says nothing
+    return rows, known
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_rows_of_zeros_take_no_part_and_get_the_label_minus_one(name, kind):
+    mixed, known = with_zeros()
+    rows = KINDS[kind](mixed)
+    options = {"metric": "cosine", "init": START, "random_state": 0}
+    model = ESTIMATORS[name](3, zero_rows="label", **options)
+    alone = ESTIMATORS[name](3, **options)
+    if name == "SemiSupervisedEKMeans":
+        model.fit(rows, known)
+        alone.fit(X, KNOWN)
+    else:
+        model.fit(rows)
+        alone.fit(X)
+    assert model.converged_
+    assert_allclose(model.cluster_centers_, alone.cluster_centers_, atol=1e-4)
+    assert_allclose(model.objective_, alone.objective_, rtol=1e-6)
+    labels = np.asarray(model.predict(rows))
+    assert_array_equal(labels[ZEROS], -1)
+    assert_array_equal(labels[OTHERS], model.predict(X))
+    if kind in ("array", "sparse"):
+        assert_array_equal(model.labels_, labels)
+    for method, value in (("transform", 1), ("membership", 0), ("weights", 0)):
+        found = np.asarray(getattr(model, method)(rows))
+        assert_array_equal(found[ZEROS], value)
+        assert_allclose(found[OTHERS], getattr(model, method)(X), atol=1e-12)
+    assert model.score(rows) == pytest.approx(model.score(X), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["array", "sparse"])
+def test_without_rows_of_zeros_the_bits_are_those_of_an_error(kind):
+    one, two = (
+        EKMeans(3, metric="cosine", zero_rows=z, random_state=0).fit(KINDS[kind](X))
+        for z in ("error", "label")
+    )
+    assert_array_equal(one.cluster_centers_, two.cluster_centers_)
+    assert one.objective_ == two.objective_
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_with_rows_of_zeros(kind):
+    """Half of the rows are zero: no start is chosen from them, and no likelihood counts them."""
+    rows = np.zeros((2 * len(X), 12))
+    rows[::2] = X
+    model = EKMeans(3, metric="cosine", zero_rows="label", random_state=0).fit(KINDS[kind](rows))
+    labels = np.asarray(model.predict(rows))
+    assert_array_equal(labels[1::2], -1)
+    assert adjusted_rand_score(Y, labels[::2]) == 1
+    path = alpha_path(KINDS[kind](rows), 3, metric="cosine", zero_rows="label", random_state=0)
+    assert_array_equal(path.labels[:, 1::2], -1)
+    assert adjusted_rand_score(Y, path.labels[path.best][::2]) == 1
+    assert path.sizes[path.best].sum() == len(X)
+    if kind != "sparse":  # of which the number of clusters is not found
+        one, two = (
+            EKMeans("auto", metric="cosine", zero_rows="label", random_state=0).fit(given)
+            for given in (KINDS[kind](rows), X)
+        )
+        assert len(one.cluster_centers_) == len(two.cluster_centers_)
+
+
+def test_a_stream_with_rows_of_zeros():
+    mixed, _ = with_zeros()
+    options = {"metric": "cosine", "init": START}
+    stream = MiniBatchEKMeans(3, zero_rows="label", **options)
+    alone = MiniBatchEKMeans(3, **options)
+    for part in np.array_split(mixed, 4):
+        stream.partial_fit(part)
+        alone.partial_fit(part[part.any(axis=1)])
+        assert_array_equal(stream.labels_ == -1, ~part.any(axis=1))
+    assert_allclose(stream.cluster_centers_, alone.cluster_centers_, atol=1e-12)
+    with pytest.raises(ValueError, match="needs a row with weight that is not zero"):
+        stream.partial_fit(np.zeros((5, 12)))
+
+
+def test_more_clusters_than_rows_with_a_direction():
+    rows = np.zeros((9, 12))
+    rows[[2, 5]] = START[:2]
+    with pytest.warns(ConvergenceWarning, match="distinct"):
+        model = HardKMeans(3, metric="cosine", zero_rows="label", random_state=0).fit(rows)
+    assert_allclose(np.linalg.norm(model.cluster_centers_, axis=1), 1, rtol=1e-14)
+    assert_array_equal(model.labels_ >= 0, rows.any(axis=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeros_alone_are_refused(kind):
+    rows = KINDS[kind](np.zeros((900, 12)))
+    with pytest.raises(ValueError, match=r"needs a row with weight that is not zero"):
+        EKMeans(3, metric="cosine", zero_rows="label").fit(rows)
+    rows = np.zeros((900, 12))
+    rows[4, 2] = np.inf
+    with pytest.raises(ValueError, match=r"(inf|infinity) in (row 4, )?column 2"):
+        EKMeans(3, metric="cosine", zero_rows="label").fit(KINDS[kind](rows))
+
+
+def test_a_sparse_row_may_store_its_zeros():
+    mixed, _ = with_zeros()
+    rows = csr_matrix(mixed)
+    stored = csr_matrix((np.append(rows.data, [0.0, -0.0]), np.append(rows.indices, [1, 4]),
+                         np.append(rows.indptr[:-1], rows.nnz + 2)), rows.shape)  # fmt: skip
+    model = EKMeans(3, metric="cosine", zero_rows="label", init=START).fit(stored)
+    assert model.labels_[-1] == model.predict(stored[-1])[0]
+    assert_array_equal(model.labels_ == -1, ~stored.toarray().any(axis=1))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_loaded_model_labels_rows_of_zeros(name, tmp_path):
+    mixed, known = with_zeros()
+    model = ESTIMATORS[name](3, metric="cosine", zero_rows="label", init=START, random_state=0)
+    model.fit(mixed, known if name == "SemiSupervisedEKMeans" else None)
+    save(model, tmp_path / "model.npz")
+    again = load(tmp_path / "model.npz")
+    assert again.get_params()["zero_rows"] == "label"
+    assert_array_equal(again.labels_, model.labels_)
+    assert_array_equal(again.predict(mixed), model.labels_)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_onnx_file_labels_rows_of_zeros(name, dtype, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    rows = with_zeros()[0].astype(dtype)
+    model = fitted(name, X.astype(dtype), zero_rows="label")
+    export_onnx(model, tmp_path / "model.onnx")
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    label, distances, p = session.run(["label", "distances", "membership"], {"X": rows})
+    atol = 1e-5 if dtype == np.float32 else 1e-12
+    assert_array_equal(label, model.predict(rows))
+    assert_array_equal(label[ZEROS], -1)
+    assert_allclose(distances, model.transform(rows), atol=atol)
+    assert_allclose(p, model.membership(rows), atol=10 * atol)
+    assert session.get_modelmeta().custom_metadata_map["zero_rows"] == "label"
+
+
+# --------------------------------------------------------------------------------------------------
 # What is refused
 
 

@@ -19,6 +19,7 @@ from ekmfast import (
     FuzzyCMeans,
     HardKMeans,
     MaximumEntropyKMeans,
+    MiniBatchEKMeans,
     alpha_path,
     blocks,
     export_onnx,
@@ -27,8 +28,11 @@ from ekmfast import (
 )
 from ekmfast.datasets import make_imbalanced_blobs
 from ekmfast.fit import likelihood
+from ekmfast.rows import blockwise, given
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.partial import PartialRows
+from ekmfast.rows.partial_blocks import PartialBlockRows
+from ekmfast.rows.source import LocalSource
 
 ESTIMATORS = [EKMeans, HardKMeans, FuzzyCMeans, MaximumEntropyKMeans]
 
@@ -52,6 +56,7 @@ def blobs(dtype=np.float64):
 
 COMPLETE, Y = blobs()
 X = without_some(COMPLETE, 0.25, 1)
+START = COMPLETE[[np.flatnonzero(k == Y)[0] for k in range(3)]]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -283,6 +288,189 @@ def test_the_likelihood_prefers_the_true_labels():
 
 
 # --------------------------------------------------------------------------------------------------
+# Blocks, memory maps and Dask
+
+
+def of_dask(rows):
+    return pytest.importorskip("dask.array").from_array(rows, chunks=(250, rows.shape[1]))
+
+
+KINDS = {
+    "blocks": lambda rows: blocks.from_arrays(np.split(rows, [1, 300])),
+    "weighted blocks": lambda rows: blocks.from_arrays(
+        np.split(rows, [1, 300]), np.split(np.ones(len(rows), rows.dtype), [1, 300])
+    ),
+    "dask": of_dask,
+}
+
+
+@pytest.fixture
+def one_dask_thread():
+    with pytest.importorskip("dask").config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.mark.usefixtures("one_dask_thread")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cls", [*ESTIMATORS, MiniBatchEKMeans])
+def test_a_fit_to_blocks_is_that_to_the_array(cls, kind, dtype):
+    array = X.astype(dtype)
+    rows = KINDS[kind](array)
+    options = {"missing": "partial", "init": START, "tol": 1e-8}
+    model, other = cls(3, **options).fit(rows), cls(3, **options).fit(array)
+    assert model.converged_
+    assert other.converged_
+    atol = 1e-3 if dtype == np.float32 else 1e-6
+    assert_allclose(model.cluster_centers_, other.cluster_centers_, atol=atol)
+    assert_allclose(model.objective_, other.objective_, rtol=1e-6)
+    assert_array_equal(np.asarray(model.predict(rows)), other.labels_)
+    for method in ("transform", "membership", "weights"):
+        found = np.asarray(getattr(model, method)(rows))
+        assert found.dtype == dtype
+        assert_allclose(found, getattr(model, method)(array), atol=1e-12)
+    assert_allclose(model.score(rows), model.score(array), rtol=1e-12)
+
+
+def test_the_survey_of_blocks_is_that_of_the_array():
+    s = np.random.default_rng(3).uniform(0.5, 2, len(X))
+    parts = blocks.from_arrays(np.split(X, [1, 300]), np.split(s, [1, 300]))
+    one = PartialBlockRows(LocalSource(parts, 2), 2).survey(checksum=True)
+    other = PartialRows(X, s).survey()
+    for name in ("total_weight", "mean", "dispersion", "mass"):
+        assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-13)
+    for name in ("n_rows", "low", "high"):
+        assert_array_equal(getattr(one, name), getattr(other, name))
+    assert_array_equal(one.sample.X, X)
+    assert one.checksum != PartialBlockRows(LocalSource(parts, 2), 2).survey().checksum
+
+
+@pytest.mark.usefixtures("one_dask_thread")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_in_blocks(kind, monkeypatch):
+    monkeypatch.setattr(blockwise, "SAMPLE_ROWS", 200)  # so that the sample is not all rows
+    rows = KINDS[kind](X)
+    model = EKMeans(3, missing="partial", random_state=0).fit(rows)
+    assert adjusted_rand_score(Y, np.asarray(model.predict(rows))) > 0.98
+    path = alpha_path(rows, 3, missing="partial", random_state=0)
+    assert path.labels.shape[1] == 200
+    assert path.sizes[path.best].sum() == pytest.approx(len(X))
+    hard = HardKMeans(3, missing="partial", init=path.centroids[path.best], max_iter=1)
+    labels = hard.set_params(tol=1e9).fit(X).labels_
+    assert_allclose(np.sort(path.sizes[path.best]), np.sort(np.bincount(labels)), atol=5)
+
+
+def test_a_block_may_lack_a_feature():
+    rows = X.copy()
+    rows[:200, 2] = np.nan
+    rows[:200, 3] = 100.0
+    options = {"missing": "partial", "init": START, "alpha": 0.2, "tol": 1e-8}
+    wanted = EKMeans(3, **options).fit(rows).cluster_centers_
+    parts = blocks.from_arrays(np.split(rows, [200, 400]))
+    for model in (EKMeans(3, **options), MiniBatchEKMeans(3, batch_size=1, **options)):
+        assert_allclose(model.fit(parts).cluster_centers_, wanted, atol=1e-6)
+
+
+def test_a_memory_map_is_read_in_blocks(monkeypatch, tmp_path):
+    monkeypatch.setattr(given, "LARGE_MEMMAP", 1)
+    np.save(tmp_path / "X.npy", X)
+    rows = np.load(tmp_path / "X.npy", mmap_mode="r")
+    options = {"missing": "partial", "init": START}
+    model = EKMeans(3, **options).fit(rows)
+    assert not hasattr(model, "labels_")
+    assert_array_equal(model.predict(rows), EKMeans(3, **options).fit(X).labels_)
+
+
+def test_nulls_of_a_parquet_file_are_missing_numbers(tmp_path):
+    pd, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    pd.DataFrame(X, columns=list("abcdef")).astype("Float64").to_parquet(tmp_path / "X.parquet")
+    rows = blocks.from_parquet(tmp_path / "X.parquet")
+    options = {"missing": "partial", "init": START}
+    model = EKMeans(3, **options).fit(rows)
+    assert_array_equal(model.predict(rows), EKMeans(3, **options).fit(X).labels_)
+
+
+@pytest.mark.usefixtures("one_dask_thread")
+@pytest.mark.parametrize("kind", KINDS)
+def test_faults_of_blocks_are_named(kind):
+    def fit(rows):
+        return EKMeans(3, missing="partial", random_state=0).fit(KINDS[kind](rows))
+
+    model = fit(X)
+    row = 150 if kind == "dask" else 100  # the number within the block
+    empty = X.copy()
+    empty[400] = np.nan
+    infinite = X.copy()
+    infinite[400, 3] = -np.inf
+    for rows, message in (
+        (empty, f"all numbers of row {row} of block . of .* are missing"),
+        (infinite, f"block . of .* must be finite or NaN, got -infinity in row {row}, column 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(rows)
+        with pytest.raises(ValueError, match=message):
+            np.asarray(model.predict(KINDS[kind](rows)))
+    rows = X.copy()
+    rows[:, 2] = np.nan
+    with pytest.raises(ValueError, match=r"all numbers in column 2 of .* are missing"):
+        fit(rows)
+
+
+# --------------------------------------------------------------------------------------------------
+# Batches
+
+
+def test_a_fit_in_batches_ends_at_a_fixed_point_of_all_rows():
+    options = {"missing": "partial", "alpha": 0.2, "random_state": 0, "tol": 1e-9}
+    model = MiniBatchEKMeans(3, batch_size=100, **options).fit(X)
+    assert model.converged_
+    assert adjusted_rand_score(Y, model.labels_) > 0.98
+    C = model.cluster_centers_
+    A, B, _, J = formulas(X, C, 0.2, np.ones(len(X)), "equilibrium", 2.0)
+    assert_allclose(J, model.objective_, rtol=1e-9)
+    assert np.abs(A - B * C).max() < 1e-4 * len(X)
+
+
+def test_a_stream_of_one_batch_after_another():
+    """With ``forgetting=1`` the sums are the mean of those of the batches."""
+    parts = np.split(X.copy(), [300, 500])
+    parts[1] = COMPLETE[300:500]  # a batch in which nothing is missing
+    parts[2][:, 4] = np.nan  # and one in which a feature is missing
+    parts[2][:, 0] = 100.0
+    stream = MiniBatchEKMeans(3, missing="partial", init=START, forgetting=1.0)
+    for part in parts:
+        stream.partial_fit(part)
+    assert stream.labels_.shape == (len(parts[2]),)
+    # alpha is that of all rows so far.
+    everything = PartialRows(np.concatenate(parts)).survey()
+    assert stream.alpha_ == pytest.approx(2 / everything.dispersion, rel=1e-12)
+    assert_allclose(stream._stream_.mean, everything.mean, rtol=1e-13)
+    assert_allclose(stream._stream_.mass, everything.mass, rtol=1e-13)
+    assert stream._stream_.packed.shape == (3, 18)
+    assert adjusted_rand_score(Y, stream.predict(X)) > 0.98
+
+
+def test_a_stream_in_which_nothing_is_missing_has_the_same_bits():
+    one, two = (
+        MiniBatchEKMeans(3, init=START, missing=missing) for missing in ("error", "partial")
+    )
+    for part in np.split(COMPLETE, [300, 500]):
+        one.partial_fit(part)
+        two.partial_fit(part)
+    assert_array_equal(one.cluster_centers_, two.cluster_centers_)
+
+
+def test_a_stream_goes_on_after_loading(tmp_path):
+    stream = MiniBatchEKMeans(3, missing="partial", init=START).partial_fit(X[:300])
+    save(stream, tmp_path / "stream.npz")
+    again = load(tmp_path / "stream.npz")
+    for one in (stream, again):
+        one.partial_fit(X[300:])
+    assert_array_equal(again.cluster_centers_, stream.cluster_centers_)
+    assert again.alpha_ == stream.alpha_
+
+
+# --------------------------------------------------------------------------------------------------
 # What is refused
 
 
@@ -324,15 +512,12 @@ def test_other_kinds_of_rows_are_refused():
     model = EKMeans(3, missing="partial", random_state=0)
     with pytest.raises(TypeError, match="takes dense arrays, got a sparse matrix"):
         model.fit(csr_matrix(COMPLETE))
-    with pytest.raises(TypeError, match="takes arrays in memory, got Blocks"):
-        model.fit(blocks.from_arrays([X]))
+    with pytest.raises(ValueError, match="computed by the CPU"):
+        EKMeans(3, missing="partial", device="cuda").fit(blocks.from_arrays([X]))
     with pytest.raises(ValueError, match="computed by the CPU"):
         EKMeans(3, missing="partial", device="cuda").fit(X)
     with pytest.raises(ValueError, match="missing='partial' needs metric='euclidean'"):
         EKMeans(3, missing="partial", metric="cosine").fit(X)
-    dask = pytest.importorskip("dask.array")
-    with pytest.raises(TypeError, match="takes arrays in memory, got Array"):
-        model.fit(dask.from_array(X))
 
 
 def test_columns_of_a_frame_with_missing_values():

@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from data import set_a, set_c, set_d
+from numpy.testing import assert_allclose
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_wine
@@ -492,3 +493,35 @@ def test_a_checkpoint_of_few_rows_in_blocks_is_written_too(n_rows, tmp_path, mon
     np.testing.assert_array_equal(whole.cluster_centers_, again.cluster_centers_)
     with pytest.raises(ValueError, match="belongs to another fit"):
         EKMeans(3, random_state=0, tol=1e-3).fit(data, checkpoint=path)
+
+
+@pytest.mark.parametrize("space", ["free", "unit"])
+def test_long_centroids_take_the_steps_of_short_ones(space):
+    """Products of repeated features are multiples of those of the features, so gamma is the same.
+
+    The products of more than 2^17 numbers are formed in one pass over the last steps.
+    """
+    k, d, times = 3, 40, 1200
+    rng = np.random.default_rng(0)
+    target, start = rng.normal(size=(2, 1, k, d))
+    rate = rng.uniform(-0.5, 0.97, (1, k, d))
+    ends = []
+    for n in (1, times):
+        T, R, C = (np.tile(part, n) for part in (target, rate, start))
+        T, C = T / np.sqrt(n), C / np.sqrt(n)  # so that lengths are the same
+        bounds = (np.full(d * n, -9.0), np.full(d * n, 9.0))
+        solver = _core.Solver(C, np.ones(1), 0.0, 0.0, 1e-13, 5, False, *bounds, space)
+        ones = np.ones((1, k))
+        found = []
+        for i in range(14):
+            centroids, _ = solver.candidates()
+            found.append(centroids * np.sqrt(n))
+            sums = T + R * (centroids - T)
+            solver.advance(sums, ones, ones, np.array([100.0 - i]), np.zeros(d * n), 1)
+        assert len(solver.get_run(0)["past"]) == 5
+        ends.append(np.stack(found))
+    short, long = ends
+    assert_allclose(long, np.tile(short, times), atol=1e-6)
+    if space == "free":  # Anderson's proposals are nearer to the fixed point than plain steps
+        left, plain = long[-1] - np.tile(target, times), rate**13 * (start - target)
+        assert np.sqrt(np.mean(left**2)) < 0.5 * np.sqrt(np.mean(plain**2))

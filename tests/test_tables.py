@@ -283,3 +283,26 @@ def test_suffixes_may_be_in_capitals(tmp_path, name):
         else:
             (np.save if name == "T.NPY" else np.savez)(file, np.eye(2))
     assert read_table(path)[0].tolist() == [[1, 0], [0, 1]]
+
+
+def test_missing_values_are_read_as_nan_where_they_may_be(tmp_path):
+    path = table(tmp_path, "a,b,c\n1,, NA\n#N/A,NaN,2\n3,-,4\n")
+    X, names = read_table(path, missing=True)
+    np.testing.assert_array_equal(X, [[1, np.nan, np.nan], [np.nan, np.nan, 2], [3, np.nan, 4]])
+    assert names == ["a", "b", "c"]
+    np.testing.assert_array_equal(read_table(path, ["c"], missing=True)[0], [[np.nan], [2], [4]])
+    np.testing.assert_array_equal(
+        read_table(table(tmp_path, "1,\n2,3\n"), missing=True)[0], [[1, np.nan], [2, 3]]
+    )
+    for text, message in (
+        ("a,b\n1,\n2,inf\n", "line 3, column 'b': inf is not a finite number"),
+        ("a,b\n1,\n,x\n", "line 3, column 'b': 'x' is not a number"),
+        ("a,b\n1,\n2\n", "line 3 has 1 cells: must be 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_table(table(tmp_path, text), missing=True)
+    np.save(tmp_path / "x.npy", [[1, np.nan], [2, 3]])
+    assert np.isnan(read_table(tmp_path / "x.npy", missing=True)[0]).sum() == 1
+    np.save(tmp_path / "x.npy", [[1, np.nan], [np.inf, 3]])
+    with pytest.raises(ValueError, match="row 1, column '0': inf is not a finite number"):
+        read_table(tmp_path / "x.npy", missing=True)

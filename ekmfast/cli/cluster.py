@@ -42,7 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the model, and its scaling if --standardize, for ekmfast.load; or for ONNX "
         "(.onnx)",
     )
-    parser.add_argument("--plot", type=Path, metavar="PICTURE", help="draw the clusters")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PICTURE",
+        help="draw the clusters; missing values are drawn at the means of their columns",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -54,6 +59,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.shapes != "round" and arguments.alpha is not None:
         raise argparse.ArgumentError(None, "--alpha is an option of --shapes round only")
+    for name, value in tables.rows_options(arguments).items():
+        if arguments.shapes != "round" and value not in ("euclidean", "error"):
+            option = name.replace("_", "-")
+            raise argparse.ArgumentError(
+                None, f"--{option} {value} is an option of --shapes round only"
+            )
     if arguments.clusters != "auto" and arguments.max_clusters is not None:
         raise argparse.ArgumentError(None, "--max-clusters is an option of --clusters auto only")
     with errors_in_one_line():
@@ -67,8 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
             model.fit(X)
         mixture = hasattr(model, "means_")
         n_clusters = len(model.means_ if mixture else model.cluster_centers_)
-        sizes = cluster_sizes(model.labels_, n_clusters)
-        say("data", f"{len(X)} rows, {len(names)} columns")
+        labelled = model.labels_ >= 0
+        sizes = cluster_sizes(model.labels_[labelled], n_clusters)
+        say("data", f"{len(X)} rows, {len(names)} columns{_faults(X, labelled)}")
         (_say_mixture if mixture else say_clusters)(model, sizes)
         if arguments.out is not None:
             write_csv(arguments.out, ["label"], ([label] for label in model.labels_))
@@ -78,8 +90,12 @@ def run(arguments: argparse.Namespace) -> None:
             scaled = "" if scaler is None else " (a pipeline, which standardizes by itself)"
             say("model", f"{arguments.save}{scaled}")
         if arguments.plot is not None:
-            draw = _plot_mixture if mixture and len(names) > 1 else _plot_clusters
-            write_figure(arguments.plot, draw(X, names, model, sizes))
+            if mixture and len(names) > 1:
+                figure = _plot_mixture(X, names, model, sizes)
+            else:
+                shown = _for_picture(X[labelled], arguments.metric)
+                figure = _plot_clusters(shown, model.labels_[labelled], names, model, sizes)
+            write_figure(arguments.plot, figure)
             say("picture", arguments.plot)
 
 
@@ -93,7 +109,26 @@ def _model(arguments: argparse.Namespace) -> Any:
         return EquilibriumMixture(arguments.clusters, covariance_type=arguments.shapes, **options)
     if arguments.alpha is not None:
         options["alpha"] = arguments.alpha
-    return EKMeans(arguments.clusters, **options)
+    return EKMeans(arguments.clusters, **tables.rows_options(arguments), **options)
+
+
+def _faults(X: Any, labelled: Any) -> str:
+    """How many values are missing and how many rows are zero, if any."""
+    import numpy as np
+
+    counts = int(np.isnan(X).sum()), int((~labelled).sum())
+    names = "values missing", "rows of zeros"
+    return "".join(f", {n} {name}" for n, name in zip(counts, names, strict=True) if n)
+
+
+def _for_picture(X: Any, metric: str) -> Any:
+    """Rows as they are drawn: of length 1 for the cosine, and with means for missing values."""
+    import numpy as np
+    from sklearn.preprocessing import normalize
+
+    if metric == "cosine":
+        return normalize(X)
+    return np.where(np.isnan(X), np.nanmean(X, axis=0), X)
 
 
 def _say_mixture(model: Any, sizes: Iterable[int]) -> None:
@@ -118,7 +153,7 @@ def _plot_mixture(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
     return figure
 
 
-def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
+def _plot_clusters(X: Any, labels: Any, names: list[str], model: Any, sizes: Any) -> Any:
     """Plot the samples by their two columns, or else by their first two principal components."""
     import numpy as np
 
@@ -126,7 +161,6 @@ def _plot_clusters(X: Any, names: list[str], model: Any, sizes: Any) -> Any:
 
     figure, axes = new_figure(6, 5)
     ax = axes[0, 0]
-    labels = model.labels_
     centroids = model.means_ if hasattr(model, "means_") else model.cluster_centers_
     if len(names) == 1:
         X = np.column_stack([X, np.arange(len(X))])

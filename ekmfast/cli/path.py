@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
                 arguments.alphas,
                 target_sizes=arguments.sizes,
                 random_state=arguments.seed,
+                **tables.rows_options(arguments),
             )
         with printing():
             print("       alpha  x dvariance  likelihood  agreement  clusters     objective  sizes")

@@ -36,7 +36,32 @@ def add_arguments(parser: argparse.ArgumentParser, *, auto: bool = False) -> Non
     parser.add_argument(
         "--standardize", action="store_true", help="scale columns to mean 0, standard deviation 1"
     )
+    parser.add_argument(
+        "--metric",
+        choices=["euclidean", "cosine"],
+        default="euclidean",
+        help="how rows are compared: by distances, or by their directions; default: %(default)s",
+    )
+    parser.add_argument(
+        "--zero-rows",
+        choices=["error", "label"],
+        default="error",
+        help="what --metric cosine does with rows of zeros: stop, or leave them out and label them "
+        "-1; default: %(default)s",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=["error", "partial"],
+        default="error",
+        help="what to do if values are missing: stop, or compare rows by the values that they "
+        "have; default: %(default)s",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="default: %(default)s")
+
+
+def rows_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of estimators that say what rows may be and how they are compared."""
+    return {name: getattr(arguments, name) for name in ("metric", "zero_rows", "missing")}
 
 
 def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
@@ -46,7 +71,8 @@ def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
     columns = None
     if arguments.columns is not None:
         columns = next(csv.reader([arguments.columns], skipinitialspace=True), [""])
-    X, names = read_table(arguments.data, columns, header=arguments.header)
+    missing = arguments.missing == "partial"
+    X, names = read_table(arguments.data, columns, header=arguments.header, missing=missing)
     if arguments.clusters != "auto" and len(X) < arguments.clusters:
         raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
     if not arguments.standardize:
@@ -54,6 +80,10 @@ def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
     import numpy as np
     from sklearn.preprocessing import StandardScaler
 
+    there = ~np.isnan(X).all(axis=0)
+    if not there.all():
+        name = names[int(there.argmin())]
+        raise ValueError(f"{arguments.data}, column {name!r}: all values are missing")
     scaler = StandardScaler()
     with np.errstate(over="ignore", invalid="ignore"):
         scaler.fit(X)

@@ -35,8 +35,9 @@ def read_table(
     columns: Sequence[str] | None = None,
     *,
     header: bool | None = None,
+    missing: bool = False,
 ) -> tuple[NDArray[Any], list[str]]:
-    """Read a table of finite numbers.
+    """Read a table of finite numbers, of which some may be missing.
 
     Without ``columns``, columns that are no features are left out with a warning: an unnamed first
     column that counts the rows from 0 or 1, as pandas and R write it, and the paths, labels and
@@ -56,6 +57,8 @@ def read_table(
         Whether the text begins with a line of names. None decides by the contents of the first two
         lines. A line of numbers is then never taken as names, and a warning is given if it might
         be names (0, 1, 2 or years), or if a line that is taken as names might be data.
+    missing : bool, default=False
+        Whether values may be missing: empty cells, NaN, NA and the like are then read as NaN.
 
     Returns
     -------
@@ -88,9 +91,9 @@ def read_table(
         if path.suffix.lower() in (".npy", ".npz"):
             if header is not None:
                 raise ValueError("only text has a line of names: leave header out")
-            X, names = _read_array(path, columns)
+            X, names = _read_array(path, columns, missing)
         else:
-            X, names = _read_text(path, columns, header)
+            X, names = _read_text(path, columns, header, missing)
         if not len(X):
             raise ValueError("no rows")
     except UnicodeDecodeError:
@@ -100,7 +103,9 @@ def read_table(
     return X, names
 
 
-def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any], list[str]]:
+def _read_array(
+    path: Path, columns: Sequence[str] | None, missing: bool
+) -> tuple[NDArray[Any], list[str]]:
     # The file stays open, since an array of an .npz file is read only when it is accessed.
     with open(path, "rb") as file:
         unclear: list[str] | None = None  # names of arrays, if it is unclear which one to read
@@ -136,16 +141,16 @@ def _read_array(path: Path, columns: Sequence[str] | None) -> tuple[NDArray[Any]
         array, names = array[:, chosen], [names[i] for i in chosen]
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
-    finite = np.isfinite(array)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+    bad = ~np.isfinite(array) & ~(np.isnan(array) & missing)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
         value = array[row, column]
         raise ValueError(f"row {row}, column {names[column]!r}: {value} is not a finite number")
     return np.ascontiguousarray(array), names
 
 
 def _read_text(
-    path: Path, columns: Sequence[str] | None, header: bool | None
+    path: Path, columns: Sequence[str] | None, header: bool | None, missing: bool
 ) -> tuple[NDArray[Any], list[str]]:
     with open_input(path) as file:
         start = file.peek(8)
@@ -156,11 +161,15 @@ def _read_text(
         # Invalid bytes are decoded to surrogates and found in `_lines`, since an error of the
         # decoder would not name the line.
         text = io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="")
-        return _read_lines(path, _lines(text), columns, header)
+        return _read_lines(path, _lines(text), columns, header, missing)
 
 
 def _read_lines(
-    path: Path, lines: Iterator[str], columns: Sequence[str] | None, header: bool | None
+    path: Path,
+    lines: Iterator[str],
+    columns: Sequence[str] | None,
+    header: bool | None,
+    missing: bool,
 ) -> tuple[NDArray[Any], list[str]]:
     head = _first_record(lines)
     delimiter = _delimiter(head)
@@ -195,19 +204,21 @@ def _read_lines(
             hint = "; comments are not skipped" if first[1][0].startswith("#") else ""
             raise ValueError(f"line {line} has {len(cells)} cells: must be {len(names)}{hint}")
         read = cells if chosen is None else [cells[i] for i in chosen]
+        if missing:
+            read = ["nan" if cell.strip().lower() in MISSING else cell for cell in read]
         try:
             values.extend(map(float, read))
             if "_" in "".join(read):  # float() accepts it
                 raise ValueError
         except ValueError:
-            raise ValueError(_explain(line, names, cells, chosen)) from None
+            raise ValueError(_explain(line, names, cells, chosen, missing)) from None
         at.append(line)
     if chosen is not None:
         names = [names[i] for i in chosen]
     X = np.frombuffer(values, np.float64).reshape(len(at), len(names))
-    finite = np.isfinite(X)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
+    bad = ~np.isfinite(X) & ~(np.isnan(X) & missing)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
         value = X[row, column]
         what = "the value is missing" if np.isnan(value) else f"{value} is not a finite number"
         raise ValueError(f"line {at[row]}, column {names[column]!r}: {what}")
@@ -387,12 +398,16 @@ def _choose(names: list[str], columns: Sequence[str]) -> list[int]:
     return chosen
 
 
-def _explain(line: int, names: list[str], cells: list[str], chosen: list[int] | None) -> str:
+def _explain(
+    line: int, names: list[str], cells: list[str], chosen: list[int] | None, missing: bool
+) -> str:
     """Error message for the first cell that is not a number."""
     for i in range(len(cells)) if chosen is None else chosen:
         cell = cells[i].strip()
         where = f"line {line}, column {names[i]!r}"
         if cell.lower() in MISSING:
+            if missing:
+                continue
             return f"{where}: the value is missing ({cell!r})"
         if DECIMAL_COMMA.fullmatch(cell):
             return f"{where}: {cell!r} has a decimal comma; it must be a point"

@@ -21,6 +21,7 @@ from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
 from ekmfast.rows.given import rows_of
+from ekmfast.rows.unit import ZERO_LABEL, ZeroOrUnit
 
 Float64 = NDArray[np.float64]
 
@@ -33,6 +34,7 @@ def alpha_path(
     target_sizes: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     metric: str = "euclidean",
+    zero_rows: str = "error",
     missing: str = "error",
     init: Any = "auto",
     n_init: int | str = "auto",
@@ -58,7 +60,8 @@ def alpha_path(
         Wanted proportions of the sizes of the clusters, in any order, such as (2, 1, 1). ``best``
         is then the alpha whose sizes are nearest to them; ``size_errors`` says how near they are.
     sample_weight : array-like of shape (N,), default=None
-    metric, missing, init, n_init, max_iter, tol, random_state, device, n_threads, verbose
+    metric, zero_rows, missing, init, n_init, max_iter, tol, random_state, device, n_threads, \
+verbose
         As in :class:`EKMeans`. All alphas have the same starts.
 
     Returns
@@ -100,6 +103,7 @@ def alpha_path(
         work=2.0 * n_clusters * resolve_n_init(n_init, init),
         n_threads=n_threads,
         metric=metric,
+        zero_rows=zero_rows,
         missing=missing,
     )
     report = Progress(None, X, rows.dtype, verbose)
@@ -108,6 +112,8 @@ def alpha_path(
     starts = problem.starts(init, resolve_n_init(n_init, init), check_seed(random_state))
     found = compare_alphas(problem, starts, _check_alphas(alphas, dvariance))
     path = path_of(problem, found, dvariance)
+    if isinstance(problem.survey.sample, ZeroOrUnit):
+        path.labels[:, problem.survey.sample.zero] = ZERO_LABEL
     return path if targets is None else with_target_sizes(path, targets)
 
 

@@ -29,6 +29,7 @@ from ekmfast._parameters import (
     PATH,
     SEED,
     VERBOSE,
+    ZERO_ROWS,
     Constraint,
     Number,
     Parameters,
@@ -53,6 +54,7 @@ from ekmfast.rows.device import DEVICE, is_cuda_array
 from ekmfast.rows.distances import squared_distances
 from ekmfast.rows.given import is_dask, rows_of
 from ekmfast.rows.protocol import Rows
+from ekmfast.rows.unit import filled
 
 Float64 = NDArray[np.float64]
 
@@ -136,6 +138,7 @@ class CentroidEstimator(
     _constraints: ClassVar[dict[str, Constraint]] = {
         "n_clusters": COUNT,
         "metric": METRIC,
+        "zero_rows": ZERO_ROWS,
         "init": INIT,
         "n_init": N_INIT,
         "max_iter": COUNT,
@@ -146,6 +149,7 @@ class CentroidEstimator(
         "verbose": VERBOSE,
     }
     metric: str = "euclidean"
+    zero_rows: str = "error"
     missing: str = "error"
     # The weight function of the kernels, and the exponent m of 'fuzzy'.
     _weighting: ClassVar[str] = "equilibrium"
@@ -205,6 +209,7 @@ class CentroidEstimator(
             fuzzifier=self._weighting_fuzzifier,
             metric=self.metric,
             missing=self.missing,
+            zero_rows=self.zero_rows,
         )
         if not checked_by_sklearn:  # blocks, Dask collections and arrays on a GPU
             self._check_columns(rows.n_features, rows.feature_names, reset=fit)
@@ -279,6 +284,8 @@ class CentroidEstimator(
     def predict(self, X: ArrayLike | Blocks) -> NDArray[np.int32]:
         """Index of the nearest centroid; merged centroids have the index of the first of them.
 
+        With ``zero_rows="label"`` a row of zeros has the label -1.
+
         Parameters
         ----------
         X : array-like or sparse matrix of shape (N, D), or whatever ``fit`` takes
@@ -315,7 +322,8 @@ class CentroidEstimator(
         """Distance of each row to each centroid, as ``metric`` says.
 
         With ``metric="cosine"`` it is ``1 - cos(x, c)``, half of the squared Euclidean distance of
-        the row, divided by its length, to the centroid.
+        the row, divided by its length, to the centroid. It is 1 for a row of zeros, as in
+        scikit-learn's ``cosine_distances``.
 
         Parameters
         ----------
@@ -326,12 +334,20 @@ class CentroidEstimator(
         distances : ndarray of shape (N, K), dtype of X
             Where labels of ``predict`` are.
         """
-        return self._of_distances(X, np.sqrt if self.metric == "euclidean" else _half)
+        function = np.sqrt if self.metric == "euclidean" else _half
+        return self._of_distances(X, function, of_zeros=1)
 
     def _of_distances(
-        self, X: Any, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+        self,
+        X: Any,
+        function: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        *,
+        of_zeros: float = 0,
     ) -> NDArray[Any]:
-        """A function of the squared distances to all centroids, applied to some rows at a time."""
+        """A function of the squared distances to all centroids, applied to some rows at a time.
+
+        Rows of zeros that the cosine allows get ``of_zeros`` instead.
+        """
         rows, centres = self._rows(X), self._centres
         distances = partial(
             squared_distances,
@@ -340,12 +356,21 @@ class CentroidEstimator(
             n_threads=rows.n_threads,
             partial=rows.space == "features",
         )
-        values: NDArray[Any] = rows.map(distances, len(centres))
+        return self._mapped(rows, distances, of_zeros)
+
+    def _mapped(
+        self, rows: Rows, function: Callable[[Any], NDArray[Any]], of_zeros: float = 0
+    ) -> NDArray[Any]:
+        if rows.space == "unit" and self.zero_rows == "label":
+            function = partial(filled, function, of_zeros)
+        values: NDArray[Any] = rows.map(function, len(self._centres))
         return values
 
     @like_x
     def membership(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """Boltzmann memberships ``p_kn = softmax_k(-alpha d_kn)``, whose rows sum to 1.
+
+        With ``zero_rows="label"`` they are 0 for a row of zeros, as are the weights.
 
         Parameters
         ----------

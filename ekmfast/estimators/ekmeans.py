@@ -53,13 +53,15 @@ class EKMeans(FullBatchEstimator):
         The largest number that ``n_clusters="auto"`` tries.
     metric : {'euclidean', 'cosine'}, default='euclidean'
         With ``'cosine'`` the distance is ``1 - cos(x, c)``: rows count as if they were divided by
-        their lengths, of which no copy is made, and centroids have length 1. A row of zeros has no
-        direction and is refused. Rows on a GPU are refused.
+        their lengths, of which no copy is made, and centroids have length 1. Rows on a GPU are
+        refused.
+    zero_rows : {'error', 'label'}, default='error'
     missing : {'error', 'partial'}, default='error'
         With ``'partial'`` NaN stands for a missing number: distances are over the features that a
         row has, scaled to all D, as those of scikit-learn's ``nan_euclidean_distances``, and each
-        feature of a centroid is computed from the rows that have it. Arrays in memory only. If
-        nothing is missing, the result is that of ``'error'``.
+        feature of a centroid is computed from the rows that have it. Sparse rows, whose numbers
+        that are not stored are zeros, and rows on a GPU are refused. If nothing is missing in an
+        array, the result is that of ``'error'``.
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array of shape (K, D) or \
 callable, default='auto'
         The first centroids. ``'k-means++'`` is the greedy form. ``'farthest'`` takes the row
@@ -154,6 +156,7 @@ callable, default='auto'
         scale: float = 2.0,
         max_clusters: int = MAX_CLUSTERS,
         metric: str = "euclidean",
+        zero_rows: str = "error",
         missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
@@ -169,6 +172,7 @@ callable, default='auto'
         self.scale = scale
         self.max_clusters = max_clusters
         self.metric = metric
+        self.zero_rows = zero_rows
         self.missing = missing
         self.init = init
         self.n_init = n_init

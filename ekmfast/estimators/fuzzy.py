@@ -31,6 +31,7 @@ class FuzzyCMeans(FullBatchEstimator):
         The exponent m > 1; the limit for m -> 1 is hard k-means. At most
         ``1 + 800 / log2(n_clusters)``.
     metric : {'euclidean', 'cosine'}, default='euclidean'
+    zero_rows : {'error', 'label'}, default='error'
     missing : {'error', 'partial'}, default='error'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
@@ -79,6 +80,7 @@ class FuzzyCMeans(FullBatchEstimator):
         *,
         fuzzifier: float = 2.0,
         metric: str = "euclidean",
+        zero_rows: str = "error",
         missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
@@ -92,6 +94,7 @@ class FuzzyCMeans(FullBatchEstimator):
         self.n_clusters = n_clusters
         self.fuzzifier = fuzzifier
         self.metric = metric
+        self.zero_rows = zero_rows
         self.missing = missing
         self.init = init
         self.n_init = n_init

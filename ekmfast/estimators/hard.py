@@ -29,6 +29,7 @@ class HardKMeans(FullBatchEstimator):
     ----------
     n_clusters : int, default=8
     metric : {'euclidean', 'cosine'}, default='euclidean'
+    zero_rows : {'error', 'label'}, default='error'
     missing : {'error', 'partial'}, default='error'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
@@ -78,6 +79,7 @@ class HardKMeans(FullBatchEstimator):
         n_clusters: int = 8,
         *,
         metric: str = "euclidean",
+        zero_rows: str = "error",
         missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
@@ -90,6 +92,7 @@ class HardKMeans(FullBatchEstimator):
     ) -> None:
         self.n_clusters = n_clusters
         self.metric = metric
+        self.zero_rows = zero_rows
         self.missing = missing
         self.init = init
         self.n_init = n_init
@@ -118,8 +121,7 @@ class HardKMeans(FullBatchEstimator):
         rows, centres = self._rows(X), self._centres
         make = PartialRows if rows.space == "features" else rows_in_memory
         one_hot = partial(_one_hot, centroids=centres, n_threads=rows.n_threads, make=make)
-        p: NDArray[Any] = rows.map(one_hot, len(centres))
-        return p
+        return self._mapped(rows, one_hot)
 
     @like_x
     def weights(self, X: ArrayLike | Blocks) -> NDArray[Any]:

@@ -32,6 +32,7 @@ class MaximumEntropyKMeans(FullBatchEstimator):
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     metric : {'euclidean', 'cosine'}, default='euclidean'
+    zero_rows : {'error', 'label'}, default='error'
     missing : {'error', 'partial'}, default='error'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
@@ -83,6 +84,7 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         alpha: str | float = "dvariance",
         scale: float = 2.0,
         metric: str = "euclidean",
+        zero_rows: str = "error",
         missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
@@ -97,6 +99,7 @@ class MaximumEntropyKMeans(FullBatchEstimator):
         self.alpha = alpha
         self.scale = scale
         self.metric = metric
+        self.zero_rows = zero_rows
         self.missing = missing
         self.init = init
         self.n_init = n_init

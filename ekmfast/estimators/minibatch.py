@@ -24,16 +24,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from ekmfast._parameters import COUNT, DVARIANCE_OR_NUMBER, POSITIVE, Number
+from ekmfast._parameters import COUNT, DVARIANCE_OR_NUMBER, MISSING, POSITIVE, Number
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.alpha import resolve_alpha
-from ekmfast.fit.incremental import LastSums, epochs, moved, on_sphere, pack
+from ekmfast.fit.incremental import LastSums, epochs, for_each_feature, moved, on_sphere, pack
 from ekmfast.fit.merging import count_distinct, merge_coincident
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress, with_callbacks
 from ekmfast.fit.solver import Run
 from ekmfast.fit.spread import check_spread
 from ekmfast.rows.blocks import Blocks
+from ekmfast.rows.partial import PartialRows
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.survey import Survey
 
@@ -51,20 +52,33 @@ class _Moments(NamedTuple):
     weight: float
     mean: Float64  # (D,)
     scatter: float  # sum_n s_n ||x_n - mean||^2
+    mass: Float64 | None = None  # (D,), that of `Survey`, if numbers are missing
 
     @classmethod
     def of(cls, survey: Survey) -> _Moments:
         weight = survey.total_weight
-        return cls(weight, survey.mean, 2 * survey.dispersion * weight)
+        return cls(weight, survey.mean, 2 * survey.dispersion * weight, survey.mass)
 
     def joined(self, other: _Moments) -> _Moments:
         """The moments of both sets of rows together, by Chan, Golub, LeVeque (1979)."""
-        total = self.weight + other.weight
+        weight = self.weight + other.weight
         apart = other.mean - self.mean
-        with np.errstate(over="ignore"):
-            between = float(apart @ apart) * self.weight * other.weight / total
-        mean = self.mean + apart * (other.weight / total)
-        return _Moments(total, mean, self.scatter + other.scatter + between)
+        if self.mass is None and other.mass is None:
+            mass = None
+            with np.errstate(over="ignore"):
+                between = float(apart @ apart) * self.weight * other.weight / weight
+            mean = self.mean + apart * (other.weight / weight)
+        else:
+            own, new = self._mass_of_each(), other._mass_of_each()
+            mass = own + new
+            share = new / np.maximum(mass, np.finfo(np.float64).tiny)
+            with np.errstate(over="ignore"):
+                between = float((own * share) @ np.square(apart))
+            mean = self.mean + apart * share
+        return _Moments(weight, mean, self.scatter + other.scatter + between, mass)
+
+    def _mass_of_each(self) -> Float64:
+        return np.full_like(self.mean, self.weight) if self.mass is None else self.mass
 
     @property
     def dispersion(self) -> float:
@@ -76,11 +90,12 @@ class _Stream:
     """What `partial_fit` remembers of the rows so far."""
 
     centroids: Float64  # (K, D), not rounded to the dtype of X
-    packed: Float64  # (K, D + 2), the sums as `fit.incremental.pack` returns them
+    packed: Float64  # the sums as `fit.incremental.pack` returns them
     reference: Float64  # (D,), which was subtracted from the rows of these sums
     weight: float  # the `_Moments` of all rows so far: weight, mean and scatter
     mean: Float64  # (D,)
     scatter: float
+    mass: Float64 | None = None  # (D,), if numbers were missing
 
     @classmethod
     def of(cls, problem: Problem, run: Run, last: LastSums) -> _Stream:
@@ -91,7 +106,7 @@ class _Stream:
 
     @property
     def moments(self) -> _Moments:
-        return _Moments(self.weight, self.mean, self.scatter)
+        return _Moments(self.weight, self.mean, self.scatter, self.mass)
 
 
 class MiniBatchEKMeans(CentroidEstimator):
@@ -113,6 +128,9 @@ class MiniBatchEKMeans(CentroidEstimator):
     scale : float, default=2.0
         Factor of the ``'dvariance'`` rule.
     metric : {'euclidean', 'cosine'}, default='euclidean'
+        As in `EKMeans`.
+    zero_rows : {'error', 'label'}, default='error'
+    missing : {'error', 'partial'}, default='error'
         As in `EKMeans`.
     init : str, array of shape (K, D) or callable, default='auto'
         First centroids, as in `EKMeans`; they are chosen from the sample, or in ``partial_fit``
@@ -195,6 +213,7 @@ class MiniBatchEKMeans(CentroidEstimator):
     _constraints = CentroidEstimator._constraints | {
         "alpha": DVARIANCE_OR_NUMBER,
         "scale": POSITIVE,
+        "missing": MISSING,
         "batch_size": COUNT,
         "forgetting": Number(0, 1),
     }
@@ -208,6 +227,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         alpha: str | float = "dvariance",
         scale: float = 2.0,
         metric: str = "euclidean",
+        zero_rows: str = "error",
+        missing: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         batch_size: int = 4096,
@@ -223,6 +244,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         self.alpha = alpha
         self.scale = scale
         self.metric = metric
+        self.zero_rows = zero_rows
+        self.missing = missing
         self.init = init
         self.n_init = n_init
         self.batch_size = batch_size
@@ -420,6 +443,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         rows = self._rows(X, sample_weight, fit=first, device=self.device)
         if not rows.at_hand:
             rows = rows.on_host()  # one batch fits into memory
+        if isinstance(rows, PartialRows) and not first:
+            rows = rows.among(self._stream_.mean)
         survey = rows.survey()
         batch = _Moments.of(survey)
         if first:
@@ -452,7 +477,10 @@ class MiniBatchEKMeans(CentroidEstimator):
             sums = rows.statistics(stream.centroids[None], alphas)
             n_steps = self.n_steps_ + 1
             eta = n_steps**-self.forgetting
-            packed = (1 - eta) * stream.packed + eta * pack(sums, reference)
+            before, new = stream.packed, pack(sums, reference)
+            if before.shape != new.shape:  # numbers are missing in some batches only
+                before, new = (for_each_feature(one, rows.n_features) for one in (before, new))
+            packed = (1 - eta) * before + eta * new
             centroids = moved(packed, stream.centroids, reference, radius, rows.space)
         if not np.isfinite(sums.objective[0]):
             self._check_spread(np.inf, rows, survey)

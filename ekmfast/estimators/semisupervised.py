@@ -58,6 +58,8 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         weight; S keeps a few labels, whose sums are mostly noise, from outweighing the data.
     metric : {'euclidean', 'cosine'}, default='euclidean'
         As in `EKMeans`.
+    zero_rows : {'error', 'label'}, default='error'
+        As in `EKMeans`.
     init : str, array of shape (K, D) or callable, default='auto'
         How to choose the first centroids of clusters without labels: ``'auto'`` (farthest-first
         once, then k-means++), ``'k-means++'``, ``'farthest'``, ``'random'`` or ``'k-means'`` (the
@@ -142,6 +144,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         scale: float = 2.0,
         theta: str | float = "auto",
         metric: str = "euclidean",
+        zero_rows: str = "error",
         init: str | ArrayLike | Callable[..., Any] = "auto",
         n_init: int | str = "auto",
         max_iter: int = 300,
@@ -156,6 +159,7 @@ class SemiSupervisedEKMeans(CentroidEstimator):
         self.scale = scale
         self.theta = theta
         self.metric = metric
+        self.zero_rows = zero_rows
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter

@@ -4,7 +4,8 @@ The step is computed from sums A, B and P over batches. Averaging the centroids 
 would be wrong, because the ratio A / B of Eq. 39 for all rows is not the mean of the ratios of the
 batches, above all since weights may be negative. The sums of each batch are taken about one
 reference point and stored side by side in an array (K, D + 2), so that those of several batches can
-be added, replaced or multiplied by a factor.
+be added, replaced or multiplied by a factor. If numbers are missing, B and P have a sum for each
+feature, and the array is (K, 3 D).
 
 `epochs` reads every batch once in each epoch and replaces the sums of a batch by those at the
 current centroids. When the centroids no longer move, the sums of all batches belong to the same
@@ -36,16 +37,33 @@ STALL = 0.5
 
 
 def pack(sums: CentredStatistics, reference: Float64) -> Float64:
-    """The sums (K, D + 2) of one problem about ``reference``: A in D columns, then B, then P.
+    """The sums of one problem about ``reference``: A in D columns, then B, then P.
+
+    B and P are one column each, so that the array is (K, D + 2), or D columns if numbers are
+    missing.
 
     They follow from sum w (x - reference) = sum w (x - own) + (own - reference) sum w, where `own`
     is the reference of ``sums``.
     """
     # Undo the scaling of columns that underflow: the sums of all batches need one common scale.
     unscale = np.exp2(np.minimum(sums.exponent[0], 0))
-    wx = sums.sum_wx[0] + (sums.reference - reference) * sums.sum_w[0][:, None]
-    packed = np.column_stack([wx, sums.sum_w[0], sums.sum_p[0]])
-    return np.asarray(packed * unscale[:, None], np.float64)
+    w, p = (sum_[0].reshape(len(sum_[0]), -1) for sum_ in (sums.sum_w, sums.sum_p))
+    wx = sums.sum_wx[0] + (sums.reference - reference) * w
+    return np.asarray(np.hstack([wx, w, p]) * unscale[:, None], np.float64)
+
+
+def unpack(packed: Float64, n_features: int) -> tuple[Float64, Float64, Float64]:
+    """A, B and P of packed sums."""
+    middle = (n_features + packed.shape[1]) // 2
+    return packed[:, :n_features], packed[:, n_features:middle], packed[:, middle:]
+
+
+def for_each_feature(packed: Float64, n_features: int) -> Float64:
+    """Packed sums with B and P for each feature; those of complete rows are the same for all."""
+    if packed.shape[1] == 3 * n_features:
+        return packed
+    wx, w, p = unpack(packed, n_features)
+    return np.hstack([wx, *(np.repeat(one, n_features, axis=1) for one in (w, p))])
 
 
 def damped_step(packed: Float64, centroids: Float64, reference: Float64, radius: float) -> Float64:
@@ -57,7 +75,7 @@ def damped_step(packed: Float64, centroids: Float64, reference: Float64, radius:
     to them. Between these bounds positive and negative weights cancel, and the centroid does not
     move.
     """
-    wx, w, p = packed[:, :-2], packed[:, -2:-1], packed[:, -1:]
+    wx, w, p = unpack(packed, centroids.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
         step = (wx - w * (centroids - reference)) / np.where(w > 0, np.maximum(w, THETA * p), w)
         step = np.where(((w > 0) | (w <= -THETA * p)) & np.isfinite(step), step, 0.0)
@@ -85,8 +103,8 @@ def unit_step(packed: Float64, centroids: Float64, reference: Float64, radius: f
     With L = A . C it is (A - L C) / max(L, theta P) if B > 0, as in the solver. If B <= -theta P,
     it leads to the direction of A / B.
     """
-    w, p = packed[:, -2:-1], packed[:, -1:]
-    wx = packed[:, :-2] + w * reference
+    wx, w, p = unpack(packed, centroids.shape[1])
+    wx = wx + w * reference
     along = (wx * centroids).sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         step = (wx - along * centroids) / np.maximum(along, THETA * p)

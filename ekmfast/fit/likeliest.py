@@ -166,7 +166,9 @@ class _Judge:
         lowest = np.full(len(MULTIPLES), np.inf)  # J at each alpha
         np.minimum.at(lowest, multiples, objectives)
         merged = merge_all(np.stack(places), alphas)
-        labels = np.stack([self.rows.label(*pair) for pair in zip(places, merged, strict=True)])
+        nearest = [self.rows.nearest(centroids)[0] for centroids in places]
+        names = merged.astype(np.int32)
+        labels = np.stack([one[own] for one, own in zip(names, nearest, strict=True)])
         n_distinct = _core.renumber(labels, len(places[0]))
         likelihood = likelihoods_of_labels(self.evidence, labels, self.weight, self.rows.n_threads)
         return [

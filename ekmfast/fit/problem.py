@@ -210,18 +210,17 @@ class Problem:
         given = not isinstance(init, str) or init == "random"
         if self.survey.whole or far_rows is None or given:
             return draw(sample)
-        X, in_memory = sample.X, type(sample.on_host())
-        mass = _mass(sample)
+        some, mass = sample.on_host(), _mass(sample)
         mass *= self.survey.total_weight / mass.sum()
         for _ in range(FAR_PASSES):
-            starts = draw(in_memory(X, mass.astype(self.dtype), sample.n_threads))
+            starts = draw(some.reweighted(mass.astype(self.dtype)))
             far = far_rows(
-                starts.reshape(-1, X.shape[1]),
+                starts.reshape(-1, some.n_features),
                 int(random_state.randint(2**31 - 1)),
                 FAR_ROWS * self.n_clusters,
             )
-            X, mass = np.concatenate([X, far.X]), np.concatenate([mass, _mass(far)])
-        return draw(in_memory(X, mass.astype(self.dtype), sample.n_threads))
+            some, mass = some.followed_by(far), np.concatenate([mass, _mass(far)])
+        return draw(some.reweighted(mass.astype(self.dtype)))
 
     def solve(
         self,

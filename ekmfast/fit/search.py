@@ -123,7 +123,7 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
     merged = list(merge_all(np.stack([run.centroids for run in runs]), alphas))
     n_distinct = np.array([count_distinct(names) for names in merged])
     for a, run in enumerate(runs):
-        labels[a] = rows.label(run.centroids, merged[a])
+        labels[a] = merged[a][rows.nearest(run.centroids)[0]]
     likelihood = likelihoods_of_labels(evidence, labels[:, sample], sampled_weight, rows.n_threads)
     allowed = np.ones(len(runs), bool)
     if evidence.shape[1] < rows.n_features and (n_distinct == n_clusters).any():
@@ -176,7 +176,10 @@ def _sizes(problem: Problem, found: Candidates) -> Float64:
     # The sizes are the sums of weights of hard k-means, which one more pass over all rows computes.
     centroids = np.stack([run.centroids for run in found.runs])
     hard = problem.rows.with_weighting("hard").statistics(centroids, np.ones(len(found.runs)))
-    pairs = zip(found.merged, hard.sum_w, strict=True)
+    mass = hard.sum_w
+    if mass.ndim > 2:  # numbers are missing: the mean over the features is the weight of the rows
+        mass = mass.mean(axis=-1)
+    pairs = zip(found.merged, mass, strict=True)
     return np.stack([np.bincount(names, own, n_clusters) for names, own in pairs])
 
 

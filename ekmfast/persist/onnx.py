@@ -118,7 +118,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
 
     The metadata has ``ekmfast_version`` and ``class``, and as far as the model has them ``alpha``,
     ``n_clusters``, ``feature_names`` and ``steps`` (as JSON), ``fuzzifier``, ``metric`` (if it is
-    ``cosine``), ``missing`` (if it is ``partial``: then NaN in ``X`` is a missing number),
+    ``cosine``), ``zero_rows`` (if it is ``label``: then a row of zeros has the label -1),
+    ``missing`` (if it is ``partial``: then NaN in ``X`` is a missing number),
     ``covariance_type``, ``degrees_of_freedom``, ``score``, ``offset``, ``image_size``,
     ``in_channels`` and ``latent_dim``.
 
@@ -127,9 +128,9 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     or likely up to rounding in the dtype of the rows, ``label`` may be the other one than that of
     `predict`. A graph cannot raise errors: for rows that are not finite, or so far away that Python
     says that distances overflow, distances, memberships and densities may be infinite or NaN, as
-    for a row of zeros if the metric is ``'cosine'``, and for a row without numbers if missing is
-    ``'partial'``. A detector of rows calls such rows outliers. A detector of images does not, nor
-    is it said if numbers lie outside of [0, 1].
+    for a row of zeros if the metric is ``'cosine'`` and zero_rows is ``'error'``, and for a row
+    without numbers if missing is ``'partial'``. A detector of rows calls such rows outliers. A
+    detector of images does not, nor is it said if numbers lie outside of [0, 1].
 
     Examples
     --------
@@ -283,8 +284,12 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     n_clusters = len(centroids)
     metadata = {}
     cosine = model.metric == "cosine"
+    zero = None
     if cosine:
         metadata["metric"] = model.metric
+        if model.zero_rows == "label":
+            metadata["zero_rows"] = model.zero_rows
+            zero = nodes.zero_rows(graph, rows)
         rows = nodes.unit_rows(graph, rows)
     partial = model.missing == "partial"
     if partial:
@@ -300,9 +305,16 @@ def _clusters(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
         membership = graph.cast(nodes.fuzzy_memberships(graph, d2, fuzzifier), dtype)
     else:
         membership = graph.cast(nodes.boltzmann_memberships(graph, d2, model.alpha_), dtype)
-    graph.output("label", nodes.merged_label(graph, index, model._merged_), np.int64)
+    label = nodes.merged_label(graph, index, model._merged_)
     distances = graph.add("Mul", d2, graph.constant(0.5)) if cosine else graph.add("Sqrt", d2)
-    graph.output("distances", graph.cast(distances, dtype), dtype, n_clusters)
+    distances = graph.cast(distances, dtype)
+    if zero is not None:
+        label = nodes.replaced(graph, zero, -1, label, np.int64)
+        zero = graph.add("Unsqueeze", zero, graph.constant([1], np.int64))
+        distances = nodes.replaced(graph, zero, 1, distances, dtype)
+        membership = nodes.replaced(graph, zero, 0, membership, dtype)
+    graph.output("label", label, np.int64)
+    graph.output("distances", distances, dtype, n_clusters)
     graph.output("membership", membership, dtype, n_clusters)
     return metadata
 

@@ -153,6 +153,17 @@ def unit_rows(graph: Graph, x: str) -> str:
     return graph.add("Div", x, graph.add("ReduceL2", x, axes=[1], keepdims=1))
 
 
+def zero_rows(graph: Graph, x: str) -> str:
+    """Which rows (n,) hold zeros alone."""
+    largest = graph.add("ReduceMax", graph.add("Abs", x), axes=[1], keepdims=0)
+    return graph.add("Equal", largest, graph.constant(0.0))
+
+
+def replaced(graph: Graph, where: str, value: float, values: str, dtype: Any) -> str:
+    """The values of this dtype, and ``value`` instead of those for which ``where`` is true."""
+    return graph.add("Where", where, graph.constant(value, dtype), values)
+
+
 def squared_distances(
     graph: Graph, x: str, centroids: NDArray[Any], *, partial: bool = False
 ) -> str:

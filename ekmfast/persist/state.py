@@ -59,6 +59,7 @@ STREAM: Mapping[str, Rule] = {
     "weight": Number(Real, POSITIVE),
     "mean": Numbers("D", FLOAT64),
     "scatter": Number(Real, 0),
+    "mass": Numbers("D", FLOAT64, 0),
 }
 MIXTURE: Mapping[str, Rule] = {
     "weights": Numbers("K", FLOAT64, 0),
@@ -148,7 +149,9 @@ def check_centroids(estimator: Any) -> None:
     lacking = [name for name in ("n_features_in_", "alpha_", "_merged_") if name not in state]
     if fitted and lacking:
         raise ValueError(f"cluster_centers_ is there, {', '.join(lacking)} is not")
-    check_values(state, CENTROIDS, sizes)
+    least_label = -1 if estimator.zero_rows == "label" else 0
+    labels_rule = {"labels_": Numbers("N", INTEGERS, least_label)}
+    check_values(state, {**CENTROIDS, **labels_rule}, sizes)
     _check_features(state, sizes)
     if fitted:
         n_clusters = sizes["K"]
@@ -167,9 +170,15 @@ def check_centroids(estimator: Any) -> None:
         if labels is not None and labels.size and labels.max() >= n_clusters:
             raise ValueError(f"labels_ holds {labels.max()}: must be less than {n_clusters}")
     if "_stream_" in state:
-        check_values(vars(state["_stream_"]), STREAM, sizes)
-        if sizes["P"] != sizes["D"] + 2:
-            raise ValueError(f"packed has {sizes['P']} columns: must be {sizes['D'] + 2}")
+        stream = dict(vars(state["_stream_"]))
+        if stream["mass"] is None:  # no numbers were missing
+            del stream["mass"]
+        check_values(stream, STREAM, sizes)
+        allowed = sizes["D"] + 2, 3 * sizes["D"]
+        if sizes["P"] not in allowed:
+            raise ValueError(
+                f"packed has {sizes['P']} columns: must be {allowed[0]} or {allowed[1]}"
+            )
 
 
 def check_mixture(estimator: Any) -> None:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ekmfast import _core
 from ekmfast.rows.array import ArrayRows, checksum_of
 from ekmfast.rows.blocks import Block, Kind
-from ekmfast.rows.nearest import nearest_centroids
-from ekmfast.rows.source import Apply, Source, finite
+from ekmfast.rows.source import Apply, Check, Source, finite
 from ekmfast.rows.statistics import CentredStatistics
 from ekmfast.rows.survey import SAMPLE_BYTES, SAMPLE_ROWS, Moments, Survey, reference_of
 
@@ -73,6 +72,9 @@ class BlockRows:
     shares_passes = True
     space = "free"
     in_memory: type[ArrayRows] = ArrayRows  # the class of rows that were read into memory
+    in_block: type[ArrayRows] = ArrayRows  # the class of the rows of one block
+    check = staticmethod(finite)  # the check of a block whose rows are labelled or fetched
+    without_weight = "sample_weight must have a positive sum, got 0"  # the error if it has not
 
     def __init__(
         self,
@@ -124,36 +126,20 @@ class BlockRows:
     def survey(self, *, checksum: bool = False) -> Survey:
         """One pass over the blocks, after reading the first one."""
         kind, reference = self._kind_and_reference
-        row_bytes = kind.n_features * kind.dtype.itemsize
         found = self.source.sum(
             partial(
                 survey,
                 kind=kind,
                 reference=reference,
                 n_threads=self.n_threads,
-                n_sample=min(SAMPLE_ROWS, max(1, SAMPLE_BYTES // row_bytes)),
+                n_sample=self._sample_size(kind),
                 n_rows=self.source.n_rows,
                 checksum=checksum,
             )
         )
-        moments, sampled = found.moments, found.sample
-        self._blocks = found.blocks
-        if not moments.weight > 0:
-            raise ValueError(f"sample_weight must have a positive sum, got {moments.weight}")
-        self._total_weight = moments.weight
-        order = np.lexsort(sampled.place.T[::-1])
-        s = sampled.sample_weight
-        sample = self.in_memory(
-            sampled.X[order],
-            None if s is None else s[order],
-            self.threads_here,
-            self.weighting,
-            self.fuzzifier,
-        )
-        numbers = None
-        if sample.n_rows < moments.n_rows:
-            block, row = sampled.place[order].T
-            numbers = self._first_rows[np.searchsorted(self._blocks[:, 0], block)] + row
+        moments = found.moments
+        self._keep_blocks(found.blocks, moments.weight)
+        sample, numbers = self._sampled(found.sample, moments.n_rows)
         return Survey(
             moments.n_rows,
             moments.weight,
@@ -166,6 +152,32 @@ class BlockRows:
             found.checksum,
             self._far_rows,
         )
+
+    @staticmethod
+    def _sample_size(kind: Kind) -> int:
+        """The number of rows that the survey samples, if there are more."""
+        row_bytes = kind.n_features * kind.dtype.itemsize
+        return min(SAMPLE_ROWS, max(1, SAMPLE_BYTES // row_bytes))
+
+    def _keep_blocks(self, blocks: Float64, weight: float) -> None:
+        """Keep what the survey found of each block; check and keep the weight of all rows."""
+        self._blocks = blocks
+        if not weight > 0:
+            raise ValueError(self.without_weight)
+        self._total_weight = weight
+
+    def _sampled(
+        self, sampled: RowSample, n_rows: int
+    ) -> tuple[ArrayRows, NDArray[np.intp] | None]:
+        """The survey's sample in the order of the rows, and their numbers if it is not all rows."""
+        order = np.lexsort(sampled.place.T[::-1])
+        s = sampled.sample_weight
+        rows = FetchedRows(sampled.X[order], None if s is None else s[order])
+        numbers = None
+        if len(order) < n_rows:
+            block, row = sampled.place[order].T
+            numbers = self._first_rows[np.searchsorted(self._blocks[:, 0], block)] + row
+        return self._array_rows(rows), numbers
 
     def _dispersion(self, moments: Moments) -> float:
         if moments.cancelled:
@@ -219,13 +231,17 @@ class BlockRows:
 
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> Any:
         names = merged.astype(np.int32)
-        return self.source.map(partial(_label, centroids, names, self.n_threads), None, np.int32)
+        label = partial(label_of_block, centroids, names, self.n_threads, self.in_block)
+        return self.source.map(label, None, np.int32, self.check)
 
     def weights(self, centroids: Float64, alpha: float) -> Any:
-        return self.map(partial(_weights, centroids, alpha, self.n_threads), len(centroids))
+        return self.map(
+            partial(weights_of_block, centroids, alpha, self.n_threads, self.in_block),
+            len(centroids),
+        )
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int) -> Any:
-        return self.source.map(function, n_columns, None)
+        return self.source.map(function, n_columns, None, self.check)
 
     def parts(self) -> Generator[NDArray[Any], None, None]:
         with closing(self.source.each()) as blocks:
@@ -236,18 +252,20 @@ class BlockRows:
 
     def on_host(self) -> ArrayRows:
         """All rows in memory, for data that are known to fit."""
-        return self._array_rows(self.source.sum(all_rows))
+        return self._array_rows(self.source.sum(partial(all_rows, check=self.check)))
 
     def _array_rows(self, rows: FetchedRows) -> ArrayRows:
-        return self.in_memory(
-            rows.X, rows.sample_weight, self.threads_here, self.weighting, self.fuzzifier
-        )
+        options = self.threads_here, self.weighting, self.fuzzifier
+        return self._in_memory(rows.X, rows.sample_weight, *options)
+
+    def _in_memory(self, *given: Any) -> ArrayRows:
+        return self.in_memory(*given)
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
         """One pass over the blocks. It needs the numbers of rows, which the survey counts."""
         assert len(self._blocks)
         if not len(numbers):
-            return self.in_memory(np.empty((0, self.n_features), self.dtype))
+            return self._in_memory(np.empty((0, self.n_features), self.dtype))
         fetch_some = partial(fetch_rows, numbers=np.asarray(numbers, np.int64), places=self._places)
         return self._array_rows(self.source.sum(fetch_some))
 
@@ -264,9 +282,10 @@ class BlockRows:
                 seed=seed,
                 limit=limit,
                 n_threads=self.n_threads,
+                make=self.in_block,
             )
         )
-        return self.in_memory(far.X, far.sample_weight)
+        return self._in_memory(far.X, far.sample_weight)
 
     @property
     def _first_rows(self) -> NDArray[np.int64]:
@@ -286,15 +305,21 @@ def _rows_of(block: Block, index: int) -> NDArray[Any]:
     return block.X
 
 
-def _label(
-    centroids: Float64, names: NDArray[np.int32], n_threads: int, X: NDArray[Any]
+def label_of_block(
+    centroids: Float64,
+    names: NDArray[np.int32],
+    n_threads: int,
+    make: type[ArrayRows],
+    X: NDArray[Any],
 ) -> NDArray[np.int32]:
-    labels, _ = nearest_centroids(X, aligned(centroids), n_threads)
+    labels, _ = make(X, None, n_threads).nearest(aligned(centroids))
     return names[labels]
 
 
-def _weights(centroids: Float64, alpha: float, n_threads: int, X: NDArray[Any]) -> NDArray[Any]:
-    return ArrayRows(X, None, n_threads).weights(aligned(centroids), alpha)
+def weights_of_block(
+    centroids: Float64, alpha: float, n_threads: int, make: type[ArrayRows], X: NDArray[Any]
+) -> NDArray[Any]:
+    return make(X, None, n_threads).weights(aligned(centroids), alpha)
 
 
 class BlockBatches:
@@ -363,6 +388,22 @@ class RowSample:
         s = block.sample_weight
         return cls(limit, key[rows], place, block.X[rows], None if s is None else s[rows])
 
+    @classmethod
+    def of_survey(cls, limit: int, block: Block, index: int, n_rows: int | None) -> RowSample:
+        """The uniform sample of one block.
+
+        If the number of all rows, n, is known, rows whose key cannot be among the m = ``limit``
+        smallest are dropped here, so that they need not be sent: the m-th smallest of n uniform
+        numbers has the mean m / n and a standard deviation of about sqrt(m) / n.
+        """
+        bound = np.inf
+        if n_rows is not None and block.sample_weight is None:
+            bound = (limit + 10 * math.sqrt(limit) + 100) / n_rows
+        key = np.random.default_rng([0, index]).random(len(block.X))
+        if block.sample_weight is not None:
+            key[block.sample_weight == 0] += 1  # sampled only if there are too few other rows
+        return cls.of_block(limit, key, block, index, bound)
+
     def __add__(self, other: RowSample) -> RowSample:
         """The sample of the rows of both."""
         key = np.concatenate([self.key, other.key])
@@ -429,32 +470,28 @@ def survey(
     n_rows: int | None = None,
     checksum: bool = False,
 ) -> BlockSurvey:
-    """The survey of one block.
-
-    If the number of all rows, n, is known, rows whose key cannot be among the m = ``n_sample``
-    smallest are dropped here, so that they need not be sent: the m-th smallest of n uniform numbers
-    has the mean m / n and a standard deviation of about sqrt(m) / n.
-    """
-    bound = np.inf
-    if n_rows is not None and block.sample_weight is None:
-        bound = (n_sample + 10 * math.sqrt(n_sample) + 100) / n_rows
+    """The survey of one block; ``n_rows`` is the number of all rows, if it is known."""
     kind.check(block)
     moments = Moments.of(block.X, block.sample_weight, aligned(reference), n_threads)
     if not moments.finite:
         finite(block)
-    key = np.random.default_rng([0, index]).random(len(block.X))
-    if block.sample_weight is not None:
-        key[block.sample_weight == 0] += 1  # sampled only if there are too few other rows
     return BlockSurvey(
         moments,
-        RowSample.of_block(n_sample, key, block, index, bound),
+        RowSample.of_survey(n_sample, block, index, n_rows),
         np.array([[index, len(block.X), moments.weight]]),
         checksum_of(block.X, block.sample_weight, index) if checksum else 0,
     )
 
 
 def far_rows(
-    block: Block, index: int, *, centroids: Float64, seed: int, limit: int, n_threads: int
+    block: Block,
+    index: int,
+    *,
+    centroids: Float64,
+    seed: int,
+    limit: int,
+    n_threads: int,
+    make: type[ArrayRows],
 ) -> RowSample:
     """Rows drawn without replacement, with probabilities proportional to s_n min_k ||x_n - c_k||^2.
 
@@ -462,7 +499,7 @@ def far_rows(
     an exponential random number divided by that product, so that the rows with the smallest keys
     are such a sample.
     """
-    _, d2 = nearest_centroids(block.X, aligned(centroids), n_threads)
+    _, d2 = make(block.X, None, n_threads).nearest(aligned(centroids))
     probability = d2.astype(np.float64)
     if block.sample_weight is not None:
         probability *= block.sample_weight
@@ -490,9 +527,9 @@ def with_same_size(
     return function(block, index, **more)
 
 
-def all_rows(block: Block, index: int) -> FetchedRows:
+def all_rows(block: Block, index: int, *, check: Check) -> FetchedRows:
     """A copy of the block's rows, since the next block may overwrite their memory."""
-    s = finite(block).sample_weight
+    s = check(block).sample_weight
     return FetchedRows(block.X.copy(), None if s is None else s.copy())
 
 

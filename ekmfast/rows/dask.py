@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ekmfast.rows.blocks import Block, checked
 from ekmfast.rows.columns import check_columns, column_names
 from ekmfast.rows.frames import numbers
-from ekmfast.rows.source import Apply, finite
+from ekmfast.rows.source import Apply, Check, finite
 from ekmfast.rows.tree import Summable, tree_sum
 
 S = TypeVar("S", bound=Summable)
@@ -86,7 +86,11 @@ class DaskSource:
         return cast(S, total)
 
     def map(
-        self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
+        self,
+        function: Callable[[NDArray[Any]], NDArray[Any]],
+        n_columns: int | None,
+        dtype: Any,
+        check: Check = finite,
     ) -> Any:
         """A lazy Dask array."""
         if dtype is None:
@@ -96,7 +100,7 @@ class DaskSource:
         shape: Any = {"drop_axis": 1} if n_columns is None else {"chunks": (chunks, (n_columns,))}
         empty = np.empty(0 if n_columns is None else (0, n_columns), dtype)
         return self._array.map_blocks(
-            _map, function, empty, self.name, dtype=dtype, meta=empty, **shape
+            _map, function, empty, self.name, check, dtype=dtype, meta=empty, **shape
         )
 
     def each(self, indices: Sequence[int] | None = None) -> Generator[Apply, None, None]:
@@ -173,6 +177,7 @@ def _map(
     function: Callable[[NDArray[Any]], NDArray[Any]],
     empty: NDArray[Any],
     name: str,
+    check: Check,
     block_info: Any = None,
 ) -> NDArray[Any]:
     """``function`` of a block's rows; ``empty`` if it has none. Dask passes ``block_info``."""
@@ -180,7 +185,7 @@ def _map(
         return empty
     if block_info:
         name = f"block {block_info[0]['chunk-location'][0]} of {name}"
-    return function(finite(checked(X, None, name)).X)
+    return function(check(checked(X, None, name)).X)
 
 
 def _array(X: Any) -> Any:

@@ -14,11 +14,18 @@ from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.columns import is_sparse
 from ekmfast.rows.device import choose, is_cuda_array, to_host
 from ekmfast.rows.partial import PartialRows, has_missing
+from ekmfast.rows.partial_blocks import PartialBlockRows
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.source import LocalSource, Source
 from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads
-from ekmfast.rows.unit import UnitBlockRows, UnitRows, unit_sparse_rows
+from ekmfast.rows.unit import (
+    UnitBlockRows,
+    UnitRows,
+    ZeroOrUnitBlockRows,
+    ZeroOrUnitRows,
+    unit_sparse_rows,
+)
 
 if TYPE_CHECKING:
     from ekmfast.rows.cuda.rows import CudaRows
@@ -43,6 +50,7 @@ def rows_of(
     fuzzifier: float = 2.0,
     metric: str = "euclidean",
     missing: str = "error",
+    zero_rows: str = "error",
 ) -> Rows:
     """Rows and their weights, wherever they are.
 
@@ -68,8 +76,11 @@ def rows_of(
     metric : {'euclidean', 'cosine'}
         With ``'cosine'`` the rows count as if they were divided by their lengths.
     missing : {'error', 'partial'}
-        With ``'partial'`` distances are over the numbers of a row that are not NaN. If no number is
-        missing, the rows are those of ``'error'``.
+        With ``'partial'`` distances are over the numbers of a row that are not NaN. If no number of
+        an array in memory is missing, the rows are those of ``'error'``. Blocks are not read for
+        this.
+    zero_rows : {'error', 'label'}
+        What ``'cosine'`` does with rows of zeros: see `rows.unit`.
 
     Raises
     ------
@@ -80,14 +91,15 @@ def rows_of(
         If a GPU is asked for and none can be used.
     """
     options: Any = (weighting, fuzzifier)
-    if missing == "partial":
+    partial = missing == "partial"
+    if partial:
         _refuse_partial(X, device, metric)
-        X = check_array(X)
-        s = check_weight(on_host(sample_weight), X)
-        kind = PartialRows if has_missing(X) else ArrayRows
-        return kind(X, s, check_n_threads(n_threads), *options)
+        device = "cpu"
     unit = metric == "cosine"
-    of_blocks = UnitBlockRows if unit else BlockRows
+    zeros = zero_rows == "label"
+    of_blocks: type[BlockRows] = PartialBlockRows if partial else BlockRows
+    if unit:
+        of_blocks = ZeroOrUnitBlockRows if zeros else UnitBlockRows
     if is_dask(X):
         source = _dask_source(X, sample_weight, device, n_threads)
         return of_blocks(source, check_n_threads(n_threads), *options)
@@ -105,6 +117,11 @@ def rows_of(
         _refuse_card(device, X)
         threads = check_n_threads(n_threads)
         return of_blocks(LocalSource(blocks, threads), threads, *options)
+    if partial:
+        X = check_array(X)
+        s = check_weight(on_host(sample_weight), X)
+        kind = PartialRows if has_missing(X) else ArrayRows
+        return kind(X, s, check_n_threads(n_threads), *options)
     if is_sparse(X):
         _refuse_card(device, X)
         device = None
@@ -116,7 +133,7 @@ def rows_of(
             )
         X = check_array(X)
         s = check_weight(on_host(sample_weight), X)
-        return unit_rows_in_memory(X, s, check_n_threads(n_threads), *options)
+        return unit_rows_in_memory(X, s, check_n_threads(n_threads), *options, zeros=zeros)
     if device is None:
         checks = check_array, check_weight
         return array_rows_of(X, sample_weight, n_threads, *checks, weighting, fuzzifier)
@@ -154,9 +171,11 @@ def rows_in_memory(X: Any, *options: Any) -> ArrayRows:
     return (SparseRows if is_sparse(X) else ArrayRows)(X, *options)
 
 
-def unit_rows_in_memory(X: Any, *options: Any) -> ArrayRows:
-    """The same rows divided by their lengths."""
-    return unit_sparse_rows(X, *options) if is_sparse(X) else UnitRows(X, *options)
+def unit_rows_in_memory(X: Any, *options: Any, zeros: bool) -> ArrayRows:
+    """The same rows divided by their lengths; ``zeros`` says whether some may be zero."""
+    if is_sparse(X):
+        return unit_sparse_rows(X, *options, zeros=zeros)
+    return (ZeroOrUnitRows if zeros else UnitRows)(X, *options)
 
 
 def _rows_on_card(
@@ -224,11 +243,6 @@ def _refuse_partial(X: Any, device: str | None, metric: str) -> None:
         raise TypeError(
             "missing='partial' takes dense arrays, got a sparse matrix: give X.toarray(), or use "
             "missing='error', for which numbers that are not stored are zeros"
-        )
-    if is_dask(X) or isinstance(X, Blocks):
-        raise TypeError(
-            f"missing='partial' takes arrays in memory, got {type(X).__name__}: fit to a sample of "
-            "the rows, and predict some rows at a time"
         )
     if device == "cuda" or is_cuda_array(X):
         raise ValueError(

@@ -10,7 +10,8 @@ denominator for each feature, since other rows have each of them. Missing number
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -46,10 +47,75 @@ def _parts(X: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield X[first : first + step]
 
 
+@dataclass(frozen=True)
+class FeatureSums:
+    """Sums over some rows for each feature (D,), with the weights ``s_n a_n``, ``a_n = D / |O_n|``.
+
+    Those of disjoint rows can be added.
+    """
+
+    n_rows: int
+    weight: float  # sum_n s_n
+    total: Float64  # sum s_n a_n x_nj over the rows that have feature j
+    mass: Float64  # sum s_n a_n over these rows
+    low: Float64  # the smallest and the largest number; infinite if no row has any
+    high: Float64
+
+    def __add__(self, other: FeatureSums) -> FeatureSums:
+        return FeatureSums(
+            self.n_rows + other.n_rows,
+            self.weight + other.weight,
+            self.total + other.total,
+            self.mass + other.mass,
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+        )
+
+    def check(self, name: str) -> None:
+        """Refuse a feature of which no row has a number."""
+        for column in np.flatnonzero(np.isinf(self.low))[:1]:
+            raise ValueError(
+                f"every feature must have a number with missing='partial': all numbers in column "
+                f"{column} of {name} are missing; leave out such columns"
+            )
+
+    def means_or(self, others: Float64 | None) -> Float64:
+        """The mean of each feature; that of ``others``, or 0, if no row with weight has it."""
+        there = self.mass > 0
+        others = np.zeros_like(self.mass) if others is None else others
+        return np.where(there, self.total / np.where(there, self.mass, 1), others)
+
+    def survey(
+        self,
+        scatter: float,
+        sample: ArrayRows,
+        means: Float64,
+        numbers: NDArray[np.intp] | None = None,
+        checksum: int = 0,
+        far_rows: Callable[[Float64, int, int], ArrayRows] | None = None,
+    ) -> Survey:
+        absent = np.isinf(self.low)
+        return Survey(
+            self.n_rows,
+            self.weight,
+            means,
+            0.5 * scatter / self.weight if self.weight > 0 else np.nan,
+            np.where(absent, means, self.low),
+            np.where(absent, means, self.high),
+            sample,
+            numbers,
+            checksum,
+            far_rows,
+            self.mass,
+        )
+
+
 class PartialRows(ArrayRows):
     """Rows in memory with missing numbers, which are NaN; the parameters are those of `ArrayRows`.
 
-    All sums are computed in float64 from differences, whatever the dtype of X is.
+    All sums are computed in float64 from differences, whatever the dtype of X is. Errors call the
+    array ``name``. ``means`` (D,) is the point from which differences are taken, and
+    ``means_of_all`` replaces the means of features that no row has.
 
     Raises
     ------
@@ -59,24 +125,30 @@ class PartialRows(ArrayRows):
 
     space = "features"
 
-    def __init__(self, *given: Any) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        name: str = "X",
+        means: Float64 | None = None,
+        means_of_all: Float64 | None = None,
+    ) -> None:
         super().__init__(*given)
-        self._means: Float64 | None = None
+        self._means = means
         # The means of the rows of which these are some, for features that none of these has.
-        self._means_of_all: Float64 | None = None
+        self._means_of_all = means_of_all
         first = 0
         for part in _parts(self.X):
             missing = np.isnan(part)
             for row in np.flatnonzero(missing.all(axis=1))[:1]:
                 raise ValueError(
                     f"every row must have a number with missing='partial': all numbers of row "
-                    f"{first + row} of X are missing; leave out such rows"
+                    f"{first + row} of {name} are missing; leave out such rows"
                 )
             infinite = np.argwhere(np.isinf(part))
             if len(infinite):
                 row, column = infinite[0]
                 raise ValueError(
-                    f"X must be finite or NaN, got {name_of(part[row, column])} in row "
+                    f"{name} must be finite or NaN, got {name_of(part[row, column])} in row "
                     f"{first + row}, column {column}"
                 )
             first += len(part)
@@ -92,45 +164,45 @@ class PartialRows(ArrayRows):
             yield np.where(there, part, 0).astype(np.float64), there, scale
             first += len(part)
 
+    def feature_sums(self) -> FeatureSums:
+        """One pass over X for what the survey needs of each feature."""
+        low, high = np.full(self.n_features, np.inf), np.full(self.n_features, -np.inf)
+        total, mass = np.zeros((2, self.n_features))
+        for x, there, scale in self._masked():
+            total += scale @ x
+            mass += scale @ there
+            low = np.minimum(low, np.where(there, x, np.inf).min(axis=0))
+            high = np.maximum(high, np.where(there, x, -np.inf).max(axis=0))
+        s = self.sample_weight
+        weight = float(self.n_rows if s is None else s.sum(dtype=np.float64))
+        return FeatureSums(self.n_rows, weight, total, mass, low, high)
+
+    def scatter(self, means: Float64) -> float:
+        """One pass over X: the weighted sum of squared distances from ``means`` (D,)."""
+        scatter = 0.0
+        with np.errstate(over="ignore"):  # `check_spread` finds overflow
+            for x, there, scale in self._masked():
+                scatter += float(scale @ np.square(np.where(there, x - means, 0)).sum(axis=1))
+        return scatter
+
     @property
     def means(self) -> Float64:
-        """The weighted mean (D,) of each feature, the point with the least sum of distances."""
+        """The weighted mean (D,) of each feature, the point with the least sum of distances.
+
+        A feature of which no row with weight has a number keeps that of all rows, or 0.
+        """
         if self._means is None:
-            total, mass = np.zeros((2, self.n_features))
-            for x, there, scale in self._masked():
-                total += scale @ x
-                mass += scale @ there
-            # Features of which rows with weight have no number keep 0, or the mean of all rows.
-            self._means = total / np.where(mass > 0, mass, 1)
-            if self._means_of_all is not None:
-                self._means = np.where(mass > 0, self._means, self._means_of_all)
+            self._means = self.feature_sums().means_or(self._means_of_all)
         return self._means
 
     def survey(self, *, checksum: bool = False) -> Survey:
         """Two passes over X: the means, then the distances from them."""
-        low, high = np.full(self.n_features, np.inf), np.full(self.n_features, -np.inf)
-        for part in _parts(self.X):
-            low = np.fmin(low, np.fmin.reduce(part, axis=0))
-            high = np.fmax(high, np.fmax.reduce(part, axis=0))
-        absent = np.isinf(low)
-        if self._means_of_all is not None:  # some rows of many may lack a feature
-            low[absent] = high[absent] = self.means[absent]
-            absent = np.zeros_like(absent)
-        for column in np.flatnonzero(absent)[:1]:
-            raise ValueError(
-                f"every feature must have a number with missing='partial': all numbers in column "
-                f"{column} of X are missing; leave out such columns"
-            )
-        s = self.sample_weight
-        weight = float(self.n_rows if s is None else s.sum(dtype=np.float64))
-        means, scatter = self.means, 0.0
-        with np.errstate(over="ignore"):  # `check_spread` finds overflow
-            for x, there, scale in self._masked():
-                scatter += float(scale @ np.square(np.where(there, x - means, 0)).sum(axis=1))
-        dispersion = 0.5 * scatter / weight if weight > 0 else np.nan
-        crc = checksum_of(self.X, s) if checksum else 0
-        box = low.astype(np.float64), high.astype(np.float64)
-        return Survey(self.n_rows, weight, means, dispersion, *box, self, checksum=crc)
+        sums = self.feature_sums()
+        if self._means_of_all is None:
+            sums.check("X")
+        self._means = sums.means_or(self._means_of_all)
+        crc = checksum_of(self.X, self.sample_weight) if checksum else 0
+        return sums.survey(self.scatter(self._means), self, self._means, checksum=crc)
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over X; ``sum_w`` and ``sum_p`` are (S, K, D), and exponents are 0."""
@@ -142,9 +214,12 @@ class PartialRows(ArrayRows):
         return CentredStatistics(sum_wx, sum_w, sum_p, exponent, objective, self.means)
 
     def reweighted(self, sample_weight: NDArray[Any] | None) -> Self:
-        same = type(self)(self.X, sample_weight, self.n_threads)
-        same._means_of_all = self._means_of_all
-        return same
+        return type(self)(self.X, sample_weight, self.n_threads, means_of_all=self._means_of_all)
+
+    def among(self, means: Float64) -> Self:
+        """The same rows as some of many, whose means ``means`` (D,) replace those of no row."""
+        options = self.n_threads, self.weighting, self.fuzzifier
+        return type(self)(self.X, self.sample_weight, *options, means_of_all=means)
 
     def _of(
         self,
@@ -152,9 +227,8 @@ class PartialRows(ArrayRows):
         sample_weight: NDArray[Any] | None,
         factor: NDArray[Any] | None = None,
     ) -> Self:
-        some = super()._of(X, sample_weight, factor)
-        some._means_of_all = self.means
-        return some
+        options = self.n_threads, self.weighting, self.fuzzifier
+        return type(self)(X, sample_weight, *options, means_of_all=self.means)
 
     def _distances(self, centroids: Float64) -> Iterator[tuple[slice, Float64]]:
         """Squared distances (n, K) of some rows at a time."""

@@ -19,6 +19,8 @@ S = TypeVar("S", bound=Summable)
 R = TypeVar("R")
 
 
+# Returns the block that it is given, or raises an error.
+Check = Callable[[Block], Block]
 # Applies a function of (block, index) to one block, in this process or on a cluster.
 Apply = Callable[[Callable[[Block, int], Any]], Any]
 
@@ -45,9 +47,13 @@ class Source(Protocol):
         ...
 
     def map(
-        self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
+        self,
+        function: Callable[[NDArray[Any]], NDArray[Any]],
+        n_columns: int | None,
+        dtype: Any,
+        check: Check = ...,
     ) -> Any:
-        """``function(X)`` of the rows of every block, concatenated.
+        """``function(X)`` of the rows of every block, concatenated, after a ``check`` of the block.
 
         ``function`` returns (n, n_columns), or (n,) if ``n_columns`` is None, of this ``dtype``;
         None is the dtype of the rows.
@@ -60,6 +66,17 @@ class Source(Protocol):
         ``indices`` are those of the blocks with rows, if they are known.
         """
         ...
+
+
+def finite(block: Block) -> Block:
+    """The block itself; raises an error that names the first row with NaN or infinity."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(block.X.sum()):
+            return block
+    if (found := not_finite(block.X)) is not None:
+        row, column, value = found
+        raise ValueError(f"{block.name}: its row {row} holds {value} in column {column}")
+    return block
 
 
 class LocalSource:
@@ -86,10 +103,14 @@ class LocalSource:
             return tree_sum(function(block, i) for i, block in enumerate(blocks))
 
     def map(
-        self, function: Callable[[NDArray[Any]], NDArray[Any]], n_columns: int | None, dtype: Any
+        self,
+        function: Callable[[NDArray[Any]], NDArray[Any]],
+        n_columns: int | None,
+        dtype: Any,
+        check: Check = finite,
     ) -> NDArray[Any]:
         with closing(read_ahead(self.blocks)) as blocks:
-            parts = (function(finite(block).X) for block in blocks)
+            parts = (function(check(block).X) for block in blocks)
             if self.blocks.n_rows is None:  # there was no whole pass yet
                 return np.concatenate(list(parts))
             found, end = None, 0
@@ -109,17 +130,6 @@ class LocalSource:
 
 def _apply(block: Block, index: int, function: Callable[[Block, int], R]) -> R:
     return function(block, index)
-
-
-def finite(block: Block) -> Block:
-    """The block itself; raises an error that names the first row with NaN or infinity."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        if np.isfinite(block.X.sum()):
-            return block
-    if (found := not_finite(block.X)) is not None:
-        row, column, value = found
-        raise ValueError(f"{block.name}: its row {row} holds {value} in column {column}")
-    return block
 
 
 def read_ahead(blocks: Blocks) -> Generator[Block, None, None]:

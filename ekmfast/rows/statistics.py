@@ -16,8 +16,9 @@ class CentredStatistics:
 
     ``sum_wx[s, k] * 2**exponent[s, k]`` is ``sum_n s_n w_kn (x_n - reference)``; ``sum_w`` and
     ``sum_p`` have the same factor. The exponent is 0 except for columns whose memberships
-    underflow, and it cancels in every ratio. The sums of a ``'hard'`` or ``'fuzzy'`` column may be
-    exactly 0.
+    underflow, and it cancels in every ratio. If numbers are missing, ``sum_w`` and ``sum_p`` are
+    (S, K, D), for each feature, and all exponents are 0. The sums of a ``'hard'`` or ``'fuzzy'``
+    column may be exactly 0.
     """
 
     sum_wx: Float64  # (S, K, D)
@@ -29,11 +30,12 @@ class CentredStatistics:
 
     def ratio(self, centroids: Float64) -> Float64:
         """Eq. 39, (S, K, D); a column that sums to exactly zero keeps its centroid."""
-        if self.sum_w.all():
-            return self.reference + self.sum_wx / self.sum_w[..., None]
-        empty = self.sum_w[..., None] == 0
+        w = self.sum_w
+        w = w if w.ndim == self.sum_wx.ndim else w[..., None]
+        if w.all():
+            return self.reference + self.sum_wx / w
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(empty, centroids, self.reference + self.sum_wx / self.sum_w[..., None])
+            return np.where(w == 0, centroids, self.reference + self.sum_wx / w)
 
     def problem(self, i: int) -> CentredStatistics:
         """The sums of one of the problems."""
@@ -53,10 +55,12 @@ class CentredStatistics:
             raise ValueError("sums with different references cannot be added")
         # Both are scaled to the larger exponent; numbers that underflow then are too small to
         # change a digit of the sum. The exponent of a column of zeros does not count.
-        here = np.where(self.sum_p == 0, -np.inf, self.exponent)
-        there = np.where(other.sum_p == 0, -np.inf, other.exponent)
-        exponent = np.maximum(here, there)
-        exponent = np.where(np.isfinite(exponent), exponent, 0.0)
+        exponent = np.zeros_like(self.exponent)
+        if self.exponent.any() or other.exponent.any():
+            here = np.where(self.sum_p == 0, -np.inf, self.exponent)
+            there = np.where(other.sum_p == 0, -np.inf, other.exponent)
+            exponent = np.maximum(here, there)
+            exponent = np.where(np.isfinite(exponent), exponent, 0.0)
 
         def scaled(sums: CentredStatistics) -> tuple[Float64, Float64, Float64]:
             shift = np.clip(sums.exponent - exponent, -3000, 0).astype(np.int32)

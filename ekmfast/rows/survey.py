@@ -152,6 +152,9 @@ class Survey:
     # If the sample is not all rows: a function of centroids (K, D), the seed of a random generator
     # and a number of rows. It draws so many rows in one pass, most of them far from the centroids.
     far_rows: Callable[[Float64, int, int], ArrayRows] | None = None
+    # If numbers are missing: for each feature (D,) the weight of the rows that have it, which is
+    # scaled so that its mean over the features is the total weight.
+    mass: Float64 | None = None
 
     @property
     def whole(self) -> bool:
