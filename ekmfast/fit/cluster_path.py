@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from ekmfast.fit.background import Box
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.mixture import Fitted, ScaledRows, label
 from ekmfast.fit.mixture_search import (
@@ -140,7 +141,7 @@ class NumberSearch:
     max_clusters : int
     random_state : RandomState
     n_threads : int
-    covariance_type, degrees_of_freedom, max_iter, tol
+    covariance_type, degrees_of_freedom, background, max_iter, tol
         As for `EquilibriumMixture`.
     n_init : int
         The restarts of equilibrium k-means at each alpha.
@@ -166,6 +167,7 @@ class NumberSearch:
         n_threads: int,
         covariance_type: str = "auto",
         degrees_of_freedom: str | float = "auto",
+        background: bool = False,
         n_init: int = N_INIT,
         max_iter: int = 100,
         tol: float = 1e-4,
@@ -189,6 +191,7 @@ class NumberSearch:
         s = rows.sample_weight
         self._weight = None if s is None else s.astype(np.float64)
         self._weighted = np.arange(len(self._X)) if s is None else np.flatnonzero(s)
+        self._background = background
         self._free_degrees = degrees_of_freedom == "auto"
         wide = n_features > MATRIX_FEATURES and covariance_type == "auto"
         self._settings: dict[str, Any] = {
@@ -232,7 +235,8 @@ class NumberSearch:
         """The search for mixtures of some of the sampled rows."""
         rows = self._rows(which)
         sample = self._problem.of(ArrayRows(rows.X, rows.sample_weight, self._n_threads))
-        return MixtureSearch(sample, rows, slice(None), **self._settings)
+        box = Box(rows.X.min(axis=0), rows.X.max(axis=0)) if self._background else None
+        return MixtureSearch(sample, rows, slice(None), box=box, **self._settings)
 
     def _criteria(self, place: float, shape: float, *, classified: bool = False) -> Float64:
         """-2 times the log likelihood of the rows, plus shares of the penalty of BIC."""

@@ -23,6 +23,9 @@ Here each scatter matrix is shrunk towards the common one, C = sum_k pi_k S_k / 
 t_k of the component: as if some further rows with that scatter belonged to it. So a component of a
 few rows has a scatter matrix that can be inverted, and the likelihood has no infinite maxima.
 
+A mixture may have a background, one more component of constant density f_0 (`background`). It takes
+part in the sums over i, and pi_0 = sum_n r_n0 / N is its share.
+
 The sums over rows are computed by the compiled kernels, for several mixtures in one reading of the
 rows. `ekmfast._reference` has them in plain NumPy.
 
@@ -45,6 +48,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ekmfast import _core
+from ekmfast.fit.background import FIRST_BACKGROUND, MOST_BACKGROUND, Box
 
 Float64 = NDArray[np.float64]
 
@@ -123,6 +127,10 @@ class StudentMixture:
         Degrees of freedom; infinite for Gaussians.
     scales : ndarray of shape (K,)
         The scales t_k towards which the next iteration shrinks.
+    background : float, or ndarray of shape (S,)
+        The share of the background; ``weights`` add up to 1 minus this.
+    log_volume : float
+        -log f_0 of the background; infinite if there is none.
     """
 
     weights: Float64
@@ -131,6 +139,8 @@ class StudentMixture:
     kind: str
     degrees: float | Float64
     scales: Float64
+    background: float | Float64 = 0.0
+    log_volume: float = math.inf
 
     @property
     def full(self) -> bool:
@@ -138,14 +148,18 @@ class StudentMixture:
 
     def __getitem__(self, which: Any) -> StudentMixture:
         """One of several mixtures, or some of them."""
-        degrees = np.asarray(self.degrees)[which]
+        degrees = np.asarray(self.degrees, np.float64)[which]
+        background = np.asarray(self.background, np.float64)[which]
+        alone = np.ndim(degrees) == 0
         return StudentMixture(
             self.weights[which],
             self.means[which],
             self.scatters[which],
             self.kind,
-            float(degrees) if degrees.ndim == 0 else degrees,
+            float(degrees) if alone else degrees,
             self.scales[which],
+            float(background) if alone else background,
+            self.log_volume,
         )
 
     @cached_property
@@ -177,6 +191,26 @@ class StudentMixture:
         return offsets
 
     @property
+    def log_background(self) -> Float64:
+        """log pi_0 f_0 of the background (); -inf if there is none."""
+        with np.errstate(divide="ignore"):
+            found: Float64 = np.log(np.asarray(self.background, np.float64)) - self.log_volume
+        return found
+
+    @property
+    def has_background(self) -> bool:
+        return math.isfinite(self.log_volume)
+
+    def with_background(self, share: float, box: Box) -> StudentMixture:
+        """A mixture of the same components and a background, which takes its share from all."""
+        return replace(
+            self,
+            weights=(1 - share) * self.weights,
+            background=share,
+            log_volume=_log_volume(box, self.kind),
+        )
+
+    @property
     def covariances(self) -> Float64:
         """Covariances of one mixture, in the form of ``scatters``: v / (v - 2) times these."""
         v = self.degrees
@@ -187,7 +221,7 @@ class StudentMixture:
     def n_parameters(self) -> float:
         """The number of free parameters of a mixture, without the degrees of freedom."""
         k, d = map(float, self.means.shape[-2:])
-        return k - 1 + k * d + self.n_shape_parameters
+        return k - 1 + k * d + self.n_shape_parameters + self.has_background
 
     @property
     def n_shape_parameters(self) -> float:
@@ -196,6 +230,10 @@ class StudentMixture:
         matrix = d * (d + 1) / 2
         shapes = {"spherical": k, "diag": k * d, "tied": matrix, "full": k * matrix}
         return shapes[self.kind]
+
+
+def _log_volume(box: Box, kind: str) -> float:
+    return box.log_volume(LEAST_VARIANCE[kind], round_=kind == "spherical")
 
 
 def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
@@ -207,14 +245,19 @@ def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
         mixtures[0].kind,
         np.array([m.degrees for m in mixtures], np.float64),
         np.stack([m.scales for m in mixtures]),
+        np.array([m.background for m in mixtures], np.float64),
+        mixtures[0].log_volume,
     )
 
 
-def _for_kernels(mixtures: StudentMixture) -> tuple[Float64, Float64, Float64, Float64]:
-    """Means, whiteners, offsets and degrees of several mixtures, as the kernels take them."""
+def _for_kernels(
+    mixtures: StudentMixture,
+) -> tuple[Float64, Float64, Float64, Float64, Float64]:
+    """Means, whiteners, offsets, degrees and backgrounds of several mixtures, for the kernels."""
     whiteners = np.ascontiguousarray(mixtures.whiteners)
     degrees = np.asarray(mixtures.degrees, np.float64)
-    return np.ascontiguousarray(mixtures.means), whiteners, mixtures.offsets, degrees
+    means = np.ascontiguousarray(mixtures.means)
+    return means, whiteners, mixtures.offsets, degrees, mixtures.log_background
 
 
 @dataclass(frozen=True)
@@ -222,15 +265,16 @@ class Sums:
     """What one pass over rows gives for the next mixture; sums of disjoint rows add.
 
     ``mass`` (K,) = sum r, ``weight`` (K,) = sum r u, ``first`` (K, D) = sum r u (x - m) about the
-    means of the mixture, ``second`` (K, D, D) or (K, D) = sum r u (x - m)(x - m)^T, ``likelihood``
-    () = sum log sum_k pi_k f_k and ``classified`` () = sum max_k log pi_k f_k. All are weighted by
-    s, and those of several mixtures have a leading axis.
+    means of the mixture, ``second`` (K, D, D) or (K, D) = sum r u (x - m)(x - m)^T, ``background``
+    () = sum r of the background, ``likelihood`` () = sum log sum_k pi_k f_k and ``classified`` () =
+    sum max_k log pi_k f_k. All are weighted by s; those of several mixtures have a leading axis.
     """
 
     mass: Float64
     weight: Float64
     first: Float64
     second: Float64
+    background: Float64
     likelihood: Float64
     classified: Float64
 
@@ -265,8 +309,8 @@ def densities(
     """Write log densities of rows under one mixture to the arrays that are given.
 
     ``joint`` (N, K) gets log pi_k f_k, ``labels`` (N,) the component with the largest of these, the
-    first of equals, ``largest`` (N,) that number, and ``density`` (N,) log sum_k pi_k f_k. They
-    have the dtype of X, except for ``labels``.
+    first of equals, or -1 if the background's is larger, ``largest`` (N,) that number, and
+    ``density`` (N,) log sum_k pi_k f_k. They have the dtype of X, except for ``labels``.
     """
     one = _for_kernels(mixture[None])
     _core.densities(
@@ -275,7 +319,7 @@ def densities(
 
 
 def label(mixture: StudentMixture, rows: ScaledRows) -> NDArray[np.int32]:
-    """The most likely component of each row (N,)."""
+    """The most likely component of each row (N,), -1 for the background."""
     labels = np.empty(len(rows.X), np.int32)
     densities(mixture, rows, labels=labels)
     return labels
@@ -285,7 +329,8 @@ def maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
     """The mixtures that the sums give, with shrunk scatter matrices."""
     kind, d, full = before.kind, before.means.shape[-1], before.full
     shift, second = centred_moments(sums, full=full)
-    total = sums.mass.sum(axis=-1)
+    total = np.maximum(sums.mass.sum(axis=-1), TINY)
+    background = np.minimum(sums.background / (total + sums.background), MOST_BACKGROUND)
     pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
     common, inverse = _floored(pooled / _widened(total, pooled), LEAST_VARIANCE[kind], full=full)
     component = -3 if full else -2
@@ -303,7 +348,8 @@ def maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
             scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
     return replace(
         before,
-        weights=sums.mass / total[..., None],
+        weights=sums.mass / total[..., None] * (1 - background)[..., None],
+        background=background,
         means=before.means + shift,
         scatters=scatters,
         scales=scales,
@@ -358,16 +404,33 @@ def moments_of_labels(
         y = rows - means[i]
         second[i] = (own[:, None] * y).T @ y if full else own @ y**2
     zero = np.zeros(())
-    return means, Sums(mass, mass, np.zeros((k, d)), second, zero, zero)
+    return means, Sums(mass, mass, np.zeros((k, d)), second, zero, zero, zero)
 
 
 def from_labels(
-    X: Float64, s: Float64, labels: NDArray[Any], kind: str, degrees: float
+    X: Float64,
+    s: Float64,
+    labels: NDArray[Any],
+    kind: str,
+    degrees: float,
+    box: Box | None = None,
 ) -> StudentMixture:
-    """The mixture of one component for each label from 0 on, each of which some row must have."""
+    """The mixture of one component for each label from 0 on, each of which some row must have.
+
+    With a box there is a background, and its rows have the label -1.
+    """
     k = int(labels.max()) + 1
+    own = labels >= 0
+    if not own.all():
+        X, s, labels, beside = X[own], s[own], labels[own], float(s[~own].sum())
+    else:
+        beside = 0.0
     means, sums = moments_of_labels(X, s, labels, k, full=kind in ("tied", "full"))
     empty = StudentMixture(np.ones(k), means, sums.second, kind, degrees, np.ones(k))
+    if box is not None:
+        empty = replace(empty, log_volume=_log_volume(box, kind))
+        least = FIRST_BACKGROUND / (1 - FIRST_BACKGROUND) * sums.mass.sum()
+        sums = replace(sums, background=np.maximum(beside, least))
     return maximization(empty, sums)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
+from ekmfast.fit.background import Box
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
 from ekmfast.fit.mixture import (
@@ -26,7 +27,7 @@ from ekmfast.fit.mixture import (
 )
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import compare_alphas
-from ekmfast.fit.shapes import DEGREES, KEPT, compact, search
+from ekmfast.fit.shapes import DEGREES, KEPT, compact, search, with_background
 
 Float64 = NDArray[np.float64]
 
@@ -66,6 +67,8 @@ class MixtureSearch:
         Restarts of the Gaussian mixture whose labels are one of the starts.
     kept : int
         How many short runs go on.
+    box : Box or None
+        The box of the rows, if mixtures have a background.
     """
 
     sample: Problem
@@ -81,6 +84,7 @@ class MixtureSearch:
     every: int = 1
     gaussian_init: int = GAUSSIAN_INIT
     kept: int = KEPT
+    box: Box | None = None
 
     @classmethod
     def of(
@@ -120,16 +124,12 @@ class MixtureSearch:
 
     def best(self, k: int, further: Iterable[NDArray[Any]] = ()) -> Fitted:
         """The best mixture of k components that is found; ``further``: labels of more starts."""
-        return search(
-            self.rows,
-            [*self._labellings(k), *further],
-            self.kinds,
-            self.degrees,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            kept=self.kept,
-            report=self.report,
-        )
+        settings: Any = {"max_iter": self.max_iter, "tol": self.tol, "report": self.report}
+        labels = [*self._labellings(k), *further]
+        found = search(self.rows, labels, self.kinds, self.degrees, kept=self.kept, **settings)
+        if self.box is None:
+            return found
+        return with_background(found, self.rows, self.box, self.kinds, self.degrees, **settings)
 
     def from_more(self, more: Fitted) -> list[Fitted]:
         """Mixtures of one component less, from this one with two of its components joined."""
@@ -139,7 +139,7 @@ class MixtureSearch:
         fits = []
         for kind in self.kinds if joined else ():
             starts = [
-                from_labels(rows.X, s, compact(each), kind, float(more.mixture.degrees))
+                from_labels(rows.X, s, compact(each), kind, float(more.mixture.degrees), self.box)
                 for each in joined
             ]
             fits += expectation_maximization(

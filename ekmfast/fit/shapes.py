@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ekmfast.fit.background import FIRST_BACKGROUND, Box
 from ekmfast.fit.mixture import (
     Fitted,
     ScaledRows,
@@ -101,9 +102,45 @@ def search(
     return max(ends, key=lambda fitted: fitted.criterion)
 
 
+def with_background(
+    fitted: Fitted,
+    rows: ScaledRows,
+    box: Box,
+    kinds: Sequence[str],
+    degrees: Sequence[float],
+    *,
+    max_iter: int,
+    tol: float,
+    report: Callable[[Fitted], None] | None = None,
+) -> Fitted:
+    """The mixture with the largest criterion that has a background and begins from this one.
+
+    Runs begin from its labels, and from the label -1 for rows that are likelier of a background of
+    a small share. A component of which all rows are so keeps its labels.
+
+    On 24 problems of the family 'background', tuning seeds, the mean ARI was .819, and .799 where a
+    background took part in all runs of the search: those that go on are then chosen before the
+    background has found its rows. It was .820 without a background.
+    """
+    s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
+    before = fitted.mixture
+    labels = label(before.with_background(FIRST_BACKGROUND, box), rows)
+    components = label(before, rows)
+    labels = np.where(np.isin(components, labels), labels, components)
+    fits: list[Fitted] = []
+    for kind in kinds:
+        starts = [from_labels(rows.X, s, compact(labels), kind, v, box) for v in degrees]
+        fits += expectation_maximization(stacked(starts), rows, max_iter=max_iter, tol=tol)
+    if report is not None:
+        for one in fits:
+            report(one)
+    return max(fits, key=lambda one: one.criterion)
+
+
 def compact(labels: NDArray[Any]) -> NDArray[np.intp]:
-    """The labels, numbered from 0 on without gaps in the order of their first rows."""
-    _, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
+    """The labels, numbered from 0 on without gaps in the order of their first rows; -1 stays."""
+    values, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
+    first[values < 0] = -1
+    rank = np.argsort(np.argsort(first)) - (values < 0).any()
     compact: NDArray[np.intp] = rank[numbers].astype(np.intp)
     return compact
