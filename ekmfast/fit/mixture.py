@@ -40,7 +40,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +53,7 @@ from ekmfast.fit.background import FIRST_BACKGROUND, MOST_BACKGROUND, Box
 Float64 = NDArray[np.float64]
 
 KINDS = ("spherical", "diag", "tied", "full")
+MATRICES = KINDS[2:]  # whose scatters are matrices
 
 # VARIANCE_PRIOR, MATRIX_PRIOR and PENALTY were chosen on problems of `bench/problems.py` with seeds
 # that no published figure uses; the others are those of `fit.likelihood`, or hardly matter.
@@ -181,9 +182,7 @@ class StudentMixture:
         factors = self.whiteners
         if self.full:
             factors = np.diagonal(factors, axis1=-2, axis2=-1)
-        finite = np.where(np.isfinite(v), v, 1.0)
-        student = gammaln((finite + d) / 2) - gammaln(finite / 2) - 0.5 * d * np.log(finite * np.pi)
-        constant = np.where(np.isfinite(v), student, -0.5 * d * np.log(2 * np.pi))
+        constant = np.array([_constant(one, d) for one in v.flat]).reshape(v.shape)
         with np.errstate(divide="ignore"):  # a component without weight
             offsets: Float64 = (
                 constant[..., None] + np.log(self.weights) + np.log(factors).sum(axis=-1)
@@ -230,6 +229,14 @@ class StudentMixture:
         matrix = d * (d + 1) / 2
         shapes = {"spherical": k, "diag": k * d, "tied": matrix, "full": k * matrix}
         return shapes[self.kind]
+
+
+@cache
+def _constant(v: float, d: int) -> float:
+    """The part of log f_k that depends only on the degrees of freedom and number of features."""
+    if math.isinf(v):
+        return -0.5 * d * math.log(2 * math.pi)
+    return float(gammaln((v + d) / 2) - gammaln(v / 2) - 0.5 * d * math.log(v * math.pi))
 
 
 def _log_volume(box: Box, kind: str) -> float:
@@ -281,6 +288,13 @@ class Sums:
     def __getitem__(self, which: Any) -> Sums:
         """Those of one of several mixtures, or of some of them."""
         return Sums(*(getattr(self, part.name)[which] for part in fields(self)))
+
+    @staticmethod
+    def stacked(several: Sequence[Sums]) -> Sums:
+        """Those of several mixtures, with a leading axis."""
+        return Sums(
+            *(np.stack([getattr(one, part.name) for one in several]) for part in fields(Sums))
+        )
 
     def __add__(self, other: Sums) -> Sums:
         """Those of the rows of both."""
@@ -425,12 +439,26 @@ def from_labels(
         X, s, labels, beside = X[own], s[own], labels[own], float(s[~own].sum())
     else:
         beside = 0.0
-    means, sums = moments_of_labels(X, s, labels, k, full=kind in ("tied", "full"))
-    empty = StudentMixture(np.ones(k), means, sums.second, kind, degrees, np.ones(k))
+    means, sums = moments_of_labels(X, s, labels, k, full=kind in MATRICES)
     if box is not None:
-        empty = replace(empty, log_volume=_log_volume(box, kind))
         least = FIRST_BACKGROUND / (1 - FIRST_BACKGROUND) * sums.mass.sum()
         sums = replace(sums, background=np.maximum(beside, least))
+    return from_moments(means, sums, kind, degrees, box)
+
+
+def from_moments(
+    means: Float64, sums: Sums, kind: str, degrees: float | Float64, box: Box | None = None
+) -> StudentMixture:
+    """The mixture, or several, of what `moments_of_labels` returns.
+
+    The moments may be matrices although the kind has only variances.
+    """
+    if sums.second.ndim > means.ndim and kind not in MATRICES:
+        sums = replace(sums, second=np.diagonal(sums.second, axis1=-2, axis2=-1))
+    ones = np.ones(means.shape[:-1])
+    empty = StudentMixture(ones, means, sums.second, kind, degrees, ones)
+    if box is not None:
+        empty = replace(empty, log_volume=_log_volume(box, kind))
     return maximization(empty, sums)
 
 

@@ -16,19 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.fit.background import FIRST_BACKGROUND, Box
 from ekmfast.fit.mixture import (
+    MATRICES,
     Fitted,
     ScaledRows,
-    StudentMixture,
+    Sums,
     expectation_maximization,
     from_labels,
+    from_moments,
     label,
+    moments_of_labels,
     stacked,
 )
 
@@ -38,6 +41,14 @@ SHORT = 12  # iterations of a short run
 SHORT_DEGREES = 8.0
 KEPT = 4  # how many short runs go on
 DEGREES = (3.0, 6.0, 20.0, np.inf)
+
+
+class Start(NamedTuple):
+    """From what a run begins."""
+
+    labels: NDArray[np.intp]
+    kind: str
+    degrees: float
 
 
 def search(
@@ -68,16 +79,24 @@ def search(
         Called for every run.
     """
     s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
+    matrices = any(kind in MATRICES for kind in kinds)
+    known: dict[bytes, tuple[Float64, Sums]] = {}
 
-    def start(labels: NDArray[Any], kind: str, v: float) -> StudentMixture:
-        return from_labels(rows.X, s, labels, kind, v)
+    def moments(labels: NDArray[np.intp]) -> tuple[Float64, Sums]:
+        key = labels.tobytes()
+        if key not in known:
+            k = int(labels.max()) + 1
+            known[key] = moments_of_labels(rows.X, s, labels, k, full=matrices)
+        return known[key]
 
-    def run(starts: list[StudentMixture], iterations: int) -> list[Fitted]:
+    def run(starts: list[Start], iterations: int) -> list[Fitted]:
         fits: list[Fitted] = []
-        for _, alike in groupby(starts, lambda mixture: (mixture.kind, len(mixture.weights))):
-            fits += expectation_maximization(
-                stacked(list(alike)), rows, max_iter=iterations, tol=tol
-            )
+        for (kind, _), alike in groupby(starts, lambda one: (one.kind, one.labels.max())):
+            several = list(alike)
+            means, sums = zip(*(moments(one.labels) for one in several), strict=True)
+            degrees = np.array([one.degrees for one in several])
+            mixtures = from_moments(np.stack(means), Sums.stacked(sums), kind, degrees)
+            fits += expectation_maximization(mixtures, rows, max_iter=iterations, tol=tol)
         if report is not None:
             for fitted in fits:
                 report(fitted)
@@ -89,7 +108,7 @@ def search(
     # parameters would prefer fewer components where there are many features.
     most = max(int(labels.max()) for labels in distinct.values())
     used = [labels for labels in distinct.values() if labels.max() == most]
-    starts = [start(labels, kind, short_degrees) for kind in kinds for labels in used]
+    starts = [Start(labels, kind, short_degrees) for kind in kinds for labels in used]
     short = sorted(run(starts, min(SHORT, max_iter)), key=lambda fitted: -fitted.criterion)
     runs: dict[tuple[str, bytes], NDArray[Any]] = {}
     for fitted in short:
@@ -98,7 +117,7 @@ def search(
         if len(runs) == kept:
             break
     found = sorted(runs.items(), key=lambda item: (item[0][0], item[1].max()))
-    ends = run([start(labels, kind, v) for (kind, _), labels in found for v in degrees], max_iter)
+    ends = run([Start(labels, kind, v) for (kind, _), labels in found for v in degrees], max_iter)
     return max(ends, key=lambda fitted: fitted.criterion)
 
 
