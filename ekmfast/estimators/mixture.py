@@ -159,6 +159,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     features do not make the density infinite. If clusters fill little of the box, as in many
     dimensions, rows are of the background only where they are far from all clusters.
 
+    The page Mathematics has the formulas: the density (Eq. 21, eq-student), the iteration (Eq. 22,
+    eq-responsibility, and Eq. 23, eq-em), the background (Eq. 24, eq-background) and the
+    criterion by which the search chooses (Eq. 27, eq-criterion).
+
     References
     ----------
     D. Peel and G. J. McLachlan, "Robust mixture modelling using the t distribution", Statistics and
@@ -503,7 +507,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         """The integrated completed likelihood criterion of the rows; lower is better.
 
         It is `bic` with the density of each row's most likely component in place of the density of
-        the mixture, so that components that overlap cost more (Biernacki, Celeux and Govaert 2000).
+        the mixture, so that components that overlap cost more (Biernacki, Celeux and Govaert 2000;
+        Eq. 29, eq-icl, of the page Mathematics).
 
         Parameters
         ----------

@@ -5,7 +5,8 @@ makes. Of N rows the number with the lowest
 
     -2 sum_n log f(x_n) + (PLACE p + SHAPE q) log N
 
-is chosen, where q counts the entries of scatter matrices and p all other parameters. The Bayesian
+(Eq. 30, eq-number, of docs/mathematics.md) is chosen, where q counts the entries of scatter
+matrices and p all other parameters. The Bayesian
 information criterion (BIC) has PLACE = SHAPE = 1. It counts every entry of a scatter matrix as a
 free parameter, although each matrix is shrunk towards the common one, so it prefers too few
 clusters. The constants of this module were chosen on problems of `bench/problems.py` with seeds
