@@ -343,8 +343,11 @@ def label(mixture: StudentMixture, rows: ScaledRows) -> NDArray[np.int32]:
     return labels
 
 
-def maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
-    """The mixtures that the sums give, with shrunk scatter matrices."""
+def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -> StudentMixture:
+    """The mixtures that the sums give, with scatter matrices that are shrunk as if by so many rows.
+
+    The numbers of rows are the share of `VARIANCE_PRIOR` and `MATRIX_PRIOR`.
+    """
     kind, d, full = before.kind, before.means.shape[-1], before.full
     shift, second = centred_moments(sums, full=full)
     total = np.maximum(sums.mass.sum(axis=-1), TINY)
@@ -359,7 +362,7 @@ def maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
         scales = np.ones_like(scales)
         scatters = np.repeat(common, second.shape[-3], axis=-3)
     else:
-        prior = MATRIX_PRIOR * (d + 1) if kind == "full" else VARIANCE_PRIOR
+        prior = prior_share * (MATRIX_PRIOR * (d + 1) if kind == "full" else VARIANCE_PRIOR)
         target = _widened(scales, second) * common
         scatters = (second + prior * target) / _widened(sums.mass + prior, second)
         if kind == "spherical":

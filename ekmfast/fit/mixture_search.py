@@ -18,6 +18,7 @@ from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.background import Box
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
+from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     Fitted,
     ScaledRows,
@@ -26,13 +27,16 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.shapes import DEGREES, KEPT, compact, search, with_background
 
 Float64 = NDArray[np.float64]
 
 # Rows from which mixtures are searched for, at most.
 SEARCH_ROWS = 10_000
+# Equilibrium k-means, whose labels are starts, runs on fewer, but on not fewer than so many for
+# each component.
+SKETCH_ROWS = 2_000
+ROWS_PER_COMPONENT = 100
 GAUSSIAN_INIT = 3
 # Pairs of components that are joined to find mixtures of one component less.
 JOINED = 3
@@ -157,10 +161,16 @@ class MixtureSearch:
         if k == 1 or sample.dispersion == 0:
             yield np.zeros(n, np.intp)
             return
-        starts = sample.starts("auto", self.n_init, self.random_state)
-        dvariance = resolve_alpha("dvariance", 2.0, sample.dispersion)
-        for labels in compare_alphas(sample, starts, dvariance * MULTIPLES[:: self.every]).labels:
-            yield labels[self.weighted]
+        # Where a sketch has the clusters, centroids of all rows would only be more exact starts.
+        sketch = sample.sketch(max(SKETCH_ROWS, ROWS_PER_COMPONENT * k), self.random_state)
+        starts = sketch.starts("auto", self.n_init, self.random_state)
+        dvariance = resolve_alpha("dvariance", 2.0, sketch.dispersion)
+        alphas = dvariance * MULTIPLES[:: self.every]
+        runs = sketch.best(starts, alphas)
+        merged = merge_all(np.stack([run.centroids for run in runs]), alphas)
+        rows = sample.survey.sample.on_host()
+        for run, names in zip(runs, merged, strict=True):
+            yield rows.label(run.centroids, names)[self.weighted]
         if n >= k:
             unweighted = replace(self.rows, sample_weight=None)
             yield gaussian_labels(unweighted, k, self.gaussian_init, self.random_state)
