@@ -42,7 +42,7 @@ from ekmfast.fit.mixture import (
 from ekmfast.fit.mixture_rows import OfRows, ScaledBlocks, map_rows, scaled
 from ekmfast.fit.mixture_search import SEARCH_ROWS, MixtureSearch, centre_and_unit
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.seeding import N_INIT, resolve_n_init
+from ekmfast.fit.seeding import N_INIT
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
@@ -98,7 +98,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         estimated, at most 1/2. Rows that most probably belong to it get the label -1, also new ones
         outside of the box.
     n_init : int or 'auto', default='auto'
-        The number of restarts of equilibrium k-means at each alpha; ``'auto'`` means 16.
+        The number of restarts of equilibrium k-means at each alpha; ``'auto'`` means 4.
     max_iter : int, default=100
         The largest number of iterations of a run of expectation maximization.
     tol : float, default=1e-4
@@ -315,7 +315,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             degrees_of_freedom=self.degrees_of_freedom,
             n_threads=check_n_threads(self.n_threads),
             n_rows=SEARCH_ROWS,
-            n_init=resolve_n_init(self.n_init, "auto"),
+            n_init=n_init_of_path(self.n_init),
             max_iter=self.max_iter,
             tol=self.tol,
             box=self._box if self.background else None,

@@ -31,7 +31,7 @@ def joined_labels(mixture: StudentMixture, rows: ScaledRows, count: int) -> list
     if len(np.unique(labels[own])) < k:
         return []
     s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
-    means, sums = moments_of_labels(rows.X[own], s[own], labels[own], k, full=mixture.full)
+    means, sums = moments_of_labels(rows.X, s, labels, k, full=mixture.full)
     prior = MATRIX_PRIOR * (d + 1) if mixture.full else VARIANCE_PRIOR
     target = prior * sums.second.sum(axis=0) / sums.mass.sum()
 

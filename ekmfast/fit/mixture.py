@@ -414,8 +414,11 @@ def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Flo
 def moments_of_labels(
     X: Float64, s: Float64, labels: NDArray[Any], k: int, *, full: bool
 ) -> tuple[Float64, Sums]:
-    """The means (k, D) of the rows with each label, and their sums about these."""
+    """The means (k, D) of the rows with each label from 0 on, and their sums about these."""
     d = X.shape[1]
+    own = labels >= 0
+    if not own.all():
+        X, s, labels = X[own], s[own], labels[own]
     mass = np.bincount(labels, s, k).astype(np.float64)
     means = np.zeros((k, d))
     second = np.zeros((k, d, d) if full else (k, d))
@@ -441,15 +444,10 @@ def from_labels(
     With a box there is a background, and its rows have the label -1.
     """
     k = int(labels.max()) + 1
-    own = labels >= 0
-    if not own.all():
-        X, s, labels, beside = X[own], s[own], labels[own], float(s[~own].sum())
-    else:
-        beside = 0.0
     means, sums = moments_of_labels(X, s, labels, k, full=kind in MATRICES)
     if box is not None:
         least = FIRST_BACKGROUND / (1 - FIRST_BACKGROUND) * sums.mass.sum()
-        sums = replace(sums, background=np.maximum(beside, least))
+        sums = replace(sums, background=np.maximum(s[labels < 0].sum(), least))
     return from_moments(means, sums, kind, degrees, box)
 
 

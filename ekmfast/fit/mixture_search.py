@@ -27,7 +27,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.shapes import DEGREES, KEPT, compact, search, with_background
+from ekmfast.fit.shapes import DEGREES, KEPT, Runs, compact, with_background
 
 Float64 = NDArray[np.float64]
 
@@ -37,6 +37,9 @@ SEARCH_ROWS = 10_000
 # each component.
 SKETCH_ROWS = 2_000
 ROWS_PER_COMPONENT = 100
+# There are so many restarts, at every second alpha.
+N_INIT = 4
+EVERY = 2
 GAUSSIAN_INIT = 3
 # Pairs of components that are joined to find mixtures of one component less.
 JOINED = 3
@@ -73,6 +76,8 @@ class MixtureSearch:
         How many short runs go on.
     box : Box or None
         The box of the rows, if mixtures have a background.
+    joins : bool
+        Whether there are further starts, in which two of one component more are joined.
     """
 
     sample: Problem
@@ -85,10 +90,11 @@ class MixtureSearch:
     max_iter: int
     tol: float
     report: Callable[[Fitted], None] | None = None
-    every: int = 1
+    every: int = EVERY
     gaussian_init: int = GAUSSIAN_INIT
     kept: int = KEPT
     box: Box | None = None
+    joins: bool = True
 
     @classmethod
     def of(
@@ -129,11 +135,29 @@ class MixtureSearch:
     def best(self, k: int, further: Iterable[NDArray[Any]] = ()) -> Fitted:
         """The best mixture of k components that is found; ``further``: labels of more starts."""
         settings: Any = {"max_iter": self.max_iter, "tol": self.tol, "report": self.report}
+        runs = Runs(self.rows, self.kinds, self.degrees, **settings)
         labels = [*self._labellings(k), *further]
-        found = search(self.rows, labels, self.kinds, self.degrees, kept=self.kept, **settings)
+        if self.joins and 1 < k < len(self.rows.X):
+            labels += self._joined(k)
+        found = runs.search(labels, self.kept)
         if self.box is None:
             return found
         return with_background(found, self.rows, self.box, self.kinds, self.degrees, **settings)
+
+    def _joined(self, k: int) -> list[NDArray[np.intp]]:
+        """Labels of short runs with one component more, two of which are joined."""
+        more = replace(self, gaussian_init=1)._labellings(k + 1)
+        runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
+        short = runs.short(more)
+        found = []
+        for kind in self.kinds:
+            best = max(
+                (fitted for fitted in short if fitted.mixture.kind == kind),
+                key=lambda fitted: fitted.criterion,
+            )
+            if len(best.mixture.weights) == k + 1:
+                found += joined_labels(best.mixture, self.rows, JOINED)
+        return found
 
     def from_more(self, more: Fitted) -> list[Fitted]:
         """Mixtures of one component less, from this one with two of its components joined."""
