@@ -196,8 +196,11 @@ class StudentMixture:
     @property
     def log_background(self) -> Float64:
         """log pi_0 f_0 of the background (); -inf if there is none."""
+        share = np.asarray(self.background, np.float64)
+        if not self.has_background:
+            return np.full(share.shape, -np.inf)
         with np.errstate(divide="ignore"):
-            found: Float64 = np.log(np.asarray(self.background, np.float64)) - self.log_volume
+            found: Float64 = np.log(share) - self.log_volume
         return found
 
     @property
