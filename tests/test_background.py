@@ -1,6 +1,8 @@
 """The background of EquilibriumMixture: a component of constant density, for rows of no cluster."""
 
+import json
 import math
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -335,3 +337,23 @@ def test_check_estimator():
             )
         },
     )
+
+
+def test_files_of_versions_without_a_background(noisy, tmp_path):
+    X, _ = noisy
+    model = EquilibriumMixture(2, n_init=1, random_state=0).fit(X)
+    ekmfast.save(model, tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as new, zipfile.ZipFile(tmp_path / "old", "w") as old:
+        for info in new.infolist():
+            content = new.read(info)
+            if info.filename.endswith(".json"):
+                described = json.loads(content)
+                del described["parameters"]["background"]
+                del described["attributes"]["_box"]
+                fields = described["attributes"]["_mixture"]["fields"]
+                del fields["background"], fields["log_volume"]
+                content = json.dumps(described).encode()
+            old.writestr(info, content)
+    loaded = ekmfast.load(tmp_path / "old")
+    assert loaded.background_weight_ == 0
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
