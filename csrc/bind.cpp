@@ -400,7 +400,8 @@ DoubleArray partial_distances(const py::array& X, const DoubleArray& centroids, 
 // The means decide how many mixtures of how many components there are.
 ekmfast::Mixtures mixtures_of(const DoubleArray& means, const DoubleArray& whiteners,
                               const DoubleArray& offsets, const DoubleArray& degrees,
-                              const DoubleArray& centre, double unit, std::int64_t d) {
+                              const DoubleArray& background, const DoubleArray& centre,
+                              double unit, std::int64_t d) {
   if (means.ndim() != 3 || means.shape(0) < 1 || means.shape(1) < 1 || means.shape(2) != d)
     refuse("means must have shape (s, k, d)");
   const py::ssize_t n = means.shape(0), k = means.shape(1);
@@ -411,39 +412,47 @@ ekmfast::Mixtures mixtures_of(const DoubleArray& means, const DoubleArray& white
   if (offsets.ndim() != 2 || offsets.shape(0) != n || offsets.shape(1) != k)
     refuse("offsets must have shape (s, k)");
   if (degrees.ndim() != 1 || degrees.shape(0) != n) refuse("degrees must have shape (s,)");
+  if (background.ndim() != 1 || background.shape(0) != n) refuse("background must have shape (s,)");
   if (centre.ndim() != 1 || centre.shape(0) != d) refuse("centre must have shape (d,)");
-  for (const DoubleArray* array : {&means, &whiteners, &offsets, &degrees, &centre})
+  for (const DoubleArray* array : {&means, &whiteners, &offsets, &degrees, &background, &centre})
     check_aligned(*array, "the mixture");
   for (py::ssize_t i = 0; i < n; ++i)
     if (!(degrees.data()[i] > 0)) refuse("degrees must be above 0");
+  for (py::ssize_t i = 0; i < n; ++i)
+    if (!(background.data()[i] < HUGE_VAL)) refuse("background must be finite, or -inf");
   if (!(std::isfinite(unit) && unit > 0)) refuse("unit must be finite and above 0");
-  return {n, k, full, means.data(), whiteners.data(), offsets.data(), degrees.data()};
+  return {n, k, full, means.data(), whiteners.data(), offsets.data(), degrees.data(),
+          background.data()};
 }
 
 template <class T>
 py::tuple expectation_of(const py::array& X, const std::optional<py::array>& sample_weight,
                          const DoubleArray& centre, double unit, const DoubleArray& means,
                          const DoubleArray& whiteners, const DoubleArray& offsets,
-                         const DoubleArray& degrees, int n_threads) {
+                         const DoubleArray& degrees, const DoubleArray& background,
+                         int n_threads) {
   const Samples<T> s = samples_of<T>(X, sample_weight);
-  const ekmfast::Mixtures m = mixtures_of(means, whiteners, offsets, degrees, centre, unit, s.d);
+  const ekmfast::Mixtures m =
+      mixtures_of(means, whiteners, offsets, degrees, background, centre, unit, s.d);
   threads(n_threads);
   const py::ssize_t n = means.shape(0), k = means.shape(1), d = means.shape(2);
-  DoubleArray mass({n, k}), weight({n, k}), first({n, k, d}), likelihood(n), classified(n);
+  DoubleArray mass({n, k}), weight({n, k}), first({n, k, d}), beside(n), likelihood(n), classified(n);
   DoubleArray second = m.full ? DoubleArray({n, k, d, d}) : DoubleArray({n, k, d});
   double *p = mass.mutable_data(), *w = weight.mutable_data(), *f = first.mutable_data(),
-         *q = second.mutable_data(), *l = likelihood.mutable_data(), *c = classified.mutable_data();
+         *q = second.mutable_data(), *b = beside.mutable_data(), *l = likelihood.mutable_data(),
+         *c = classified.mutable_data();
   const double* about = centre.data();
-  without_gil([&] { ekmfast::expectation(s, m, about, unit, n_threads, p, w, f, q, l, c); });
-  return py::make_tuple(mass, weight, first, second, likelihood, classified);
+  without_gil([&] { ekmfast::expectation(s, m, about, unit, n_threads, p, w, f, q, b, l, c); });
+  return py::make_tuple(mass, weight, first, second, beside, likelihood, classified);
 }
 
 py::tuple expectation(const py::array& X, const std::optional<py::array>& sample_weight,
                       const DoubleArray& centre, double unit, const DoubleArray& means,
                       const DoubleArray& whiteners, const DoubleArray& offsets,
-                      const DoubleArray& degrees, int n_threads) {
+                      const DoubleArray& degrees, const DoubleArray& background,
+                      int n_threads) {
   return (is_float32(X) ? expectation_of<float> : expectation_of<double>)(
-      X, sample_weight, centre, unit, means, whiteners, offsets, degrees, n_threads);
+      X, sample_weight, centre, unit, means, whiteners, offsets, degrees, background, n_threads);
 }
 
 template <class T>
@@ -522,11 +531,12 @@ typedef std::optional<py::array> MaybeArray;
 template <class T>
 void densities_of(const py::array& X, const DoubleArray& centre, double unit,
                   const DoubleArray& means, const DoubleArray& whiteners,
-                  const DoubleArray& offsets, const DoubleArray& degrees, const MaybeArray& joint,
-                  const MaybeArray& labels, const MaybeArray& largest, const MaybeArray& density,
-                  int n_threads) {
+                  const DoubleArray& offsets, const DoubleArray& degrees,
+                  const DoubleArray& background, const MaybeArray& joint, const MaybeArray& labels,
+                  const MaybeArray& largest, const MaybeArray& density, int n_threads) {
   const Samples<T> s = samples_of<T>(X, std::nullopt);
-  const ekmfast::Mixtures m = mixtures_of(means, whiteners, offsets, degrees, centre, unit, s.d);
+  const ekmfast::Mixtures m =
+      mixtures_of(means, whiteners, offsets, degrees, background, centre, unit, s.d);
   if (m.n != 1) refuse("means must be those of one mixture");
   // The kernels store a label as a number of T while they search (mixture.inl).
   if (m.k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
@@ -543,11 +553,12 @@ void densities_of(const py::array& X, const DoubleArray& centre, double unit,
 
 void densities(const py::array& X, const DoubleArray& centre, double unit,
                const DoubleArray& means, const DoubleArray& whiteners, const DoubleArray& offsets,
-               const DoubleArray& degrees, const MaybeArray& joint, const MaybeArray& labels,
-               const MaybeArray& largest, const MaybeArray& density, int n_threads) {
+               const DoubleArray& degrees, const DoubleArray& background, const MaybeArray& joint,
+               const MaybeArray& labels, const MaybeArray& largest, const MaybeArray& density,
+               int n_threads) {
   (is_float32(X) ? densities_of<float> : densities_of<double>)(
-      X, centre, unit, means, whiteners, offsets, degrees, joint, labels, largest, density,
-      n_threads);
+      X, centre, unit, means, whiteners, offsets, degrees, background, joint, labels, largest,
+      density, n_threads);
 }
 
 typedef std::optional<DoubleArray> Maybe;
@@ -1069,7 +1080,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("expectation", &expectation, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("centre"), py::arg("unit"), py::arg("means").noconvert(),
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
-        py::arg("degrees").noconvert(), py::arg("n_threads"));
+        py::arg("degrees").noconvert(), py::arg("background").noconvert(), py::arg("n_threads"));
   m.def("renumber", &renumber, py::arg("labels").noconvert(), py::arg("n_clusters"));
   m.def("classification_likelihoods", &classification_likelihoods, py::arg("X").noconvert(),
         py::arg("sample_weight").none(true), py::arg("labels").noconvert(), py::arg("n_clusters"),
@@ -1079,7 +1090,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),
         py::arg("means").noconvert(), py::arg("whiteners").noconvert(),
         py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),
-        py::arg("joint").none(true), py::arg("labels").none(true), py::arg("largest").none(true),
+        py::arg("background").noconvert(), py::arg("joint").none(true),
+        py::arg("labels").none(true), py::arg("largest").none(true),
         py::arg("density").none(true), py::arg("n_threads"));
   py::class_<Csr>(m, "Csr", py::module_local())
       .def(py::init<const py::array&, const py::array&, const py::array&, py::ssize_t,

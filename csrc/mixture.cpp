@@ -64,7 +64,8 @@ struct Ready {
     }
     const bool gaussian = std::isinf(v);
     view = {k, all.full, whiteners.data(), bias.data(), means.data(), offsets.data(), scale,
-            static_cast<T>(v), gaussian ? T(0) : static_cast<T>((v + static_cast<double>(d)) / 2)};
+            static_cast<T>(v), gaussian ? T(0) : static_cast<T>((v + static_cast<double>(d)) / 2),
+            static_cast<T>(all.background[at] * kLog2E)};
   }
 };
 
@@ -75,15 +76,15 @@ double multiply_adds(std::int64_t n, const Mixtures& m, std::int64_t d) {
 }
 
 // How many sums a chunk forms for a mixture:
-// [mass (k) | weight (k) | first (k, d) | second | likelihood | classified | witness].
+// [mass (k) | weight (k) | first (k, d) | second | background | likelihood | classified | witness].
 std::int64_t sums_size(const Mixtures& m, std::int64_t d) {
-  return m.k * (2 + d + (m.full ? d * (d + 1) / 2 : d)) + 3;
+  return m.k * (2 + d + (m.full ? d * (d + 1) / 2 : d)) + 4;
 }
 
 MixtureSums sums_at(double* at, const Mixtures& m, std::int64_t d) {
   double *first = at + 2 * m.k, *second = first + m.k * d,
          *end = second + m.k * (m.full ? d * (d + 1) / 2 : d);
-  return {at, at + m.k, first, second, end, end + 1, end + 2};
+  return {at, at + m.k, first, second, end, end + 1, end + 2, end + 3};
 }
 
 template <class T>
@@ -137,7 +138,7 @@ void finish(const double* shift, double ratio, double weight, const double* firs
 template <class T, class U>
 bool expectation_in(const Samples<U>& samples, const Mixtures& m, const double* centre, double unit,
                     int n_threads, double* mass, double* weight, double* first, double* second,
-                    double* likelihood, double* classified) {
+                    double* background, double* likelihood, double* classified) {
   const std::int64_t d = samples.d, k = m.k, size = sums_size(m, d);
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   const std::vector<U> reference = rounded<U>(centre, d);
@@ -169,6 +170,7 @@ bool expectation_in(const Samples<U>& samples, const Mixtures& m, const double* 
     const MixtureSums sums = sums_at(total.data() + i * size, m, d);
     const Ready<T>& own = ready[static_cast<std::size_t>(i)];
     held = held && std::isfinite(*sums.witness);
+    background[i] = *sums.background;
     likelihood[i] = *sums.likelihood * kLn2;
     classified[i] = *sums.classified * kLn2;
     std::copy(sums.mass, sums.mass + k, mass + i * k);
@@ -237,13 +239,13 @@ bool densities_in(const Samples<U>& samples, const Mixtures& m, const double* ce
 template <class T>
 void expectation(const Samples<T>& samples, const Mixtures& m, const double* centre, double unit,
                  int n_threads, double* mass, double* weight, double* first, double* second,
-                 double* likelihood, double* classified) {
+                 double* background, double* likelihood, double* classified) {
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, m, samples.d));
   if (!expectation_in<T>(samples, m, centre, unit, n_threads, mass, weight, first, second,
-                         likelihood, classified) &&
+                         background, likelihood, classified) &&
       sizeof(T) < sizeof(double))
     expectation_in<double>(samples, m, centre, unit, n_threads, mass, weight, first, second,
-                           likelihood, classified);
+                           background, likelihood, classified);
 }
 
 // Row by row of the inverse, by forward substitution. NumPy has no inverse of a triangle, and its
@@ -279,7 +281,7 @@ void densities(const Samples<T>& samples, const Mixtures& m, const double* centr
 
 #define EKMFAST_INSTANTIATE(T)                                                                    \
   template void expectation<T>(const Samples<T>&, const Mixtures&, const double*, double, int,    \
-                               double*, double*, double*, double*, double*, double*);             \
+                               double*, double*, double*, double*, double*, double*, double*);    \
   template void densities<T>(const Samples<T>&, const Mixtures&, const double*, double, int, T*,  \
                              std::int32_t*, T*, T*);
 EKMFAST_INSTANTIATE(float)

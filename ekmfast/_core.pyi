@@ -79,8 +79,9 @@ def expectation(
     whiteners: _Double,
     offsets: _Double,
     degrees: _Double,
+    background: _Double,
     n_threads: int,
-) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double]: ...
+) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double, _Double]: ...
 def classification_likelihoods(
     X: _Samples,
     sample_weight: _Samples | None,
@@ -103,6 +104,7 @@ def densities(
     whiteners: _Double,
     offsets: _Double,
     degrees: _Double,
+    background: _Double,
     joint: _Samples | None,
     labels: NDArray[int32] | None,
     largest: _Samples | None,

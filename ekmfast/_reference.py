@@ -354,8 +354,14 @@ def mixture_log_joint(
 
 
 def mixture_sums(
-    X: Array, s: Array, weights: Array, means: Array, scatters: Array, degrees: float
-) -> tuple[Array, Array, Array, Array, np.floating[Any], np.floating[Any]]:
+    X: Array,
+    s: Array,
+    weights: Array,
+    means: Array,
+    scatters: Array,
+    degrees: float,
+    log_background: float = -np.inf,
+) -> tuple[Array, Array, Array, Array, np.floating[Any], np.floating[Any], np.floating[Any]]:
     """Return the sums from which expectation maximization computes the next mixture.
 
     Parameters
@@ -366,6 +372,9 @@ def mixture_sums(
         Weights of the samples.
     weights, means, scatters, degrees
         The mixture, as for `mixture_log_joint`.
+    log_background : float, default=-inf
+        :math:`\\log \\pi_0 f_0` of a component of constant density, which takes part in the sums
+        and maxima over :math:`k` below; :math:`-\\infty` if there is none.
 
     Returns
     -------
@@ -377,16 +386,20 @@ def mixture_sums(
         :math:`\\sum_n s_n r_{nk} u_{nk} (x_n - m_k)`.
     second : ndarray of the shape of ``scatters``
         :math:`\\sum_n s_n r_{nk} u_{nk} (x_n - m_k) (x_n - m_k)^T`, or its diagonals.
+    background : floating
+        :math:`\\sum_n s_n r_{n0}`.
     likelihood : floating
         :math:`\\sum_n s_n \\log \\sum_k \\pi_k f_k(x_n)`.
     classified : floating
         :math:`\\sum_n s_n \\max_k \\log \\pi_k f_k(x_n)`.
     """
     joint = mixture_log_joint(X, weights, means, scatters, degrees)
-    largest = joint.max(axis=1)
+    largest = np.maximum(joint.max(axis=1), log_background)
     r = np.exp(joint - largest[:, None])
-    density = largest + np.log(r.sum(axis=1))
-    r *= (s / r.sum(axis=1))[:, None]
+    beside = np.exp(log_background - largest)
+    total = r.sum(axis=1) + beside
+    density = largest + np.log(total)
+    r *= (s / total)[:, None]
     u = np.ones_like(r)
     if not np.isinf(degrees):
         u = (degrees + X.shape[1]) / (degrees + mixture_distances(X, means, scatters))
@@ -397,6 +410,7 @@ def mixture_sums(
         (r * u).sum(axis=0),
         np.einsum("nk,nki->ki", r * u, y),
         np.einsum(shape, r * u, y, y),
+        s @ (beside / total),
         s @ density,
         s @ largest,
     )

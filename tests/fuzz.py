@@ -612,6 +612,7 @@ def mixture_arguments(a: Arguments, several: int) -> dict[str, Any]:
         small = a.rng.uniform(0.1, 0.2, (several, a.k, a.d, a.d)) / a.d
         whiteners = np.triu(small, 1) + whiteners[..., None] * np.eye(a.d)
     degrees = a.rng.choice([3.0, 6.0, 20.0, np.inf], several)
+    background = a.rng.choice([-np.inf, -0.5 * a.d, 3.0], several)
     return {
         "centre": a.array(a.d),
         "unit": float(a.rng.uniform(0.5, 2)),
@@ -619,6 +620,7 @@ def mixture_arguments(a: Arguments, several: int) -> dict[str, Any]:
         "whiteners": a.memory.place(a.rng, whiteners),
         "offsets": a.array(several, a.k),
         "degrees": a.memory.place(a.rng, degrees),
+        "background": a.memory.place(a.rng, background),
     }
 
 
@@ -639,7 +641,8 @@ def ordinary_mixture(given: dict[str, Any], outputs: tuple[str, ...] = ()) -> bo
     degrees = np.asarray(given["degrees"], np.float64)
     if np.asarray(given["X"]).dtype not in (np.float32, np.float64) or (degrees < 2).any():
         return False
-    return ordinary({name: v for name, v in given.items() if name != "degrees"}, outputs)
+    infinite = ("degrees", "background")
+    return ordinary({name: v for name, v in given.items() if name not in infinite}, outputs)
 
 
 def with_missing(a: Arguments) -> np.ndarray:
@@ -711,21 +714,24 @@ def core_partial_distances(a: Arguments) -> Call:
 
 def core_expectation(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
-        mass, _, _, _, likelihood, classified = result
+        mass, _, _, _, background, likelihood, classified = result
         if call.replaced or not ordinary_mixture(given):
             return
         s = given["sample_weight"]
         s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
         for i in range(len(given["means"])):
             joint = joint_of(given, i)
-            most = joint.max(axis=1)
+            constant = float(given["background"][i])
+            most = np.maximum(joint.max(axis=1), constant)
             r = np.exp(joint - most[:, None])
+            beside = np.exp(constant - most)
+            total = r.sum(axis=1) + beside
             # Rounding of a log density is a share of what its distance takes away.
             scale = s.sum() * (1 + np.abs(joint).max(initial=0))
             near(classified[i], s @ most, scale, given["X"], "classified")
-            near(likelihood[i], s @ (most + np.log(r.sum(axis=1))), scale, given["X"], "likelihood")
-            r /= r.sum(axis=1, keepdims=True)
-            near(mass[i], s @ r, scale, given["X"], "mass")
+            near(likelihood[i], s @ (most + np.log(total)), scale, given["X"], "likelihood")
+            near(mass[i], s @ (r / total[:, None]), scale, given["X"], "mass")
+            near(background[i], s @ (beside / total), scale, given["X"], "background")
 
     mixture = mixture_arguments(a, a.s)
     arguments = {"X": a.rows(), "sample_weight": a.sample_weight(), **mixture}
@@ -741,16 +747,19 @@ def core_densities(a: Arguments) -> Call:
             return
         joint = joint_of(given, 0)
         scale = 1 + np.abs(joint).max(initial=0)
-        most = joint.max(axis=1, initial=-np.inf)
+        constant = float(given["background"][0])
+        most = joint.max(axis=1, initial=constant)
         if given["joint"] is not None:
             near(given["joint"], joint, scale, given["X"], "joint")
         if given["largest"] is not None:
             near(given["largest"], most, scale, given["X"], "largest")
         if given["labels"] is not None:
-            chosen = joint[np.arange(len(joint)), given["labels"]]
+            labels = given["labels"]
+            chosen = np.where(labels < 0, constant, joint[np.arange(len(joint)), labels])
             near(chosen, most, scale, given["X"], "the largest")
         if given["density"] is not None:
-            density = most + np.log(np.exp(joint - most[:, None]).sum(axis=1))
+            total = np.exp(joint - most[:, None]).sum(axis=1) + np.exp(constant - most)
+            density = most + np.log(total)
             near(given["density"], density, scale, given["X"], "density")
 
     mixture = mixture_arguments(a, 1)

@@ -13,8 +13,9 @@ from threadpoolctl import threadpool_limits
 import ekmfast
 import ekmfast.fit.cluster_path
 from ekmfast import EKMeans, EquilibriumMixture, cluster_path
+from ekmfast.fit.cluster_path import relaxed
 from ekmfast.fit.joining import joined_labels
-from ekmfast.fit.mixture import ScaledRows, from_labels
+from ekmfast.fit.mixture import ScaledRows, from_labels, maximization
 from ekmfast.fit.mixture_search import MixtureSearch
 
 ONE_THREAD = {"random_state": 0, "n_threads": 1}
@@ -71,9 +72,38 @@ def test_the_criteria_are_those_of_the_mixture(shapes, path):
         places = k - 1 + 2 * k + 1  # the last for the degrees of freedom
         misfit = -2 * len(X) * path.likelihood[i]
         assert path.bic[i] == pytest.approx(misfit + (places + shapes) * np.log(len(X)))
-        penalty = (0.85 * places + 0.35 * shapes) * np.log(len(X))
-        assert path.criterion[i] == pytest.approx(misfit + penalty)
+        # Scatters that are shrunk less are likelier, and cost .35 of the penalty.
+        penalty = (places + 0.35 * shapes) * np.log(len(X))
+        assert path.criterion[i] < misfit + penalty + 1
     assert path.best == path.criterion.argmin()
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_the_criterion_is_of_scatters_that_are_shrunk_less(kind):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(40, 2)) * (9, 1), rng.normal((0, 9), 1, (40, 2))])
+    rows = ScaledRows(X, None, np.zeros(2), 1.0, 1)
+    mixture = from_labels(X, np.ones(80), np.repeat([0, 1], 40), kind, 6.0)
+    before = float(rows.expectation(mixture[None]).likelihood[0]) / 80
+    after = relaxed(mixture, rows)
+    assert after > before + 0.02
+    # Without any shrinkage one iteration of expectation maximization would be the maximum.
+    again = float(relaxed(maximization(mixture, rows.expectation(mixture[None])[0], 0.1), rows))
+    assert after < again < after + 0.1
+
+
+@pytest.mark.parametrize(("size", "seed"), [(100, 3), (60, 2)])
+def test_parts_of_long_clusters_are_not_counted(size, seed):
+    # With the likelihood of scatters that are shrunk fully these were 15 and 13 clusters.
+    rng = np.random.default_rng(seed)
+    parts = []
+    for centre in 40 * np.eye(5)[:4]:
+        turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+        parts.append(rng.normal(size=(size, 5)) * (20, 1, 1, 1, 1) @ turn + centre)
+    path = cluster_path(np.vstack(parts), 15, **ONE_THREAD)
+    assert path.n_clusters[path.best] == 4
+    y = np.repeat(range(4), size)
+    assert adjusted_rand_score(y, path.labels[path.best]) > 0.98
 
 
 def test_the_estimators_use_it(shapes, path):

@@ -29,6 +29,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def test_numbers_of_equations_are_those_of_the_page():
+    # Sphinx numbers the equations that have labels, in their order on the page.
+    labels = re.findall(r"^:label: (\S+)$", (DOCS / "mathematics.md").read_text(), re.MULTILINE)
+    numbers = {label: i for i, label in enumerate(labels, 1)}
+    cited = [
+        (path.name, int(number), label)
+        for path in sorted((ROOT / "ekmfast").rglob("*.py"))
+        for number, label in re.findall(r"Eq\. (\d+),\s+(eq-[a-z-]+)", path.read_text())
+    ]
+    assert len(cited) > 10
+    wrong = [(name, n, label, numbers.get(label)) for name, n, label in cited
+             if numbers.get(label) != n]  # fmt: skip
+    assert not wrong
+
+
 def listed():
     """The names of the API reference."""
     names, module = set(), ""

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 
-NAMES = ("mass", "weight", "first", "second", "likelihood", "classified")
+NAMES = ("mass", "weight", "first", "second", "background", "likelihood", "classified")
 # Around the edges of panels (24, 48), slices (1536) and vectors of features.
 ROWS = (1, 7, 24, 25, 48, 49, 1535, 3001)
 SHAPES = ((1, 1), (2, 3), (3, 5), (5, 8), (3, 9), (4, 16), (10, 20), (2, 33))
@@ -53,7 +54,16 @@ def rows_of(n, d, dtype="float64", *, weighted=False, seed=1):
 
 
 def specified(mixture):
-    return mixture.weights, mixture.means, mixture.scatters, mixture.degrees
+    beside = float(mixture.log_background)
+    return mixture.weights, mixture.means, mixture.scatters, mixture.degrees, beside
+
+
+def with_background(mixture, share=0.3):
+    """The mixture and a background, which is the likeliest of some rows."""
+    d = mixture.means.shape[1]
+    return replace(
+        mixture, weights=(1 - share) * mixture.weights, background=share, log_volume=1.5 * d
+    )
 
 
 def assert_near(got, wanted, dtype, name=""):
@@ -87,12 +97,40 @@ def test_densities_are_those_of_the_reference(kind, degrees, dtype, isa):
             out = {name: np.empty(n, dtype) for name in ("largest", "density")}
             out |= {"joint": np.empty((n, k), dtype), "labels": np.empty(n, np.int32)}
             densities(mixture, rows, **out)
-            wanted = mixture_log_joint(scaled, *specified(mixture))
+            wanted = mixture_log_joint(scaled, *specified(mixture)[:4])
             assert_near(out["joint"], wanted, dtype)
             assert_near(out["density"], np.logaddexp.reduce(wanted, axis=1), dtype)
             np.testing.assert_array_equal(out["largest"], out["joint"].max(axis=1))
             np.testing.assert_array_equal(out["labels"], out["joint"].argmax(axis=1))
             np.testing.assert_array_equal(label(mixture, rows), out["labels"])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("degrees", [3.0, math.inf])
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_a_background_takes_part(kind, degrees, dtype, isa):
+    seen = set()
+    for k, d in SHAPES:
+        mixture = with_background(mixture_of(kind, degrees, k, d))
+        constant = float(mixture.log_background)
+        for n in ROWS[:6]:
+            rows, scaled, s = rows_of(n, d, dtype, weighted=n % 3 > 0)
+            got = rows.expectation(mixture[None])[0]
+            wanted = mixture_sums(scaled, s, *specified(mixture))
+            for name, value in zip(NAMES, wanted, strict=True):
+                assert_near(getattr(got, name), value, dtype, f"{name}, {n} x {k} x {d}")
+            assert got.mass.sum() + got.background == pytest.approx(s.sum(), rel=1e-5)
+            out = {name: np.empty(n, dtype) for name in ("largest", "density")}
+            out |= {"joint": np.empty((n, k), dtype), "labels": np.empty(n, np.int32)}
+            densities(mixture, rows, **out)
+            every = np.column_stack([out["joint"], np.full(n, constant, dtype)])
+            np.testing.assert_array_equal(out["labels"], np.r_[:k, -1][every.argmax(axis=1)])
+            assert_near(out["largest"], every.max(axis=1), dtype)
+            exact = mixture_log_joint(scaled, *specified(mixture)[:4])
+            exact = np.column_stack([exact, np.full(n, constant)])
+            assert_near(out["density"], np.logaddexp.reduce(exact, axis=1), dtype)
+            seen |= set(out["labels"].tolist())
+    assert {-1, 0, 1} <= seen
 
 
 def test_small_distances_and_many_degrees_lose_no_digits(isa):
@@ -162,7 +200,7 @@ def test_rows_whose_distances_float32_cannot_hold(degrees, isa):
     joint, density = np.empty((60, 2), np.float32), np.empty(60, np.float32)
     labels, largest = np.empty(60, np.int32), np.empty(60, np.float32)
     densities(mixture, rows, joint=joint, density=density, labels=labels, largest=largest)
-    exact = mixture_log_joint(X.astype(np.float64), *specified(mixture))
+    exact = mixture_log_joint(X.astype(np.float64), *specified(mixture)[:4])
     with np.errstate(over="ignore"):  # infinite degrees: below the least number of float32
         np.testing.assert_allclose(joint, exact.astype(np.float32), rtol=1e-6)
         wanted = np.logaddexp.reduce(exact, axis=1).astype(np.float32)
@@ -205,6 +243,7 @@ GOOD = {
     "whiteners": np.ones((1, 3, 2)),
     "offsets": np.zeros((1, 3)),
     "degrees": np.ones(1),
+    "background": np.full(1, -math.inf),
     "n_threads": 1,
 }
 
@@ -227,6 +266,9 @@ GOOD = {
         ({"degrees": np.zeros(1)}, "degrees must be above 0"),
         ({"degrees": np.full(1, math.nan)}, "degrees must be above 0"),
         ({"degrees": np.ones(2)}, r"degrees must have shape \(s,\)"),
+        ({"background": np.zeros(2)}, r"background must have shape \(s,\)"),
+        ({"background": np.full(1, math.inf)}, "background must be finite, or -inf"),
+        ({"background": np.full(1, math.nan)}, "background must be finite, or -inf"),
         ({"n_threads": 0}, "n_threads must be >= 1"),
     ],
 )
@@ -279,7 +321,7 @@ def test_arrays_for_results_must_fit(name, value):
     with pytest.raises(ValueError, match=f"{name} must be C-contiguous"):
         _core.densities(**GOOD | nothing | {name: value})
     two = {"means": np.zeros((2, 3, 2)), "whiteners": np.ones((2, 3, 2))}
-    two |= {"offsets": np.zeros((2, 3)), "degrees": np.ones(2)}
+    two |= {"offsets": np.zeros((2, 3)), "degrees": np.ones(2), "background": np.zeros(2)}
     with pytest.raises(ValueError, match="means must be those of one mixture"):
         _core.densities(**GOOD | nothing | two)
     with pytest.raises(ValueError, match="sample_weight must be contiguous"):

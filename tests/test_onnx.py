@@ -354,6 +354,8 @@ def assert_same_mixture(model, session, X):
     off = np.abs(found["membership"] - expected["membership"]).max(axis=1)
     assert (off <= 2 * tolerance).all()
     np.testing.assert_allclose(found["membership"].sum(axis=1), 1, rtol=8 * eps)
+    if mixture.has_background:  # the last column is that of label -1
+        np.testing.assert_array_equal(found["membership"].argmax(axis=1) == 3, found["label"] == -1)
     ordered = np.sort(expected["membership"], axis=1)
     certain = ordered[:, -1] - ordered[:, -2] > 4 * tolerance
     np.testing.assert_array_equal(found["label"][certain], expected["label"][certain])
@@ -381,6 +383,22 @@ def test_mixtures(dtype, kind, degrees, tmp_path):
     for n in (0, 1, 2):
         for name, values in run(session, new).items():
             np.testing.assert_allclose(run(session, new[:n])[name], values[:n], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mixtures_with_a_background(dtype, kind, tmp_path):
+    beside = np.random.default_rng(2).uniform(-9, 12, (60, 3))
+    X = np.concatenate([rows_of("plain", np.float64), beside]).astype(dtype)
+    model = fitted_mixture(X, covariance_type=kind, background=True)
+    session = session_of(model, tmp_path)
+    new = np.random.default_rng(1).uniform(-15, 20, (1000, 3)).astype(dtype)
+    assert assert_same_mixture(model, session, X) > 0.99
+    assert assert_same_mixture(model, session, new) > 0.98
+    assert 100 < (run(session, new)["label"] == -1).sum() < 1000
+    assert metadata_of(session)["background_weight"] == repr(model.background_weight_)
+    for n in (0, 1):
+        assert run(session, new[:n])["membership"].shape == (n, 4)
 
 
 @pytest.mark.parametrize("scaler", ["unscaled", "scaled"])

@@ -296,6 +296,22 @@ def test_ellipses_are_where_components_have_two_deviations(long, kind):
     assert "principal component 1 (" in ax.get_xlabel()
 
 
+def test_rows_of_the_background_are_grey(long):
+    from matplotlib.colors import to_hex
+
+    from ekmfast import EquilibriumMixture
+    from ekmfast.plotting.axes import NO_CLUSTER
+
+    X = np.concatenate([long[:, :2], np.random.default_rng(0).uniform(-90, 90, (40, 2))])
+    mixture = EquilibriumMixture(2, background=True, random_state=0, n_threads=1).fit(X)
+    ax = plot_mixture(X, mixture)
+    assert len(ax.patches) == 2
+    grey = ax.collections[0]
+    assert to_hex(grey.get_facecolor()[0]) == NO_CLUSTER.lower()
+    assert len(grey.get_offsets()) == (mixture.labels_ == -1).sum() > 20
+    assert len(plot_clusters(X, np.full(len(X), -1)).collections) == 1
+
+
 def test_ellipses_of_scikit_learns_mixture(long):
     from sklearn.mixture import GaussianMixture
 

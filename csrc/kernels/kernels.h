@@ -74,6 +74,7 @@ struct Mixture {
   const T* means;      // (k, d)
   const T* offsets;    // (k,)
   T scale, degrees, power;
+  T background;  // t of the component of constant density, -inf if there is none
 };
 
 // What one pass gives for the next mixture, all added to. With r the responsibilities times s,
@@ -84,7 +85,8 @@ struct MixtureSums {
   double* first;       // (k, d) sum of w c
   double* second;      // (k, d (d + 1) / 2), the lower triangle of sum w c c^T row by row; or (k, d),
                        // sum of w c^2, if not full
-  double* likelihood;  // () sum of s log2 sum_k 2^t
+  double* background;  // () sum of r of the background
+  double* likelihood;  // () sum of s log2 sum_k 2^t, the background included, as in the next one
   double* classified;  // () sum of s max_k t
   double* witness;     // () NaN if T overflowed
 };
@@ -93,9 +95,9 @@ struct MixtureSums {
 template <class T>
 struct MixtureRows {
   T* joint;              // (N, k) t
-  std::int32_t* labels;  // (N,) the largest t, the first of equals
+  std::int32_t* labels;  // (N,) the largest t, the first of equals; -1 if that is the background's
   T* largest;            // (N,) that t
-  T* density;            // (N,) log2 sum_k 2^t
+  T* density;            // (N,) log2 sum_k 2^t, the background included
 };
 
 // Sparse rows (CSR) of n rows and d columns: the numbers of row n that are stored are at start[n] up to

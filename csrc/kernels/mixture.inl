@@ -186,7 +186,7 @@ static inline void joint_panel(const typename F::T* panel, i64 d, const Mixture<
   const bool gaussian = m.power == 0;
   const F zero = F::all(0), inverse = F::all(T(1) / m.degrees), power = F::all(-m.power),
           half = F::all(T(-0.72134752044448170368));
-  for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(-T(EKMFAST_INFINITY));
+  for (int v = 0; v < kPanelVectors; ++v) best[v] = F::all(m.background);
   for (i64 k = 0; k < m.k; ++k) {
     const F offset = F::all(m.offsets[k]);
     for (int v = 0; v < kPanelVectors; ++v) {
@@ -200,19 +200,28 @@ static inline void joint_panel(const typename F::T* panel, i64 d, const Mixture<
   }
 }
 
-// s.joint becomes 2^(t - best); returns its sum over components. What underflows is 0.
+// 2^(t - best), 0 if it underflows
 template <class F>
-static inline void exponentials(i64 k, const F* best, typename F::T* t, F* sum) {
-  using T = typename F::T;
+static inline F exponential(F t, F best) {
+  const F floor = F::all(kMinExponent<typename F::T>), x = t - best;
+  return F::where_greater(x, floor, exp2_nonpositive<F>(F::max(x, floor)), F::all(0));
+}
+
+// t becomes 2^(t - best); OUT background, that of the background, and the sum over all.
+template <class F>
+static inline void exponentials(const Mixture<typename F::T>& m, const F* best, typename F::T* t,
+                                F* background, F* sum) {
   constexpr int P = panel_rows<F>();
-  const F floor = F::all(kMinExponent<T>), zero = F::all(0);
-  for (int v = 0; v < kPanelVectors; ++v) sum[v] = zero;
-  for (i64 i = 0; i < k; ++i) {
+  for (int v = 0; v < kPanelVectors; ++v) {
+    background[v] = F::all(0);
+    if (m.background > -EKMFAST_INFINITY)
+      background[v] = exponential<F>(F::all(m.background), best[v]);
+    sum[v] = background[v];
+  }
+  for (i64 i = 0; i < m.k; ++i) {
     F u[kPanelVectors];
-    for (int v = 0; v < kPanelVectors; ++v) {
-      const F x = F::load(t + i * P + v * F::W) - best[v];
-      u[v] = F::where_greater(x, floor, exp2_nonpositive<F>(F::max(x, floor)), zero);
-    }
+    for (int v = 0; v < kPanelVectors; ++v)
+      u[v] = exponential<F>(F::load(t + i * P + v * F::W), best[v]);
     for (int v = 0; v < kPanelVectors; ++v) {
       sum[v] = sum[v] + u[v];
       u[v].store(t + i * P + v * F::W);
@@ -330,20 +339,22 @@ static inline void component_moments(const MixtureScratch<F>& s, i64 d,
 // The weights of a panel, and its part of the sums that need no moments.
 template <class F>
 static inline void weigh_mixture(const Mixture<typename F::T>& m, i64 d, i64 p,
-                                 const MixtureScratch<F>& s, const F* best, double* likelihood,
-                                 double* classified) {
+                                 const MixtureScratch<F>& s, const F* best, double* background,
+                                 double* likelihood, double* classified) {
   using T = typename F::T;
   constexpr int P = panel_rows<F>();
   const bool gaussian = m.power == 0;
-  F sum[kPanelVectors], share[kPanelVectors];
-  exponentials<F>(m.k, best, s.joint, sum);
-  F likely = F::all(0), own = F::all(0);
+  F constant[kPanelVectors], sum[kPanelVectors], share[kPanelVectors];
+  exponentials<F>(m, best, s.joint, constant, sum);
+  F likely = F::all(0), own = F::all(0), beside = F::all(0);
   for (int v = 0; v < kPanelVectors; ++v) {
     const F weight = F::load(s.sample_weight + p + v * F::W);
     share[v] = weight / sum[v];
     likely = F::fma(weight, best[v] + log2_normal<F>(sum[v]), likely);
     own = F::fma(weight, best[v], own);
+    beside = F::fma(share[v], constant[v], beside);
   }
+  beside.add_to(background);
   likely.add_to(likelihood);
   own.add_to(classified);
   const F degrees = F::all(m.degrees), most = F::all(m.degrees + static_cast<T>(d));
@@ -381,7 +392,7 @@ static void expectation(const Rows<typename F::T>& rows, i64 begin, i64 end,
     const Mixture<T>& m = mixtures[problem];
     const MixtureSums& out = sums[problem];
     for (i64 i = 0; i < k * F::W; ++i) s.mass[i] = s.weight[i] = 0;
-    double likelihood[F::W] = {}, classified[F::W] = {};
+    double background[F::W] = {}, likelihood[F::W] = {}, classified[F::W] = {};
     F witness = F::all(0);
     for (i64 p = 0; p < n; p += P) {
       if (problem == 0) {
@@ -390,8 +401,9 @@ static void expectation(const Rows<typename F::T>& rows, i64 begin, i64 end,
       }
       F best[kPanelVectors];
       joint_panel<F>(s.panels + p * d, d, m, s, best, witness);
-      weigh_mixture<F>(m, d, p, s, best, likelihood, classified);
+      weigh_mixture<F>(m, d, p, s, best, background, likelihood, classified);
     }
+    *out.background += sum_lanes<F::W>(background);
     *out.likelihood += sum_lanes<F::W>(likelihood);
     *out.classified += sum_lanes<F::W>(classified);
     *out.witness += static_cast<double>(sum_across(witness));
@@ -416,7 +428,7 @@ static double densities(const Rows<typename F::T>& rows, i64 begin, i64 end,
   F witness = F::all(0);
   for (i64 p = 0; p < n; p += P) {
     panels.prefetch(p).request_all();
-    F best[kPanelVectors], sum[kPanelVectors];
+    F best[kPanelVectors], sum[kPanelVectors], background[kPanelVectors];
     joint_panel<F>(panels.pack(p), d, m, s, best, witness);
     const i64 count = n - p < P ? n - p : P, at = begin + p;
     T lanes[P];
@@ -429,8 +441,9 @@ static double densities(const Rows<typename F::T>& rows, i64 begin, i64 end,
     }
     if (out.labels) {
       // As in assign.inl, a label is a number of T meanwhile; the last one written is the first.
+      // It stays -1 if the background is likelier than all components.
       for (int v = 0; v < kPanelVectors; ++v) {
-        F label = F::all(0);
+        F label = F::all(-1);
         for (i64 k = m.k - 1; k >= 0; --k)
           label = F::where_greater(best[v], F::load(s.joint + k * P + v * F::W), label,
                                    F::all(static_cast<T>(k)));
@@ -439,7 +452,7 @@ static double densities(const Rows<typename F::T>& rows, i64 begin, i64 end,
       for (i64 l = 0; l < count; ++l) out.labels[at + l] = static_cast<std::int32_t>(lanes[l]);
     }
     if (!out.density) continue;
-    exponentials<F>(m.k, best, s.joint, sum);
+    exponentials<F>(m, best, s.joint, background, sum);
     for (int v = 0; v < kPanelVectors; ++v)
       (best[v] + log2_normal<F>(sum[v])).store(lanes + v * F::W);
     for (i64 l = 0; l < count; ++l) out.density[at + l] = lanes[l];

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import (
+    BOOLEAN,
     COUNT,
     N_THREADS,
     SEED,
@@ -27,6 +28,7 @@ from ekmfast._parameters import (
     check_seed,
 )
 from ekmfast.estimators.base import check_columns, check_data, check_weight
+from ekmfast.fit.background import Box, box_of
 from ekmfast.fit.cluster_path import MAX_CLUSTERS, NumberSearch, n_init_of_path
 from ekmfast.fit.mixture import (
     KINDS,
@@ -40,7 +42,7 @@ from ekmfast.fit.mixture import (
 from ekmfast.fit.mixture_rows import OfRows, ScaledBlocks, map_rows, scaled
 from ekmfast.fit.mixture_search import SEARCH_ROWS, MixtureSearch, centre_and_unit
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.seeding import N_INIT, resolve_n_init
+from ekmfast.fit.seeding import N_INIT
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.array_api import like_x
 from ekmfast.rows.blocks import Blocks
@@ -90,8 +92,13 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     degrees_of_freedom : 'auto' or float > 2, default='auto'
         Those of the Student distributions; ``inf`` for Gaussians. ``'auto'`` chooses from 3, 6, 20
         and infinity, the same for all components.
+    background : bool, default=False
+        Whether there is one more component, for rows that belong to no cluster. Its density is
+        constant, that of a uniform distribution over the box of the rows, and its share is
+        estimated, at most 1/2. Rows that most probably belong to it get the label -1, also new ones
+        outside of the box.
     n_init : int or 'auto', default='auto'
-        The number of restarts of equilibrium k-means at each alpha; ``'auto'`` means 16.
+        The number of restarts of equilibrium k-means at each alpha; ``'auto'`` means 4.
     max_iter : int, default=100
         The largest number of iterations of a run of expectation maximization.
     tol : float, default=1e-4
@@ -105,8 +112,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     Attributes
     ----------
     weights_ : ndarray of shape (K,)
-        The shares of the components. If components coincide, there are fewer than
-        ``n_components``.
+        The shares of the components, which add up to ``1 - background_weight_``. If components
+        coincide, there are fewer than ``n_components``.
+    background_weight_ : float
+        The share of the background, 0 if there is none.
     means_ : ndarray of shape (K, D)
     covariances_ : ndarray of shape (K, D, D), (D, D), (K, D) or (K,)
         For the types 'full', 'tied', 'diag' and 'spherical', as for ``GaussianMixture``. That of a
@@ -116,7 +125,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     degrees_of_freedom_ : float
         Those that were used.
     labels_ : ndarray of shape (N,), int32
-        The most likely component of each row. Not set by a fit to Blocks or a Dask collection.
+        The most likely component of each row, -1 for the background. Not set by a fit to Blocks or
+        a Dask collection.
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float
@@ -144,6 +154,15 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     The components are searched for on a sample of at most 10,000 rows, and their parameters are
     then computed from all rows, in their dtype.
 
+    The box of the background holds all rows with weight; of blocks, all rows. A side is at least
+    .25 (for ``'diag'``, .56) of the root mean square deviation of a feature, so that constant
+    features do not make the density infinite. If clusters fill little of the box, as in many
+    dimensions, rows are of the background only where they are far from all clusters.
+
+    The page Mathematics has the formulas: the density (Eq. 21, eq-student), the iteration (Eq. 22,
+    eq-responsibility, and Eq. 23, eq-em), the background (Eq. 24, eq-background) and the
+    criterion by which the search chooses (Eq. 27, eq-criterion).
+
     References
     ----------
     D. Peel and G. J. McLachlan, "Robust mixture modelling using the t distribution", Statistics and
@@ -169,6 +188,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         "max_clusters": COUNT,
         "covariance_type": COVARIANCE_TYPE,
         "degrees_of_freedom": DEGREES_OF_FREEDOM,
+        "background": BOOLEAN,
         "n_init": N_INIT,
         "max_iter": COUNT,
         "tol": Number(0),
@@ -181,8 +201,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     labels_: NDArray[np.int32]
     means_: NDArray[Any]
     # The mixture of rows minus `_centre`, in units of `_unit`.
-    _saved_state = ("_mixture", "_centre", "_unit")
+    _saved_state = ("_mixture", "_centre", "_unit", "_box")
     _mixture: StudentMixture
+    _box: Box  # of the same rows
     _centre: Float64
     _unit: float
 
@@ -193,6 +214,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         max_clusters: int = MAX_CLUSTERS,
         covariance_type: str = "auto",
         degrees_of_freedom: str | float = "auto",
+        background: bool = False,
         n_init: int | str = "auto",
         max_iter: int = 100,
         tol: float = 1e-4,
@@ -204,6 +226,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         self.max_clusters = max_clusters
         self.covariance_type = covariance_type
         self.degrees_of_freedom = degrees_of_freedom
+        self.background = background
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
@@ -239,6 +262,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             raise ValueError(f"n_samples={survey.n_rows} should be >= n_components={least}")
         problem = Problem(rows, least, tol=1e-4, max_iter=300, survey=survey)
         self._centre, self._unit = centre_and_unit(problem)
+        self._box = box_of(rows, survey, self._centre, self._unit)
         fitted = self._found(problem, random_state)
         if survey.n_rows > SEARCH_ROWS or not survey.whole:
             (fitted,) = expectation_maximization(
@@ -271,6 +295,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             n_threads=check_n_threads(self.n_threads),
             covariance_type=self.covariance_type,
             degrees_of_freedom=self.degrees_of_freedom,
+            background=self.background,
             n_init=n_init_of_path(self.n_init),
             max_iter=self.max_iter,
             tol=self.tol,
@@ -290,9 +315,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             degrees_of_freedom=self.degrees_of_freedom,
             n_threads=check_n_threads(self.n_threads),
             n_rows=SEARCH_ROWS,
-            n_init=resolve_n_init(self.n_init, "auto"),
+            n_init=n_init_of_path(self.n_init),
             max_iter=self.max_iter,
             tol=self.tol,
+            box=self._box if self.background else None,
             report=report_mixture if self.verbose else None,
         )
 
@@ -312,6 +338,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         self.converged_ = fitted.converged
         self.n_iter_ = fitted.n_iter
         self.lower_bound_ = fitted.likelihood - self.n_features_in_ * math.log(unit)
+
+    @property
+    def background_weight_(self) -> float:
+        return float(self._mixture.background)
 
     # ------------------------------------------------------------------------------------------
 
@@ -356,7 +386,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (N,), int32
-            For a Dask collection a lazy Dask array.
+            -1 for the background. For a Dask collection a lazy Dask array.
         """
         rows = self._rows(X, reset=False)
         labels: NDArray[np.int32] = self._map(rows, _Labels(self._mixture), None, np.int32)
@@ -373,16 +403,21 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         Returns
         -------
         probabilities : ndarray of shape (N, K), dtype of X
-            For a Dask collection a lazy Dask array.
+            Rows add up to 1. If there is a background, there is one more column, the last one, for
+            it: so ``probabilities[:, label]`` is that of each label, also of -1. For a Dask
+            collection a lazy Dask array.
         """
         rows = self._rows(X, reset=False)
-        k = len(self._mixture.weights)
+        k = len(self._mixture.weights) + self._mixture.has_background
         probabilities: NDArray[Any] = self._map(rows, _Probabilities(self._mixture), k, None)
         return probabilities
 
     @like_x
     def score_samples(self, X: ArrayLike | Blocks) -> NDArray[Any]:
         """The log density at each row; it is low for rows that belong to no component.
+
+        If there is a background, it is nowhere less than that of the background, also outside of
+        the box of the rows.
 
         Parameters
         ----------
@@ -405,7 +440,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     def _sum_of_logs(self, X: Any, *, classified: bool = False) -> tuple[float, float]:
         """The sum of the log densities of the rows, and the number of rows.
 
-        With ``classified`` the density is that of the most likely component. The rows of blocks
+        With ``classified`` the density is that of the most likely component, which may be the
+        background. The rows of blocks
         count by their weights.
         """
         rows = self._rows(X, reset=False)
@@ -413,7 +449,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             sums = ScaledBlocks(rows, 0.0, self._centre, self._unit).expectation(
                 self._mixture[None]
             )
-            n = float(sums.mass.sum())
+            n = float(sums.mass.sum() + sums.background.sum())
             found = float((sums.classified if classified else sums.likelihood)[0])
             return found - n * self._log_unit, n
         function = _Density(self._mixture, self._log_unit, classified)
@@ -471,7 +507,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         """The integrated completed likelihood criterion of the rows; lower is better.
 
         It is `bic` with the density of each row's most likely component in place of the density of
-        the mixture, so that components that overlap cost more (Biernacki, Celeux and Govaert 2000).
+        the mixture, so that components that overlap cost more (Biernacki, Celeux and Govaert 2000;
+        Eq. 29, eq-icl, of the page Mathematics).
 
         Parameters
         ----------
@@ -495,14 +532,16 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         -------
         X : ndarray of shape (n_samples, D), dtype of the rows of the fit
         labels : ndarray of shape (n_samples,), int32
-            The component of each row.
+            The component of each row, -1 for the background, whose rows are uniform in the box.
         """
         check_is_fitted(self)
         n_samples = COUNT.check("n_samples", n_samples)
         random_state = check_seed(self.random_state)
         mixture, d = self._mixture, self.n_features_in_
-        share = mixture.weights / mixture.weights.sum()
-        labels = np.repeat(np.arange(len(share)), random_state.multinomial(n_samples, share))
+        share, names = mixture.weights, np.arange(len(mixture.weights))
+        if mixture.has_background:
+            share, names = np.append(share, mixture.background), np.append(names, -1)
+        labels = np.repeat(names, random_state.multinomial(n_samples, share / share.sum()))
         y = random_state.standard_normal((n_samples, d))
         if np.isfinite(mixture.degrees):
             y /= np.sqrt(random_state.chisquare(mixture.degrees, n_samples) / mixture.degrees)[
@@ -516,6 +555,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
                 else (y[own] * np.sqrt(scatter))
             )
         y += mixture.means[labels]
+        if mixture.has_background:
+            beside = labels < 0
+            y[beside] = self._box.draw(int(beside.sum()), random_state)
         return (self._centre + self._unit * y).astype(self.means_.dtype), labels.astype(np.int32)
 
     @like_x
@@ -540,7 +582,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
 @dataclass(frozen=True)
 class _Labels:
-    """The most likely component of each row."""
+    """The most likely component of each row, -1 for the background."""
 
     mixture: StudentMixture
 
@@ -557,6 +599,9 @@ class _Probabilities:
     def __call__(self, rows: ScaledRows) -> NDArray[Any]:
         joint = np.empty((len(rows.X), len(self.mixture.weights)), rows.X.dtype)
         densities(self.mixture, rows, joint=joint)
+        if self.mixture.has_background:
+            beside = np.full((len(joint), 1), self.mixture.log_background, joint.dtype)
+            joint = np.concatenate([joint, beside], axis=1)
         joint -= joint.max(axis=1, keepdims=True)
         np.exp(joint, out=joint)
         joint /= joint.sum(axis=1, keepdims=True)

@@ -25,9 +25,10 @@ def joined_labels(mixture: StudentMixture, rows: ScaledRows, count: int) -> list
     These are the pairs for which the classification likelihood of Gaussian components, with scatter
     matrices shrunk towards the common one, falls least. There are none if a component has no rows.
     """
-    names, labels = np.unique(label(mixture, rows), return_inverse=True)
-    k, d = len(names), rows.X.shape[1]
-    if k < len(mixture.weights):
+    labels = label(mixture, rows)
+    k, d = len(mixture.weights), rows.X.shape[1]
+    own = labels >= 0  # the others are of the background, and stay so
+    if len(np.unique(labels[own])) < k:
         return []
     s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
     means, sums = moments_of_labels(rows.X, s, labels, k, full=mixture.full)

@@ -5,23 +5,30 @@ all components share. With D features and the squared distance
 
     q_nk = (x_n - m_k)^T S_k^-1 (x_n - m_k)
 
-its density at x_n is
+its density at x_n is (Eq. 21, eq-student; these numbers are those of docs/mathematics.md)
 
     log f_k(x_n) = log G((v + D)/2) - log G(v/2) - D/2 log(v pi) - 1/2 log |S_k|
                    - (v + D)/2 log(1 + q_nk / v),
 
 G being the gamma function; it is a Gaussian if v is infinite. One iteration of expectation
-maximization (Peel and McLachlan 2000) computes
+maximization (Peel and McLachlan 2000) computes (Eq. 22, eq-responsibility)
 
     r_nk = pi_k f_k(x_n) / sum_i pi_i f_i(x_n)         (responsibilities)
     u_nk = (v + D) / (v + q_nk)                        (small for far rows)
+
+and from them
+
     pi_k = sum_n r_nk / N
     m_k  = sum_n r_nk u_nk x_n / sum_n r_nk u_nk
     S_k  = sum_n r_nk u_nk (x_n - m_k)(x_n - m_k)^T / sum_n r_nk
 
-Here each scatter matrix is shrunk towards the common one, C = sum_k pi_k S_k / t_k, times the scale
-t_k of the component: as if some further rows with that scatter belonged to it. So a component of a
-few rows has a scatter matrix that can be inverted, and the likelihood has no infinite maxima.
+Here (Eq. 23, eq-em) each scatter matrix is shrunk towards the common one, C = sum_k pi_k S_k / t_k,
+times the scale t_k of the component: as if some further rows with that scatter belonged to it. So a
+component of a few rows has a scatter matrix that can be inverted, and the likelihood has no
+infinite maxima.
+
+A mixture may have a background, one more component of constant density f_0 (Eq. 24, eq-background).
+It takes part in the sums over i, and pi_0 = sum_n r_n0 / N is its share.
 
 The sums over rows are computed by the compiled kernels, for several mixtures in one reading of the
 rows. `ekmfast._reference` has them in plain NumPy.
@@ -37,7 +44,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,10 +52,12 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from ekmfast import _core
+from ekmfast.fit.background import FIRST_BACKGROUND, MOST_BACKGROUND, Box
 
 Float64 = NDArray[np.float64]
 
 KINDS = ("spherical", "diag", "tied", "full")
+MATRICES = KINDS[2:]  # whose scatters are matrices
 
 # VARIANCE_PRIOR, MATRIX_PRIOR and PENALTY were chosen on problems of `bench/problems.py` with seeds
 # that no published figure uses; the others are those of `fit.likelihood`, or hardly matter.
@@ -123,6 +132,10 @@ class StudentMixture:
         Degrees of freedom; infinite for Gaussians.
     scales : ndarray of shape (K,)
         The scales t_k towards which the next iteration shrinks.
+    background : float, or ndarray of shape (S,)
+        The share of the background; ``weights`` add up to 1 minus this.
+    log_volume : float
+        -log f_0 of the background; infinite if there is none.
     """
 
     weights: Float64
@@ -131,6 +144,8 @@ class StudentMixture:
     kind: str
     degrees: float | Float64
     scales: Float64
+    background: float | Float64 = 0.0
+    log_volume: float = math.inf
 
     @property
     def full(self) -> bool:
@@ -138,14 +153,18 @@ class StudentMixture:
 
     def __getitem__(self, which: Any) -> StudentMixture:
         """One of several mixtures, or some of them."""
-        degrees = np.asarray(self.degrees)[which]
+        degrees = np.asarray(self.degrees, np.float64)[which]
+        background = np.asarray(self.background, np.float64)[which]
+        alone = np.ndim(degrees) == 0
         return StudentMixture(
             self.weights[which],
             self.means[which],
             self.scatters[which],
             self.kind,
-            float(degrees) if degrees.ndim == 0 else degrees,
+            float(degrees) if alone else degrees,
             self.scales[which],
+            float(background) if alone else background,
+            self.log_volume,
         )
 
     @cached_property
@@ -167,14 +186,35 @@ class StudentMixture:
         factors = self.whiteners
         if self.full:
             factors = np.diagonal(factors, axis1=-2, axis2=-1)
-        finite = np.where(np.isfinite(v), v, 1.0)
-        student = gammaln((finite + d) / 2) - gammaln(finite / 2) - 0.5 * d * np.log(finite * np.pi)
-        constant = np.where(np.isfinite(v), student, -0.5 * d * np.log(2 * np.pi))
+        constant = np.array([_constant(one, d) for one in v.flat]).reshape(v.shape)
         with np.errstate(divide="ignore"):  # a component without weight
             offsets: Float64 = (
                 constant[..., None] + np.log(self.weights) + np.log(factors).sum(axis=-1)
             )
         return offsets
+
+    @property
+    def log_background(self) -> Float64:
+        """log pi_0 f_0 of the background (); -inf if there is none."""
+        share = np.asarray(self.background, np.float64)
+        if not self.has_background:
+            return np.full(share.shape, -np.inf)
+        with np.errstate(divide="ignore"):
+            found: Float64 = np.log(share) - self.log_volume
+        return found
+
+    @property
+    def has_background(self) -> bool:
+        return math.isfinite(self.log_volume)
+
+    def with_background(self, share: float, box: Box) -> StudentMixture:
+        """A mixture of the same components and a background, which takes its share from all."""
+        return replace(
+            self,
+            weights=(1 - share) * self.weights,
+            background=share,
+            log_volume=_log_volume(box, self.kind),
+        )
 
     @property
     def covariances(self) -> Float64:
@@ -187,7 +227,7 @@ class StudentMixture:
     def n_parameters(self) -> float:
         """The number of free parameters of a mixture, without the degrees of freedom."""
         k, d = map(float, self.means.shape[-2:])
-        return k - 1 + k * d + self.n_shape_parameters
+        return k - 1 + k * d + self.n_shape_parameters + self.has_background
 
     @property
     def n_shape_parameters(self) -> float:
@@ -196,6 +236,18 @@ class StudentMixture:
         matrix = d * (d + 1) / 2
         shapes = {"spherical": k, "diag": k * d, "tied": matrix, "full": k * matrix}
         return shapes[self.kind]
+
+
+@cache
+def _constant(v: float, d: int) -> float:
+    """The part of log f_k that depends only on the degrees of freedom and number of features."""
+    if math.isinf(v):
+        return -0.5 * d * math.log(2 * math.pi)
+    return float(gammaln((v + d) / 2) - gammaln(v / 2) - 0.5 * d * math.log(v * math.pi))
+
+
+def _log_volume(box: Box, kind: str) -> float:
+    return box.log_volume(LEAST_VARIANCE[kind], round_=kind == "spherical")
 
 
 def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
@@ -207,14 +259,19 @@ def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
         mixtures[0].kind,
         np.array([m.degrees for m in mixtures], np.float64),
         np.stack([m.scales for m in mixtures]),
+        np.array([m.background for m in mixtures], np.float64),
+        mixtures[0].log_volume,
     )
 
 
-def _for_kernels(mixtures: StudentMixture) -> tuple[Float64, Float64, Float64, Float64]:
-    """Means, whiteners, offsets and degrees of several mixtures, as the kernels take them."""
+def _for_kernels(
+    mixtures: StudentMixture,
+) -> tuple[Float64, Float64, Float64, Float64, Float64]:
+    """Means, whiteners, offsets, degrees and backgrounds of several mixtures, for the kernels."""
     whiteners = np.ascontiguousarray(mixtures.whiteners)
     degrees = np.asarray(mixtures.degrees, np.float64)
-    return np.ascontiguousarray(mixtures.means), whiteners, mixtures.offsets, degrees
+    means = np.ascontiguousarray(mixtures.means)
+    return means, whiteners, mixtures.offsets, degrees, mixtures.log_background
 
 
 @dataclass(frozen=True)
@@ -222,21 +279,29 @@ class Sums:
     """What one pass over rows gives for the next mixture; sums of disjoint rows add.
 
     ``mass`` (K,) = sum r, ``weight`` (K,) = sum r u, ``first`` (K, D) = sum r u (x - m) about the
-    means of the mixture, ``second`` (K, D, D) or (K, D) = sum r u (x - m)(x - m)^T, ``likelihood``
-    () = sum log sum_k pi_k f_k and ``classified`` () = sum max_k log pi_k f_k. All are weighted by
-    s, and those of several mixtures have a leading axis.
+    means of the mixture, ``second`` (K, D, D) or (K, D) = sum r u (x - m)(x - m)^T, ``background``
+    () = sum r of the background, ``likelihood`` () = sum log sum_k pi_k f_k and ``classified`` () =
+    sum max_k log pi_k f_k. All are weighted by s; those of several mixtures have a leading axis.
     """
 
     mass: Float64
     weight: Float64
     first: Float64
     second: Float64
+    background: Float64
     likelihood: Float64
     classified: Float64
 
     def __getitem__(self, which: Any) -> Sums:
         """Those of one of several mixtures, or of some of them."""
         return Sums(*(getattr(self, part.name)[which] for part in fields(self)))
+
+    @staticmethod
+    def stacked(several: Sequence[Sums]) -> Sums:
+        """Those of several mixtures, with a leading axis."""
+        return Sums(
+            *(np.stack([getattr(one, part.name) for one in several]) for part in fields(Sums))
+        )
 
     def __add__(self, other: Sums) -> Sums:
         """Those of the rows of both."""
@@ -265,8 +330,8 @@ def densities(
     """Write log densities of rows under one mixture to the arrays that are given.
 
     ``joint`` (N, K) gets log pi_k f_k, ``labels`` (N,) the component with the largest of these, the
-    first of equals, ``largest`` (N,) that number, and ``density`` (N,) log sum_k pi_k f_k. They
-    have the dtype of X, except for ``labels``.
+    first of equals, or -1 if the background's is larger, ``largest`` (N,) that number, and
+    ``density`` (N,) log sum_k pi_k f_k. They have the dtype of X, except for ``labels``.
     """
     one = _for_kernels(mixture[None])
     _core.densities(
@@ -275,17 +340,21 @@ def densities(
 
 
 def label(mixture: StudentMixture, rows: ScaledRows) -> NDArray[np.int32]:
-    """The most likely component of each row (N,)."""
+    """The most likely component of each row (N,), -1 for the background."""
     labels = np.empty(len(rows.X), np.int32)
     densities(mixture, rows, labels=labels)
     return labels
 
 
-def maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
-    """The mixtures that the sums give, with shrunk scatter matrices."""
+def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -> StudentMixture:
+    """The mixtures that the sums give, with scatter matrices that are shrunk as if by so many rows.
+
+    The numbers of rows are the share of `VARIANCE_PRIOR` and `MATRIX_PRIOR`.
+    """
     kind, d, full = before.kind, before.means.shape[-1], before.full
     shift, second = centred_moments(sums, full=full)
-    total = sums.mass.sum(axis=-1)
+    total = np.maximum(sums.mass.sum(axis=-1), TINY)
+    background = np.minimum(sums.background / (total + sums.background), MOST_BACKGROUND)
     pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
     common, inverse = _floored(pooled / _widened(total, pooled), LEAST_VARIANCE[kind], full=full)
     component = -3 if full else -2
@@ -296,14 +365,15 @@ def maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
         scales = np.ones_like(scales)
         scatters = np.repeat(common, second.shape[-3], axis=-3)
     else:
-        prior = MATRIX_PRIOR * (d + 1) if kind == "full" else VARIANCE_PRIOR
+        prior = prior_share * (MATRIX_PRIOR * (d + 1) if kind == "full" else VARIANCE_PRIOR)
         target = _widened(scales, second) * common
         scatters = (second + prior * target) / _widened(sums.mass + prior, second)
         if kind == "spherical":
             scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
     return replace(
         before,
-        weights=sums.mass / total[..., None],
+        weights=sums.mass / total[..., None] * (1 - background)[..., None],
+        background=background,
         means=before.means + shift,
         scatters=scatters,
         scales=scales,
@@ -347,8 +417,11 @@ def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Flo
 def moments_of_labels(
     X: Float64, s: Float64, labels: NDArray[Any], k: int, *, full: bool
 ) -> tuple[Float64, Sums]:
-    """The means (k, D) of the rows with each label, and their sums about these."""
+    """The means (k, D) of the rows with each label from 0 on, and their sums about these."""
     d = X.shape[1]
+    own = labels >= 0
+    if not own.all():
+        X, s, labels = X[own], s[own], labels[own]
     mass = np.bincount(labels, s, k).astype(np.float64)
     means = np.zeros((k, d))
     second = np.zeros((k, d, d) if full else (k, d))
@@ -358,16 +431,42 @@ def moments_of_labels(
         y = rows - means[i]
         second[i] = (own[:, None] * y).T @ y if full else own @ y**2
     zero = np.zeros(())
-    return means, Sums(mass, mass, np.zeros((k, d)), second, zero, zero)
+    return means, Sums(mass, mass, np.zeros((k, d)), second, zero, zero, zero)
 
 
 def from_labels(
-    X: Float64, s: Float64, labels: NDArray[Any], kind: str, degrees: float
+    X: Float64,
+    s: Float64,
+    labels: NDArray[Any],
+    kind: str,
+    degrees: float,
+    box: Box | None = None,
 ) -> StudentMixture:
-    """The mixture of one component for each label from 0 on, each of which some row must have."""
+    """The mixture of one component for each label from 0 on, each of which some row must have.
+
+    With a box there is a background, and its rows have the label -1.
+    """
     k = int(labels.max()) + 1
-    means, sums = moments_of_labels(X, s, labels, k, full=kind in ("tied", "full"))
-    empty = StudentMixture(np.ones(k), means, sums.second, kind, degrees, np.ones(k))
+    means, sums = moments_of_labels(X, s, labels, k, full=kind in MATRICES)
+    if box is not None:
+        least = FIRST_BACKGROUND / (1 - FIRST_BACKGROUND) * sums.mass.sum()
+        sums = replace(sums, background=np.maximum(s[labels < 0].sum(), least))
+    return from_moments(means, sums, kind, degrees, box)
+
+
+def from_moments(
+    means: Float64, sums: Sums, kind: str, degrees: float | Float64, box: Box | None = None
+) -> StudentMixture:
+    """The mixture, or several, of what `moments_of_labels` returns.
+
+    The moments may be matrices although the kind has only variances.
+    """
+    if sums.second.ndim > means.ndim and kind not in MATRICES:
+        sums = replace(sums, second=np.diagonal(sums.second, axis1=-2, axis2=-1))
+    ones = np.ones(means.shape[:-1])
+    empty = StudentMixture(ones, means, sums.second, kind, degrees, ones)
+    if box is not None:
+        empty = replace(empty, log_volume=_log_volume(box, kind))
     return maximization(empty, sums)
 
 
@@ -375,9 +474,9 @@ def from_labels(
 class Fitted:
     """A mixture, and how it fits the rows from which it was computed.
 
-    ``likelihood`` is the mean log density of a row, and ``classified`` the mean over rows of
-    log pi_k f_k of its most likely component, the classification likelihood (Biernacki, Celeux and
-    Govaert 2000).
+    ``likelihood`` is the mean log density of a row (Eq. 25, eq-log-likelihood), and ``classified``
+    the mean over rows of log pi_k f_k of its most likely component, the classification likelihood
+    (Eq. 26, eq-classified; Biernacki, Celeux and Govaert 2000).
     """
 
     mixture: StudentMixture

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
+from ekmfast.fit.background import Box
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
+from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     Fitted,
     ScaledRows,
@@ -25,13 +27,19 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.search import compare_alphas
-from ekmfast.fit.shapes import DEGREES, KEPT, compact, search
+from ekmfast.fit.shapes import DEGREES, KEPT, Runs, compact, with_background
 
 Float64 = NDArray[np.float64]
 
 # Rows from which mixtures are searched for, at most.
 SEARCH_ROWS = 10_000
+# Equilibrium k-means, whose labels are starts, runs on fewer, but on not fewer than so many for
+# each component.
+SKETCH_ROWS = 2_000
+ROWS_PER_COMPONENT = 100
+# There are so many restarts, at every second alpha.
+N_INIT = 4
+EVERY = 2
 GAUSSIAN_INIT = 3
 # Pairs of components that are joined to find mixtures of one component less.
 JOINED = 3
@@ -66,6 +74,10 @@ class MixtureSearch:
         Restarts of the Gaussian mixture whose labels are one of the starts.
     kept : int
         How many short runs go on.
+    box : Box or None
+        The box of the rows, if mixtures have a background.
+    joins : bool
+        Whether there are further starts, in which two of one component more are joined.
     """
 
     sample: Problem
@@ -78,9 +90,11 @@ class MixtureSearch:
     max_iter: int
     tol: float
     report: Callable[[Fitted], None] | None = None
-    every: int = 1
+    every: int = EVERY
     gaussian_init: int = GAUSSIAN_INIT
     kept: int = KEPT
+    box: Box | None = None
+    joins: bool = True
 
     @classmethod
     def of(
@@ -120,16 +134,30 @@ class MixtureSearch:
 
     def best(self, k: int, further: Iterable[NDArray[Any]] = ()) -> Fitted:
         """The best mixture of k components that is found; ``further``: labels of more starts."""
-        return search(
-            self.rows,
-            [*self._labellings(k), *further],
-            self.kinds,
-            self.degrees,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            kept=self.kept,
-            report=self.report,
-        )
+        settings: Any = {"max_iter": self.max_iter, "tol": self.tol, "report": self.report}
+        runs = Runs(self.rows, self.kinds, self.degrees, **settings)
+        labels = [*self._labellings(k), *further]
+        if self.joins and 1 < k < len(self.rows.X):
+            labels += self._joined(k)
+        found = runs.search(labels, self.kept)
+        if self.box is None:
+            return found
+        return with_background(found, self.rows, self.box, self.kinds, self.degrees, **settings)
+
+    def _joined(self, k: int) -> list[NDArray[np.intp]]:
+        """Labels of short runs with one component more, two of which are joined."""
+        more = replace(self, gaussian_init=1)._labellings(k + 1)
+        runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
+        short = runs.short(more)
+        found = []
+        for kind in self.kinds:
+            best = max(
+                (fitted for fitted in short if fitted.mixture.kind == kind),
+                key=lambda fitted: fitted.criterion,
+            )
+            if len(best.mixture.weights) == k + 1:
+                found += joined_labels(best.mixture, self.rows, JOINED)
+        return found
 
     def from_more(self, more: Fitted) -> list[Fitted]:
         """Mixtures of one component less, from this one with two of its components joined."""
@@ -139,7 +167,7 @@ class MixtureSearch:
         fits = []
         for kind in self.kinds if joined else ():
             starts = [
-                from_labels(rows.X, s, compact(each), kind, float(more.mixture.degrees))
+                from_labels(rows.X, s, compact(each), kind, float(more.mixture.degrees), self.box)
                 for each in joined
             ]
             fits += expectation_maximization(
@@ -157,10 +185,16 @@ class MixtureSearch:
         if k == 1 or sample.dispersion == 0:
             yield np.zeros(n, np.intp)
             return
-        starts = sample.starts("auto", self.n_init, self.random_state)
-        dvariance = resolve_alpha("dvariance", 2.0, sample.dispersion)
-        for labels in compare_alphas(sample, starts, dvariance * MULTIPLES[:: self.every]).labels:
-            yield labels[self.weighted]
+        # Where a sketch has the clusters, centroids of all rows would only be more exact starts.
+        sketch = sample.sketch(max(SKETCH_ROWS, ROWS_PER_COMPONENT * k), self.random_state)
+        starts = sketch.starts("auto", self.n_init, self.random_state)
+        dvariance = resolve_alpha("dvariance", 2.0, sketch.dispersion)
+        alphas = dvariance * MULTIPLES[:: self.every]
+        runs = sketch.best(starts, alphas)
+        merged = merge_all(np.stack([run.centroids for run in runs]), alphas)
+        rows = sample.survey.sample.on_host()
+        for run, names in zip(runs, merged, strict=True):
+            yield rows.label(run.centroids, names)[self.weighted]
         if n >= k:
             unweighted = replace(self.rows, sample_weight=None)
             yield gaussian_labels(unweighted, k, self.gaussian_init, self.random_state)

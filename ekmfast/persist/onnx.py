@@ -88,8 +88,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     of a mixture
 
     ``label`` (n,), int64
-        As `predict`.
-    ``membership`` (n, K)
+        As `predict`: -1 for the background.
+    ``membership`` (n, K), or (n, K + 1) with a background
         As `predict_proba`.
     ``log_density`` (n,), float64
         As `score_samples`.
@@ -120,8 +120,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     ``n_clusters``, ``feature_names`` and ``steps`` (as JSON), ``fuzzifier``, ``metric`` (if it is
     ``cosine``), ``zero_rows`` (if it is ``label``: then a row of zeros has the label -1),
     ``missing`` (if it is ``partial``: then NaN in ``X`` is a missing number),
-    ``covariance_type``, ``degrees_of_freedom``, ``score``, ``offset``, ``image_size``,
-    ``in_channels`` and ``latent_dim``.
+    ``covariance_type``, ``degrees_of_freedom``, ``background_weight``, ``score``, ``offset``,
+    ``image_size``, ``in_channels`` and ``latent_dim``.
 
     The file is of opset 17 and IR version 8. As in Python, distances are summed from differences in
     float64, also for float32 rows; networks compute in float32. Where two clusters are equally near
@@ -324,12 +324,19 @@ def _mixture(graph: nodes.Graph, rows: str, model: Any) -> dict[str, str]:
     joint = nodes.log_joint(graph, rows, model._mixture, model._centre, model._unit)
     membership, log_density = nodes.softmax_and_log_sum(graph, joint)
     per_unit = graph.constant(model.n_features_in_ * math.log(model._unit))
-    graph.output("label", graph.add("ArgMax", joint, axis=1, keepdims=0), np.int64)
-    graph.output("membership", graph.cast(membership, graph.dtype), graph.dtype, len(model.means_))
+    k, background = len(model.means_), model._mixture.has_background
+    label = graph.add("ArgMax", joint, axis=1, keepdims=0)
+    if background:
+        beside = graph.add("Equal", label, graph.constant(k, np.int64))
+        label = graph.add("Where", beside, graph.constant(-1, np.int64), label)
+    graph.output("label", label, np.int64)
+    columns = k + background
+    graph.output("membership", graph.cast(membership, graph.dtype), graph.dtype, columns)
     graph.output("log_density", graph.add("Sub", log_density, per_unit), np.float64)
     return {
         "covariance_type": model.covariance_type_,
         "degrees_of_freedom": repr(float(model.degrees_of_freedom_)),
+        **({"background_weight": repr(model.background_weight_)} if background else {}),
     }
 
 

@@ -237,7 +237,10 @@ def divided_by_sum(graph: Graph, values: str) -> str:
 
 
 def log_joint(graph: Graph, x: str, mixture: Any, centre: Float64, unit: float) -> str:
-    """``log pi_k f_k(x_n)`` (n, K) of rows in float64, without the logarithm of the unit."""
+    """``log pi_k f_k(x_n)`` (n, K) of rows in float64, without the logarithm of the unit.
+
+    If there is a background, it is the last of K + 1 columns.
+    """
     z = graph.add("Sub", x, graph.constant(centre))
     z = graph.add("Div", z, graph.constant(unit))
     whiteners = mixture.whiteners
@@ -254,7 +257,13 @@ def log_joint(graph: Graph, x: str, mixture: Any, centre: Float64, unit: float) 
         grown = graph.add("Add", graph.add("Div", d2, graph.constant(v)), graph.constant(1))
         d2 = graph.add("Log", grown)
     falls = graph.add("Mul", d2, graph.constant(half))
-    return graph.add("Sub", graph.constant(mixture.offsets), falls)
+    joint = graph.add("Sub", graph.constant(mixture.offsets), falls)
+    if not mixture.has_background:
+        return joint
+    n_rows = graph.add("Shape", x, start=0, end=1)
+    shape = graph.add("Concat", n_rows, graph.constant([1], np.int64), axis=0)
+    background = graph.add("Expand", graph.constant([[float(mixture.log_background)]]), shape)
+    return graph.add("Concat", joint, background, axis=1)
 
 
 def softmax_and_log_sum(graph: Graph, values: str) -> tuple[str, str]:

@@ -65,7 +65,10 @@ MIXTURE: Mapping[str, Rule] = {
     "weights": Numbers("K", FLOAT64, 0),
     "means": Numbers("KD", FLOAT64),
     "scales": Numbers("K", FLOAT64, POSITIVE),
+    "background": Number(Real, 0),
+    "log_volume": Number(Real),
 }
+BOX: Mapping[str, Rule] = {"low": Numbers("D", FLOAT64), "high": Numbers("D", FLOAT64)}
 # Whether the scatters of a kind are matrices.
 MATRICES = {"spherical": False, "diag": False, "tied": True, "full": True}
 # What EquilibriumMixture has besides its mixture; the shape of covariances_ depends on the type.
@@ -73,7 +76,7 @@ MIXTURE_ESTIMATOR: Mapping[str, Rule] = {
     "n_features_in_": Number(Integral, 1),
     "weights_": Numbers("K", FLOAT64, 0),
     "means_": Numbers("KD", FLOATING),
-    "labels_": Numbers("N", INTEGERS, 0),
+    "labels_": Numbers("N", INTEGERS, -1),
     "degrees_of_freedom_": Number(Real, 2),
     "n_iter_": Number(Integral, 1),
     "converged_": Number(bool),
@@ -209,11 +212,28 @@ def check_mixture(estimator: Any) -> None:
         valid = False
     if not valid:
         raise ValueError("scatters must be positive definite")
+    _check_background(mixture, state.get("_box"), sizes)
     if not math.isfinite(state["_unit"]):
         raise ValueError(f"_unit is {state['_unit']}: must be finite")
     labels = state.get("labels_")
     if labels is not None and labels.size and labels.max() >= sizes["K"]:
         raise ValueError(f"labels_ holds {labels.max()}: must be less than {sizes['K']}")
+    if labels is not None and labels.size and labels.min() < 0 and not mixture.has_background:
+        raise ValueError("labels_ holds -1, but there is no background")
+
+
+def _check_background(mixture: Any, box: Any, sizes: dict[str, int]) -> None:
+    if not mixture.background < 1:
+        raise ValueError(f"background is {mixture.background!r}: must be below 1")
+    if mixture.log_volume == -math.inf:
+        raise ValueError("log_volume is -inf: must be finite, or inf for no background")
+    if not mixture.has_background:
+        return
+    if box is None:
+        raise ValueError("there is a background, but no _box")
+    check_values(vars(box), BOX, sizes)
+    if not (box.low <= box.high).all():
+        raise ValueError("_box has sides of negative lengths")
 
 
 def check_scaler(scaler: Any) -> None:

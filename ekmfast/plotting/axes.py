@@ -12,6 +12,7 @@ from ekmfast._optional import require
 # The colours of Okabe and Ito, which people with common kinds of colour blindness can distinguish.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 
+NO_CLUSTER = "#BBBBBB"
 ATTRACT, REPEL = PALETTE[0], PALETTE[5]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ekmfast.metrics import cluster_sizes
-from ekmfast.plotting.axes import PALETTE, _draw_centroids, _plane, new_figure
+from ekmfast.plotting.axes import NO_CLUSTER, PALETTE, _draw_centroids, _plane, new_figure
 
 
 def plot_clusters(
@@ -26,8 +26,8 @@ def plot_clusters(
     X : array-like of shape (N, 2)
         Samples.
     estimator_or_labels : fitted estimator, or array-like of shape (N,)
-        Labels, integers of at least 0; or an estimator, whose ``predict`` and
-        ``cluster_centers_`` are used.
+        Labels, integers of at least 0, or -1 for rows of no cluster, which are drawn in grey; or an
+        estimator, whose ``predict`` and ``cluster_centers_`` are used.
     centroids : array-like of shape (K, 2), default=None
         Centroids; None for those of the estimator, or for none if labels are given.
     ax : matplotlib Axes, default=None
@@ -65,7 +65,10 @@ def plot_clusters(
     if ax is None:
         ax = new_figure(4.5, 4)[1][0, 0]
     # Large clusters are drawn first, so that they do not cover small ones.
-    sizes = cluster_sizes(labels)
+    beside = labels == -1
+    if beside.any():
+        ax.scatter(*points[beside].T, s=point_size, color=NO_CLUSTER, alpha=0.7, linewidths=0)
+    sizes = cluster_sizes(labels[~beside]) if not beside.all() else np.empty(0, np.int64)
     for k in np.argsort(-sizes, kind="stable"):
         if sizes[k]:
             chosen = points[labels == k]

@@ -271,24 +271,28 @@ void check_mixture(const Problem<T>& problem, bool full, int n_threads, Worst& s
         whiteners[size(i * matrix + (full ? f * d + row : row))] =
             f == row ? 1 + 0.1 * std::fabs(normal(random)) : 0.2 * normal(random) / std::sqrt(d);
   const Vector degrees = {5, std::numeric_limits<double>::infinity()};
+  // The first has a background, about as dense as its components.
+  const Vector background = {-2 - 0.5 * static_cast<double>(d),
+                             -std::numeric_limits<double>::infinity()};
   const ekmfast::Mixtures both = {2, k, full, means.data(), whiteners.data(), offsets.data(),
-                                  degrees.data()};
+                                  degrees.data(), background.data()};
   Vector mass(size(2 * k)), weight(size(2 * k)), first(size(2 * k * d)),
-      second(size(2 * k * matrix)), likelihood(2), classified(2);
+      second(size(2 * k * matrix)), beside(2), likelihood(2), classified(2);
   ekmfast::expectation(samples, both, centre.data(), unit, n_threads, mass.data(), weight.data(),
-                       first.data(), second.data(), likelihood.data(), classified.data());
+                       first.data(), second.data(), beside.data(), likelihood.data(),
+                       classified.data());
   for (i64 m = 0; m < 2; ++m) {
     const double v = degrees[size(m)], dimensions = static_cast<double>(d);
     const ekmfast::Mixtures one = {1, k, full, means.data() + m * k * d,
                                    whiteners.data() + m * k * matrix, offsets.data() + m * k,
-                                   &degrees[size(m)]};
+                                   &degrees[size(m)], &background[size(m)]};
     std::vector<T> joint(size(n * k)), largest(size(n)), density(size(n));
     std::vector<std::int32_t> labels(size(n));
     ekmfast::densities(samples, one, centre.data(), unit, n_threads, joint.data(), labels.data(),
                        largest.data(), density.data());
     Vector want_mass(size(k)), want_weight(size(k)), want_first(size(k * d)),
         scale_first(size(k * d)), want_second(size(k * matrix)), scale_second(size(k * matrix));
-    double want_likelihood = 0, want_classified = 0, scale = 0;
+    double want_beside = 0, want_likelihood = 0, want_classified = 0, scale = 0;
     for (i64 i = 0; i < n; ++i) {
       Vector t(size(k)), u(size(k)), y(size(k * d));
       for (i64 j = 0; j < k; ++j) {
@@ -309,13 +313,16 @@ void check_mixture(const Problem<T>& problem, bool full, int n_threads, Worst& s
         densities.take(static_cast<double>(joint[size(i * k + j)]), t[size(j)],
                        std::fabs(t[size(j)]) + 1);
       }
-      const double most = *std::max_element(t.begin(), t.end());
-      double total = 0;
+      const double constant = background[size(m)],
+                   most = std::max(*std::max_element(t.begin(), t.end()), constant);
+      double total = std::exp(constant - most);
       for (double value : t) total += std::exp(value - most);
       const double all = most + std::log(total), s = static_cast<double>(problem.s[size(i)]);
       densities.take(static_cast<double>(density[size(i)]), all, std::fabs(all) + 1);
       densities.take(static_cast<double>(largest[size(i)]), most, std::fabs(most) + 1);
-      densities.take(t[size(labels[size(i)])], most, std::fabs(most) + 1);
+      const std::int32_t label = labels[size(i)];
+      densities.take(label < 0 ? constant : t[size(label)], most, std::fabs(most) + 1);
+      want_beside += s * std::exp(constant - all);
       want_likelihood += s * all;
       want_classified += s * most;
       scale += s * (std::fabs(all) + std::fabs(most));
@@ -335,6 +342,7 @@ void check_mixture(const Problem<T>& problem, bool full, int n_threads, Worst& s
         }
       }
     }
+    sums.take(beside[size(m)], want_beside, want_beside + 1e-3 * static_cast<double>(n));
     sums.take(likelihood[size(m)], want_likelihood, scale);
     sums.take(classified[size(m)], want_classified, scale);
     // Memberships far below those of other components have large relative errors.
