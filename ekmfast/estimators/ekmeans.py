@@ -37,11 +37,11 @@ class EKMeans(FullBatchEstimator):
         data.
         ``'auto'`` clusters the data at multiples 1/2 to 32 of the ``'dvariance'`` alpha and keeps
         the clusters in which rows and labels are likeliest (:func:`alpha_path`, whose plot helps to
-        choose by eye, computes the same likelihood). Of more than 10,000 rows it searches a sample
-        of that size, to which it adds the rows that are far from the sample's clusters, and then
-        iterates the chosen centroids over all rows. If features are strongly correlated, the
-        likelihood is computed from their leading principal components, of which sparse rows keep 50
-        at most.
+        choose by eye, computes the same likelihood). It compares the clusters on a sample of 10,000
+        rows, to which it adds the rows that are far from the sample's clusters; they are found on
+        2,000 of these rows, and the chosen centroids are iterated over all rows. If features are
+        strongly correlated, the likelihood is computed from their leading principal components, of
+        which sparse rows keep 50 at most.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the
         clusters are.
