@@ -56,6 +56,8 @@ class EKMeans(FullBatchEstimator):
         their lengths, of which no copy is made, and centroids have length 1. Rows on a GPU are
         refused.
     zero_rows : {'error', 'label'}, default='error'
+        What happens to rows of zeros with ``metric='cosine'``: an error that names the first one,
+        or the label -1, memberships of 0 and no part in the fit.
     missing : {'error', 'partial'}, default='error'
         With ``'partial'`` NaN stands for a missing number: distances are over the features that a
         row has, scaled to all D, as those of scikit-learn's ``nan_euclidean_distances``, and each
