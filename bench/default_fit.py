@@ -37,6 +37,9 @@ SHAPES = [
     (100_000, 5, 2),
     (100_000, 10, 20),
     (50_000, 20, 64),
+    (30_000, 4, 32),
+    (200_000, 15, 10),
+    (1_000_000, 8, 4),
 ]
 IMBALANCE = 20.0
 # A fit that takes less time is repeated, since its time varies more; its time is the mean.
