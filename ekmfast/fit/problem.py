@@ -119,7 +119,10 @@ class Problem:
         if len(numbers) < self.n_clusters:  # too few have weight: some rows without it, too
             others = np.flatnonzero(s == 0)[: self.n_clusters - len(numbers)]
             numbers = np.concatenate([numbers, others])
-        return np.sort(random_state.permutation(numbers)[:n_rows])
+        # A Generator needs time for the rows that it draws, and not for all rows.
+        draw = np.random.default_rng(random_state.randint(2**31 - 1))
+        n_rows = min(n_rows, len(numbers))
+        return np.sort(draw.choice(numbers, n_rows, replace=False, shuffle=False))
 
     def sketch(self, n_rows: int, random_state: np.random.RandomState) -> Problem:
         """The problem of some rows that stand for all, in memory of the host.
