@@ -102,15 +102,12 @@ static double tail_weights(const double* squared, const double* own, i64 n, doub
   return sum_across(sum);
 }
 
-// The sum of w log2(1 + q / tail). A ratio above the limit counts as the limit: its logarithm would
-// have no finite exponent.
+// The sum of w log2(1 + q / tail).
 static double sum_of_logs(const double* squared, const double* weights, i64 n, double tail) {
-  const F64 limit = F64::all(1e300);
   F64 sum = F64::all(0);
   for (i64 i = 0; i < n; i += F64::W) {
     const int count = static_cast<int>(n - i < F64::W ? n - i : F64::W);
-    const F64 ratio = F64::load_part(squared + i, count) * F64::all(1 / tail);
-    const F64 h = F64::where_greater(ratio, limit, limit, ratio);
+    const F64 h = F64::load_part(squared + i, count) * F64::all(1 / tail);
     sum = F64::fma(F64::load_part(weights + i, count), log2_1p<F64>(h), sum);
   }
   return sum_across(sum);

@@ -61,10 +61,13 @@ static i64 mixture_scratch(i64 slice_rows, i64 d, i64 k, bool full) {
   return MixtureScratch<F>(nullptr, slice_rows, d, k, full).bytes;
 }
 
-// log2(1 + h), h >= 0, to the last digits also of small h.
+// log2(1 + h), h >= 0, to the last digits also of small h. Of an h that is infinite it is that of a
+// very large one.
 template <class F>
 static inline F log2_1p(F h) {
   using T = typename F::T;
+  const F limit = F::all(sizeof(T) == 4 ? T(1e37) : T(1e307));
+  h = F::where_greater(h, limit, limit, h);
   constexpr int kTerms = sizeof(T) == 4 ? 5 : 11;
   constexpr double kTwoOverLn2 = 2.88539008177792681472;
   const F one = F::all(1), x = one + h;

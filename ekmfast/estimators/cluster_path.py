@@ -55,7 +55,8 @@ def cluster_path(
     """Describe rows by mixtures of 1, 2, 3 ... components, to choose the number of clusters.
 
     The mixtures are those of :class:`EquilibriumMixture`, searched for in a sample of the rows with
-    fewer restarts. Each has a shape for each cluster, so a long cluster is not counted as several.
+    fewer runs that go on to their end. Each has a shape for each cluster, so a long cluster is not
+    counted as several.
 
     Parameters
     ----------

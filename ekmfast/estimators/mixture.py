@@ -84,7 +84,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     Parameters
     ----------
     n_components : int or 'auto', default=1
-        The number of components. ``'auto'`` takes the number that :func:`cluster_path` finds best.
+        The number of components. ``'auto'`` takes the number that :func:`cluster_path` finds best;
+        with ``background=True`` its mixtures have a background, too.
     max_clusters : int, default=15
         The largest number that ``'auto'`` tries.
     covariance_type : {'auto', 'full', 'tied', 'diag', 'spherical'}, default='auto'
@@ -154,9 +155,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     The components are searched for on a sample of at most 10,000 rows, and their parameters are
     then computed from all rows, in their dtype.
 
-    The box of the background holds all rows with weight; of blocks, all rows. A side is at least
-    .25 (for ``'diag'``, .56) of the root mean square deviation of a feature, so that constant
-    features do not make the density infinite. If clusters fill little of the box, as in many
+    The box of the background holds all rows with weight; of blocks, all rows. Along a constant
+    feature its side is such that its density is about that of a component. For ``'spherical'`` the
+    density is that of a box whose sides have the root mean square length, but `sample` draws rows
+    from the box itself. If clusters fill little of the box, as in many
     dimensions, rows are of the background only where they are far from all clusters.
 
     The page Mathematics has the formulas: the density (Eq. 21, eq-student), the iteration (Eq. 22,
@@ -265,8 +267,11 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         self._box = box_of(rows, survey, self._centre, self._unit)
         fitted = self._found(problem, random_state)
         if survey.n_rows > SEARCH_ROWS or not survey.whole:
+            mixture = fitted.mixture
+            if self.background:
+                mixture = mixture.in_box(self._box, survey.total_weight)
             (fitted,) = expectation_maximization(
-                fitted.mixture[None],
+                mixture[None],
                 scaled(rows, survey.total_weight, self._centre, self._unit),
                 max_iter=self.max_iter,
                 tol=self.tol,

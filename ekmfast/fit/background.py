@@ -9,14 +9,16 @@ where h_j are the sides of the box. Expectation maximization estimates its share
 estimates the others: pi_0 = sum_n r_n0 / N. Its density stays as it is.
 
 A side of the box is 0 where a feature is constant, and then f_0 would be infinite. Such a feature
-does not tell a background from components, so their densities along it should be alike. Variances
-of components have a least value c, a share of the mean variance (`mixture.LEAST_VARIANCE`). At its
-mean a Gaussian of this variance has the density (2 pi c)^(-1/2) along the feature, so each side is
-at least (2 pi c)^(1/2). Rows are in units of their root mean square deviation, so that the mean
-variance of all rows is 1. That within clusters, on which c depends, is less; so this is an upper
-bound of the side, and the background is rather too weak than too strong. Components of the kind
-'spherical' have the mean variance in all features, and their background has sides of the root mean
-square length.
+does not tell a background from components, so their densities along it should be alike. The
+variances of the common scatter have a least value c, a share of the mean variance
+(`mixture.LEAST_VARIANCE`), to which those of a component are shrunk as if by a rows
+(`mixture.maximization`). Along a constant feature a component of N / K rows has the variance
+c a / (N / K + a) then, or c if it is of the kind 'tied'. At its mean a Gaussian of this variance v
+has the density (2 pi v)^(-1/2) along the feature, so each side is at least (2 pi v)^(1/2). Rows are
+in units of their root mean square deviation, so that the mean variance of all rows is 1. That
+within clusters, on which c depends, is less; so this is an upper bound of the side, and the
+background is rather too weak than too strong. Components of the kind 'spherical' have the mean
+variance in all features, and their background has sides of the root mean square length.
 
 The share is at most 1/2. Rows that fill their box evenly are best described by a background alone,
 and then no components would be left. With this limit the components keep half of the weight, and
@@ -56,7 +58,7 @@ class Box:
         Parameters
         ----------
         least : float
-            The least variance of components.
+            The variance of a component along a feature without variance.
         round_ : bool
             Whether all sides are of the root mean square length.
         """

@@ -1,7 +1,7 @@
 """The search for the number of clusters: mixtures of 1, 2, 3 ... components of one sample.
 
-Of each number the best mixture is kept that `mixture_search` finds, with fewer restarts than a fit
-makes. Of N rows the number with the lowest
+Of each number the best mixture is kept that `mixture_search` finds, where fewer runs go on than in
+a fit. Of N rows the number with the lowest
 
     -2 sum_n log f(x_n) + (p + SHAPE q) log N
 

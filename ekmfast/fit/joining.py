@@ -49,7 +49,7 @@ def joined_labels(mixture: StudentMixture, rows: ScaledRows, count: int) -> list
             between = np.outer(apart, apart) if mixture.full else apart**2
             mass = sums.mass[i] + sums.mass[j]
             second = sums.second[i] + sums.second[j]
-            second = second + sums.mass[i] * sums.mass[j] / mass * between
+            second = second + sums.mass[i] * (sums.mass[j] / mass) * between
             losses.append((alone[i] + alone[j] - fit(mass, second), i, j))
     best = sorted(losses)[:count]
     return [np.where(labels == j, i, labels).astype(np.intp) for _, i, j in best]

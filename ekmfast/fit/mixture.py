@@ -183,15 +183,19 @@ class StudentMixture:
     def offsets(self) -> Float64:
         """log pi_k and the terms of log f_k (K,) that do not depend on the row."""
         d, v = self.means.shape[-1], np.asarray(self.degrees, np.float64)
+        constant = np.array([_constant(one, d) for one in v.flat]).reshape(v.shape)
+        with np.errstate(divide="ignore"):  # a component without weight
+            offsets: Float64 = constant[..., None] + np.log(self.weights) - self.log_sizes
+        return offsets
+
+    @property
+    def log_sizes(self) -> Float64:
+        """Half the logarithms of the determinants of the scatter matrices (K,)."""
         factors = self.whiteners
         if self.full:
             factors = np.diagonal(factors, axis1=-2, axis2=-1)
-        constant = np.array([_constant(one, d) for one in v.flat]).reshape(v.shape)
-        with np.errstate(divide="ignore"):  # a component without weight
-            offsets: Float64 = (
-                constant[..., None] + np.log(self.weights) + np.log(factors).sum(axis=-1)
-            )
-        return offsets
+        sizes: Float64 = -np.log(factors).sum(axis=-1)
+        return sizes
 
     @property
     def log_background(self) -> Float64:
@@ -207,14 +211,15 @@ class StudentMixture:
     def has_background(self) -> bool:
         return math.isfinite(self.log_volume)
 
-    def with_background(self, share: float, box: Box) -> StudentMixture:
+    def with_background(self, share: float, box: Box, n_rows: float) -> StudentMixture:
         """A mixture of the same components and a background, which takes its share from all."""
-        return replace(
-            self,
-            weights=(1 - share) * self.weights,
-            background=share,
-            log_volume=_log_volume(box, self.kind),
-        )
+        weights = (1 - share) * self.weights
+        return replace(self, weights=weights, background=share).in_box(box, n_rows)
+
+    def in_box(self, box: Box, n_rows: float) -> StudentMixture:
+        """The same mixture with the background of a box and of so many rows."""
+        k, d = self.means.shape[-2:]
+        return replace(self, log_volume=_log_volume(box, self.kind, d, n_rows / k))
 
     @property
     def covariances(self) -> Float64:
@@ -246,8 +251,17 @@ def _constant(v: float, d: int) -> float:
     return float(gammaln((v + d) / 2) - gammaln(v / 2) - 0.5 * d * math.log(v * math.pi))
 
 
-def _log_volume(box: Box, kind: str) -> float:
-    return box.log_volume(LEAST_VARIANCE[kind], round_=kind == "spherical")
+def _log_volume(box: Box, kind: str, d: int, n_rows: float) -> float:
+    """The logarithm of the volume of the background beside components of so many rows."""
+    least = LEAST_VARIANCE[kind]
+    if kind != "tied":  # the variance of a component without variance, by `maximization`
+        least *= _prior(kind, d) / (n_rows + _prior(kind, d))
+    return box.log_volume(least, round_=kind == "spherical")
+
+
+def _prior(kind: str, d: int) -> float:
+    """The number of rows as if by which scatter matrices are shrunk."""
+    return MATRIX_PRIOR * (d + 1) if kind == "full" else VARIANCE_PRIOR
 
 
 def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
@@ -365,7 +379,7 @@ def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -
         scales = np.ones_like(scales)
         scatters = np.repeat(common, second.shape[-3], axis=-3)
     else:
-        prior = prior_share * (MATRIX_PRIOR * (d + 1) if kind == "full" else VARIANCE_PRIOR)
+        prior = prior_share * _prior(kind, d)
         target = _widened(scales, second) * common
         scatters = (second + prior * target) / _widened(sums.mass + prior, second)
         if kind == "spherical":
@@ -404,8 +418,9 @@ def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Flo
         return floored, 1 / floored
     trace = np.trace(common, axis1=-2, axis2=-1)
     least = np.maximum(share * trace / common.shape[-1], LEAST_SCATTER)[..., None]
+    above = common - least[..., None] * np.eye(common.shape[-1])
     try:  # mostly all variances are above the least one, which takes less time to find out
-        np.linalg.cholesky(common - least[..., None] * np.eye(common.shape[-1]))
+        np.linalg.cholesky(above)
         return common, np.linalg.inv(common).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         variances, directions = np.linalg.eigh(common)
@@ -448,15 +463,14 @@ def from_labels(
     """
     k = int(labels.max()) + 1
     means, sums = moments_of_labels(X, s, labels, k, full=kind in MATRICES)
-    if box is not None:
-        least = FIRST_BACKGROUND / (1 - FIRST_BACKGROUND) * sums.mass.sum()
-        sums = replace(sums, background=np.maximum(s[labels < 0].sum(), least))
-    return from_moments(means, sums, kind, degrees, box)
+    if box is None:
+        return from_moments(means, sums, kind, degrees)
+    least = FIRST_BACKGROUND / (1 - FIRST_BACKGROUND) * sums.mass.sum()
+    sums = replace(sums, background=np.maximum(s[labels < 0].sum(), least))
+    return from_moments(means, sums, kind, degrees).in_box(box, float(s.sum()))
 
 
-def from_moments(
-    means: Float64, sums: Sums, kind: str, degrees: float | Float64, box: Box | None = None
-) -> StudentMixture:
+def from_moments(means: Float64, sums: Sums, kind: str, degrees: float | Float64) -> StudentMixture:
     """The mixture, or several, of what `moments_of_labels` returns.
 
     The moments may be matrices although the kind has only variances.
@@ -465,8 +479,6 @@ def from_moments(
         sums = replace(sums, second=np.diagonal(sums.second, axis1=-2, axis2=-1))
     ones = np.ones(means.shape[:-1])
     empty = StudentMixture(ones, means, sums.second, kind, degrees, ones)
-    if box is not None:
-        empty = replace(empty, log_volume=_log_volume(box, kind))
     return maximization(empty, sums)
 
 

@@ -27,7 +27,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.shapes import DEGREES, KEPT, Runs, compact, with_background
+from ekmfast.fit.shapes import DEGREES, KEPT, Runs, best_of, compact
 
 Float64 = NDArray[np.float64]
 
@@ -43,6 +43,8 @@ EVERY = 2
 GAUSSIAN_INIT = 3
 # Pairs of components that are joined to find mixtures of one component less.
 JOINED = 3
+# Mixtures of one component more from which a background begins.
+WITHOUT_WIDEST = 3
 
 
 @dataclass(frozen=True)
@@ -133,29 +135,39 @@ class MixtureSearch:
         )
 
     def best(self, k: int, further: Iterable[NDArray[Any]] = ()) -> Fitted:
-        """The best mixture of k components that is found; ``further``: labels of more starts."""
-        settings: Any = {"max_iter": self.max_iter, "tol": self.tol, "report": self.report}
-        runs = Runs(self.rows, self.kinds, self.degrees, **settings)
+        """The best mixture of k components that is found; ``further``: labels of more starts.
+
+        A background begins from what is found without it. Components that it might replace are
+        those of mixtures with one more, so that runs with a background also begin from these,
+        without their widest component. On 36 sets of two to four round clusters in 10 to 40 % of
+        noise the mean ARI of the clusters was .79 with the background of the best mixture alone,
+        which had spent a component on the noise in every second set. A background that takes part
+        in all runs was worse on 24 problems of the family 'background' (.799 and .819): which runs
+        go on is then decided before it has found its rows.
+        """
+        runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
         labels = [*self._labellings(k), *further]
-        if self.joins and 1 < k < len(self.rows.X):
-            labels += self._joined(k)
-        found = runs.search(labels, self.kept)
+        joins = self.joins and 1 < k < len(self.rows.X)
+        more: list[Fitted] = []
+        if joins or (self.box is not None and k < len(self.rows.X)):
+            more = runs.short(replace(self, gaussian_init=1)._labellings(k + 1))
+            more = [fitted for fitted in more if len(fitted.mixture.weights) == k + 1]
+        if joins:
+            labels += self._joined(more)
+        short = best_of(runs.short(labels))
+        found = runs.search(short, self.kept)
         if self.box is None:
             return found
-        return with_background(found, self.rows, self.box, self.kinds, self.degrees, **settings)
+        mixtures = [found.mixture, *(fitted.mixture for fitted in short[: self.kept])]
+        starts = [runs.background_labels(mixture, self.box) for mixture in mixtures]
+        starts += [runs.without_widest(one.mixture) for one in best_of(more)[:WITHOUT_WIDEST]]
+        return runs.with_background(starts, len(found.mixture.weights), self.box)
 
-    def _joined(self, k: int) -> list[NDArray[np.intp]]:
+    def _joined(self, more: list[Fitted]) -> list[NDArray[np.intp]]:
         """Labels of short runs with one component more, two of which are joined."""
-        more = replace(self, gaussian_init=1)._labellings(k + 1)
-        runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
-        short = runs.short(more)
         found = []
         for kind in self.kinds:
-            best = max(
-                (fitted for fitted in short if fitted.mixture.kind == kind),
-                key=lambda fitted: fitted.criterion,
-            )
-            if len(best.mixture.weights) == k + 1:
+            for best in best_of(one for one in more if one.mixture.kind == kind)[:1]:
                 found += joined_labels(best.mixture, self.rows, JOINED)
         return found
 

@@ -36,6 +36,7 @@ from ekmfast.fit.mixture import (
     MATRICES,
     Fitted,
     ScaledRows,
+    StudentMixture,
     Sums,
     expectation_maximization,
     from_labels,
@@ -85,20 +86,18 @@ class Runs:
     report: Callable[[Fitted], None] | None = None
     _moments: dict[bytes, tuple[Float64, Sums]] = field(default_factory=dict, repr=False)
 
-    def search(self, labellings: Iterable[NDArray[Any]], kept: int = KEPT) -> Fitted:
+    def search(self, short: Iterable[Fitted], kept: int = KEPT) -> Fitted:
         """The mixture with the largest criterion.
 
         Parameters
         ----------
-        labellings : iterable of ndarray of shape (N,)
-            Labels from which runs begin; equal ones count once, and only those with the most
-            clusters are used.
+        short : iterable of Fitted
+            The results of short runs.
         kept : int
-            How many short runs go on.
+            How many of them go on.
         """
-        short = sorted(self.short(labellings), key=lambda fitted: -fitted.criterion)
         runs: dict[tuple[str, bytes], NDArray[Any]] = {}
-        for fitted in short:
+        for fitted in best_of(short):
             labels = compact(label(fitted.mixture, self.rows))
             runs.setdefault((fitted.mixture.kind, labels.tobytes()), labels)
             if len(runs) == kept:
@@ -108,7 +107,10 @@ class Runs:
         return max(self._run(starts, self.max_iter), key=lambda fitted: fitted.criterion)
 
     def short(self, labellings: Iterable[NDArray[Any]]) -> list[Fitted]:
-        """The results of short runs from these labels, as for `search`."""
+        """The results of short runs from labels (N,).
+
+        Equal ones count once, and only those with the most clusters are used.
+        """
         degrees = SHORT_DEGREES if len(self.degrees) > 1 else self.degrees[0]
         distinct = {labels.tobytes(): labels for labels in map(compact, labellings)}
         # The number of components is given. At small alphas centroids coincide, and the penalty for
@@ -117,6 +119,41 @@ class Runs:
         used = [labels for labels in distinct.values() if labels.max() == most]
         starts = [Start(labels, kind, degrees) for kind in self.kinds for labels in used]
         return self._run(starts, min(SHORT, self.max_iter))
+
+    def with_background(self, labellings: Iterable[NDArray[Any]], k: int, box: Box) -> Fitted:
+        """The mixture with the largest criterion of k components and a background, label -1."""
+        distinct = {labels.tobytes(): labels for labels in map(compact, labellings)}
+        fits: list[Fitted] = []
+        for kind in self.kinds:
+            starts = [
+                from_labels(self.rows.X, self._weights, labels, kind, v, box)
+                for labels in distinct.values()
+                if labels.max() == k - 1
+                for v in self.degrees
+            ]
+            fits += expectation_maximization(
+                stacked(starts), self.rows, max_iter=self.max_iter, tol=self.tol
+            )
+        if self.report is not None:
+            for one in fits:
+                self.report(one)
+        return max(fits, key=lambda one: one.criterion)
+
+    def background_labels(self, mixture: StudentMixture, box: Box) -> NDArray[Any]:
+        """Its labels, with -1 for rows that are likelier of a background of a small share.
+
+        A component of which all rows are so keeps its labels.
+        """
+        n_rows = float(self._weights.sum())
+        labels = label(mixture.with_background(FIRST_BACKGROUND, box, n_rows), self.rows)
+        components = label(mixture, self.rows)
+        return np.where(np.isin(components, labels), labels, components)
+
+    def without_widest(self, mixture: StudentMixture) -> NDArray[Any]:
+        """Its labels, with -1 for the rows of the component of the largest volume."""
+        labels = label(mixture, self.rows)
+        widest = int(mixture.log_sizes.argmax())
+        return np.where(labels == widest, -1, labels)
 
     def _run(self, starts: Sequence[Start], iterations: int) -> list[Fitted]:
         fits: list[Fitted] = []
@@ -134,46 +171,19 @@ class Runs:
     def _moments_of(self, labels: NDArray[np.intp]) -> tuple[Float64, Sums]:
         key = labels.tobytes()
         if key not in self._moments:
-            rows, k = self.rows, int(labels.max()) + 1
-            s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
-            full = any(kind in MATRICES for kind in self.kinds)
-            self._moments[key] = moments_of_labels(rows.X, s, labels, k, full=full)
+            k, full = int(labels.max()) + 1, any(kind in MATRICES for kind in self.kinds)
+            self._moments[key] = moments_of_labels(self.rows.X, self._weights, labels, k, full=full)
         return self._moments[key]
 
+    @property
+    def _weights(self) -> Float64:
+        rows = self.rows
+        return np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
 
-def with_background(
-    fitted: Fitted,
-    rows: ScaledRows,
-    box: Box,
-    kinds: Sequence[str],
-    degrees: Sequence[float],
-    *,
-    max_iter: int,
-    tol: float,
-    report: Callable[[Fitted], None] | None = None,
-) -> Fitted:
-    """The mixture with the largest criterion that has a background and begins from this one.
 
-    Runs begin from its labels, and from the label -1 for rows that are likelier of a background of
-    a small share. A component of which all rows are so keeps its labels.
-
-    On 24 problems of the family 'background', tuning seeds, the mean ARI was .819, and .799 where a
-    background took part in all runs of the search: those that go on are then chosen before the
-    background has found its rows. It was .820 without a background.
-    """
-    s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
-    before = fitted.mixture
-    labels = label(before.with_background(FIRST_BACKGROUND, box), rows)
-    components = label(before, rows)
-    labels = np.where(np.isin(components, labels), labels, components)
-    fits: list[Fitted] = []
-    for kind in kinds:
-        starts = [from_labels(rows.X, s, compact(labels), kind, v, box) for v in degrees]
-        fits += expectation_maximization(stacked(starts), rows, max_iter=max_iter, tol=tol)
-    if report is not None:
-        for one in fits:
-            report(one)
-    return max(fits, key=lambda one: one.criterion)
+def best_of(fits: Iterable[Fitted]) -> list[Fitted]:
+    """The fits by their criterion, the best one first."""
+    return sorted(fits, key=lambda fitted: -fitted.criterion)
 
 
 def compact(labels: NDArray[Any]) -> NDArray[np.intp]:
