@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import ekmfast
 from ekmfast import EKMeans, EquilibriumMixture
 from ekmfast._reference import mixture_log_joint, mixture_sums
+from ekmfast.fit import mixture_search
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.mixture import (
     KINDS,
@@ -507,3 +508,21 @@ def test_blocks_with_nan_are_named(shapes):
     X[60, 0] = np.nan
     with pytest.raises(ValueError, match="its row 2 holds NaN in column 0"):
         EquilibriumMixture(2).fit(in_blocks(X))
+
+
+def test_components_are_joined_unless_features_are_strongly_correlated(monkeypatch):
+    called = []
+    joined = mixture_search.joined_labels
+
+    def record(*arguments):
+        called.append(arguments)
+        return joined(*arguments)
+
+    monkeypatch.setattr(mixture_search, "joined_labels", record)
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(300, 3)) + 6 * rng.integers(0, 2, (300, 1))
+    correlated = few @ rng.normal(size=(3, 60)) + 0.1 * rng.normal(size=(300, 60))
+    EquilibriumMixture(2, random_state=0).fit(correlated)
+    assert not called
+    EquilibriumMixture(2, random_state=0).fit(few)
+    assert called

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.background import Box
+from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
 from ekmfast.fit.merging import merge_all
@@ -147,7 +149,7 @@ class MixtureSearch:
         """
         runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
         labels = [*self._labellings(k), *further]
-        joins = self.joins and 1 < k < len(self.rows.X)
+        joins = self.joins and 1 < k < len(self.rows.X) and not self._correlated
         more: list[Fitted] = []
         if joins or (self.box is not None and k < len(self.rows.X)):
             more = runs.short(replace(self, gaussian_init=1)._labellings(k + 1))
@@ -162,6 +164,16 @@ class MixtureSearch:
         starts = [runs.background_labels(mixture, self.box) for mixture in mixtures]
         starts += [runs.without_widest(one.mixture) for one in best_of(more)[:WITHOUT_WIDEST]]
         return runs.with_background(starts, len(found.mixture.weights), self.box)
+
+    @cached_property
+    def _correlated(self) -> bool:
+        """Whether features are so strongly correlated that likelihoods are poor judges.
+
+        On codes of a neural network, with 128 features, 440 rows and 2 to 5 classes, the mean ARI
+        was .95 without joined components and .77 with them, whose criterion was larger.
+        """
+        X, s = self.rows.X, self.rows.sample_weight
+        return bool(evidence_features(X, s).shape[1] < X.shape[1])
 
     def _joined(self, more: list[Fitted]) -> list[NDArray[np.intp]]:
         """Labels of short runs with one component more, two of which are joined."""
