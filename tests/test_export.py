@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the autoencoder is an extra")
 
 import torch
 
-from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans, cli
+from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans, cli, export_onnx
 from ekmfast.autoencoder import (
     ConvAutoencoder,
     ExportedPipeline,
@@ -55,6 +55,14 @@ def model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ConvAutoencoder(SIZE, 1, LATENT, n_classes=2, width=0.125)
+    pretrain(model, images(60), epochs=5, random_state=0, verbose=0)
+    return model
+
+
+def with_codes_of_length_1():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ConvAutoencoder(SIZE, 1, LATENT, width=0.125, normalize_codes=True)
     pretrain(model, images(60), epochs=5, random_state=0, verbose=0)
     return model
 
@@ -374,6 +382,29 @@ def test_a_program_of_a_pipeline_is_pickled_and_takes_bytes(model, tmp_path):
     scripted(export_pipeline(model, clusters, tmp_path / "b.pt2", format="torchscript"))
     with pytest.raises(ValueError, match="format must be None, 'torchscript' or 'pt2', got 'onnx'"):
         export_pipeline(model, clusters, tmp_path / "c", format="onnx")
+
+
+@pytest.mark.parametrize("suffix", ["ts", "pt2"])
+def test_a_pipeline_cannot_label_codes_of_zeros(suffix, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    x = images(60)
+    model = with_codes_of_length_1()
+    codes = encode(model, x)
+    clusters = EKMeans(2, metric="cosine", zero_rows="label", alpha="dvariance", random_state=0)
+    clusters.fit(codes)
+    path = tmp_path / f"pipeline.{suffix}"
+    with pytest.raises(ValueError, match=r"zero_rows='label', .*use ekmfast\.export_onnx"):
+        export_pipeline(model, clusters, path)
+    assert not path.exists()
+    # Both ways out that the error names.
+    export_onnx(clusters, tmp_path / "clusters.onnx")
+    session = runtime.InferenceSession(tmp_path / "clusters.onnx")
+    (labels,) = session.run(["label"], {"X": np.concatenate([codes, 0 * codes[:1]])})
+    np.testing.assert_array_equal(labels, [*clusters.labels_, -1])
+    loaded = load(export_pipeline(model, clusters.set_params(zero_rows="error"), path))
+    np.testing.assert_array_equal(loaded.predict(x), clusters.labels_)
+    np.testing.assert_allclose(loaded.membership(x), clusters.membership(codes), atol=1e-4)
 
 
 def test_what_is_no_pipeline_is_refused(model, tmp_path):

@@ -142,7 +142,8 @@ def export_pipeline(
         If ``autoencoder`` or ``clustering`` is of another type.
     ValueError
         If the clustering was fitted to another number of features than the codes have, or
-        ``format`` is unknown, or the file is named ``.onnx``: `ekmfast.export_onnx` writes it.
+        ``format`` is unknown, or the file is named ``.onnx``: `ekmfast.export_onnx` writes it. If
+        the clustering has ``zero_rows="label"``, since the file labels codes of zeros like others.
     NotImplementedError
         If the format is "torchscript" on Python 3.14 or newer, where PyTorch does not support it.
     FileNotFoundError
@@ -177,6 +178,12 @@ def export_pipeline(
         raise ValueError(
             f"clustering was fitted to {clustering.n_features_in_} features: must be fitted to the "
             f"codes, latent_dim={autoencoder.latent_dim}"
+        )
+    if clustering.metric == "cosine" and clustering.zero_rows == "label":
+        raise ValueError(
+            "clustering has zero_rows='label', but the file would label codes of zeros like "
+            "others: use ekmfast.export_onnx(clustering, ...), or "
+            "clustering.set_params(zero_rows='error')"
         )
     path, kind = kind_of_file(path, format)
     pipeline = _Pipeline(autoencoder, clustering).cpu().eval()
