@@ -384,6 +384,14 @@ def test_a_program_of_a_pipeline_is_pickled_and_takes_bytes(model, tmp_path):
         export_pipeline(model, clusters, tmp_path / "c", format="onnx")
 
 
+def test_a_pipeline_by_the_cosine_needs_codes_of_length_1(model, tmp_path):
+    clusters = EKMeans(2, metric="cosine", alpha="dvariance", random_state=0)
+    clusters.fit(encode(model, images(60)))
+    with pytest.raises(ValueError, match=r"metric='cosine', .*use a model with normalize_codes"):
+        export_pipeline(model, clusters, tmp_path / "pipeline.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("suffix", ["ts", "pt2"])
 def test_a_pipeline_cannot_label_codes_of_zeros(suffix, tmp_path):
     pytest.importorskip("onnx")

@@ -143,7 +143,9 @@ def export_pipeline(
     ValueError
         If the clustering was fitted to another number of features than the codes have, or
         ``format`` is unknown, or the file is named ``.onnx``: `ekmfast.export_onnx` writes it. If
-        the clustering has ``zero_rows="label"``, since the file labels codes of zeros like others.
+        the clustering has ``zero_rows="label"``, since the file labels codes of zeros like others,
+        or ``metric="cosine"`` for a model without ``normalize_codes``, since the file computes
+        Euclidean distances of the codes.
     NotImplementedError
         If the format is "torchscript" on Python 3.14 or newer, where PyTorch does not support it.
     FileNotFoundError
@@ -184,6 +186,12 @@ def export_pipeline(
             "clustering has zero_rows='label', but the file would label codes of zeros like "
             "others: use ekmfast.export_onnx(clustering, ...), or "
             "clustering.set_params(zero_rows='error')"
+        )
+    if clustering.metric == "cosine" and not autoencoder.normalize_codes:
+        raise ValueError(
+            "clustering has metric='cosine', but the file computes Euclidean distances, which have "
+            "other memberships for codes that are not of length 1: use a model with "
+            "normalize_codes=True, or ekmfast.export_onnx(clustering, ...)"
         )
     path, kind = kind_of_file(path, format)
     pipeline = _Pipeline(autoencoder, clustering).cpu().eval()
