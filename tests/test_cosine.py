@@ -406,6 +406,14 @@ def test_a_loaded_model_labels_rows_of_zeros(name, tmp_path):
     assert_array_equal(again.predict(mixed), model.labels_)
 
 
+def test_a_model_is_saved_after_zero_rows_was_set_to_error(tmp_path):
+    mixed, _ = with_zeros()
+    model = EKMeans(3, metric="cosine", zero_rows="label", init=START).fit(mixed)
+    save(model.set_params(zero_rows="error"), tmp_path / "model.npz")
+    assert_array_equal(load(tmp_path / "model.npz").labels_, model.labels_)
+    assert -1 in model.labels_
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_an_onnx_file_labels_rows_of_zeros(name, dtype, tmp_path):
