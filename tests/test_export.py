@@ -59,14 +59,6 @@ def model():
     return model
 
 
-def with_codes_of_length_1():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = ConvAutoencoder(SIZE, 1, LATENT, width=0.125, normalize_codes=True)
-    pretrain(model, images(60), epochs=5, random_state=0, verbose=0)
-    return model
-
-
 def scripted(path):
     return torchscript.load(path)
 
@@ -384,20 +376,30 @@ def test_a_program_of_a_pipeline_is_pickled_and_takes_bytes(model, tmp_path):
         export_pipeline(model, clusters, tmp_path / "c", format="onnx")
 
 
-def test_a_pipeline_by_the_cosine_needs_codes_of_length_1(model, tmp_path):
-    clusters = EKMeans(2, metric="cosine", alpha="dvariance", random_state=0)
-    clusters.fit(encode(model, images(60)))
-    with pytest.raises(ValueError, match=r"metric='cosine', .*use a model with normalize_codes"):
-        export_pipeline(model, clusters, tmp_path / "pipeline.ts")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("suffix", ["ts", "pt2"])
-def test_a_pipeline_cannot_label_codes_of_zeros(suffix, tmp_path):
+def test_a_pipeline_by_the_cosine(model, suffix, tmp_path):
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     x = images(60)
-    model = with_codes_of_length_1()
+    codes = encode(model, x)
+    clusters = EKMeans(2, metric="cosine", random_state=0).fit(codes)
+    loaded = load(export_pipeline(model, clusters, tmp_path / f"pipeline.{suffix}"))
+    export_onnx(loaded, tmp_path / "pipeline.onnx")
+    session = runtime.InferenceSession(tmp_path / "pipeline.onnx")
+    labels, memberships = session.run(["labels", "memberships"], {"images": x})
+    wanted = clusters.membership(codes)
+    assert np.abs(np.linalg.norm(codes, axis=1) - 1).min() > 0.05
+    for found in (loaded.membership(x), memberships):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    for given in (loaded.predict(x), labels):
+        np.testing.assert_array_equal(given, clusters.labels_)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "pt2"])
+def test_a_pipeline_cannot_label_codes_of_zeros(model, suffix, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    x = images(60)
     codes = encode(model, x)
     clusters = EKMeans(2, metric="cosine", zero_rows="label", alpha="dvariance", random_state=0)
     clusters.fit(codes)
