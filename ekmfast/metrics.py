@@ -145,10 +145,13 @@ def cv_difference(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:
 def cluster_sizes(labels: ArrayLike, n_clusters: int | None = None) -> NDArray[np.int64]:
     """Number of samples in each cluster.
 
+    Samples with the label -1 belong to no cluster and are not counted: ``zero_rows="label"`` and
+    ``EquilibriumMixture(background=True)`` give this label.
+
     Parameters
     ----------
     labels : array-like of shape (N,)
-        Clusters, integers of at least 0.
+        Clusters, integers of at least 0, or -1 for no cluster.
     n_clusters : int, default=None
         Length of the result, which may include empty clusters at the end; None for the largest
         label plus one.
@@ -162,12 +165,12 @@ def cluster_sizes(labels: ArrayLike, n_clusters: int | None = None) -> NDArray[n
     TypeError
         If labels or ``n_clusters`` are not integers.
     ValueError
-        If labels are empty, negative, not one-dimensional, or not below ``n_clusters``.
+        If labels are empty, below -1, not one-dimensional, or not below ``n_clusters``.
 
     Examples
     --------
     >>> from ekmfast.metrics import cluster_sizes
-    >>> cluster_sizes([0, 0, 2], n_clusters=4).tolist()
+    >>> cluster_sizes([0, 0, 2, -1], n_clusters=4).tolist()
     [2, 0, 1, 0]
     """
     N_CLUSTERS.check("n_clusters", n_clusters)
@@ -175,11 +178,11 @@ def cluster_sizes(labels: ArrayLike, n_clusters: int | None = None) -> NDArray[n
     if checked.dtype.kind not in "iu":
         raise TypeError(f"labels has dtype {checked.dtype}: must be integer")
     low, high = int(checked.min()), int(checked.max())
-    if low < 0:
-        raise ValueError(f"labels has the value {low}: must be at least 0")
+    if low < -1:
+        raise ValueError(f"labels has the value {low}: must be at least -1")
     if n_clusters is not None and high >= n_clusters:
         raise ValueError(f"labels has the value {high}: must be below n_clusters={n_clusters}")
-    counts = np.bincount(checked.astype(np.int64), minlength=n_clusters or 0)
+    counts = np.bincount(checked[checked != -1].astype(np.int64), minlength=n_clusters or 0)
     return counts.astype(np.int64)
 
 

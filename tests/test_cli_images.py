@@ -119,6 +119,27 @@ def test_train_writes_onnx(folders, tmp_path, clusters):
         np.testing.assert_array_equal(labels[0], model.predict(images))
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_train_writes_onnx_by_way_of_a_file_that_pytorch_can_load(
+    torchscript, folders, tmp_path, monkeypatch, scripts
+):
+    pytest.importorskip("onnx")
+    from ekmfast.autoencoder import torchscript as used
+
+    def refuse(*_, **__):
+        raise RuntimeError("this version of PyTorch cannot")
+
+    if scripts:
+        monkeypatch.setattr(torch.export, "load", refuse)
+    else:
+        monkeypatch.setattr(used, "is_supported", lambda: False)
+        monkeypatch.setattr(torch.jit, "script", refuse)
+    out = tmp_path / "model.onnx"
+    options = [*OPTIONS, "--epochs", "1", "--quiet", "--clusters", 2]
+    assert run("train", folders / "bars", "-o", out, *options) == 0
+    assert out.exists()
+
+
 def test_without_onnx_the_commands_tell_it_before_they_work(folders, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((20, 2)))

@@ -360,8 +360,20 @@ def test_a_stream_with_rows_of_zeros():
         alone.partial_fit(part[part.any(axis=1)])
         assert_array_equal(stream.labels_ == -1, ~part.any(axis=1))
     assert_allclose(stream.cluster_centers_, alone.cluster_centers_, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_zeros_alone_leaves_a_stream_as_it_is(kind):
+    zeros = KINDS[kind](np.zeros((900, 12)))
+    stream = MiniBatchEKMeans(3, metric="cosine", zero_rows="label", init=START)
     with pytest.raises(ValueError, match="needs a row with weight that is not zero"):
-        stream.partial_fit(np.zeros((5, 12)))
+        stream.partial_fit(zeros)
+    before = dict(vars(stream.partial_fit(X)))
+    after = vars(stream.partial_fit(zeros))
+    assert_array_equal(after["labels_"], np.full(900, -1))
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before if name != "labels_")
+    assert_array_equal(stream.partial_fit(X).labels_, stream.predict(X))
 
 
 def test_more_clusters_than_rows_with_a_direction():
@@ -404,6 +416,14 @@ def test_a_loaded_model_labels_rows_of_zeros(name, tmp_path):
     assert again.get_params()["zero_rows"] == "label"
     assert_array_equal(again.labels_, model.labels_)
     assert_array_equal(again.predict(mixed), model.labels_)
+
+
+def test_a_model_is_saved_after_zero_rows_was_set_to_error(tmp_path):
+    mixed, _ = with_zeros()
+    model = EKMeans(3, metric="cosine", zero_rows="label", init=START).fit(mixed)
+    save(model.set_params(zero_rows="error"), tmp_path / "model.npz")
+    assert_array_equal(load(tmp_path / "model.npz").labels_, model.labels_)
+    assert -1 in model.labels_
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="the autoencoder is an extra")
 
 import torch
 
-from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans, cli
+from ekmfast import EKMeans, HardKMeans, MaximumEntropyKMeans, MiniBatchEKMeans, cli, export_onnx
 from ekmfast.autoencoder import (
     ConvAutoencoder,
     ExportedPipeline,
@@ -374,6 +374,47 @@ def test_a_program_of_a_pipeline_is_pickled_and_takes_bytes(model, tmp_path):
     scripted(export_pipeline(model, clusters, tmp_path / "b.pt2", format="torchscript"))
     with pytest.raises(ValueError, match="format must be None, 'torchscript' or 'pt2', got 'onnx'"):
         export_pipeline(model, clusters, tmp_path / "c", format="onnx")
+
+
+@pytest.mark.parametrize("suffix", ["ts", "pt2"])
+def test_a_pipeline_by_the_cosine(model, suffix, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    x = images(60)
+    codes = encode(model, x)
+    clusters = EKMeans(2, metric="cosine", random_state=0).fit(codes)
+    loaded = load(export_pipeline(model, clusters, tmp_path / f"pipeline.{suffix}"))
+    export_onnx(loaded, tmp_path / "pipeline.onnx")
+    session = runtime.InferenceSession(tmp_path / "pipeline.onnx")
+    labels, memberships = session.run(["labels", "memberships"], {"images": x})
+    wanted = clusters.membership(codes)
+    assert np.abs(np.linalg.norm(codes, axis=1) - 1).min() > 0.05
+    for found in (loaded.membership(x), memberships):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    for given in (loaded.predict(x), labels):
+        np.testing.assert_array_equal(given, clusters.labels_)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "pt2"])
+def test_a_pipeline_cannot_label_codes_of_zeros(model, suffix, tmp_path):
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    x = images(60)
+    codes = encode(model, x)
+    clusters = EKMeans(2, metric="cosine", zero_rows="label", alpha="dvariance", random_state=0)
+    clusters.fit(codes)
+    path = tmp_path / f"pipeline.{suffix}"
+    with pytest.raises(ValueError, match=r"zero_rows='label', .*use ekmfast\.export_onnx"):
+        export_pipeline(model, clusters, path)
+    assert not path.exists()
+    # Both ways out that the error names.
+    export_onnx(clusters, tmp_path / "clusters.onnx")
+    session = runtime.InferenceSession(tmp_path / "clusters.onnx")
+    (labels,) = session.run(["label"], {"X": np.concatenate([codes, 0 * codes[:1]])})
+    np.testing.assert_array_equal(labels, [*clusters.labels_, -1])
+    loaded = load(export_pipeline(model, clusters.set_params(zero_rows="error"), path))
+    np.testing.assert_array_equal(loaded.predict(x), clusters.labels_)
+    np.testing.assert_allclose(loaded.membership(x), clusters.membership(codes), atol=1e-4)
 
 
 def test_what_is_no_pipeline_is_refused(model, tmp_path):

@@ -82,6 +82,10 @@ def test_difference_of_the_coefficients_of_variation():
 def test_sizes_and_ratio():
     assert cluster_sizes(np.array([2, 0, 2], np.int32)).tolist() == [1, 0, 2]
     assert cluster_sizes([0], n_clusters=3).tolist() == [1, 0, 0]
+    assert cluster_sizes([-1, 2, 0, 2, -1]).tolist() == [1, 0, 2]  # -1 is no cluster
+    assert cluster_sizes([-1, -1]).tolist() == []
+    assert cluster_sizes([-1, 1], n_clusters=3).tolist() == [0, 1, 0]
+    assert cluster_sizes(np.array([1, 255], np.uint8)).sum() == 2
     assert imbalance_ratio([0] * 400 + [1] * 20 + [5] * 40) == 20
     assert imbalance_ratio(["a"]) == 1
 
@@ -108,8 +112,8 @@ def test_other_bad_input_is_refused():
             score([0, 1], [])
         with pytest.raises(TypeError, match="labels_true has dtype float64"):
             score([0.0, 1.0], [0, 1])
-    with pytest.raises(ValueError, match="value -1"):
-        cluster_sizes([-1, 0])
+    with pytest.raises(ValueError, match="value -2: must be at least -1"):
+        cluster_sizes([-2, 0])
     with pytest.raises(ValueError, match="below n_clusters=2"):
         cluster_sizes([0, 2], n_clusters=2)
     with pytest.raises(TypeError, match="integer"):

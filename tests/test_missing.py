@@ -450,6 +450,20 @@ def test_a_stream_of_one_batch_after_another():
     assert adjusted_rand_score(Y, stream.predict(X)) > 0.98
 
 
+@pytest.mark.usefixtures("one_dask_thread")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_batch_of_a_stream_has_numbers_in_each_column(kind):
+    rows = COMPLETE.copy()
+    rows[:, 4] = np.nan
+    one, two = (MiniBatchEKMeans(3, missing="partial", init=START) for _ in range(2))
+    with pytest.raises(ValueError, match=r"every feature must have .* in column 4 of X"):
+        two.partial_fit(KINDS[kind](rows))
+    for batch in (X, rows):  # after the first batch the mean of the feature is known
+        one.partial_fit(batch)
+        two.partial_fit(KINDS[kind](batch))
+        assert_array_equal(one.cluster_centers_, two.cluster_centers_)
+
+
 def test_a_stream_in_which_nothing_is_missing_has_the_same_bits():
     one, two = (
         MiniBatchEKMeans(3, init=START, missing=missing) for missing in ("error", "partial")

@@ -71,7 +71,7 @@ def test_weights_stay_as_they_were(tmp_path):
 def test_what_cannot_be_packed(monkeypatch):
     cpu = torch.device("cpu")
     assert not _packed.can_pack(torch.device("meta"), torch.float32)
-    for capability in ("DEFAULT", "NO AVX", "SVE256"):
+    for capability in ("DEFAULT", "NO AVX", "AVX", "SVE256"):
         with monkeypatch.context() as patch:
             patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
             assert not _packed.can_pack(cpu, torch.float32)

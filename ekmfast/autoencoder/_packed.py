@@ -36,7 +36,7 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
         # On other processors than x86-64 oneDNN calls other libraries; that was not tried.
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and all(hasattr(operators, name) for name in OPERATORS)
         and (dtype == torch.float32 or operators._is_mkldnn_bf16_supported())
     )

@@ -299,13 +299,14 @@ class _ProgramWithClusters(_Program):
         super().__init__(module, metadata)
         self.centroids, self.merged = module.centroids, module.merged
         self.alpha = float(metadata["alpha"])
+        self.metric = str(metadata.get("metric", "euclidean"))  # which older files lack
 
     def to(self, device: torch.device) -> None:
         super().to(device)
         self.centroids, self.merged = self.centroids.to(device), self.merged.to(device)
 
     def squared_distances(self, z: torch.Tensor) -> torch.Tensor:
-        return squared_distances(z, self.centroids)
+        return squared_distances(z, self.centroids, self.metric)
 
     def labels_of(self, d2: torch.Tensor) -> torch.Tensor:
         return self.merged[d2.argmin(1)]

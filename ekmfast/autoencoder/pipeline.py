@@ -25,9 +25,12 @@ CLUSTERING = Kind(
 )
 
 
-def squared_distances(z: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+def squared_distances(z: torch.Tensor, centroids: torch.Tensor, metric: str) -> torch.Tensor:
     # float64 without the expanded form, so that they equal the estimator's up to rounding.
-    d = torch.cdist(z.to(torch.float64), centroids, compute_mode="donot_use_mm_for_euclid_dist")
+    z = z.to(torch.float64)
+    if metric == "cosine":
+        z = z / z.norm(2, dim=[1], keepdim=True)
+    d = torch.cdist(z, centroids, compute_mode="donot_use_mm_for_euclid_dist")
     return d * d
 
 
@@ -38,19 +41,20 @@ def memberships(d2: torch.Tensor, alpha: float) -> torch.Tensor:
 class _Pipeline(Exported):
     """The module in the file: the autoencoder and the clusters of its codes."""
 
-    described = (*Exported.described, "n_clusters", "alpha")
+    described = (*Exported.described, "n_clusters", "alpha", "metric")
 
     def __init__(self, model: ConvAutoencoder, estimator: CentroidEstimator) -> None:
         super().__init__(model)
         centroids = np.asarray(estimator.cluster_centers_, np.float64)
         self.n_clusters = len(centroids)
         self.alpha = float(estimator.alpha_)
+        self.metric = estimator.metric
         self.register_buffer("centroids", torch.from_numpy(centroids))
         merged = np.asarray(estimator._merged_, np.int64)
         self.register_buffer("merged", torch.from_numpy(merged))
 
     def squared_distances(self, z: torch.Tensor) -> torch.Tensor:
-        return squared_distances(z, self.centroids)
+        return squared_distances(z, self.centroids, self.metric)
 
     def labels_of(self, d2: torch.Tensor) -> torch.Tensor:
         return self.merged[d2.argmin(1)]
@@ -88,10 +92,11 @@ class _Outputs(nn.Module):
         self.register_buffer("centroids", pipeline.centroids)
         self.register_buffer("merged", pipeline.merged)
         self.alpha = pipeline.alpha
+        self.metric = pipeline.metric
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         z = self.encoder(x)
-        d2 = squared_distances(z, self.centroids)
+        d2 = squared_distances(z, self.centroids, self.metric)
         return {
             "codes": z,
             "labels": self.merged[d2.argmin(1)],
@@ -117,7 +122,7 @@ def export_pipeline(
 
     ``torch.export.load(path).module()(images)`` of a ``pt2`` file returns the same dict for images
     that are floats in [0, 1]. The metadata of both formats are those of `export`, with
-    ``n_clusters`` and ``alpha``.
+    ``n_clusters``, ``alpha`` and ``metric``.
 
     Parameters
     ----------
@@ -142,7 +147,8 @@ def export_pipeline(
         If ``autoencoder`` or ``clustering`` is of another type.
     ValueError
         If the clustering was fitted to another number of features than the codes have, or
-        ``format`` is unknown, or the file is named ``.onnx``: `ekmfast.export_onnx` writes it.
+        ``format`` is unknown, or the file is named ``.onnx``: `ekmfast.export_onnx` writes it. If
+        the clustering has ``zero_rows="label"``, since the file labels codes of zeros like others.
     NotImplementedError
         If the format is "torchscript" on Python 3.14 or newer, where PyTorch does not support it.
     FileNotFoundError
@@ -177,6 +183,12 @@ def export_pipeline(
         raise ValueError(
             f"clustering was fitted to {clustering.n_features_in_} features: must be fitted to the "
             f"codes, latent_dim={autoencoder.latent_dim}"
+        )
+    if clustering.metric == "cosine" and clustering.zero_rows == "label":
+        raise ValueError(
+            "clustering has zero_rows='label', but the file would label codes of zeros like "
+            "others: use ekmfast.export_onnx(clustering, ...), or "
+            "clustering.set_params(zero_rows='error')"
         )
     path, kind = kind_of_file(path, format)
     pipeline = _Pipeline(autoencoder, clustering).cpu().eval()

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         mixture = hasattr(model, "means_")
         n_clusters = len(model.means_ if mixture else model.cluster_centers_)
         labelled = model.labels_ >= 0
-        sizes = cluster_sizes(model.labels_[labelled], n_clusters)
+        sizes = cluster_sizes(model.labels_, n_clusters)
         say("data", f"{len(X)} rows, {len(names)} columns{_faults(X, labelled)}")
         (_say_mixture if mixture else say_clusters)(model, sizes)
         if arguments.out is not None:

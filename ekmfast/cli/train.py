@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
         load,
         pretrain,
     )
-    from ekmfast.autoencoder.torchscript import require_torchscript
+    from ekmfast.autoencoder.torchscript import is_supported, require_torchscript
     from ekmfast.persist.onnx import export_onnx
 
     import torch  # isort: skip
@@ -167,8 +167,9 @@ def run(arguments: argparse.Namespace) -> None:
         say_clusters(clusters, np.bincount(clusters.labels_, minlength=arguments.clusters))
         if is_onnx:
             with tempfile.TemporaryDirectory() as folder:
-                program = export_pipeline(model, clusters, Path(folder) / "model.pt2")
-                export_onnx(load(program), out)
+                # Some versions of PyTorch write programs of torch.export that they cannot load.
+                name = "model.ts" if is_supported() else "model.pt2"
+                export_onnx(load(export_pipeline(model, clusters, Path(folder) / name)), out)
         else:
             export_pipeline(model, clusters, out, format=kind)
     say("model", out)

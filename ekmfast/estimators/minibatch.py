@@ -37,6 +37,7 @@ from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.partial import PartialRows
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.survey import Survey
+from ekmfast.rows.unit import ZERO_LABEL, ZeroOrUnit
 
 Float64 = NDArray[np.float64]
 
@@ -391,7 +392,8 @@ class MiniBatchEKMeans(CentroidEstimator):
         """Move the centroids by one step for one batch; the first batch also gives the starts.
 
         After ``fit`` it continues from the result of the fit. All batches should have the same
-        distribution: shuffle sorted data.
+        distribution: shuffle sorted data. With ``zero_rows="label"`` a later batch of zeros alone
+        is no step: it only sets ``labels_``.
 
         Parameters
         ----------
@@ -445,6 +447,9 @@ class MiniBatchEKMeans(CentroidEstimator):
             rows = rows.on_host()  # one batch fits into memory
         if isinstance(rows, PartialRows) and not first:
             rows = rows.among(self._stream_.mean)
+        if isinstance(rows, ZeroOrUnit) and not first and rows.zero.all():
+            self.labels_ = np.full(rows.n_rows, ZERO_LABEL, np.int32)
+            return
         survey = rows.survey()
         batch = _Moments.of(survey)
         if first:

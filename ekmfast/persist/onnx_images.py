@@ -130,13 +130,17 @@ def autoencoder(graph: Graph, images: str, model: Any) -> dict[str, str]:
     metadata = _metadata(network)
     if hasattr(model, "n_clusters"):
         centroids, alpha = np.asarray(model.cluster_centers, np.float64), float(model.alpha)
-        d2 = nodes.squared_distances(graph, graph.cast(z, DOUBLE), centroids)
+        metric = getattr(model._module, "metric", "euclidean")  # which older files lack
+        rows = graph.cast(z, DOUBLE)
+        rows = nodes.unit_rows(graph, rows) if metric == "cosine" else rows
+        d2 = nodes.squared_distances(graph, rows, centroids)
         merged = model._module.merged.cpu().numpy()
         label = nodes.merged_label(graph, nodes.nearest(graph, d2), merged)
         graph.output("labels", label, np.int64)
         memberships = graph.cast(nodes.boltzmann_memberships(graph, d2, alpha), SINGLE)
         graph.output("memberships", memberships, SINGLE, len(centroids))
         metadata |= {"alpha": repr(alpha), "n_clusters": str(len(centroids))}
+        metadata |= {"metric": metric} if metric == "cosine" else {}
     else:
         shape = [network.in_channels, network.image_size, network.image_size]
         graph.output("reconstructions", back, SINGLE, *shape)

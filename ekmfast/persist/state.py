@@ -152,7 +152,8 @@ def check_centroids(estimator: Any) -> None:
     lacking = [name for name in ("n_features_in_", "alpha_", "_merged_") if name not in state]
     if fitted and lacking:
         raise ValueError(f"cluster_centers_ is there, {', '.join(lacking)} is not")
-    least_label = -1 if estimator.zero_rows == "label" else 0
+    # Only the cosine gives the label -1; set_params may have changed zero_rows after the fit.
+    least_label = -1 if estimator.metric == "cosine" else 0
     labels_rule = {"labels_": Numbers("N", INTEGERS, least_label)}
     check_values(state, {**CENTROIDS, **labels_rule}, sizes)
     _check_features(state, sizes)

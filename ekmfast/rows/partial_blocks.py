@@ -77,6 +77,8 @@ class PartialBlockRows(BlockRows):
     in_memory = PartialRows
     in_block = PartialRows
     check = staticmethod(finite_or_missing)
+    # The means of all rows, once the survey has found them.
+    _means: Float64 | None = None
 
     @property
     def _pass(self) -> Pass:
@@ -105,7 +107,7 @@ class PartialBlockRows(BlockRows):
         features = found.features
         self._keep_blocks(found.blocks, features.weight)
         features.check(self.source.name)
-        means = features.means_or(None)
+        self._means = means = features.means_or(None)
         self._first = (kind, means)
         scatter = self.source.sum(partial(_scatter, means=means))
         sample, numbers = self._sampled(found.sample, features.n_rows)
@@ -117,7 +119,7 @@ class PartialBlockRows(BlockRows):
 
     def _in_memory(self, *given: Any) -> PartialRows:
         # Some rows may lack a feature that others have.
-        return PartialRows(*given, means_of_all=self._kind_and_reference[1])
+        return PartialRows(*given, means_of_all=self._means)
 
 
 def _kind(block: Block, index: int) -> Kind:
