@@ -550,8 +550,11 @@ void Solver::give_up_losing_runs() {
                                   run.history[n - 2] - run.history[n - 1]});
     if (run.objective - kFallsToReachBest * fall > lowest->second) run.done = run.given_up = true;
   }
-  for (Run& run : runs_)
-    if (run.done) forget(run);  // a finished run needs its past no more
+  for (Run& run : runs_) {
+    if (!run.done) continue;
+    forget(run);  // a finished run needs its past no more
+    for (Vector& unused : run.spare) Vector().swap(unused);
+  }
 }
 
 }  // namespace ekmfast
