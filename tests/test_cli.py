@@ -273,7 +273,9 @@ def test_cluster_compares_rows_by_their_directions(table, tmp_path, capsys):
     np.save(tmp_path / "x.npy", X)
     arguments = ["cluster", str(tmp_path / "x.npy"), "--clusters", "3", "--metric", "cosine"]
     assert cli.main(arguments) == 1
-    assert "row 7 of X is zero" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'x.npy'}: row 7 is zero, and zeros have no direction" in error
+    assert error.endswith("leave out such rows, or say --zero-rows label\n")
     for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.svg")):
         arguments += [option, str(tmp_path / name)]
     assert cli.main([*arguments, "--zero-rows", "label"]) == 0
@@ -341,9 +343,19 @@ def test_path_takes_the_options_of_rows(table, tmp_path, capsys):
     [
         (["--missing", "partial", "--shapes", "auto"], 2, "--missing partial is an option of"),
         (["--metric", "cosine", "--shapes", "full"], 2, "--metric cosine is an option of"),
-        (["--missing", "partial", "--metric", "cosine"], 1, "missing='partial' needs metric="),
-        (["--missing", "partial", "--standardize"], 1, "column 'b': all values are missing"),
-        (["--missing", "partial"], 1, "all numbers in column 1 of X are missing"),
+        (
+            ["--missing", "partial", "--metric", "cosine"],
+            2,
+            "--missing partial is an option of --metric euclidean only",
+        ),
+        (["--zero-rows", "label"], 2, "--zero-rows label is an option of --metric cosine only"),
+        (["--zero-rows", "label", "--shapes", "full"], 2, "--zero-rows label is an option of"),
+        (
+            ["--missing", "partial", "--standardize"],
+            1,
+            "t.csv, column 'b': all values are missing",
+        ),
+        (["--missing", "partial"], 1, "t.csv, column 'b': all values are missing"),
         (["--missing", "mean"], 2, "invalid choice: 'mean'"),
     ],
 )
@@ -355,6 +367,30 @@ def test_options_of_rows_that_cannot_be(tmp_path, capsys, options, code, message
         found = exit_.code
     assert found == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["cluster", "path"])
+@pytest.mark.parametrize(
+    ("options", "rows", "message"),
+    [
+        ([], "1,2\n0,0\n3,4\n", "row 1 is zero, and zeros have no direction: leave out such rows"),
+        (["--standardize"], "1,2\n2,3\n3,4\n", "row 1 is zero once standardized, and zeros have"),
+        ([], "0,0\n0,0\n0,0\n", "--metric cosine needs a row that is not zero"),
+        (["--zero-rows", "label"], "0,0\n0,0\n0,0\n", "--metric cosine needs a row that is not"),
+    ],
+)
+def test_rows_of_zeros_that_cannot_be(tmp_path, capsys, command, options, rows, message):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + rows)
+    assert cli.main([command, str(path), "--clusters", "2", "--metric", "cosine", *options]) == 1
+    assert f"{path}: {message}" in capsys.readouterr().err
+
+
+def test_path_refuses_options_of_rows_without_effect(table, capsys):
+    path, _ = table
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["path", str(path), "--clusters", "3", "--zero-rows", "label"])
+    assert "--zero-rows label is an option of --metric cosine only" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["1e200", "-1.7e308"])

@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise argparse.ArgumentError(
                 None, f"--{option} {value} is an option of --shapes round only"
             )
+    tables.check_rows_options(arguments)
     if arguments.clusters != "auto" and arguments.max_clusters is not None:
         raise argparse.ArgumentError(None, "--max-clusters is an option of --clusters auto only")
     with errors_in_one_line():

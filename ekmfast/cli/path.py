@@ -45,6 +45,7 @@ def _chosen(path: AlphaPath) -> str:
 def run(arguments: argparse.Namespace) -> None:
     from ekmfast import alpha_path
 
+    tables.check_rows_options(arguments)
     with errors_in_one_line():
         check_outputs(plot=arguments.plot, inputs=[arguments.data])
         with warnings_in_one_line():

@@ -64,6 +64,19 @@ def rows_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in ("metric", "zero_rows", "missing")}
 
 
+def check_rows_options(arguments: argparse.Namespace) -> None:
+    """Refuse options of rows that have no effect, or no meaning, with the metric."""
+    for name, value, metric in (
+        ("zero_rows", "label", "cosine"),
+        ("missing", "partial", "euclidean"),
+    ):
+        if getattr(arguments, name) == value and arguments.metric != metric:
+            option = name.replace("_", "-")
+            raise argparse.ArgumentError(
+                None, f"--{option} {value} is an option of --metric {metric} only"
+            )
+
+
 def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
     """The rows, the names of their columns, and the fitted scaler, or None."""
     from ekmfast.data.tables import read_table
@@ -75,15 +88,39 @@ def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
     X, names = read_table(arguments.data, columns, header=arguments.header, missing=missing)
     if arguments.clusters != "auto" and len(X) < arguments.clusters:
         raise ValueError(f"{arguments.data}: {len(X)} rows, fewer than --clusters")
-    if not arguments.standardize:
-        return X, names, None
-    import numpy as np
-    from sklearn.preprocessing import StandardScaler
-
-    there = ~np.isnan(X).all(axis=0)
+    there = (X == X).any(axis=0)  # NaN differs from itself
     if not there.all():
         name = names[int(there.argmin())]
         raise ValueError(f"{arguments.data}, column {name!r}: all values are missing")
+    scaler = None
+    if arguments.standardize:
+        X, scaler = _standardized(X, names, arguments.data)
+    if arguments.metric == "cosine":
+        _check_directions(X, arguments)
+    return X, names, scaler
+
+
+def _check_directions(X: Any, arguments: argparse.Namespace) -> None:
+    """Refuse rows of zeros, which have no direction, as the options say."""
+    zero = ~X.any(axis=1)
+    scaled = " once standardized" if arguments.standardize else ""
+    if zero.all():
+        raise ValueError(
+            f"{arguments.data}: --metric cosine needs a row that is not zero, as zeros have no "
+            f"direction: all are zero{scaled}"
+        )
+    if zero.any() and arguments.zero_rows == "error":
+        raise ValueError(
+            f"{arguments.data}: row {zero.argmax()} is zero{scaled}, and zeros have no direction: "
+            "leave out such rows, or say --zero-rows label"
+        )
+
+
+def _standardized(X: Any, names: list[str], data: Path) -> tuple[Any, Any]:
+    """The rows with columns of mean 0 and standard deviation 1, and the fitted scaler."""
+    import numpy as np
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler()
     with np.errstate(over="ignore", invalid="ignore"):
         scaler.fit(X)
@@ -91,5 +128,5 @@ def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
     usable = np.isfinite(scaler.mean_) & np.isfinite(scaler.var_)
     if not usable.all():
         name = names[int(usable.argmin())]
-        raise ValueError(f"{arguments.data}, column {name!r}: values too large to standardize")
-    return scaler.transform(X), names, scaler
+        raise ValueError(f"{data}, column {name!r}: values too large to standardize")
+    return scaler.transform(X), scaler
