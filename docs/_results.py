@@ -165,6 +165,14 @@ def kernels() -> Any:
     return kernel_report.draw_peers(read(KERNELS)["rows"])
 
 
+def default_fit() -> Any:
+    """Seconds against ARI of the calls that people make."""
+    sys.path.insert(0, str(BENCH))
+    import default_fit
+
+    return default_fit.draw(read("default-fit")["rows"])
+
+
 def fit_time() -> Any:
     """Seconds until a fit has ended."""
     rows = read("fit-time")["rows"]
@@ -223,6 +231,7 @@ def anomalies() -> Any:
 PICTURES: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "clusters": (clusters, ["quality-shapes-families", "quality-shapes-codes"]),
     "kernels": (kernels, [KERNELS]),
+    "default-fit": (default_fit, ["default-fit"]),
     "fit-time": (fit_time, ["fit-time"]),
     "anomalies": (anomalies, ["anomaly-features", "anomaly-images"]),
 }
