@@ -222,12 +222,11 @@ class NumberSearch:
             max_clusters, math.isqrt(int(self._total)), len(np.unique(search.rows.X, axis=0))
         )
         self.fits = _fits(search, max(most, 1))
-        self._relaxed = [relaxed(fitted.mixture, search.rows) for fitted in self.fits]
-        self.criterion = (
-            self._criteria(1, 1, classified=True)
-            if reduced
-            else self._criteria(1, SHAPE, relaxed=True)
-        )
+        if reduced:
+            self.criterion = self._criteria([fitted.classified for fitted in self.fits])
+        else:
+            likelihoods = [relaxed(fitted.mixture, search.rows) for fitted in self.fits]
+            self.criterion = self._criteria(likelihoods, SHAPE)
         self.best = int(self.criterion.argmin())
 
     def labels_of(self, X: Float64) -> NDArray[np.int32] | None:
@@ -249,17 +248,16 @@ class NumberSearch:
         box = Box(rows.X.min(axis=0), rows.X.max(axis=0)) if self._background else None
         return MixtureSearch(sample, rows, slice(None), box=box, **self._settings)
 
-    def _criteria(
-        self, place: float, shape: float, *, classified: bool = False, relaxed: bool = False
-    ) -> Float64:
-        """-2 times the log likelihood of the rows, plus shares of the penalty of BIC."""
+    def _criteria(self, means: list[float], shape: float = 1) -> Float64:
+        """-2 times the log likelihood, of which the means over rows are given, plus a penalty.
+
+        It is that of BIC, with a share of it for the entries of scatter matrices.
+        """
         found = []
-        for fitted, likelihood in zip(self.fits, self._relaxed, strict=True):
-            mean = fitted.classified if classified else fitted.likelihood
-            mean = likelihood if relaxed else mean
+        for fitted, mean in zip(self.fits, means, strict=True):
             shapes = fitted.mixture.n_shape_parameters
             others = fitted.mixture.n_parameters - shapes + self._free_degrees
-            penalty = (place * others + shape * shapes) * math.log(self._total)
+            penalty = (others + shape * shapes) * math.log(self._total)
             found.append(-2 * self._total * (mean - self._log_unit) + penalty)
         return np.array(found)
 
@@ -286,8 +284,8 @@ class NumberSearch:
         return ClusterPath(
             n_clusters=np.arange(1, len(self.fits) + 1),
             likelihood=np.array([fitted.likelihood - self._log_unit for fitted in self.fits]),
-            bic=self._criteria(1, 1),
-            icl=self._criteria(1, 1, classified=True),
+            bic=self._criteria([fitted.likelihood for fitted in self.fits]),
+            icl=self._criteria([fitted.classified for fitted in self.fits]),
             criterion=self.criterion,
             stability=self._stability(random_state),
             sizes=np.stack(sizes).astype(np.float64),

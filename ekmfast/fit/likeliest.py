@@ -29,7 +29,7 @@ lost another .010. On fresh seeds the mean ARI was above the older one's by .014
 problems) and, at 20,000 to 60,000 rows, by .006 +- .009 (100 problems).
 
 Starts and runs on a part of the rows that are compared, with a limit to their passes, were added
-later. At 20,000 to 60,000 rows the runs take a quarter of the time that runs on all of them take.
+later. At 20,000 to 60,000 rows the runs read a quarter as many rows as they did before.
 On fresh seeds the mean ARI differed by -.002 +- .002 (140 problems), and with starts on that part
 by a further -.001 +- .004 (320 problems); on 400 problems of 300 to 6,000 rows by .001 +- .002.
 """
@@ -62,7 +62,7 @@ Float64 = NDArray[np.float64]
 SEARCH_ROWS = 10_000
 ROWS_PER_CLUSTER = 50  # but not fewer than so many, if there are many clusters
 # The same for those rows on which the runs iterate. With 1,200 the mean ARI on 400 problems was
-# lower by .003 +- .001.
+# lower by .002 +- .001.
 PART_ROWS = 2_000
 PART_ROWS_PER_CLUSTER = 50
 # Which alphas of the grid `MULTIPLES` the first runs use. Those between them are next to these.

@@ -418,9 +418,8 @@ def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Flo
         return floored, 1 / floored
     trace = np.trace(common, axis1=-2, axis2=-1)
     least = np.maximum(share * trace / common.shape[-1], LEAST_SCATTER)[..., None]
-    above = common - least[..., None] * np.eye(common.shape[-1])
     try:  # mostly all variances are above the least one, which takes less time to find out
-        np.linalg.cholesky(above)
+        np.linalg.cholesky(common - least[..., None] * np.eye(common.shape[-1]))
         return common, np.linalg.inv(common).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         variances, directions = np.linalg.eigh(common)

@@ -120,15 +120,19 @@ class Runs:
         starts = [Start(labels, kind, degrees) for kind in self.kinds for labels in used]
         return self._run(starts, min(SHORT, self.max_iter))
 
-    def with_background(self, labellings: Iterable[NDArray[Any]], k: int, box: Box) -> Fitted:
-        """The mixture with the largest criterion of k components and a background, label -1."""
+    def with_background(self, labellings: Iterable[NDArray[Any]], box: Box) -> Fitted:
+        """The mixture with the largest criterion that has a background, whose label is -1.
+
+        Equal labels count once, and only those with the most clusters are used.
+        """
         distinct = {labels.tobytes(): labels for labels in map(compact, labellings)}
+        most = max(int(labels.max()) for labels in distinct.values())
         fits: list[Fitted] = []
         for kind in self.kinds:
             starts = [
                 from_labels(self.rows.X, self._weights, labels, kind, v, box)
                 for labels in distinct.values()
-                if labels.max() == k - 1
+                if labels.max() == most
                 for v in self.degrees
             ]
             fits += expectation_maximization(
