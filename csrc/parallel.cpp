@@ -8,6 +8,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "fork.h"
@@ -108,7 +109,9 @@ class Pool {
     }
     task_ = nullptr;
     if (stopped_.load(std::memory_order_relaxed)) throw Interrupted();
-    if (failure_) std::rethrow_exception(failure_);
+    // The caller takes the exception with it. If the pool kept it, the next call, of another thread,
+    // would destroy what this caller may still read.
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
  private:
