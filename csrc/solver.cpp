@@ -15,8 +15,10 @@
 //
 // Without weak columns, Anderson acceleration proposes the next centroids: a linear model of the
 // step as a function of the centroids is fitted to the last few steps, and the proposal is where
-// the model's step is zero. It is accepted only if J does not rise; otherwise the run takes the
-// damped step.
+// the model's step is zero. If it does not lie where the step points, it may be a saddle point of J,
+// which the run is leaving by steps that grow. Then the proposal is the next plain centroids and
+// most of the way from the last plain ones to these, as in momentum methods. A proposal is accepted
+// only if J does not rise; otherwise the run takes the damped step.
 //
 // If a step points back along the move before it, the last move was too long. The next step is then
 // shortened by the secant method, see secant_size.
@@ -45,6 +47,11 @@ constexpr double kFallsToReachBest = 50;
 constexpr double kLeastSize = 1.0 / 64;
 // Anderson's model leaves out directions whose singular value is below this share of the largest.
 constexpr double kWeakDirection = 1e-6;
+// Anderson's proposal is used if the cosine of the angle between the step and the way to it is at least
+// this, and momentum otherwise. On 34 runs over 20,000 rows, of which half were slow ones, both halved
+// the mean number of passes (64 to 29); .3 to .7 and .8 to 1 did about the same.
+constexpr double kLeastCosine = 0.5;
+constexpr double kMomentum = 0.9;
 // If the centroids of all runs are more numbers than this, threads save more time than waking them
 // takes.
 constexpr std::int64_t kNumbersForThreads = 1 << 14;
@@ -232,19 +239,18 @@ void clamp(double* centroids, std::size_t first, std::size_t last, const Vector&
   }
 }
 
-// Anderson's proposal within the bounds, if there are any, in the memory of `proposal`; empty if there
-// is no proposal.
+// Writes Anderson's proposal and returns whether it is one that lies where the step points.
 //
 // With dC_j = C - C_j and dG_j = g - g_j for the last centroids C_j and their steps g_j, gamma
 // minimises ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
-Vector anderson(const Run& run, bool bounded, const Rules& rules, Vector proposal) {
+bool anderson(const Run& run, double* proposal) {
   const std::size_t n = run.past_steps.size(), size = run.step.size();
   Vector scale, gamma;
   if (size > kLong) {
     std::vector<const Vector*> past;
     for (const Vector& step : run.past_steps) past.push_back(&step);
     const Triangle triangle = from_products(past, run.step, scale);
-    if (n > 0 && *std::min_element(scale.begin(), scale.end()) > 0) gamma = least_squares(triangle);
+    if (*std::min_element(scale.begin(), scale.end()) > 0) gamma = least_squares(triangle);
   } else {
     std::vector<Vector> turns;
     for (const Vector& past : run.past_steps) {
@@ -252,28 +258,53 @@ Vector anderson(const Run& run, bool bounded, const Rules& rules, Vector proposa
       scale.push_back(norm(turns.back()));
       for (double& v : turns.back()) v /= scale.back();
     }
-    if (n > 0 && *std::min_element(scale.begin(), scale.end()) > 0)
+    if (*std::min_element(scale.begin(), scale.end()) > 0)
       gamma = least_squares(orthogonalised(turns, run.step));
   }
-  if (gamma.empty()) return {};
-  proposal.resize(size);
-  double witness = 0;
+  if (gamma.empty()) return false;
+  double along = 0, way = 0, length = 0;  // <move, step>, <move, move> and <step, step>
   for_pieces(size, [&](std::size_t first, std::size_t last) {
     const double *at = run.centroids.data(), *step = run.step.data();
-    double* there = proposal.data();
-    for (std::size_t i = first; i < last; ++i) there[i] = at[i] + step[i];
+    for (std::size_t i = first; i < last; ++i) proposal[i] = at[i] + step[i];
     for (std::size_t j = 0; j < n; ++j) {
       const double share = gamma[j] / scale[j];
       const double *past_at = run.past_centroids[j].data(), *past_step = run.past_steps[j].data();
       request_next_piece(past_at + first, last - first);
       request_next_piece(past_step + first, last - first);
       for (std::size_t i = first; i < last; ++i)
-        there[i] -= share * ((at[i] - past_at[i]) + (step[i] - past_step[i]));
+        proposal[i] -= share * ((at[i] - past_at[i]) + (step[i] - past_step[i]));
     }
-    witness += finite_witness(there + first, last - first);
-    if (bounded) clamp(there, first, last, rules.low, rules.high);
+    const auto move = [&](std::size_t i) { return proposal[first + i] - at[first + i]; };
+    const auto own = [&](std::size_t i) { return step[first + i]; };
+    along += dot_of(last - first, move, own);
+    way += dot_of(last - first, move, move);
+    length += dot_of(last - first, own, own);
   });
-  if (witness != 0) return {};
+  // Not so if the proposal is not finite.
+  return along >= kLeastCosine * std::sqrt(way) * std::sqrt(length) && std::isfinite(way);
+}
+
+// Writes the proposal of momentum, and returns whether the step points on along the last move.
+//
+// With v = C + g and v_1 the same at the last centroids, the proposal is v + kMomentum (v - v_1).
+bool momentum(const Run& run, double* proposal) {
+  const double *at = run.centroids.data(), *step = run.step.data();
+  const double *past_at = run.past_centroids.back().data(), *past_step = run.past_steps.back().data();
+  const auto moved = [&](std::size_t i) { return at[i] - past_at[i]; };
+  const auto own = [&](std::size_t i) { return step[i]; };
+  const std::size_t size = run.step.size();
+  if (!(dot_of(size, moved, own) > 0)) return false;
+  for (std::size_t i = 0; i < size; ++i)
+    proposal[i] = at[i] + step[i] + kMomentum * (moved(i) + (step[i] - past_step[i]));
+  return finite_witness(proposal, size) == 0;
+}
+
+// The next centroids to try before the step, in the memory of `proposal`; empty for none.
+Vector leap(const Run& run, bool bounded, const Rules& rules, Vector proposal) {
+  if (run.past_steps.empty()) return {};
+  proposal.resize(run.step.size());
+  if (!anderson(run, proposal.data()) && !momentum(run, proposal.data())) return {};
+  if (bounded) clamp(proposal.data(), 0, proposal.size(), rules.low, rules.high);
   return proposal;
 }
 
@@ -460,7 +491,7 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   } else if (run.jumping || run.held) {
     forget(run);
   } else if (rules_.window > 0) {
-    run.leap = anderson(run, bounded, rules_, std::move(run.spare[0]));
+    run.leap = leap(run, bounded, rules_, std::move(run.spare[0]));
     run.spare[0].clear();
     run.remembers = true;
   }

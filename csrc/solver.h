@@ -26,7 +26,7 @@ struct Rules {
   double threshold;    // a run has converged if its step is at most this long, in units of the data
   double noise;        // a step of at most this length may be rounding error
   double resolution;   // relative rounding error of J
-  std::int64_t window; // how many earlier steps Anderson's proposal uses; 0 for no proposals
+  std::int64_t window; // how many earlier steps a proposal uses; 0 for no proposals
   bool compete;        // whether to give up runs that will not reach the best one of their alpha
   std::vector<double> low, high;  // (d,) each, the bounds of centroids; both empty for no bounds
   Space space = Space::free;
@@ -37,15 +37,15 @@ struct Run {
   double alpha;
   std::vector<double> centroids;  // the last accepted ones
   std::vector<double> step;       // the step from these centroids; empty before the first pass
-  std::vector<double> leap;       // Anderson's proposal, tried before the step; empty for none
-  std::vector<std::vector<double>> past_centroids, past_steps;  // for Anderson, oldest first
+  std::vector<double> leap;       // the proposal, tried before the step; empty for none
+  std::vector<std::vector<double>> past_centroids, past_steps;  // for proposals, oldest first
   std::vector<double> history;    // the objective after every accepted step
   double objective;               // at the centroids; infinite before the first pass
   double size = 1;                // the share of the step that is tried
   double least;                   // the length of the shortest step so far
   std::int64_t n_iter = 0, n_halvings = 0, n_jumps = 0;
   std::int64_t n_still = 0;       // number of steps since the shortest one
-  // Whether these centroids and their step are one of the pairs for Anderson; they are moved to the
+  // Whether these centroids and their step are one of the pairs for proposals; they are moved to the
   // past ones when the centroids change.
   bool remembers = false;
   std::vector<double> spare[2];   // memory of vectors that are no longer needed

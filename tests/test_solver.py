@@ -337,15 +337,14 @@ def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_andersons_proposal_is_where_the_fitted_step_is_zero(seed):
+def test_a_proposal_is_andersons_where_the_step_points_and_that_of_momentum_elsewhere(seed):
     """The compiled solver and LAPACK find the same least-squares solution of least norm."""
     rng = np.random.default_rng(seed)
     X = rng.standard_t(4, (200, 3))
     problem = problem_of(X)
-    compared = 0
+    compared = {"Anderson": 0, "momentum": 0}
 
     def report(runs):
-        nonlocal compared
         for run in runs:
             if run.leap is None or not 2 <= len(run.past) <= 6:
                 continue
@@ -354,14 +353,19 @@ def test_andersons_proposal_is_where_the_fitted_step_is_zero(seed):
             turns = np.stack([(step - g).ravel() for _, g in past], axis=1)
             scale = np.linalg.norm(turns, axis=0)
             gamma = np.linalg.lstsq(turns / scale, step.ravel(), rcond=1e-6)[0] / scale
-            leap = centroids + step - ((moves + turns) @ gamma).reshape(step.shape)
-            leap = np.clip(leap, *problem.bounds)
+            move = step - ((moves + turns) @ gamma).reshape(step.shape)
             unit = np.abs(gamma).max() * np.abs(moves + turns).max() + 1
+            cosine = np.sum(move * step) / np.linalg.norm(move) / np.linalg.norm(step)
+            kind = "Anderson" if cosine >= 0.5 else "momentum"
+            if kind == "momentum":
+                move = step + 0.9 * (moves + turns)[:, -1].reshape(step.shape)
+                assert np.sum(step.ravel() * moves[:, -1]) > 0
+            leap = np.clip(centroids + move, *problem.bounds)
             np.testing.assert_allclose(run.leap, leap, atol=1e-9 * unit)
-            compared += 1
+            compared[kind] += 1
         return False
 
-    starts = np.stack([X[rng.integers(0, 200, 4)] for _ in range(3)])
+    starts = np.stack([X[rng.integers(0, 200, 4)] for _ in range(12)])
     solve(
         problem.rows,
         starts,
@@ -374,7 +378,7 @@ def test_andersons_proposal_is_where_the_fitted_step_is_zero(seed):
         report=report,
         window=30,  # so that `past` still holds all steps from which a proposal was computed
     )
-    assert compared > 5
+    assert compared["Anderson"] > 5 and compared["momentum"] > 5
 
 
 def test_a_run_that_was_copied_goes_on_to_the_same_bits():
@@ -493,6 +497,21 @@ def test_a_checkpoint_of_few_rows_in_blocks_is_written_too(n_rows, tmp_path, mon
     np.testing.assert_array_equal(whole.cluster_centers_, again.cluster_centers_)
     with pytest.raises(ValueError, match="belongs to another fit"):
         EKMeans(3, random_state=0, tol=1e-3).fit(data, checkpoint=path)
+
+
+def test_a_run_leaves_a_saddle_point_faster_than_by_its_steps():
+    """The steps shrink in all directions but one, in which they grow. The fixed point is at 0."""
+    rng = np.random.default_rng(0)
+    rate = np.append(rng.uniform(0, 0.9, 11), 1.05).reshape(1, 4, 3)
+    start = np.append(rng.normal(size=11), 1e-3).reshape(1, 4, 3)
+    solver = _core.Solver(start, np.ones(1), 0.0, 0.0, 1e-13, 5, False, None, None, "free")
+    n_passes = 30
+    for i in range(n_passes):
+        centroids, _ = solver.candidates()
+        ones = np.ones((1, 4))
+        solver.advance(rate * centroids, ones, ones, np.array([100.0 - i]), np.zeros(3), 1)
+    by_steps = 1e-3 * 1.05**n_passes
+    assert abs(solver.get_run(0)["centroids"][-1, -1]) > 5 * by_steps
 
 
 @pytest.mark.parametrize("space", ["free", "unit"])

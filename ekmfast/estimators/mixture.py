@@ -161,9 +161,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     from the box itself. If clusters fill little of the box, as in many
     dimensions, rows are of the background only where they are far from all clusters.
 
-    The page Mathematics has the formulas: the density (Eq. 21, eq-student), the iteration (Eq. 22,
-    eq-responsibility, and Eq. 23, eq-em), the background (Eq. 24, eq-background) and the
-    criterion by which the search chooses (Eq. 27, eq-criterion).
+    The page Mathematics has the formulas: the density (Eq. 22, eq-student), the iteration (Eq. 23,
+    eq-responsibility, and Eq. 24, eq-em), the background (Eq. 25, eq-background) and the
+    criterion by which the search chooses (Eq. 28, eq-criterion).
 
     References
     ----------
@@ -513,7 +513,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         It is `bic` with the density of each row's most likely component in place of the density of
         the mixture, so that components that overlap cost more (Biernacki, Celeux and Govaert 2000;
-        Eq. 29, eq-icl, of the page Mathematics).
+        Eq. 30, eq-icl, of the page Mathematics).
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
 """The background of a mixture: one more component, of constant density, for rows of no cluster.
 
-Its density is that of a uniform distribution over the box of the rows (Eq. 24, eq-background, of
+Its density is that of a uniform distribution over the box of the rows (Eq. 25, eq-background, of
 docs/mathematics.md),
 
     f_0 = 1 / (h_1 h_2 ... h_D),

@@ -5,7 +5,7 @@ a fit. Of N rows the number with the lowest
 
     -2 sum_n log f(x_n) + (p + SHAPE q) log N
 
-(Eq. 30, eq-number, of docs/mathematics.md) is chosen, where q counts the entries of scatter
+(Eq. 31, eq-number, of docs/mathematics.md) is chosen, where q counts the entries of scatter
 matrices and p all other parameters, and f is the density after one more iteration in which scatter
 matrices are shrunk as if by a tenth of the rows (`PRIOR_SHARE`). The Bayesian information criterion
 (BIC) has SHAPE = 1. It counts every entry of a scatter matrix as a free parameter, although each

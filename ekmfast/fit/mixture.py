@@ -5,13 +5,13 @@ all components share. With D features and the squared distance
 
     q_nk = (x_n - m_k)^T S_k^-1 (x_n - m_k)
 
-its density at x_n is (Eq. 21, eq-student; these numbers are those of docs/mathematics.md)
+its density at x_n is (Eq. 22, eq-student; these numbers are those of docs/mathematics.md)
 
     log f_k(x_n) = log G((v + D)/2) - log G(v/2) - D/2 log(v pi) - 1/2 log |S_k|
                    - (v + D)/2 log(1 + q_nk / v),
 
 G being the gamma function; it is a Gaussian if v is infinite. One iteration of expectation
-maximization (Peel and McLachlan 2000) computes (Eq. 22, eq-responsibility)
+maximization (Peel and McLachlan 2000) computes (Eq. 23, eq-responsibility)
 
     r_nk = pi_k f_k(x_n) / sum_i pi_i f_i(x_n)         (responsibilities)
     u_nk = (v + D) / (v + q_nk)                        (small for far rows)
@@ -22,12 +22,12 @@ and from them
     m_k  = sum_n r_nk u_nk x_n / sum_n r_nk u_nk
     S_k  = sum_n r_nk u_nk (x_n - m_k)(x_n - m_k)^T / sum_n r_nk
 
-Here (Eq. 23, eq-em) each scatter matrix is shrunk towards the common one, C = sum_k pi_k S_k / t_k,
+Here (Eq. 24, eq-em) each scatter matrix is shrunk towards the common one, C = sum_k pi_k S_k / t_k,
 times the scale t_k of the component: as if some further rows with that scatter belonged to it. So a
 component of a few rows has a scatter matrix that can be inverted, and the likelihood has no
 infinite maxima.
 
-A mixture may have a background, one more component of constant density f_0 (Eq. 24, eq-background).
+A mixture may have a background, one more component of constant density f_0 (Eq. 25, eq-background).
 It takes part in the sums over i, and pi_0 = sum_n r_n0 / N is its share.
 
 The sums over rows are computed by the compiled kernels, for several mixtures in one reading of the
@@ -485,9 +485,9 @@ def from_moments(means: Float64, sums: Sums, kind: str, degrees: float | Float64
 class Fitted:
     """A mixture, and how it fits the rows from which it was computed.
 
-    ``likelihood`` is the mean log density of a row (Eq. 25, eq-log-likelihood), and ``classified``
+    ``likelihood`` is the mean log density of a row (Eq. 26, eq-log-likelihood), and ``classified``
     the mean over rows of log pi_k f_k of its most likely component, the classification likelihood
-    (Eq. 26, eq-classified; Biernacki, Celeux and Govaert 2000).
+    (Eq. 27, eq-classified; Biernacki, Celeux and Govaert 2000).
     """
 
     mixture: StudentMixture

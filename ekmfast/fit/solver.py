@@ -40,7 +40,7 @@ class Run:
     objective: float = np.inf
     step: Float64 | None = None  # (K, D), the step from these centroids
     size: float = 1.0  # the share of the step that is tried
-    leap: Float64 | None = None  # (K, D), Anderson's proposal, tried before the step
+    leap: Float64 | None = None  # (K, D), the proposal, tried before the step
     past: list[tuple[Float64, Float64]] = field(default_factory=list)  # pairs (centroids, step)
     n_halvings: int = 0
     n_jumps: int = 0
