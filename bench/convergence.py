@@ -1,11 +1,11 @@
-"""Passes until convergence of the plain, safeguarded and Anderson-accelerated iterations.
+"""Passes until convergence of the plain, safeguarded and accelerated iterations.
 
     python bench/convergence.py [--starts 10] [--multiples 1 2] [--out FILE]
 
 All three use the same starts and the same stopping rule: the step, root mean square over the
 centroids, is at most tol times the root mean square distance of a sample from the mean. The plain
 iteration is C <- A / B, exactly Eq. 38 and 39. A pass is one evaluation of the statistics A, B, P,
-J; evaluations of rejected steps of Anderson's method count too.
+J; evaluations of rejected proposals of the accelerated iteration count too.
 
 Means of passes are taken over the starts from which all three converge to that tolerance, and then
 over the sets. The tables also show how often each method converges.
@@ -79,7 +79,7 @@ def solver(window: int) -> Method:
     return method
 
 
-METHODS: dict[str, Method] = {"plain": plain, "safeguarded": solver(0), "Anderson": solver(WINDOW)}
+METHODS: dict[str, Method] = {"plain": plain, "safeguarded": solver(0), "accelerated": solver(WINDOW)}
 
 
 def main() -> None:

@@ -378,7 +378,8 @@ def test_a_proposal_is_andersons_where_the_step_points_and_that_of_momentum_else
         report=report,
         window=30,  # so that `past` still holds all steps from which a proposal was computed
     )
-    assert compared["Anderson"] > 5 and compared["momentum"] > 5
+    assert compared["Anderson"] > 5
+    assert compared["momentum"] > 5
 
 
 def test_a_run_that_was_copied_goes_on_to_the_same_bits():
