@@ -58,6 +58,9 @@ constexpr std::int64_t kNumbersForThreads = 1 << 14;
 // Centroids of a run with more numbers are long: they are read from memory, and the time of a step is
 // that of reading and writing vectors, of which there are as few as possible then.
 constexpr std::size_t kLong = 1 << 17;
+// Proposals of long centroids use so many earlier steps at most. With three the mean number of passes is
+// that of five at a tolerance of 1e-4 (20.2 and 20.8 over 160 runs), and 8 % larger at 1e-7.
+constexpr std::int64_t kLongWindow = 3;
 // Numbers of each vector that are worked on at a time, so that they stay in the L2 cache.
 constexpr std::size_t kPiece = 2048;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -343,6 +346,7 @@ Run::Run(const double* start, std::int64_t n, double sharpness)
 Solver::Solver(const double* starts, const double* alpha, std::int64_t n_runs, std::int64_t k,
                std::int64_t d, Rules rules)
     : k_(k), d_(d), rules_(std::move(rules)) {
+  if (static_cast<std::size_t>(k * d) > kLong) rules_.window = std::min(rules_.window, kLongWindow);
   for (std::int64_t i = 0; i < n_runs; ++i) {
     runs_.emplace_back(starts + i * k * d, k * d, alpha[i]);
     make_allowed(runs_.back().centroids.data());

@@ -97,7 +97,7 @@ class Solver {
   void give_up_losing_runs();
 
   const std::int64_t k_, d_;
-  const Rules rules_;
+  Rules rules_;
   std::vector<Run> runs_;
 };
 
