@@ -27,8 +27,9 @@ FAR_PASSES = 2
 FAR_ROWS = 16
 # Memory of the runs that are solved at a time, if they do not share passes.
 RUN_BYTES = 1 << 30
-# A sketch has one far row for so many rows of its sample.
+# A sketch has one far row for so many rows of its sample, which are far from the clusters of so many.
 FAR_SHARE = 5
+CENTRES_ROWS, CENTRES_ROWS_PER_CLUSTER = 2_000, 50
 
 
 class Problem:
@@ -141,8 +142,9 @@ class Problem:
         numbers = np.arange(rows.n_rows)
         if rows.n_rows > n_rows:
             numbers = self._uniform(n_rows, random_state)
-        some = rows.subset(numbers).on_host()
-        centroids = initial_centroids(some, self.n_clusters, "k-means", 1, random_state)[0]
+        most = max(CENTRES_ROWS, CENTRES_ROWS_PER_CLUSTER * self.n_clusters)
+        few = rows.subset(numbers[:: max(1, len(numbers) // most)]).on_host()
+        centroids = initial_centroids(few, self.n_clusters, "k-means", 1, random_state)[0]
         n_far = n_rows // FAR_SHARE
         far: ArrayRows | None = None
         if self.survey.whole:
@@ -152,7 +154,9 @@ class Problem:
             near[farthest] = False
             far = rows.subset(farthest).on_host()
             some = rows.subset(np.flatnonzero(near)).on_host()
-        elif self.survey.far_rows is not None:
+        else:
+            some = rows.subset(numbers).on_host()
+        if self.survey.far_rows is not None and not self.survey.whole:
             far = self.survey.far_rows(centroids, int(random_state.randint(2**31 - 1)), n_far)
         mass, apart = _mass(some), np.zeros(0)
         if far is not None:
