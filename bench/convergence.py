@@ -79,7 +79,11 @@ def solver(window: int) -> Method:
     return method
 
 
-METHODS: dict[str, Method] = {"plain": plain, "safeguarded": solver(0), "accelerated": solver(WINDOW)}
+METHODS: dict[str, Method] = {
+    "plain": plain,
+    "safeguarded": solver(0),
+    "accelerated": solver(WINDOW),
+}
 
 
 def main() -> None:

@@ -27,8 +27,9 @@ FAR_PASSES = 2
 FAR_ROWS = 16
 # Memory of the runs that are solved at a time, if they do not share passes.
 RUN_BYTES = 1 << 30
-# A sketch has one far row for so many rows of its sample, which are far from the clusters of so many.
+# A sketch has one far row for so many rows of its sample.
 FAR_SHARE = 5
+# The rows whose clusters they are far from, at most.
 CENTRES_ROWS, CENTRES_ROWS_PER_CLUSTER = 2_000, 50
 
 
