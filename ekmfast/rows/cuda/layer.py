@@ -234,6 +234,15 @@ if not SIMULATED:
         return value
 
 
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_two(x: float, least: int, most: int) -> int:
+    """The largest power of two up to x, within bounds that are powers of two."""
+    return int(min(max(1 << (max(int(x), 1).bit_length() - 1), least), most))
+
+
 def lanes_for(columns: int) -> int:
     """How many threads share a row of so many columns: a power of two."""
     return min(LANES, 1 << math.ceil(math.log2(max(columns, 1))))

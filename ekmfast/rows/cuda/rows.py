@@ -15,6 +15,7 @@ from ekmfast.rows.cuda.arrays import alike, as_device
 from ekmfast.rows.cuda.layer import empty, free_memory, host, upload, view
 from ekmfast.rows.cuda.memory import Held, ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import CudaPasses
+from ekmfast.rows.cuda.passes.survey import box
 from ekmfast.rows.device import is_cuda_array
 from ekmfast.rows.limits import (
     check_nearest,
@@ -114,7 +115,7 @@ class CudaRows:
         if dispersion < CANCELLED * float(np.square(mean - reference).sum()):
             self.passes.reference = mean.astype(self.dtype)
             mean, dispersion = dispersion_by_passes(self, mean)
-        low, high = self.passes.box()
+        low, high = box(self.passes.held)
         if not (np.isfinite([low, high]).all() and np.isfinite(dispersion)):
             refuse_not_finite(self.parts())
         found = 0
@@ -223,7 +224,7 @@ class CudaRows:
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
         """The rows with these numbers, in float64, on the host."""
-        return self.passes.take(numbers)
+        return self.passes.held.take(numbers)
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
         s = self.sample_weight
