@@ -29,6 +29,7 @@ from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.cuda import kernels, layer
 from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
+from ekmfast.rows.cuda.passes.survey import box
 from ekmfast.rows.cuda.product import (
     IN_FLOAT32,
     IN_TF32,
@@ -137,6 +138,15 @@ def test_statistics_are_the_cpus(n, k, d, S, weighting, dtype):
     same_sums(got, ArrayRows(X, s, 1, weighting, m).statistics(C, alpha), dtype)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_one_centroid_of_many_features(weighting, dtype):
+    # Too many features for the fused kernel, and fewer centroids than threads that share a row.
+    X, C, alpha, _ = problem(70, 1, 45, 1, dtype, False)
+    got = CudaPasses(on_card(X), weighting, 1.7, library()).statistics(C, alpha)
+    same_sums(got, ArrayRows(X, None, 1, weighting, 1.7).statistics(C, alpha), dtype)
+
+
 def test_both_ways_are_taken():
     fused = [kernels.fits_fused(np.float32, k, d) for _, k, d, _ in SHAPES]
     assert fused == [True, True, True, True, False, False]
@@ -215,7 +225,7 @@ def test_product_is_chosen_by_name(monkeypatch):
         choose_product()
 
 
-@pytest.mark.parametrize(("k", "d"), [(3, 2), (6, 11)])
+@pytest.mark.parametrize(("k", "d"), [(3, 2), (6, 11), (12, 9)])  # the last one in chunks
 @pytest.mark.parametrize("weighted", [False, True])
 def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
     n = 201 if SIMULATED else 2 * SEGMENT_BYTES // (4 * d) + 201
@@ -310,6 +320,22 @@ def test_a_survey_is_the_cpus():
     assert gpu.dispersion == pytest.approx(cpu.dispersion, rel=1e-13)
     assert gpu.total_weight == pytest.approx(cpu.total_weight, rel=1e-14)
     assert gpu.checksum == cpu.checksum
+
+
+def test_a_box_keeps_what_is_not_finite():
+    X = np.arange(40.0).reshape(20, 2)
+    X[4, 0], X[9, 1] = np.nan, np.inf
+    (low, _), (high, infinite) = box(on_card(X))
+    assert np.isnan([low, high]).all()
+    assert infinite == np.inf
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_farthest_rows_are_the_cpus(weighted):
+    X, C, _, s = problem(70, 3, 4, 1, np.float64, weighted)
+    wanted = ArrayRows(X, s).farthest_rows(C[0], 5)
+    for rows in (X, cuda.to_device(X)):
+        np.testing.assert_array_equal(CudaRows(rows, s).farthest_rows(C[0], 5), wanted)
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -269,6 +269,17 @@ def test_alpha_is_found_on_the_card(data):
     np.testing.assert_allclose(got.cluster_centers_, wanted.cluster_centers_, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [OnCard, np.asarray], ids=["on the card", "on the host"])
+def test_so_it_is_in_a_part_of_the_rows(data, kind, monkeypatch):
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 30)
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.ROWS_PER_CLUSTER", 1)
+    settings = {"n_init": 1, "max_iter": 3, "random_state": 0, "tol": 0.1}
+    wanted = EKMeans(2, **settings).fit(data)
+    got = EKMeans(2, device="cuda", **settings).fit(kind(data))
+    assert got.alpha_ == pytest.approx(wanted.alpha_, rel=1e-12)
+    np.testing.assert_allclose(got.cluster_centers_, wanted.cluster_centers_, rtol=1e-6)
+
+
 def test_other_methods_and_features(data):
     model = EKMeans(3, alpha=1.0, n_init=1, max_iter=5, tol=1e-1, random_state=0, device="auto")
     model.fit(OnCard(data))

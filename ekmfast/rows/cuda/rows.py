@@ -43,6 +43,11 @@ def held_by_card(X: Any, sample_weight: NDArray[Any] | None) -> Held:
     return StreamedRows(X, sample_weight)
 
 
+def _on_host(array: Any) -> NDArray[Any]:
+    """A result of the kind of X, as an array on the host."""
+    return array if isinstance(array, np.ndarray) else host(view(array))
+
+
 class CudaRows:
     """Rows whose statistics a GPU computes.
 
@@ -159,10 +164,7 @@ class CudaRows:
         labels, _ = self.nearest(centroids)
         if np.array_equal(merged, np.arange(len(merged))):
             return labels
-        names = merged.astype(np.int32)
-        if isinstance(labels, np.ndarray):
-            return names[labels]
-        return alike(upload(names[host(view(labels))]), self.X)
+        return self.given_back(merged.astype(np.int32)[_on_host(labels)])
 
     def weights(self, centroids: Float64, alpha: float, out: Any = None) -> Any:
         """The weights (N, K) of Eq. 38, written to ``out`` where it is given."""
@@ -280,7 +282,7 @@ class CudaRows:
     def farthest_rows(self, centroids: Float64, n_rows: int) -> NDArray[np.intp]:
         """Numbers of the rows farthest from all centroids (K, D): see `RowsAtHand`."""
         _, squared = self.nearest(centroids)
-        return farthest_numbers(host(view(squared)), self.sample_weight, n_rows)
+        return farthest_numbers(_on_host(squared), self.sample_weight, n_rows)
 
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
         """Random rows: see `RowsAtHand.draw`."""

@@ -11,7 +11,7 @@ import numpy as np
 from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.kernels import FUZZY, TILE
 from ekmfast.rows.cuda.launch import launch
-from ekmfast.rows.cuda.layer import SIMULATED, ceil_div, flat, lanes_for, power_of_two
+from ekmfast.rows.cuda.layer import SIMULATED, ceil_div, flat, power_of_two
 from ekmfast.rows.cuda.passes.base import Passes
 from ekmfast.rows.cuda.passes.centroids import Centroids
 
@@ -116,7 +116,7 @@ def weighed(passes: Passes, dtype: Any, c: Centroids, k: int) -> Iterator[Chunk]
     S = len(c.q)
     kind, weighted, power = passes.kind, passes.held.weighted, passes.power(dtype)
     together = kind != FUZZY and k <= kernels.WEIGHED_COLUMNS[dtype]
-    lanes, columns = lanes_for(k), kernels.columns_for(S * k)
+    lanes, columns = kernels.lanes_in_tile(k), kernels.columns_for(S * k)
     for at in scored(passes, dtype, c, k, split=kind != FUZZY):
         b, tiles, first, n = at.buffers, at.rows // TILE, at.first, at.X.shape[0]
         if together:
