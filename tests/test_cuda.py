@@ -26,8 +26,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from ekmfast import _reference
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.cuda import kernels, layer
-from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
+from ekmfast.rows.cuda import division, kernels, layer
+from ekmfast.rows.cuda.memory import ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
 from ekmfast.rows.cuda.passes.survey import box
 from ekmfast.rows.cuda.product import (
@@ -228,7 +228,7 @@ def test_product_is_chosen_by_name(monkeypatch):
 @pytest.mark.parametrize(("k", "d"), [(3, 2), (6, 11), (12, 9)])  # the last one in chunks
 @pytest.mark.parametrize("weighted", [False, True])
 def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
-    n = 201 if SIMULATED else 2 * SEGMENT_BYTES // (4 * d) + 201
+    n = 201 if SIMULATED else 2 * division.SEGMENT_BYTES // (4 * d) + 201
     X, C, alpha, s = problem(n, k, d, 1, np.float32, weighted)
     rows = StreamedRows(X, s)
     assert rows.rows < len(X)
@@ -236,6 +236,21 @@ def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
     wanted = CudaPasses(on_card(X, s), product=library()).statistics(C, alpha)
     for name in SUMS:
         np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+
+
+def test_segments_of_a_card_hold_whole_chunks_and_no_more_bytes_than_said(monkeypatch):
+    sizes = {"DEPTH": 1024, "CHUNK_NUMBERS": 1 << 25, "CHUNK_ROWS": 1 << 18, "STRETCH": 4096}
+    sizes |= {"SEGMENT_UNIT": 8192, "SEGMENT_BYTES": 128 << 20}
+    for name, value in sizes.items():
+        assert SIMULATED or getattr(division, name) == value
+        monkeypatch.setattr(division, name, value)
+    n = 1 << 26
+    for d in (1, 3, 8, 64, 100, 1000, 4096):
+        rows = division.segment_rows(n, d, 4)
+        assert 64 << 20 < 4 * rows * d <= 128 << 20
+        assert rows % 8192 == 0
+        for width in (1, 8, 3000, 1 << 20):
+            assert rows % division.chunk_rows(n, max(width, d)) == 0
 
 
 @pytest.mark.parametrize(("k", "d"), [(3, 2), (12, 9)])

@@ -5,7 +5,7 @@ here that starts them. The functions here take a `Passes` as their first argumen
 them as methods.
 """
 
-from ekmfast.rows.cuda.passes.chunks import DEPTH
+from ekmfast.rows.cuda.division import DEPTH
 from ekmfast.rows.cuda.passes.statistics import CudaPasses
 
 __all__ = ["DEPTH", "CudaPasses"]

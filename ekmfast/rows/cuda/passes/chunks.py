@@ -9,29 +9,12 @@ from typing import Any
 import numpy as np
 
 from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.division import DEPTH, chunk_rows, whole_depths
 from ekmfast.rows.cuda.kernels import FUZZY, TILE
 from ekmfast.rows.cuda.launch import launch
-from ekmfast.rows.cuda.layer import SIMULATED, ceil_div, flat, power_of_two
+from ekmfast.rows.cuda.layer import ceil_div, flat
 from ekmfast.rows.cuda.passes.base import Passes
 from ekmfast.rows.cuda.passes.centroids import Centroids
-
-# Rows over which a matrix product sums in the dtype of the rows; sums of these are float64. A chunk
-# holds a multiple of it.
-DEPTH = 16 if SIMULATED else 1024
-# Numbers of the largest matrix of a chunk. On an H200, chunks whose scores fit into the cache were
-# slower than larger ones, since matrix products of few rows are slow (docs/cuda.md).
-CHUNK_NUMBERS = 256 if SIMULATED else 1 << 25
-CHUNK_ROWS = 32 if SIMULATED else 1 << 18
-
-
-def whole_depths(rows: int) -> int:
-    """The number of rows of a chunk that holds ``rows`` rows, and zeros after them."""
-    return ceil_div(rows, DEPTH) * DEPTH
-
-
-def chunk_rows(n: int, columns: int) -> int:
-    """How many of n rows a chunk holds whose widest matrix has so many columns."""
-    return min(power_of_two(CHUNK_NUMBERS / columns, DEPTH, CHUNK_ROWS), whole_depths(n))
 
 
 class Buffers:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.division import DEPTH, chunk_rows
 from ekmfast.rows.cuda.kernels import TILE
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import THREADS, ceil_div, empty, host, upload
 from ekmfast.rows.cuda.passes.base import Passes
 from ekmfast.rows.cuda.passes.centroids import LOG2E
-from ekmfast.rows.cuda.passes.chunks import DEPTH, chunk_rows
 
 Float64 = NDArray[np.float64]
 

@@ -9,19 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.division import STRETCH
 from ekmfast.rows.cuda.kernels import TILE
 from ekmfast.rows.cuda.launch import launch
-from ekmfast.rows.cuda.layer import SIMULATED, ceil_div, empty, flat, host, upload
+from ekmfast.rows.cuda.layer import ceil_div, empty, flat, host, upload
 from ekmfast.rows.cuda.passes.base import Passes
 from ekmfast.rows.cuda.passes.centroids import send_for_distances
 from ekmfast.rows.cuda.passes.chunks import scored
 from ekmfast.rows.cuda.passes.sums import add_partial
 
 Float64 = NDArray[np.float64]
-
-# To draw a row, the GPU sums the probabilities of stretches of so many rows, and the host looks for
-# the row in one stretch.
-STRETCH = 16 if SIMULATED else 4096
 
 
 def distances(passes: Passes, n_seedings: int) -> Any:

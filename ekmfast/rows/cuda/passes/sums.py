@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.division import DEPTH, whole_depths
 from ekmfast.rows.cuda.kernels import TILE
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import THREADS, ceil_div, upload
 from ekmfast.rows.cuda.passes.base import Passes
 from ekmfast.rows.cuda.passes.centroids import Centroids
-from ekmfast.rows.cuda.passes.chunks import DEPTH, buffers_for, weighed, whole_depths
+from ekmfast.rows.cuda.passes.chunks import buffers_for, weighed
 
 Float64 = NDArray[np.float64]
 
