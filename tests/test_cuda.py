@@ -6,6 +6,7 @@
 
 import ctypes
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -52,6 +53,9 @@ class ColumnMajor:
     """The functions of cuBLAS that we call, as its manual defines them, on the host."""
 
     def cublasCreate_v2(self, handle):  # noqa: N802 - cuBLAS' name
+        return 0
+
+    def cublasDestroy_v2(self, handle):  # noqa: N802
         return 0
 
     def cublasSetStream_v2(self, handle, stream):  # noqa: N802
@@ -215,6 +219,34 @@ def test_tf32_is_set_by_the_environment(monkeypatch, setting):
     monkeypatch.setenv("EKMFAST_CUDA_TF32", "yes")
     with pytest.raises(ValueError, match=r"EKMFAST_CUDA_TF32 must be 0 or 1, .* got 'yes'"):
         CublasProduct(ColumnMajor())
+
+
+@pytest.mark.skipif(not SIMULATED, reason="the library is one of the simulator")
+def test_a_thread_gives_its_handle_back():
+    events = []
+
+    class Counted(ColumnMajor):
+        def cublasCreate_v2(self, handle):  # noqa: N802
+            events.append("made")
+            return 0
+
+        def cublasDestroy_v2(self, handle):  # noqa: N802
+            events.append("destroyed")
+            return 0
+
+    product = CublasProduct(Counted())
+
+    def multiply():
+        Y, C, scores = (cuda.device_array(s, np.float32) for s in ((8, 2), (3, 2), (8, 3)))
+        for _ in range(2):
+            product.scores(Y, C, scores)
+        events.append("multiplied")
+
+    for _ in range(2):
+        thread = threading.Thread(target=multiply)
+        thread.start()
+        thread.join()
+    assert events == ["made", "multiplied", "destroyed"] * 2
 
 
 def test_product_is_chosen_by_name(monkeypatch):
