@@ -25,7 +25,7 @@ class Centroids:
     plain: Any  # (S, K, D) = c
     bias: Any  # (S, K) = -q/2 ||c||^2
     reference: Any  # (D,)
-    parts: Any  # (S K, 3 D) for the scores of parts, see `CublasProduct`
+    parts: Any  # (S K, 3 D) for the scores of parts if there are any, see `CublasProduct`
     q: Float64  # (S,)
     finite: NDArray[np.bool_]  # (S,), whether q c is finite in the dtype of the rows
     mirror: Mirror  # whose memory on the host is read until the pass has ended
@@ -64,6 +64,7 @@ def send_for_distances(passes: Passes, dtype: Any, centroids: Float64, q: float)
 def _send(passes: Passes, dtype: Any, y: Float64, q: Float64) -> Centroids:
     """The centroids ``y + reference``, sent to the GPU; y (S, K, D) is changed."""
     S, k, d = y.shape
+    splits = passes.product.splits(dtype, S * k)
     mirror = passes.kept.mirror(
         "centroids",
         dtype,
@@ -73,7 +74,7 @@ def _send(passes: Passes, dtype: Any, y: Float64, q: Float64) -> Centroids:
         plain=((S, k, d), dtype),
         bias=((S, k), dtype),
         reference=((d,), dtype),
-        parts=((S * k, 3 * d), dtype),
+        parts=((S * k if splits else 1, 3 * d), dtype),
     )
     here = mirror.host
     here["reference"][:] = passes.reference
@@ -84,7 +85,7 @@ def _send(passes: Passes, dtype: Any, y: Float64, q: Float64) -> Centroids:
         here["scaled"][:] = y
         # A sum is finite only if all of its terms are.
         finite = np.isfinite(here["scaled"].sum(axis=(1, 2), dtype=np.float64))
-    if passes.product.splits(dtype, S * k):
+    if splits:
         scaled, parts = here["scaled"].reshape(S * k, d), here["parts"]
         parts[:, :d] = parts[:, 2 * d :] = leading_bits_of(scaled)
         np.subtract(scaled, parts[:, :d], out=parts[:, d : 2 * d])
