@@ -6,6 +6,7 @@
 
 import ctypes
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from ekmfast import _reference
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.cuda import kernels, layer
-from ekmfast.rows.cuda.memory import SEGMENT_BYTES, ResidentRows, StreamedRows
+from ekmfast.rows.cuda import division, kernels, layer
+from ekmfast.rows.cuda.memory import ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
+from ekmfast.rows.cuda.passes.survey import box
 from ekmfast.rows.cuda.product import (
     IN_FLOAT32,
     IN_TF32,
@@ -51,6 +53,9 @@ class ColumnMajor:
     """The functions of cuBLAS that we call, as its manual defines them, on the host."""
 
     def cublasCreate_v2(self, handle):  # noqa: N802 - cuBLAS' name
+        return 0
+
+    def cublasDestroy_v2(self, handle):  # noqa: N802
         return 0
 
     def cublasSetStream_v2(self, handle, stream):  # noqa: N802
@@ -137,6 +142,15 @@ def test_statistics_are_the_cpus(n, k, d, S, weighting, dtype):
     same_sums(got, ArrayRows(X, s, 1, weighting, m).statistics(C, alpha), dtype)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_one_centroid_of_many_features(weighting, dtype):
+    # Too many features for the fused kernel, and fewer centroids than threads that share a row.
+    X, C, alpha, _ = problem(70, 1, 45, 1, dtype, False)
+    got = CudaPasses(on_card(X), weighting, 1.7, library()).statistics(C, alpha)
+    same_sums(got, ArrayRows(X, None, 1, weighting, 1.7).statistics(C, alpha), dtype)
+
+
 def test_both_ways_are_taken():
     fused = [kernels.fits_fused(np.float32, k, d) for _, k, d, _ in SHAPES]
     assert fused == [True, True, True, True, False, False]
@@ -207,6 +221,34 @@ def test_tf32_is_set_by_the_environment(monkeypatch, setting):
         CublasProduct(ColumnMajor())
 
 
+@pytest.mark.skipif(not SIMULATED, reason="the library is one of the simulator")
+def test_a_thread_gives_its_handle_back():
+    events = []
+
+    class Counted(ColumnMajor):
+        def cublasCreate_v2(self, handle):  # noqa: N802
+            events.append("made")
+            return 0
+
+        def cublasDestroy_v2(self, handle):  # noqa: N802
+            events.append("destroyed")
+            return 0
+
+    product = CublasProduct(Counted())
+
+    def multiply():
+        Y, C, scores = (cuda.device_array(s, np.float32) for s in ((8, 2), (3, 2), (8, 3)))
+        for _ in range(2):
+            product.scores(Y, C, scores)
+        events.append("multiplied")
+
+    for _ in range(2):
+        thread = threading.Thread(target=multiply)
+        thread.start()
+        thread.join()
+    assert events == ["made", "multiplied", "destroyed"] * 2
+
+
 def test_product_is_chosen_by_name(monkeypatch):
     monkeypatch.setenv("EKMFAST_CUDA_PRODUCT", "own")
     assert choose_product().name == "own"
@@ -215,10 +257,10 @@ def test_product_is_chosen_by_name(monkeypatch):
         choose_product()
 
 
-@pytest.mark.parametrize(("k", "d"), [(3, 2), (6, 11)])
+@pytest.mark.parametrize(("k", "d"), [(3, 2), (6, 11), (12, 9)])  # the last one in chunks
 @pytest.mark.parametrize("weighted", [False, True])
 def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
-    n = 201 if SIMULATED else 2 * SEGMENT_BYTES // (4 * d) + 201
+    n = 201 if SIMULATED else 2 * division.SEGMENT_BYTES // (4 * d) + 201
     X, C, alpha, s = problem(n, k, d, 1, np.float32, weighted)
     rows = StreamedRows(X, s)
     assert rows.rows < len(X)
@@ -226,6 +268,21 @@ def test_streamed_rows_give_the_bits_of_resident_ones(k, d, weighted):
     wanted = CudaPasses(on_card(X, s), product=library()).statistics(C, alpha)
     for name in SUMS:
         np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+
+
+def test_segments_of_a_card_hold_whole_chunks_and_no_more_bytes_than_said(monkeypatch):
+    sizes = {"DEPTH": 1024, "CHUNK_NUMBERS": 1 << 25, "CHUNK_ROWS": 1 << 18, "STRETCH": 4096}
+    sizes |= {"SEGMENT_UNIT": 8192, "SEGMENT_BYTES": 128 << 20}
+    for name, value in sizes.items():
+        assert SIMULATED or getattr(division, name) == value
+        monkeypatch.setattr(division, name, value)
+    n = 1 << 26
+    for d in (1, 3, 8, 64, 100, 1000, 4096):
+        rows = division.segment_rows(n, d, 4)
+        assert 64 << 20 < 4 * rows * d <= 128 << 20
+        assert rows % 8192 == 0
+        for width in (1, 8, 3000, 1 << 20):
+            assert rows % division.chunk_rows(n, max(width, d)) == 0
 
 
 @pytest.mark.parametrize(("k", "d"), [(3, 2), (12, 9)])
@@ -253,7 +310,7 @@ def test_a_pass_that_is_repeated_gives_what_a_first_one_gives(k, d, weighting):
         for name in SUMS:
             np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
     if not SIMULATED:
-        assert any(passes._recordings.values())
+        assert any(passes.kept.recordings.values())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -299,7 +356,7 @@ def test_closest_is_the_cpus(dtype, weighted):
     uniform = np.random.default_rng(0).uniform(size=(2, 3))
     np.testing.assert_array_equal(gpu.draw(mine, uniform), cpu.draw(wanted, uniform))
     np.testing.assert_array_equal(gpu.draw(None, uniform[0]), cpu.draw(None, uniform[0]))
-    np.testing.assert_array_equal(gpu.take(np.array([[1, 4]])), cpu.take(np.array([[1, 4]])))
+    np.testing.assert_array_equal(gpu.held.take(np.array([[1, 4]])), cpu.take(np.array([[1, 4]])))
 
 
 def test_a_survey_is_the_cpus():
@@ -310,6 +367,22 @@ def test_a_survey_is_the_cpus():
     assert gpu.dispersion == pytest.approx(cpu.dispersion, rel=1e-13)
     assert gpu.total_weight == pytest.approx(cpu.total_weight, rel=1e-14)
     assert gpu.checksum == cpu.checksum
+
+
+def test_a_box_keeps_what_is_not_finite():
+    X = np.arange(40.0).reshape(20, 2)
+    X[4, 0], X[9, 1] = np.nan, np.inf
+    (low, _), (high, infinite) = box(on_card(X))
+    assert np.isnan([low, high]).all()
+    assert infinite == np.inf
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_farthest_rows_are_the_cpus(weighted):
+    X, C, _, s = problem(70, 3, 4, 1, np.float64, weighted)
+    wanted = ArrayRows(X, s).farthest_rows(C[0], 5)
+    for rows in (X, cuda.to_device(X)):
+        np.testing.assert_array_equal(CudaRows(rows, s).farthest_rows(C[0], 5), wanted)
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -3,6 +3,7 @@
 
 import os
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from ekmfast import (
     MiniBatchEKMeans,
     SemiSupervisedEKMeans,
 )
+from ekmfast.rows.cuda.arrays import as_device
 
 pytestmark = [] if SIMULATED else [pytest.mark.gpu]
 
@@ -269,6 +271,17 @@ def test_alpha_is_found_on_the_card(data):
     np.testing.assert_allclose(got.cluster_centers_, wanted.cluster_centers_, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [OnCard, np.asarray], ids=["on the card", "on the host"])
+def test_so_it_is_in_a_part_of_the_rows(data, kind, monkeypatch):
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 30)
+    monkeypatch.setattr("ekmfast.estimators.ekmeans.ROWS_PER_CLUSTER", 1)
+    settings = {"n_init": 1, "max_iter": 3, "random_state": 0, "tol": 0.1}
+    wanted = EKMeans(2, **settings).fit(data)
+    got = EKMeans(2, device="cuda", **settings).fit(kind(data))
+    assert got.alpha_ == pytest.approx(wanted.alpha_, rel=1e-12)
+    np.testing.assert_allclose(got.cluster_centers_, wanted.cluster_centers_, rtol=1e-6)
+
+
 def test_other_methods_and_features(data):
     model = EKMeans(3, alpha=1.0, n_init=1, max_iter=5, tol=1e-1, random_state=0, device="auto")
     model.fit(OnCard(data))
@@ -300,6 +313,33 @@ def test_dlpack_alone_needs_a_library(data, monkeypatch):
         TypeError, match="X can be read by DLPack only, for which torch or CuPy is needed"
     ):
         ekmfast.assign(ByDlpack(), data[:2])
+
+
+def test_a_tensor_made_by_dlpack_is_waited_for(data, monkeypatch):
+    events = []
+
+    class Tensor(OnCard):
+        device = "cuda:0"
+
+        def detach(self):
+            return self
+
+    class ByDlpack:
+        def __dlpack_device__(self):
+            return 2, 0
+
+    def from_dlpack(X):
+        events.append("made")
+        return Tensor(data)
+
+    def current_stream(device):
+        return types.SimpleNamespace(synchronize=lambda: events.append(f"waited for {device}"))
+
+    card = types.SimpleNamespace(is_available=lambda: True, current_stream=current_stream)
+    torch = types.SimpleNamespace(Tensor=Tensor, from_dlpack=from_dlpack, cuda=card)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    as_device(ByDlpack())
+    assert events == ["made", "waited for cuda:0"]
 
 
 def test_inputs_at_the_end_of_their_range_are_named_as_on_the_host(data):

@@ -1,6 +1,7 @@
 """Arrays of other libraries on a GPU are read where they lie, and results are of their kind."""
 
 import warnings
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -154,6 +155,16 @@ def test_rows_of_the_host_are_locked_and_freed(data):
     del second
     assert is_locked(X)
     del first
+    assert not is_locked(X)
+
+
+def test_rows_are_freed_by_a_thread_that_has_used_no_gpu(data):
+    X = np.tile(data, (40, 1))
+    rows = [StreamedRows(X, None)]
+    assert is_locked(X)
+    thread = Thread(target=rows.clear)
+    thread.start()
+    thread.join()
     assert not is_locked(X)
 
 

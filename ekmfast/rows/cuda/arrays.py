@@ -17,13 +17,15 @@ def as_device(X: Any, name: str = "X") -> Any:
         raise RuntimeError(f"{name} lies on a CUDA device that cannot be used: {missing}")
     from ekmfast.rows.cuda.layer import view
 
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(X, torch.Tensor):
+    # A tensor that needs gradients has an interface that raises an error.
+    interfaces = "__cuda_array_interface__", "__cuda_ndarray__"
+    if not _is_tensor(X) and not any(hasattr(X, interface) for interface in interfaces):
+        X = _by_dlpack(X, name)
+    if _is_tensor(X):  # torch waits on its own stream for what computes the tensor, ours need not
+        torch = sys.modules["torch"]
         X = X.detach()
         if torch.cuda.is_available():  # it is not in the simulator
             torch.cuda.current_stream(X.device).synchronize()
-    elif not hasattr(X, "__cuda_array_interface__") and not hasattr(X, "__cuda_ndarray__"):
-        X = _by_dlpack(X, name)
     array = view(X)
     if array.dtype != np.float32 and array.dtype != np.float64:
         raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
@@ -32,6 +34,11 @@ def as_device(X: Any, name: str = "X") -> Any:
     if array.shape[1] == 0:
         raise ValueError(f"{name} must have at least one column, got shape {array.shape}")
     return array
+
+
+def _is_tensor(X: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(X, torch.Tensor)
 
 
 def _by_dlpack(X: Any, name: str) -> Any:
@@ -48,7 +55,11 @@ def _by_dlpack(X: Any, name: str) -> Any:
 
 def alike(array: Any, X: Any) -> Any:
     """A Numba array as an array of the library of X, without a copy."""
+    from ekmfast.rows.cuda.compiler import cuda
+
     library = type(X).__module__.partition(".")[0]
+    if library in ("torch", "cupy"):  # whose streams need not wait for copies to the GPU
+        cuda.synchronize()
     if library == "torch":
         return sys.modules["torch"].as_tensor(array, device=X.device)
     if library == "cupy":

@@ -44,7 +44,7 @@ def current_stream() -> Any:
 def stream_handle() -> int:
     """The driver's handle of `current_stream`."""
     stream = current_stream()
-    return int(stream.handle) if stream else 0
+    return int(stream.handle) if stream and not SIMULATED else 0
 
 
 def run_on(stream: Any) -> None:
@@ -232,6 +232,15 @@ if not SIMULATED:
             value = value + cuda.shfl_xor_sync(0xFFFFFFFF, value, step)
             step *= 2
         return value
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_two(x: float, least: int, most: int) -> int:
+    """The largest power of two up to x, within bounds that are powers of two."""
+    return int(min(max(1 << (max(int(x), 1).bit_length() - 1), least), most))
 
 
 def lanes_for(columns: int) -> int:

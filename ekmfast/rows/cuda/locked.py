@@ -7,7 +7,7 @@ from weakref import finalize
 
 from numpy.typing import NDArray
 
-from ekmfast.rows.cuda.layer import SIMULATED
+from ekmfast.rows.cuda.compiler import SIMULATED, cuda
 
 if not SIMULATED:
     from cuda.bindings import driver
@@ -33,4 +33,7 @@ def lock(owner: Any, array: NDArray[Any]) -> bool:
 
 
 def _unlock(array: NDArray[Any]) -> None:
+    # The thread that drops the owner may not have used the GPU. Memory that stayed locked would be
+    # read by the GPU where it was, also after the host has other memory at its address.
+    cuda.current_context()
     driver.cuMemHostUnregister(array.ctypes.data)

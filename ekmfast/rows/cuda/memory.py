@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 
 from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.compiler import cuda
+from ekmfast.rows.cuda.division import segment_rows
 from ekmfast.rows.cuda.launch import launch
-from ekmfast.rows.cuda.layer import SIMULATED, THREADS, empty, host, is_aligned, run_on, upload
+from ekmfast.rows.cuda.layer import THREADS, empty, host, is_aligned, run_on, upload
 from ekmfast.rows.cuda.locked import lock
 
 Float64 = NDArray[np.float64]
-
-# The number of rows of a segment is a multiple of this, so that rows in segments are divided into
-# the same chunks as rows in one piece.
-SEGMENT_UNIT = 64 if SIMULATED else 1 << 19
-SEGMENT_BYTES = 1 << 10 if SIMULATED else 128 << 20
 
 
 class Held(Protocol):
@@ -140,8 +136,7 @@ class StreamedRows:
         self.n, self.d = X.shape
         self.dtype = X.dtype.type
         self.weighted = sample_weight is not None
-        units = SEGMENT_BYTES // (SEGMENT_UNIT * self.d * X.itemsize)
-        self.rows = min(max(units, 1) * SEGMENT_UNIT, -(-self.n // SEGMENT_UNIT) * SEGMENT_UNIT)
+        self.rows = segment_rows(self.n, self.d, X.itemsize)
         self._one = upload(np.ones(1, self.dtype))
         self._slots: list[Slot] = []
         self._stream: Any = None

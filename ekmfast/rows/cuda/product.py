@@ -11,6 +11,7 @@ import os
 import threading
 from functools import lru_cache
 from typing import Any, Protocol
+from weakref import finalize
 
 import numpy as np
 
@@ -162,24 +163,34 @@ class CublasProduct:
 
     def _handle(self) -> Any:
         """This thread's handle of the library, which works on the current stream."""
-        own = self._own
-        stream = stream_handle()
-        if not hasattr(own, "handle"):
-            own.handle = ctypes.c_void_p()
-            _check(self.library.cublasCreate_v2(ctypes.byref(own.handle)))
-            own.workspace = empty(WORKSPACE, np.uint8)
-            own.stream = None
-        if own.stream != stream:
-            _check(self.library.cublasSetStream_v2(own.handle, stream))
-            # With memory of its own, results do not depend on what else runs, and recordings of
-            # passes stay valid. A change of the stream takes it away.
-            _check(
-                self.library.cublasSetWorkspace_v2(
-                    own.handle, address(own.workspace), own.workspace.size
-                )
-            )
-            own.stream = stream
-        return own.handle
+        if not hasattr(self._own, "handle"):
+            self._own.handle = Handle(self.library)
+        return self._own.handle.on(stream_handle())
+
+
+class Handle:
+    """A handle of the library with memory of its own, both of one thread, with which they end.
+
+    With this memory, results do not depend on what else runs, and recordings of passes stay valid.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+        self.value = ctypes.c_void_p()
+        _check(library.cublasCreate_v2(ctypes.byref(self.value)))
+        # The end of the process frees it without this call.
+        finalize(self, library.cublasDestroy_v2, self.value).atexit = False
+        self.workspace = empty(WORKSPACE, np.uint8)
+        self.stream: int | None = None
+
+    def on(self, stream: int) -> Any:
+        """The handle, which works on a stream. A change of the stream takes its memory away."""
+        if self.stream != stream:
+            _check(self.library.cublasSetStream_v2(self.value, stream))
+            place = address(self.workspace), self.workspace.size
+            _check(self.library.cublasSetWorkspace_v2(self.value, *place))
+            self.stream = stream
+        return self.value
 
 
 def _check(status: int) -> None:
@@ -207,6 +218,7 @@ def cublas() -> Any:
     matrix = [pointer, whole, whole, long]  # address, type, distance of columns and of batches
     for name, types in {
         "cublasCreate_v2": [pointer],
+        "cublasDestroy_v2": [pointer],
         "cublasSetStream_v2": [pointer, pointer],
         "cublasSetWorkspace_v2": [pointer, pointer, ctypes.c_size_t],
         "cublasGemmStridedBatchedEx": [

@@ -15,6 +15,7 @@ from ekmfast.rows.cuda.arrays import alike, as_device
 from ekmfast.rows.cuda.layer import empty, free_memory, host, upload, view
 from ekmfast.rows.cuda.memory import Held, ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import CudaPasses
+from ekmfast.rows.cuda.passes.survey import box
 from ekmfast.rows.device import is_cuda_array
 from ekmfast.rows.limits import (
     check_nearest,
@@ -40,6 +41,11 @@ def held_by_card(X: Any, sample_weight: NDArray[Any] | None) -> Held:
     if X.nbytes <= free_memory() // 2:
         return ResidentRows(upload(X), s if sample_weight is None else upload(sample_weight))
     return StreamedRows(X, sample_weight)
+
+
+def _on_host(array: Any) -> NDArray[Any]:
+    """A result of the kind of X, as an array on the host."""
+    return array if isinstance(array, np.ndarray) else host(view(array))
 
 
 class CudaRows:
@@ -114,7 +120,7 @@ class CudaRows:
         if dispersion < CANCELLED * float(np.square(mean - reference).sum()):
             self.passes.reference = mean.astype(self.dtype)
             mean, dispersion = dispersion_by_passes(self, mean)
-        low, high = self.passes.box()
+        low, high = box(self.passes.held)
         if not (np.isfinite([low, high]).all() and np.isfinite(dispersion)):
             refuse_not_finite(self.parts())
         found = 0
@@ -158,10 +164,7 @@ class CudaRows:
         labels, _ = self.nearest(centroids)
         if np.array_equal(merged, np.arange(len(merged))):
             return labels
-        names = merged.astype(np.int32)
-        if isinstance(labels, np.ndarray):
-            return names[labels]
-        return alike(upload(names[host(view(labels))]), self.X)
+        return self.given_back(merged.astype(np.int32)[_on_host(labels)])
 
     def weights(self, centroids: Float64, alpha: float, out: Any = None) -> Any:
         """The weights (N, K) of Eq. 38, written to ``out`` where it is given."""
@@ -223,7 +226,7 @@ class CudaRows:
 
     def take(self, numbers: NDArray[np.intp]) -> Float64:
         """The rows with these numbers, in float64, on the host."""
-        return self.passes.take(numbers)
+        return self.passes.held.take(numbers)
 
     def fetch(self, numbers: NDArray[np.intp]) -> ArrayRows:
         s = self.sample_weight
@@ -279,7 +282,7 @@ class CudaRows:
     def farthest_rows(self, centroids: Float64, n_rows: int) -> NDArray[np.intp]:
         """Numbers of the rows farthest from all centroids (K, D): see `RowsAtHand`."""
         _, squared = self.nearest(centroids)
-        return farthest_numbers(host(view(squared)), self.sample_weight, n_rows)
+        return farthest_numbers(_on_host(squared), self.sample_weight, n_rows)
 
     def draw(self, closest: Any, uniform: Float64) -> NDArray[np.intp]:
         """Random rows: see `RowsAtHand.draw`."""

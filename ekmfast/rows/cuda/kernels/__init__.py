@@ -48,6 +48,7 @@ from ekmfast.rows.cuda.kernels.common import (
     TILE,
     add_onto,
     add_partial,
+    lanes_in_tile,
     slices_for,
 )
 from ekmfast.rows.cuda.kernels.fused import (
@@ -87,6 +88,7 @@ __all__ = [
     "fused",
     "fused_width",
     "gather",
+    "lanes_in_tile",
     "largest_exponents",
     "nearest",
     "numbers_a_load",

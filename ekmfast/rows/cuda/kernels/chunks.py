@@ -22,6 +22,7 @@ from ekmfast.rows.cuda.kernels.common import (
     _exp2,
     _log2,
     _reciprocal,
+    lanes_in_tile,
 )
 from ekmfast.rows.cuda.layer import (
     LANES,
@@ -29,7 +30,6 @@ from ekmfast.rows.cuda.layer import (
     THREADS,
     Kernel,
     kernel,
-    lanes_for,
     lanes_max,
     lanes_sum,
     larger,
@@ -101,7 +101,7 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
     OUT scores = s w; sums (2 S k + 2 S, chunk / TILE): see `weigh_rows` and `weigh_columns`
     """
     T, exp2, log2, reciprocal = dtype, _exp2(dtype), _log2(dtype), _reciprocal(dtype)
-    LANES_A_ROW = max(lanes_for(k), THREADS // TILE)
+    LANES_A_ROW = lanes_in_tile(k)
     EACH = -(-k // LANES_A_ROW)
     COLUMNS, SLOTS = EACH * LANES_A_ROW, THREADS // LANES_A_ROW
     FULL = k == COLUMNS  # all threads have EACH columns
@@ -214,6 +214,7 @@ def weigh(dtype: Real, weighting: int, k: int, weighted: bool) -> Kernel:
 def weigh_rows(dtype: Real, weighting: int, lanes: int, weighted: bool) -> Kernel:
     """For each row the numbers that `weigh_columns` needs for all centroids, and the objective.
 
+    ``lanes`` threads share a row: see `lanes_in_tile`.
     IN scores (chunk, S k) without bias, bias (S, k), half_norm, Y, centroids (S k, d) (only for
     FUZZY), s, first, n, power; grid: chunk / TILE times S, the problem varying fastest
     OUT shared (chunk, S, 4): best, level, slope, share for EQUILIBRIUM; best, -, -, share for

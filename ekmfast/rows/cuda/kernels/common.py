@@ -16,6 +16,7 @@ from ekmfast.rows.cuda.layer import (
     exp2_32,
     exp2_64,
     kernel,
+    lanes_for,
     log2_32,
     log2_64,
     reciprocal_32,
@@ -24,8 +25,9 @@ from ekmfast.rows.cuda.layer import (
 
 EQUILIBRIUM, MAXIMUM_ENTROPY, HARD, FUZZY = range(4)
 
-# How many rows of a chunk one thread block sums.
-TILE = 8 if SIMULATED else 64
+# How many rows of a chunk one thread block sums. They are half of its threads in the simulator too,
+# since tests of few columns would otherwise miss what goes wrong on a GPU.
+TILE = 4 if SIMULATED else 64
 
 # How many rows one thread of the fused kernel sums at most.
 ROWS_A_THREAD = 4 if SIMULATED else 64
@@ -49,6 +51,11 @@ CANCELLED = {np.float32: 2.0**-6, np.float64: 2.0**-13}
 MIN_NORMAL = {np.float32: 2.0**-126, np.float64: 2.0**-1022}
 
 Real = Any  # np.float32 or np.float64, the class
+
+
+def lanes_in_tile(columns: int) -> int:
+    """How many threads share a row of so many columns where a thread block has one tile of rows."""
+    return max(lanes_for(columns), THREADS // TILE)
 
 
 def _exp2(dtype: Real) -> Any:

@@ -138,9 +138,9 @@ def box(dtype: Real) -> Kernel:
             least, greatest = T(np.inf), T(-np.inf)
             for row in range(np.int64(stretch) * size, min(n, (np.int64(stretch) + 1) * size)):
                 x = X[row, j]
-                if not x >= least:
+                if x < least or np.isnan(x):
                     least = x
-                if not x <= greatest:
+                if x > greatest or np.isnan(x):
                     greatest = x
             low[stretch, j] = least
             high[stretch, j] = greatest
