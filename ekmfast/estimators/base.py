@@ -53,6 +53,7 @@ from ekmfast.rows.columns import (
 from ekmfast.rows.device import DEVICE, is_cuda_array
 from ekmfast.rows.distances import squared_distances
 from ekmfast.rows.given import is_dask, rows_of
+from ekmfast.rows.limits import refuse_not_finite
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.unit import filled
 
@@ -78,12 +79,15 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
     return weight
 
 
-def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArray[Any]:
+def check_data(
+    estimator: Any, X: Any, *, reset: bool, ensure_all_finite: bool = True, **options: Any
+) -> NDArray[Any]:
     """X as a C-contiguous array of float32 or float64, checked like any input of scikit-learn.
 
     ``options`` are those of `sklearn.utils.validation.validate_data`. With ``accept_sparse="csr"``
     sparse matrices of any format become CSR matrices. Errors name the columns of a
-    table that hold no numbers, and masked entries are refused.
+    table that hold no numbers, and the row and column of NaN or infinity in an array; masked
+    entries are refused.
     """
     if isinstance(X, Blocks) or is_dask(X) or is_cuda_array(X):
         raise TypeError(
@@ -97,8 +101,19 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
         if names:
             warnings.filterwarnings("ignore", "X does not have valid feature names")
         rows = validate_data(
-            estimator, X, reset=reset, dtype=[np.float64, np.float32], order="C", **options
+            estimator,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            order="C",
+            ensure_all_finite=False,
+            **options,
         )
+    if ensure_all_finite and not issparse(rows):
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspect = not np.isfinite(rows.sum())  # the sum of finite numbers may overflow, too
+        if suspect:
+            refuse_not_finite([rows])
     if names and reset:
         estimator.feature_names_in_ = np.array(names, object)
     elif names:
@@ -381,6 +396,7 @@ class CentroidEstimator(
         p : ndarray of shape (N, K), dtype of X
             Where labels of ``predict`` are.
         """
+        check_is_fitted(self)  # before alpha_ is read
         return self._of_distances(X, partial(boltzmann, alpha=self.alpha_))
 
     @like_x

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
+
+from ekmfast._arguments import shown
 
 # How many names of a list an error shows.
 SHOWN = 5
@@ -61,9 +64,9 @@ def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
     ------
     TypeError
         For sparse matrices, unless ``sparse`` is True, for dates and for text, naming the column of
-        a table.
+        a table, and for what is no array, such as a path or a generator.
     ValueError
-        For masked arrays with masked entries.
+        For masked arrays with masked entries, and for a table without columns.
     """
     if is_sparse(X):
         if sparse:
@@ -75,6 +78,11 @@ def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
             "sparse rows, such as EKMeans, reduce them to their leading components first, with "
             f"make_pipeline(TruncatedSVD(50), ...), or take {name}.toarray(), {size}, where memory "
             "has room for it"
+        )
+    if X is None or isinstance(X, (str, bytes, os.PathLike, Mapping, Set, Iterator)):
+        raise TypeError(
+            f"{name} must be an array or a table of numbers, not a path or an iterator, got "
+            f"{shown(X)}"
         )
     check_unmasked(X, name)
     kind = getattr(getattr(X, "dtype", None), "kind", "")
@@ -104,6 +112,8 @@ def check_columns(X: Any, name: str) -> None:
     labels = labels_of(X)
     if labels is None:
         return
+    if not labels:
+        raise ValueError(f"{name}: has no columns")
     if len(set(labels)) < len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
         raise ValueError(f"{name}: has more than one column {twice!r}")

@@ -1,0 +1,122 @@
+"""What every estimator says of input that is no table of numbers, and of rows on its centroids."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.exceptions import NotFittedError
+
+from ekmfast import (
+    EKMeans,
+    EquilibriumMixture,
+    FuzzyCMeans,
+    HardKMeans,
+    MaximumEntropyKMeans,
+    MiniBatchEKMeans,
+    SemiSupervisedEKMeans,
+    alpha_path,
+    cluster_path,
+)
+from ekmfast.anomaly import EKMeansDetector
+from ekmfast.estimators.base import check_data
+
+CENTROIDS = [
+    EKMeans,
+    FuzzyCMeans,
+    HardKMeans,
+    MaximumEntropyKMeans,
+    MiniBatchEKMeans,
+    SemiSupervisedEKMeans,
+]
+ESTIMATORS = [*CENTROIDS, EquilibriumMixture, EKMeansDetector]
+METHODS = [
+    *("predict", "transform", "membership", "weights", "score"),
+    *("predict_proba", "score_samples", "decision_function", "bic", "aic", "icl"),
+]
+X = np.random.default_rng(0).normal(size=(60, 3))
+X[:20] += 9
+
+
+def methods_of(estimator):
+    return [name for name in METHODS if hasattr(estimator, name)]
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_methods_say_that_an_estimator_is_not_fitted(cls):
+    estimator = cls()
+    assert len(methods_of(estimator)) >= 3
+    for name in methods_of(estimator):
+        with pytest.raises(NotFittedError, match=f"This {cls.__name__} instance is not fitted"):
+            getattr(estimator, name)(X)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_a_number_that_is_not_finite_is_named_by_its_row_and_column(cls, value):
+    bad = X.copy()
+    bad[7, 1] = bad[9, 0] = value
+    shown = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity"}[str(value)]
+    said = f"X must be finite, got {shown} in row 7, column 1"
+    with pytest.raises(ValueError, match=said):
+        cls(2, random_state=0).fit(bad)
+    model = cls(2, random_state=0).fit(X)
+    for name in methods_of(model):
+        with pytest.raises(ValueError, match=said):
+            getattr(model, name)(bad)
+
+
+def test_finite_rows_whose_sum_overflows_are_finite():
+    model = EKMeans(2, random_state=0).fit(X)
+    far = X.copy()
+    far[:2, 0] = 1.5e308
+    np.testing.assert_array_equal(check_data(model, far, reset=False), far)
+
+
+NO_TABLES = {
+    "None": None,
+    "the path of a file": "rows.csv",
+    "a path": Path("rows.csv"),
+    "bytes": b"1,2",
+    "a dict of columns": {"a": [1.0, 2.0], "b": [3.0, 4.0]},
+    "a set": {1.0, 2.0},
+    "a generator": (row for row in X),
+    "a file": io.StringIO("1,2"),
+}
+FITS = {cls.__name__: lambda X, cls=cls: cls(2).fit(X) for cls in ESTIMATORS} | {
+    "alpha_path": lambda X: alpha_path(X, 2),
+    "cluster_path": lambda X: cluster_path(X, 2),
+    "predict": lambda given: EKMeans(2, random_state=0).fit(X).predict(given),
+}
+
+
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+@pytest.mark.parametrize("given", NO_TABLES.values(), ids=NO_TABLES)
+def test_what_is_no_table_is_named(given, fit):
+    with pytest.raises(TypeError, match=r"^X must be an array or a table of numbers, not .*, got "):
+        fit(given)
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_a_frame_without_columns_is_named(cls):
+    frame = pytest.importorskip("pandas").DataFrame(index=range(5))
+    with pytest.raises(ValueError, match="X: has no columns"):
+        cls(2).fit(frame)
+
+
+# J is a difference of large numbers, whose rounding was negative for some of these seeds.
+@pytest.mark.filterwarnings("ignore:only 2 of 3 centroids")
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("cls", [EKMeans, FuzzyCMeans, HardKMeans])
+def test_the_objective_of_rows_on_centroids_is_not_negative(cls, metric, sparse):
+    for seed in range(8):
+        two = np.repeat(np.random.default_rng(seed).normal(size=(2, 3)), 10, axis=0)
+        rows = csr_matrix(two) if sparse else two
+        model = cls(3, metric=metric, random_state=0).fit(rows)
+        assert 0 <= model.objective_ < 1e-9
+        assert (model.objective_history_ >= 0).all()
+        assert -1e-9 < model.score(rows) <= 0
