@@ -330,5 +330,5 @@ def test_bad_mixtures_are_refused(long):
     with pytest.raises(ValueError, match="deviations must be a finite number > 0, got 0"):
         plot_mixture(long, mixture, deviations=0)
     one = EquilibriumMixture(2, random_state=0, n_threads=1, n_init=1).fit(long[:, :1])
-    with pytest.raises(ValueError, match="at least two columns"):
+    with pytest.raises(ValueError, match="mixture has one feature: must have at least two"):
         plot_mixture(long[:, :1], one)
