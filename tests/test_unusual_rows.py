@@ -120,3 +120,33 @@ def test_the_objective_of_rows_on_centroids_is_not_negative(cls, metric, sparse)
         assert 0 <= model.objective_ < 1e-9
         assert (model.objective_history_ >= 0).all()
         assert -1e-9 < model.score(rows) <= 0
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_so_far_away_that_densities_overflow_are_refused(dtype, background):
+    mixture = EquilibriumMixture(
+        2, degrees_of_freedom=np.inf, background=background, random_state=0
+    ).fit(X.astype(dtype))
+    largest = np.finfo(dtype).max
+    far = np.full((1, 3), largest**0.4, dtype)
+    assert np.isfinite(mixture.score_samples(far)).all()
+    for name in ("predict", "predict_proba", "score_samples", "score"):
+        method = getattr(mixture, name)
+        if background:  # beside which all other densities vanish
+            assert np.isfinite(method(np.full((1, 3), largest / 4, dtype))).all()
+            continue
+        with pytest.raises(ValueError, match=f"squared distances overflow {np.dtype(dtype)}"):
+            method(np.full((1, 3), largest / 4, dtype))
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [EquilibriumMixture(2, random_state=0).fit, EKMeans("auto", random_state=0).fit],
+    ids=["EquilibriumMixture", "EKMeans('auto')"],
+)
+def test_weights_too_large_for_the_shape_of_a_component_are_named(fit):
+    s = 10.0 ** np.random.default_rng(0).uniform(-20, 20, len(X))
+    with pytest.raises(ValueError, match="sample_weight is too large to compute the shape of"):
+        fit(X, sample_weight=s)
+    fit(X, sample_weight=s / s.mean())

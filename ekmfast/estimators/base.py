@@ -205,6 +205,7 @@ class CentroidEstimator(
         """
         if not fit:
             check_is_fitted(self)
+            self._check_metric()
         checked_by_sklearn = False
 
         def check_array(X: Any) -> NDArray[Any]:
@@ -229,6 +230,16 @@ class CentroidEstimator(
         if not checked_by_sklearn:  # blocks, Dask collections and arrays on a GPU
             self._check_columns(rows.n_features, rows.feature_names, reset=fit)
         return rows
+
+    def _check_metric(self) -> None:
+        """Refuse centroids whose length is not 1 for the cosine, with which distances are wrong."""
+        if self.metric == "cosine" and not np.allclose(
+            np.linalg.norm(self._centres, axis=1), 1, atol=1e-3
+        ):
+            raise ValueError(
+                "metric has become 'cosine' since the fit, whose centroids do not have length 1: "
+                "call fit again"
+            )
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""

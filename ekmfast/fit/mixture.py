@@ -176,7 +176,13 @@ class StudentMixture:
         if not self.full:
             factors: Float64 = 1 / np.sqrt(self.scatters)
             return factors
-        halves = np.linalg.cholesky(self.scatters).astype(np.float64, copy=False)
+        try:
+            halves = np.linalg.cholesky(self.scatters).astype(np.float64, copy=False)
+        except np.linalg.LinAlgError:  # the numbers of rows by which they are shrunk are too small
+            raise ValueError(
+                "sample_weight is too large to compute the shape of a component of few rows: scale "
+                "it down, e.g. to a mean of 1"
+            ) from None
         return _core.invert_halves(halves)
 
     @cached_property
