@@ -118,7 +118,16 @@ def check_data(
         estimator.feature_names_in_ = np.array(names, object)
     elif names:
         check_names(names, getattr(estimator, "feature_names_in_", None), type(estimator).__name__)
-    return rows if issparse(rows) else np.require(rows, requirements="A")
+    return readable(rows)
+
+
+def readable(rows: Any) -> NDArray[Any]:
+    """An array or CSR matrix that scikit-learn has checked, as the kernels can read it."""
+    if not issparse(rows):
+        return np.require(rows, requirements="A")
+    # scikit-learn keeps the dtype bool of a frame of sparse columns.
+    kept: NDArray[Any] = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
+    return kept
 
 
 def check_columns(
