@@ -107,6 +107,13 @@ def test_a_frame_without_columns_is_named(cls):
         cls(2).fit(frame)
 
 
+@pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+def test_a_lazy_frame_is_to_be_collected(fit):
+    lazy = pytest.importorskip("polars").DataFrame({"a": X[:, 0], "b": X[:, 1]}).lazy()
+    with pytest.raises(TypeError, match=r"^X is a LazyFrame: give X\.collect\(\)$"):
+        fit(lazy)
+
+
 # J is a difference of large numbers, whose rounding was negative for some of these seeds.
 @pytest.mark.filterwarnings("ignore:only 2 of 3 centroids")
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])

@@ -81,6 +81,8 @@ def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
         )
     if matrix:
         return
+    if type(X).__name__ == "LazyFrame":  # of polars, which warns if it is asked for its columns
+        raise TypeError(f"{name} is a LazyFrame: give {name}.collect()")
     if X is None or isinstance(X, (str, bytes, os.PathLike, Mapping, Set, Iterator)):
         raise TypeError(
             f"{name} must be an array or a table of numbers, not a path or an iterator, got "
