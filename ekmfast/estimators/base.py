@@ -522,8 +522,8 @@ class CentroidEstimator(
         ending = self.__dict__.pop("_ending", "")  # removed, so that it is not saved
         if not self.converged_:
             warnings.warn(
-                f"{type(self).__name__} stopped after {self.n_iter_} passes without converging"
-                f"{ending}.",
+                f"{type(self).__name__} stopped after {self.n_iter_} "
+                f"{'pass' if self.n_iter_ == 1 else 'passes'} without converging{ending}.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
