@@ -334,13 +334,16 @@ class CentroidEstimator(
         return labels
 
     @like_x
-    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> NDArray[np.int32]:
+    def fit_predict(
+        self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None, **kwargs: Any
+    ) -> NDArray[np.int32]:
         """Find the centroids and return the label of each row.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
+        sample_weight : array-like of shape (N,), default=None
         **kwargs
             As in ``fit``.
 
@@ -349,7 +352,7 @@ class CentroidEstimator(
         labels : ndarray of shape (N,), int32
             As from ``predict``.
         """
-        self.fit(X, y, **kwargs)
+        self.fit(X, y, sample_weight, **kwargs)
         return self.labels_ if hasattr(self, "labels_") else self.predict(X)
 
     @like_x

@@ -209,7 +209,7 @@ def check_mixture(estimator: Any) -> None:
     try:
         positive = mixture.full or (mixture.scatters > 0).all()
         valid = positive and np.isfinite(mixture.whiteners).all()
-    except ValueError:
+    except np.linalg.LinAlgError:
         valid = False
     if not valid:
         raise ValueError("scatters must be positive definite")
