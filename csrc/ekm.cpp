@@ -198,7 +198,7 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
     std::copy(at, at + k * d, sum_wx + s * k * d);
     std::copy(at + k * d, at + k * d + k, sum_w + s * k);
     std::copy(at + k * d + k, at + k * d + 2 * k, sum_p + s * k);
-    objective[s] = at[size - 1];
+    objective[s] = reported(at[size - 1], weighting);
     std::fill(exponent + s * k, exponent + (s + 1) * k, 0.0);
     if (!rescue || samples.n == 0 || !std::isfinite(objective[s]) || weighting == Weighting::hard)
       continue;
@@ -219,7 +219,7 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
       for (std::int64_t i : columns)
         all = all || (!fuzzy && contradicts<T>(deeper[static_cast<std::size_t>(mass + i)], 0, weight));
       if (all) columns = up_to(k);
-      if (all || fuzzy) objective[s] = deeper.back();
+      if (all || fuzzy) objective[s] = reported(deeper.back(), weighting);
       std::vector<std::int64_t> still;
       for (std::int64_t i : columns) {
         if (!fuzzy && underflowed<double>(deeper[static_cast<std::size_t>(mass + i)], weight)) {

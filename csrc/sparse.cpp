@@ -388,7 +388,7 @@ void statistics(const SparseSamples& s, const double* centroids, const double* a
                wx, totals.data());
       std::copy(totals.begin(), totals.begin() + k, w);
       std::copy(totals.begin() + k, totals.begin() + 2 * k, p);
-      objective[problem] = totals.back();
+      objective[problem] = reported(totals.back(), weighting);
       std::fill(e, e + k, 0.0);
       if (!softmax || s.n == 0 || !std::isfinite(objective[problem])) continue;
       std::vector<i64> columns;

@@ -9,9 +9,19 @@
 //                    J = sum_n s_n sum_k w_kn d_kn
 #pragma once
 
+#include <cmath>
+
 namespace ekmfast {
 
 enum class Weighting { equilibrium, maximum_entropy, hard, fuzzy };
 constexpr int kWeightings = 4;
+
+// J as it is reported. That of maximum entropy may be negative; the others are sums of numbers that
+// are not, but kernels compute them as differences, whose rounding may be negative where every row
+// lies on a centroid. NaN and -infinity, which show that rows are not finite, remain.
+inline double reported(double objective, Weighting weighting) {
+  const bool rounded = std::isfinite(objective) && objective < 0;
+  return rounded && weighting != Weighting::maximum_entropy ? 0 : objective;
+}
 
 }  // namespace ekmfast

@@ -39,6 +39,7 @@ OF_A_FOLDER = {
     "channels": AnyOf(Integer(1, 1), Integer(3, 3)),
     "on_error": OneOf("raise", "skip"),
 }
+CENTERS = ((0.0, 0.0), (5.0, 0.0), (0.0, 5.0))
 OF_BLOBS = {"sizes": SequenceOf(Integer(0)), "random_state": GENERATOR_SEED}
 
 __all__ = [
@@ -347,7 +348,7 @@ def _report_failed(
 
 def make_imbalanced_blobs(
     sizes: Sequence[int] = (2000, 50, 200),
-    centers: Any = ((0.0, 0.0), (5.0, 0.0), (0.0, 5.0)),
+    centers: Any = CENTERS,
     *,
     std: float | Sequence[float] = 1.0,
     random_state: int | None = 0,
@@ -390,9 +391,12 @@ def make_imbalanced_blobs(
     counts = checked["sizes"]
     means = _floats("centers", centers)
     if means.ndim != 2 or len(means) != len(counts) or not np.isfinite(means).all():
+        given = f"has shape {means.shape}"
+        if centers is CENTERS:
+            given = f"is not given, and by default has {len(CENTERS)} rows"
         raise ValueError(
-            f"centers has shape {means.shape}: must be finite and ({len(counts)}, D), one row for "
-            f"each of the {len(counts)} sizes"
+            f"centers {given}: must be finite and ({len(counts)}, D), one row for each of the "
+            f"{len(counts)} sizes"
         )
     spread = _floats("std", std)
     if spread.shape not in ((), (len(counts),)) or not (spread >= 0).all():

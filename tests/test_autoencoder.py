@@ -564,7 +564,7 @@ def test_the_progress_bar(capfd):
         ({"labels": np.zeros(60)}, TypeError, "labels has dtype float64: must be integer"),
         ({"labels": [0, 1]}, ValueError, r"labels has shape \(2,\): must be \(60,\)"),
         ({"model": nn.Identity()}, TypeError, r"model must be a ConvAutoencoder, got Identity\(\)"),
-        ({"images": np.zeros((1, 1, 16, 16)), "labels": [0]}, ValueError, "1 are left to train"),
+        ({"images": np.zeros((1, 1, 16, 16)), "labels": [0]}, ValueError, "1 left to train"),
         ({"images": np.zeros((0, 1, 16, 16)), "labels": []}, TypeError, "labels has dtype"),
     ],
 )

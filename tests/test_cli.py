@@ -281,7 +281,7 @@ def test_cluster_compares_rows_by_their_directions(table, tmp_path, capsys):
     assert cli.main([*arguments, "--zero-rows", "label"]) == 0
     out = capsys.readouterr().out
     model = EKMeans(3, metric="cosine", zero_rows="label", random_state=0).fit(X)
-    assert says(out, "data") == "330 rows, 3 columns, 1 rows of zeros"
+    assert says(out, "data") == "330 rows, 3 columns, 1 row of zeros"
     assert float(says(out, "objective")) == pytest.approx(model.objective_)
     assert sorted(map(int, says(out, "sizes").split())) == [10, 20, 299]
     labels = (tmp_path / "l.csv").read_text().splitlines()
@@ -396,7 +396,7 @@ def test_path_refuses_options_of_rows_without_effect(table, capsys):
 @pytest.mark.parametrize("value", ["1e200", "-1.7e308"])
 def test_columns_too_large_to_standardize_are_named(tmp_path, capsys, value):
     path = tmp_path / "t.csv"
-    path.write_text(f"x,far\n1,{value}\n2,{value}\n3,1\n4,2\n")
+    path.write_text(f"x,far\n1,{value}\n2,{value}\n3,1\n5,2\n")
     arguments = ["cluster", str(path), "--clusters", "2", "--standardize"]
     assert cli.main(arguments) == 1
     message = f"ekmfast: error: {path}, column 'far': values too large to standardize\n"
@@ -438,6 +438,30 @@ def test_cluster_tells_warnings_in_a_line(table, capsys):
     printed = capsys.readouterr()
     assert re.fullmatch(r"ekmfast: warning: only 1 of 3 centroids .*\n", printed.err)
     assert says(printed.out, "clusters") == "1 of 3 distinct"
+
+
+def test_letters_that_no_font_has_are_told_in_a_line(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "t.csv").write_text("\U00012000,b\n0,1\n2,3\n9,9\n8,9\n", encoding="utf-8")
+    arguments = ["cluster", str(tmp_path / "t.csv"), "--clusters", "2"]
+    assert cli.main([*arguments, "--plot", str(tmp_path / "p.png")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"ekmfast: warning: Glyph 73728 .* missing from font.*", line)
+
+
+def test_a_path_of_one_cluster_has_no_likelihood(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("a,b\n" + "1,1\n" * 5)
+    assert cli.main(["path", str(tmp_path / "t.csv"), "--clusters", "2"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "* no likelihood to choose by: there is one cluster at every alpha"
+
+
+def test_the_package_and_its_commands_can_be_run():
+    for name in ("ekmfast", "ekmfast.cli"):
+        done = subprocess.run(
+            [sys.executable, "-m", name, "--version"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"ekmfast {ekmfast.__version__}\n"
 
 
 def test_path_prints_a_line_an_alpha_and_draws(table, tmp_path, capsys):
@@ -485,6 +509,7 @@ def test_path_takes_wanted_sizes(table, capsys):
     [
         (["--clusters", "3"], r"data\.csv: line 2, column 'name': 'r0' is not a number"),
         (["--clusters", "3", "--columns", "a,d"], "no column 'd': there are name, a, b, c, unit"),
+        (["--clusters", "3", "--columns", ""], "no column '': there are name, a, b, c, unit"),
         (["--clusters", "331", "--columns", "a"], r"data\.csv: 330 rows, fewer than --clusters"),
         (["--clusters", "3", "--plot", "none/p.png"], "none/p.png: no such folder 'none'"),
         (["--clusters", "3", "--plot", "p.nope"], r"p\.nope: the name must end in one of .*png"),
@@ -719,7 +744,7 @@ def test_arrays_are_read(tmp_path):
         (np.zeros(2, complex), "dtype complex128"),
         (np.array([["a"]]), "dtype <U1"),
         (np.array([[1, np.nan]]), "row 0, column '1': nan is not a finite number"),
-        (np.array([{}]), "allow_pickle"),
+        (np.array([{}]), "it holds Python objects$"),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path, array, message):
@@ -791,7 +816,13 @@ def test_reading_of_the_naive_formula(to_origin, converged, expected):
 
 @pytest.mark.parametrize(
     ("plain", "augmented", "expected"),
-    [(0.98, 0.98, "Equally many"), (0.98, 0.99, "chance"), (0.9, 0.99, "45 more of 500")],
+    [
+        (0.98, 0.98, "Equally many"),
+        (0.98, 0.99, "chance"),
+        (0.9, 0.99, "45 more of 500 held-out images are"),
+        (0.98, 0.982, "1 more of 500 held-out images is"),
+        (0.982, 0.98, "1 fewer of 500 held-out images is"),
+    ],
 )
 def test_reading_of_the_augmentation(plain, augmented, expected):
     scores = {"accuracy": plain, "accuracy_augmented": augmented, "n_validation": 500}

@@ -309,8 +309,8 @@ def test_a_table_of_scores_goes_to_stdout(folders, trained):
 
 def test_anomaly_tells_strangers(folders, trained, tmp_path, capsys):
     out, picture = tmp_path / "scores.json", tmp_path / "worst.png"
-    command = ["anomaly", folders / "strange", "-m", trained, "--normal", folders / "bars"]
-    command += ["--contamination", "0.05", "--quiet"]
+    begin = ["anomaly", folders / "strange", "-m", trained, "--quiet"]
+    command = [*begin, "--normal", folders / "bars", "--contamination", "0.05"]
     assert run(*command, "-o", out, "--plot", picture) == 0
     rows = rows_of(capsys.readouterr().out)
     assert (rows["images"], rows["outliers"]) == ("6", "6")
@@ -327,12 +327,19 @@ def test_anomaly_tells_strangers(folders, trained, tmp_path, capsys):
     assert b"\r" not in (tmp_path / "scores.csv").read_bytes()
     assert head == ["path", "loss", "outlier"]
     assert [line[2] for line in lines] == ["1"] * 6
-    assert run(*command, "-o", tmp_path / "scores.npz", "--threshold", "10") == 0
+    assert run(*begin, "-o", tmp_path / "scores.npz", "--threshold", "10") == 0
     with np.load(tmp_path / "scores.npz") as file:
         assert not file["outlier"].any()
         losses = [image["loss"] for image in found["images"]]
         np.testing.assert_allclose(file["loss"], losses, rtol=1e-6)
         assert file["threshold"] == 10
+
+
+@pytest.mark.parametrize("option", [("--contamination", "0.1"), ("--normal", "bars")])
+def test_options_without_effect_beside_a_threshold_are_refused(tmp_path, capsys, option):
+    with pytest.raises(SystemExit, match="2"):
+        run("anomaly", tmp_path, "-m", "m.ts", "-o", "s.csv", "--threshold", "1", *option)
+    assert f"{option[0]} has no effect with --threshold" in capsys.readouterr().err
 
 
 def test_a_folder_of_one_normal_image_is_refused_before_the_work(

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.sparse import random as random_sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
@@ -306,3 +307,18 @@ def test_a_file_keeps_auto(shapes, tmp_path):
         loaded = ekmfast.load(tmp_path / "model")
         assert loaded.get_params() == model.get_params()
         np.testing.assert_array_equal(loaded.predict(X), model.labels_)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("cls", [EKMeans, EquilibriumMixture])
+def test_weights_of_float32_rows_with_correlated_features_are_taken(cls, sparse):
+    if sparse and cls is EquilibriumMixture:
+        pytest.skip("takes no sparse rows")
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [150, 50])
+    along = rng.normal(size=(200, 1)) + 8 * y[:, None]
+    X = along @ rng.uniform(1, 2, size=(1, 12)) + 0.05 * rng.normal(size=(200, 12))
+    X, s = X.astype(np.float32), rng.uniform(0.5, 2, 200)
+    for dtype in (np.float32, np.float64):
+        rows = csr_matrix(X.astype(dtype)) if sparse else X.astype(dtype)
+        assert adjusted_rand_score(y, cls("auto", random_state=0).fit_predict(rows, None, s)) > 0.9

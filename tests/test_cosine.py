@@ -549,3 +549,14 @@ def test_the_number_of_clusters_is_that_of_directions():
     )
     one = np.arange(1, 20)[:, None] * [[0.1, 0.2, 0.3]]
     assert len(EKMeans("auto", metric="cosine", random_state=0).fit(one).cluster_centers_) == 1
+
+
+@pytest.mark.parametrize("cls", [EKMeans, HardKMeans, MiniBatchEKMeans, SemiSupervisedEKMeans])
+def test_a_metric_that_has_become_the_cosine_since_the_fit_is_refused(cls):
+    rows = np.random.default_rng(0).normal(3, 1, (40, 3))
+    model = cls(2, random_state=0).fit(rows).set_params(metric="cosine")
+    methods = [model.predict, model.transform, model.membership, model.weights, model.score]
+    for method in [*methods, *([model.partial_fit] if cls is MiniBatchEKMeans else [])]:
+        with pytest.raises(ValueError, match="metric has become 'cosine' since the fit"):
+            method(rows)
+    assert np.isfinite(model.fit(rows).transform(rows)).all()

@@ -539,7 +539,7 @@ def test_blobs_follow_centers_and_spread():
         ({"sizes": (3, -1, 2)}, r"sizes must be .*, got \(3, -1, 2\)"),
         (
             {"sizes": (3, 2)},
-            r"centers has shape \(3, 2\): must be finite and \(2, D\), one row for each",
+            r"centers is not given, and by default has 3 rows: must be .*\(2, D\), one row for",
         ),
         ({"centers": [1.0, 2.0, 3.0]}, r"centers has shape \(3,\)"),
         ({"centers": [[np.nan, 0]] * 3}, "must be finite"),

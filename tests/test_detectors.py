@@ -630,3 +630,14 @@ def test_masked_rows_and_blocks_are_refused():
         EKMeansDetector(2).fit(np.ma.masked_array(X, X > 1))
     with pytest.raises(TypeError, match="EKMeansDetector takes arrays in the memory of the host"):
         EKMeansDetector(2).fit(blocks.from_arrays([X]))
+
+
+@pytest.mark.filterwarnings("ignore:contamination=0.1 is less than one in 5")
+@pytest.mark.parametrize("contamination", [0.1, 0.3, "auto"])
+def test_a_row_whose_distance_overflows_is_infinitely_far_away(contamination):
+    rows = np.array([[1, 2, 1, 1], [2, 1, 1, 1], [2, 0, 2, 0], [0, 0, 2e82, 2e82], [0, 1, 1, 0]])
+    detector = EKMeansDetector(2, contamination=contamination, random_state=90).fit(rows)
+    assert detector.decision_scores_.argmax() == 3
+    assert np.isfinite(detector.threshold_)
+    for found in (detector.decision_scores_, detector.decision_function(rows)):
+        assert np.isfinite(found).all()

@@ -330,5 +330,15 @@ def test_bad_mixtures_are_refused(long):
     with pytest.raises(ValueError, match="deviations must be a finite number > 0, got 0"):
         plot_mixture(long, mixture, deviations=0)
     one = EquilibriumMixture(2, random_state=0, n_threads=1, n_init=1).fit(long[:, :1])
-    with pytest.raises(ValueError, match="at least two columns"):
+    with pytest.raises(ValueError, match="mixture has one feature: must have at least two"):
         plot_mixture(long[:, :1], one)
+
+
+@pytest.mark.parametrize("n", [1, 2, 8])
+def test_columns_of_an_anomaly_map_stay_aligned(n):
+    images = np.random.default_rng(0).random((n, 1, 16, 16))
+    axes = plot_anomaly_map(images, images / 2)
+    axes[0, 0].figure.canvas.draw()
+    for column in axes.T:
+        left = [ax.get_position().x0 for ax in column]
+        np.testing.assert_allclose(left, left[0], atol=1e-6)

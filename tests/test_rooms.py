@@ -29,6 +29,7 @@ ROOMS = {
     "anomaly": {"rows", "estimators", "autoencoder"},
     "persist": {"rows", "estimators", "autoencoder", "anomaly"},
     "_show": {"rows"},
+    "__main__": {"cli"},
     "study": {"fit", "metrics", "plotting", "datasets", "autoencoder", "anomaly", "public"},
     "cli": {
         "data",

@@ -326,7 +326,7 @@ def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
         model._warn_of_the_fit()
     stopped = next(str(w.message) for w in caught if "stopped" in str(w.message))
     assert re.search(
-        rf"{cls.__name__} stopped after \d+ passes without converging.*{said}", stopped
+        rf"{cls.__name__} stopped after \d+ pass(es)? without converging.*{said}", stopped
     )
     assert unsaid not in stopped
     for warning in caught:

@@ -592,3 +592,39 @@ def test_ctrl_c_ends_a_call(n_problems):
         timer.join()
         signal.signal(signal.SIGINT, before)
     assert np.isfinite(ekm_step(rows[:100], C[0, :3], 1.0)[0]).all()
+
+
+def frame_of(X):
+    pandas = pytest.importorskip("pandas")
+    names = [f"f{j}" for j in range(X.shape[1])]
+    return pandas.DataFrame.sparse.from_spmatrix(sparse.csr_matrix(X), columns=names)
+
+
+@pytest.mark.filterwarnings("ignore:only 2 of 3 centroids")  # of MaximumEntropyKMeans, and bool
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, bool])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_frame_of_sparse_columns_is_taken_as_its_matrix(name, dtype):
+    rows = np.rint(X).astype(dtype)
+    frame, matrix = frame_of(rows), sparse.csr_matrix(rows)
+    given, expected = ESTIMATORS[name]().fit(frame), ESTIMATORS[name]().fit(matrix)
+    assert list(given.feature_names_in_) == list(frame.columns)
+    assert_array_equal(given.cluster_centers_, expected.cluster_centers_)
+    for method in METHODS:
+        assert_array_equal(getattr(given, method)(frame), getattr(expected, method)(matrix))
+
+
+def test_a_frame_of_sparse_columns_gives_a_path():
+    path, expected = (
+        alpha_path(rows, 3, random_state=0) for rows in (frame_of(X > 0), sparse.csr_matrix(X > 0))
+    )
+    assert_array_equal(path.likelihood, expected.likelihood)
+
+
+@pytest.mark.parametrize("estimator", [EquilibriumMixture(2), EKMeansDetector()])
+def test_a_frame_of_sparse_columns_is_refused_where_its_matrix_is(estimator):
+    with pytest.raises(TypeError, match=r"X is a sparse frame, .* or take X\.sparse\.to_dense"):
+        estimator.fit(frame_of(X))
+    with pytest.raises(TypeError, match="missing='partial' takes dense arrays"):
+        EKMeans(2, missing="partial").fit(frame_of(X))
+    with pytest.raises(ValueError, match=r"device=.cuda. takes arrays.* for sparse rows"):
+        EKMeans(2, device="cuda").fit(frame_of(X))

@@ -252,6 +252,16 @@ def test_an_index_above_numbers_is_left_out(tmp_path):
     assert (X.tolist(), names) == ([[5, 6], [7, 8]], ["0", "1"])
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_that_counts_the_rows_is_read_with_a_word(tmp_path, first):
+    rows = [[first + i, 5.0 - i] for i in range(3)]
+    path = table(tmp_path, "id,a\n" + "".join(f"{i},{a}\n" for i, a in rows))
+    with pytest.warns(UserWarning, match="first column, 'id', counts the rows and is read; is it"):
+        X, names = read_table(path)
+    assert (X.tolist(), names) == (rows, ["id", "a"])
+    assert read_table(path, ["id"])[0].tolist() == [[first], [first + 1], [first + 2]]
+
+
 @pytest.mark.parametrize(
     "text", ["index,a\n0,5\n1,6\n", ",a\n.5,5\n2,6\n", "0,5\n1,7\n", '""\n0\n1\n']
 )

@@ -84,7 +84,8 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
             Held-out scores of the rows of ``fit``.
         best : float
         """
-        root = np.cbrt(np.maximum(-2 * (scores.astype(np.float64) - best), 0.0))
+        with np.errstate(over="ignore"):  # rows infinitely far away
+            root = np.cbrt(np.maximum(-2 * (scores.astype(np.float64) - best), 0.0))
         median, below = np.quantile(root, [0.5, ONE_DEVIATION])
         limit = median + DEVIATIONS * (median - below)
         self._keep_threshold(scores, best - 0.5 * float(limit) ** 3)
@@ -112,8 +113,11 @@ class Detector(Parameters, OutlierMixin, BaseEstimator):
             ``score_samples(X) - offset_``.
         """
         check_is_fitted(self)
-        scores: NDArray[Any] = as_numpy(self.score_samples(X)) - self.offset_
-        return scores
+        scores = as_numpy(self.score_samples(X))
+        limits = np.finfo(scores.dtype)  # the lowest is the score of rows infinitely far away
+        with np.errstate(over="ignore"):
+            beyond: NDArray[Any] = np.clip(scores - self.offset_, limits.min, limits.max)
+        return beyond
 
     @like_x
     def predict(self, X: Any) -> NDArray[np.intp]:

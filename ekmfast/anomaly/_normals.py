@@ -94,10 +94,13 @@ class Normals:
                     if j == k:
                         d, rest = a**2 * length / left, self.sizes[k] - 1
                     else:
-                        u, u_solved = z[own] - self.means[j], solved + shifts[k] - shifts[j]
-                        d = (u**2).sum(axis=1) + (lost * u_solved**2).sum(axis=1)
-                        along = (u * r).sum(axis=1) + (lost * u_solved * solved).sum(axis=1)
-                        d, rest = d + gain * along**2 / left, self.sizes[j]
+                        # As in `scores`, a row whose distance overflows is infinitely far away.
+                        with np.errstate(over="ignore", invalid="ignore"):
+                            u, u_solved = z[own] - self.means[j], solved + shifts[k] - shifts[j]
+                            d = (u**2).sum(axis=1) + (lost * u_solved**2).sum(axis=1)
+                            along = (u * r).sum(axis=1) + (lost * u_solved * solved).sum(axis=1)
+                            d, rest = d + gain * along**2 / left, self.sizes[j]
+                        d = np.nan_to_num(d, nan=np.inf, posinf=np.inf)
                     log_share = math.log(rest / (n - 1)) if rest > 0 else -math.inf
                     log_density[:, j] = log_share - 0.5 * (n - 1) / n * d
                 scores[rows.start + own] = _finite(logsumexp(log_density, axis=1), X.dtype)

@@ -157,7 +157,7 @@ def train(
 ) -> History:
     """Train ``model``, which ends in evaluation mode with the weights of its best epoch."""
     if len(part.rows) < 2:
-        raise ValueError(f"images: {len(part.rows)} are left to train on, at least 2 are needed")
+        raise ValueError(f"images: {len(part.rows)} left to train on, at least 2 are needed")
     device = next(model.parameters()).device
     steps = n_batches(len(part.rows), settings.batch_size)
     optimizer = torch.optim.AdamW(

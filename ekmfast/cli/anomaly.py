@@ -27,6 +27,7 @@ from ekmfast.cli.progress import with_progress
 SUFFIXES = (".csv", ".json", ".npz")
 # Number of images in the picture, those with the largest losses.
 SHOWN = 8
+CONTAMINATION = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contamination",
         type=share,
-        default=0.1,
         metavar="C",
-        help="a share in (0, 0.5]; default: %(default)s",
+        help=f"a share in (0, 0.5]; default: {CONTAMINATION}",
     )
     parser.add_argument("--threshold", type=positive, metavar="T", help="a reconstruction loss")
     parser.add_argument(
@@ -75,6 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @errors_in_one_line(FloatingPointError, NotImplementedError)
 @warnings_in_one_line()
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.threshold is not None:
+        for option in ("normal", "contamination"):
+            if getattr(arguments, option) is not None:
+                raise argparse.ArgumentError(
+                    None, f"--{option} has no effect with --threshold: give one of them"
+                )
+    if arguments.contamination is None:
+        arguments.contamination = CONTAMINATION
     out = arguments.out
     suffix = check_suffix(out, SUFFIXES)
     is_text = suffix != ".npz"

@@ -12,7 +12,7 @@ from ekmfast.cli import tables
 from ekmfast.cli.arguments import alpha, count
 from ekmfast.cli.errors import errors_in_one_line, warnings_in_one_line
 from ekmfast.cli.output import asks_for_onnx, check_outputs, text_path, write_figure
-from ekmfast.cli.printing import say, say_clusters
+from ekmfast.cli.printing import counted, say, say_clusters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +81,8 @@ def run(arguments: argparse.Namespace) -> None:
         n_clusters = len(model.means_ if mixture else model.cluster_centers_)
         labelled = model.labels_ >= 0
         sizes = cluster_sizes(model.labels_, n_clusters)
-        say("data", f"{len(X)} rows, {len(names)} columns{_faults(X, labelled)}")
+        shape = f"{counted(len(X), 'row', 'rows')}, {counted(len(names), 'column', 'columns')}"
+        say("data", f"{shape}{_faults(X, labelled)}")
         (_say_mixture if mixture else say_clusters)(model, sizes)
         if arguments.out is not None:
             write_csv(arguments.out, ["label"], ([label] for label in model.labels_))
@@ -117,9 +118,10 @@ def _faults(X: Any, labelled: Any) -> str:
     """How many values are missing and how many rows are zero, if any."""
     import numpy as np
 
-    counts = int(np.isnan(X).sum()), int((~labelled).sum())
-    names = "values missing", "rows of zeros"
-    return "".join(f", {n} {name}" for n, name in zip(counts, names, strict=True) if n)
+    missing, zero = int(np.isnan(X).sum()), int((~labelled).sum())
+    return (f", {counted(missing, 'value', 'values')} missing" if missing else "") + (
+        f", {counted(zero, 'row', 'rows')} of zeros" if zero else ""
+    )
 
 
 def _for_picture(X: Any, metric: str) -> Any:
@@ -136,7 +138,8 @@ def _say_mixture(model: Any, sizes: Iterable[int]) -> None:
     """Print the shapes, likelihood, convergence and sizes of a mixture."""
     say("shapes", f"{model.covariance_type_}, {model.degrees_of_freedom_:g} degrees of freedom")
     say("likelihood", f"{model.lower_bound_:.8g}")
-    say("converged", f"{'yes' if model.converged_ else 'no'}, {model.n_iter_} iterations")
+    iterations = counted(model.n_iter_, "iteration", "iterations")
+    say("converged", f"{'yes' if model.converged_ else 'no'}, {iterations}")
     say("clusters", len(model.weights_))
     say("sizes", " ".join(map(str, sizes)))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ekmfast._files import check_output, is_stream, replace_file
 from ekmfast._optional import require
+from ekmfast.cli.errors import warnings_in_one_line
 
 STDOUT = Path("/dev/stdout")
 
@@ -126,7 +127,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 def write_figure(path: Path, figure: Any) -> None:
     """Draw a figure of matplotlib into a file of the format that its suffix names."""
     picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:].lower(), dpi=150)
+    with warnings_in_one_line():  # such as of letters that no font has
+        figure.savefig(picture, format=path.suffix[1:].lower(), dpi=150)
     replace_file(path, lambda file: file.write(picture.getbuffer()))
 
 

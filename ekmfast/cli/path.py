@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def _alphas(text: str) -> list[float]:
 
 def _chosen(path: AlphaPath) -> str:
     if path.size_errors is None:
+        if path.likelihood[path.best] == -math.inf:
+            return "* no likelihood to choose by: there is one cluster at every alpha"
         return "* largest likelihood"
     error = 100 * path.size_errors[path.best]
     return f"* nearest to the wanted sizes: {error:.3g} % of the rows belong elsewhere"

@@ -26,6 +26,11 @@ def say(name: str, value: object) -> None:
         print(shown(f"{name:10} {value}"))
 
 
+def counted(number: int, one: str, more: str) -> str:
+    """A number and what it counts."""
+    return f"{number} {one if number == 1 else more}"
+
+
 def shown(text: str) -> str:
     """The text, where characters that stdout cannot encode are replaced by escapes.
 
@@ -40,6 +45,7 @@ def say_clusters(model: Any, sizes: Iterable[int]) -> None:
     rule = f" ({model.alpha})" if isinstance(model.alpha, str) else ""
     say("alpha", f"{model.alpha_:.6g}{rule}")
     say("objective", f"{model.objective_:.8g}")
-    say("converged", f"{'yes' if model.converged_ else 'no'}, {model.n_iter_} passes")
+    passes = counted(model.n_iter_, "pass", "passes")
+    say("converged", f"{'yes' if model.converged_ else 'no'}, {passes}")
     say("clusters", f"{model.n_clusters_effective_} of {len(model.cluster_centers_)} distinct")
     say("sizes", " ".join(map(str, sizes)))

@@ -83,7 +83,7 @@ def read(arguments: argparse.Namespace) -> tuple[Any, list[str], Any]:
 
     columns = None
     if arguments.columns is not None:
-        columns = next(csv.reader([arguments.columns], skipinitialspace=True), [""])
+        columns = next(csv.reader([arguments.columns], skipinitialspace=True)) or [""]
     missing = arguments.missing == "partial"
     X, names = read_table(arguments.data, columns, header=arguments.header, missing=missing)
     if arguments.clusters != "auto" and len(X) < arguments.clusters:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._files import open_input
+from ekmfast._parameters import PATH
 
 # Missing values, in lower case, as R, pandas, databases and spreadsheets write them. Errors of
 # spreadsheets count as missing too.
@@ -27,6 +28,7 @@ MISSING = frozenset(
 )
 # Columns and arrays that the command `encode` writes in addition to the codes.
 BESIDE_CODES = ("path", "label", "membership")
+LEAVE_OUT = "leave out such rows, fill them, or say --missing partial"
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 
 
@@ -86,7 +88,7 @@ def read_table(
     >>> X.tolist(), names
     ([[60.0, 1.7], [80.0, 1.8]], ['weight', 'height'])
     """
-    path = Path(path)
+    path = PATH.check("path", path)
     try:
         if path.suffix.lower() in (".npy", ".npz"):
             if header is not None:
@@ -121,7 +123,8 @@ def _read_array(
                     unclear = arrays
         # numpy and zipfile raise errors of many types for damaged files.
         except Exception as error:
-            raise ValueError(f"not a whole NumPy file of numbers: {error}") from None
+            why = "it holds Python objects" if "pickle" in str(error) else error
+            raise ValueError(f"not a whole NumPy file of numbers: {why}") from None
     if unclear is not None:
         raise ValueError(f"holds the arrays {_listed(unclear)}: must be one, or X, or codes")
     if left_out and name == "codes":
@@ -220,7 +223,9 @@ def _read_lines(
     if bad.any():
         row, column = np.argwhere(bad)[0]
         value = X[row, column]
-        what = "the value is missing" if np.isnan(value) else f"{value} is not a finite number"
+        what = f"{value} is not a finite number"
+        if np.isnan(value):
+            what = f"the value is missing; {LEAVE_OUT}"
         raise ValueError(f"line {at[row]}, column {names[column]!r}: {what}")
     if doubtful:
         warnings.warn(
@@ -228,14 +233,20 @@ def _read_lines(
             "--no-header (if not, --header)",
             stacklevel=5,
         )
-    if unnamed and columns is None and len(at) and len(names) > 1 and (X[:, 0] % 1 == 0).all():
-        # Row numbers are no feature, but other integers may be one.
-        counted = _counts_rows(X[:, 0])
-        if counted:
+    if header and columns is None and len(at) and len(names) > 1:
+        # Row numbers are no feature, but other integers, and what has a name, may be one.
+        first_column, counted = X[:, 0], _counts_rows(X[:, 0])
+        if unnamed and counted:
             X, names = np.ascontiguousarray(X[:, 1:]), names[1:]
-        what = "counts the rows and is left out." if counted else "is read; is it an index?"
+            what = "unnamed, counts the rows and is left out."
+        elif unnamed and (first_column % 1 == 0).all():
+            what = "unnamed, is read; is it an index?"
+        elif counted and len(at) > 2:
+            what = f"{names[0]!r}, counts the rows and is read; is it an index?"
+        else:
+            return X, names
         warnings.warn(
-            f"{path}: the first column, unnamed, {what} Choose with --columns",
+            f"{path}: the first column, {what} Choose with --columns",
             stacklevel=5,
         )
     return X, names
@@ -408,7 +419,7 @@ def _explain(
         if cell.lower() in MISSING:
             if missing:
                 continue
-            return f"{where}: the value is missing ({cell!r})"
+            return f"{where}: the value is missing ({cell!r}); {LEAVE_OUT}"
         if DECIMAL_COMMA.fullmatch(cell):
             return f"{where}: {cell!r} has a decimal comma; it must be a point"
         if not _is_number(cell):

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
 
 from ekmfast._arguments import shown
 from ekmfast._parameters import check_parameters, check_seed
-from ekmfast.estimators.base import check_weight
+from ekmfast.estimators.base import check_weight, readable
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.problem import Problem
@@ -128,7 +127,7 @@ def check_array_of_rows(X: Any) -> NDArray[Any]:
         ensure_all_finite=False,
         accept_sparse="csr",
     )
-    return data if issparse(data) else np.require(data, requirements="A")
+    return readable(data)
 
 
 def _check_alphas(alphas: ArrayLike | None, dvariance: float) -> Float64:

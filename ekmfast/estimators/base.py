@@ -53,6 +53,7 @@ from ekmfast.rows.columns import (
 from ekmfast.rows.device import DEVICE, is_cuda_array
 from ekmfast.rows.distances import squared_distances
 from ekmfast.rows.given import is_dask, rows_of
+from ekmfast.rows.limits import refuse_not_finite
 from ekmfast.rows.protocol import Rows
 from ekmfast.rows.unit import filled
 
@@ -78,12 +79,15 @@ def check_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> NDArray[An
     return weight
 
 
-def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArray[Any]:
+def check_data(
+    estimator: Any, X: Any, *, reset: bool, ensure_all_finite: bool = True, **options: Any
+) -> NDArray[Any]:
     """X as a C-contiguous array of float32 or float64, checked like any input of scikit-learn.
 
     ``options`` are those of `sklearn.utils.validation.validate_data`. With ``accept_sparse="csr"``
     sparse matrices of any format become CSR matrices. Errors name the columns of a
-    table that hold no numbers, and masked entries are refused.
+    table that hold no numbers, and the row and column of NaN or infinity in an array; masked
+    entries are refused.
     """
     if isinstance(X, Blocks) or is_dask(X) or is_cuda_array(X):
         raise TypeError(
@@ -97,13 +101,33 @@ def check_data(estimator: Any, X: Any, *, reset: bool, **options: Any) -> NDArra
         if names:
             warnings.filterwarnings("ignore", "X does not have valid feature names")
         rows = validate_data(
-            estimator, X, reset=reset, dtype=[np.float64, np.float32], order="C", **options
+            estimator,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            order="C",
+            ensure_all_finite=False,
+            **options,
         )
+    if ensure_all_finite and not issparse(rows):
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspect = not np.isfinite(rows.sum())  # the sum of finite numbers may overflow, too
+        if suspect:
+            refuse_not_finite([rows])
     if names and reset:
         estimator.feature_names_in_ = np.array(names, object)
     elif names:
         check_names(names, getattr(estimator, "feature_names_in_", None), type(estimator).__name__)
-    return rows if issparse(rows) else np.require(rows, requirements="A")
+    return readable(rows)
+
+
+def readable(rows: Any) -> NDArray[Any]:
+    """An array or CSR matrix that scikit-learn has checked, as the kernels can read it."""
+    if not issparse(rows):
+        return np.require(rows, requirements="A")
+    # scikit-learn keeps the dtype bool of a frame of sparse columns.
+    kept: NDArray[Any] = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
+    return kept
 
 
 def check_columns(
@@ -190,6 +214,7 @@ class CentroidEstimator(
         """
         if not fit:
             check_is_fitted(self)
+            self._check_metric()
         checked_by_sklearn = False
 
         def check_array(X: Any) -> NDArray[Any]:
@@ -214,6 +239,16 @@ class CentroidEstimator(
         if not checked_by_sklearn:  # blocks, Dask collections and arrays on a GPU
             self._check_columns(rows.n_features, rows.feature_names, reset=fit)
         return rows
+
+    def _check_metric(self) -> None:
+        """Refuse centroids whose length is not 1 for the cosine, with which distances are wrong."""
+        if self.metric == "cosine" and not np.allclose(
+            np.linalg.norm(self._centres, axis=1), 1, atol=1e-3
+        ):
+            raise ValueError(
+                "metric has become 'cosine' since the fit, whose centroids do not have length 1: "
+                "call fit again"
+            )
 
     def _check_data(self, X: Any, *, reset: bool) -> NDArray[Any]:
         """X as an array that the kernels can read; in ``fit`` the survey finds NaN and infinity."""
@@ -299,13 +334,16 @@ class CentroidEstimator(
         return labels
 
     @like_x
-    def fit_predict(self, X: Any, y: Any = None, **kwargs: Any) -> NDArray[np.int32]:
+    def fit_predict(
+        self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None, **kwargs: Any
+    ) -> NDArray[np.int32]:
         """Find the centroids and return the label of each row.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
         y : ignored
+        sample_weight : array-like of shape (N,), default=None
         **kwargs
             As in ``fit``.
 
@@ -314,7 +352,7 @@ class CentroidEstimator(
         labels : ndarray of shape (N,), int32
             As from ``predict``.
         """
-        self.fit(X, y, **kwargs)
+        self.fit(X, y, sample_weight, **kwargs)
         return self.labels_ if hasattr(self, "labels_") else self.predict(X)
 
     @like_x
@@ -381,6 +419,7 @@ class CentroidEstimator(
         p : ndarray of shape (N, K), dtype of X
             Where labels of ``predict`` are.
         """
+        check_is_fitted(self)  # before alpha_ is read
         return self._of_distances(X, partial(boltzmann, alpha=self.alpha_))
 
     @like_x
@@ -486,8 +525,8 @@ class CentroidEstimator(
         ending = self.__dict__.pop("_ending", "")  # removed, so that it is not saved
         if not self.converged_:
             warnings.warn(
-                f"{type(self).__name__} stopped after {self.n_iter_} passes without converging"
-                f"{ending}.",
+                f"{type(self).__name__} stopped after {self.n_iter_} "
+                f"{'pass' if self.n_iter_ == 1 else 'passes'} without converging{ending}.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )

@@ -37,7 +37,6 @@ from ekmfast.fit.mixture import (
     StudentMixture,
     densities,
     expectation_maximization,
-    label,
 )
 from ekmfast.fit.mixture_rows import OfRows, ScaledBlocks, map_rows, scaled
 from ekmfast.fit.mixture_search import SEARCH_ROWS, MixtureSearch, centre_and_unit
@@ -49,6 +48,7 @@ from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.device import is_cuda_array
 from ekmfast.rows.given import rows_of
+from ekmfast.rows.limits import overflow_of
 from ekmfast.rows.threads import check_n_threads
 
 Float64 = NDArray[np.float64]
@@ -592,7 +592,10 @@ class _Labels:
     mixture: StudentMixture
 
     def __call__(self, rows: ScaledRows) -> NDArray[Any]:
-        return label(self.mixture, rows)
+        labels, largest = np.empty(len(rows.X), np.int32), np.empty(len(rows.X), rows.X.dtype)
+        densities(self.mixture, rows, labels=labels, largest=largest)
+        _refuse_overflow(largest)
+        return labels
 
 
 @dataclass(frozen=True)
@@ -607,7 +610,9 @@ class _Probabilities:
         if self.mixture.has_background:
             beside = np.full((len(joint), 1), self.mixture.log_background, joint.dtype)
             joint = np.concatenate([joint, beside], axis=1)
-        joint -= joint.max(axis=1, keepdims=True)
+        largest = joint.max(axis=1, keepdims=True)
+        _refuse_overflow(largest)
+        joint -= largest
         np.exp(joint, out=joint)
         joint /= joint.sum(axis=1, keepdims=True)
         return joint
@@ -624,4 +629,11 @@ class _Density:
     def __call__(self, rows: ScaledRows) -> NDArray[Any]:
         density = np.empty(len(rows.X), rows.X.dtype)
         densities(self.mixture, rows, **{"largest" if self.classified else "density": density})
+        _refuse_overflow(density)
         return density.astype(np.float64) - self.log_unit
+
+
+def _refuse_overflow(log_densities: NDArray[Any]) -> None:
+    """Refuse rows so far from all components that their squared distances overflow."""
+    if not np.isfinite(log_densities).all():
+        raise overflow_of(log_densities.dtype)

@@ -192,11 +192,12 @@ class NumberSearch:
         reduced = issparse(rows.X) or n_features < rows.n_features
         self._n_components = n_features if reduced else None
         self._problem, self._n_threads = problem, n_threads
-        within = problem.of(ArrayRows(features, rows.sample_weight))
+        s = rows.sample_weight
+        # Principal components have another dtype than rows in float32.
+        within = problem.of(ArrayRows(features, None if s is None else s.astype(features.dtype)))
         self._centre, self._unit = centre_and_unit(within)
         self._log_unit = n_features * math.log(self._unit)
         self._X = (features.astype(np.float64) - self._centre) / self._unit
-        s = rows.sample_weight
         self._weight = None if s is None else s.astype(np.float64)
         self._weighted = np.arange(len(self._X)) if s is None else np.flatnonzero(s)
         self._background = background

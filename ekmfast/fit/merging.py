@@ -68,7 +68,9 @@ def merge_all(centroids: NDArray[np.float64], alphas: NDArray[np.float64]) -> ND
     width = np.ptp(centroids, axis=1).max(axis=1)
     between = centroids[:, :, None] - centroids[:, None]
     d2 = np.einsum("rijd,rijd->rij", between, between)
-    near = d2 <= np.maximum(2 * COINCIDENT / alphas, (ROUNDING * width) ** 2)[:, None, None]
+    with np.errstate(over="ignore"):  # centroids so far apart that distances overflow, too
+        rounding = (ROUNDING * width) ** 2
+    near = d2 <= np.maximum(2 * COINCIDENT / alphas, rounding)[:, None, None]
     # Two centroids also count as one if others lie between them.
     some = near.sum(axis=(1, 2)) > n_clusters
     linked = near[some].astype(np.float32)

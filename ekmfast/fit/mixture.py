@@ -75,6 +75,8 @@ PENALTY = 0.3
 TINY = float(np.finfo(np.float64).tiny)
 # The least variance at all, for rows in units of their root mean square distance from the mean.
 LEAST_SCATTER = 1e-18
+# The rounding of a scatter matrix, as a share of its largest variance.
+ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
@@ -384,7 +386,7 @@ def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -
         scatters = (second + prior * target) / _widened(sums.mass + prior, second)
         if kind == "spherical":
             scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
-    return replace(
+    after = replace(
         before,
         weights=sums.mass / total[..., None] * (1 - background)[..., None],
         background=background,
@@ -392,6 +394,25 @@ def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -
         scatters=scatters,
         scales=scales,
     )
+    try:
+        after.whiteners  # noqa: B018  kept for the next pass
+    except np.linalg.LinAlgError:
+        return replace(after, scatters=_positive(scatters))
+    return after
+
+
+def _positive(scatters: Float64) -> Float64:
+    """The matrices, with variances of at least the rounding where they are not positive definite.
+
+    The weights of the rows may be so large that those by which a matrix is shrunk vanish beside
+    them. If a component has one row only, the rest is rounding.
+    """
+    variances, directions = np.linalg.eigh(scatters)
+    least = np.maximum(ROUNDING * variances[..., -1:], LEAST_SCATTER)
+    raised = np.maximum(variances, least)[..., None, :]
+    positive = (directions * raised) @ np.swapaxes(directions, -1, -2)
+    few: Any = (variances < least).any(axis=-1)
+    return np.where(few[..., None, None], positive, scatters)
 
 
 def centred_moments(sums: Sums, *, full: bool) -> tuple[Float64, Float64]:

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._files import replace_file
+from ekmfast._parameters import PATH
 from ekmfast._version import __version__
 from ekmfast.persist.detectors import (
     autoencoder_of,
@@ -131,6 +132,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     >>> bool((again.predict([[2.0], [8.0]]) == model.predict([[2.0], [8.0]])).all())
     True
     """
+    path = PATH.check("path", path)
     arrays: Arrays = {}
     header = {
         "format": FORMAT,
@@ -212,13 +214,15 @@ def load(path: str | os.PathLike[str]) -> Any:
     ...     load(os.path.join(folder, "model.npz"))
     EKMeans(n_clusters=3)
     """
-    path = os.fsdecode(path)
+    path = PATH.check("path", path)
     with open(path, "rb") as file:
         try:
             return _read(file)
         # For damaged files, zipfile, json and numpy raise errors of many types.
         except Exception as error:
-            raise ValueError(f"{path!r} cannot be loaded, it may be damaged: {error}") from None
+            raise ValueError(
+                f"{str(path)!r} cannot be loaded, it may be damaged: {error}"
+            ) from None
 
 
 def _class(name: str) -> Any:

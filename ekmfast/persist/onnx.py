@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ekmfast._arguments import shown
 from ekmfast._files import replace_file
 from ekmfast._optional import require
+from ekmfast._parameters import PATH
 from ekmfast._version import __version__
 from ekmfast.persist import onnx_graph as nodes
 from ekmfast.persist import onnx_images as images
@@ -147,6 +148,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike[str], *, dtype: Any = No
     >>> bool((label == model.predict(X)).all())
     True
     """
+    path = PATH.check("path", path)
     scalers, model = _steps(estimator)
     of_images = type(model).__name__ in MODELS_OF_IMAGES
     dtype = _dtype(dtype, model, of_images)

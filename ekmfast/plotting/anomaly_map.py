@@ -74,7 +74,8 @@ def plot_anomaly_map(images: ArrayLike, reconstructions: ArrayLike, axes: Any = 
     for ax, name in zip(axes[:, 0], ("image", "reconstruction", "squared error"), strict=True):
         ax.set_ylabel(name)
     figure = axes[0, 0].figure
-    figure.colorbar(drawn, ax=list(axes[2]), fraction=0.05)
+    # Space is taken from all rows, so that they stay aligned.
+    figure.colorbar(drawn, ax=list(axes.flat), fraction=0.05, shrink=0.3, anchor=(0.0, 0.02))
     return axes
 
 

@@ -73,11 +73,12 @@ def plot_mixture(
     deviations = POSITIVE.check("deviations", deviations)
     rows = np.asarray(X, np.float64)
     means = np.asarray(mixture.means_, np.float64)
-    if rows.ndim != 2 or rows.shape[1] != means.shape[1] or rows.shape[1] < 2 or not len(rows):
+    if rows.ndim != 2 or rows.shape[1] != means.shape[1] or not len(rows):
         raise ValueError(
-            f"X has shape {rows.shape}: must be (N, {means.shape[1]}) as in the fit, with N >= 1 "
-            "and at least two columns"
+            f"X has shape {rows.shape}: must be (N, {means.shape[1]}) as in the fit, with N >= 1"
         )
+    if means.shape[1] < 2:
+        raise ValueError("mixture has one feature: must have at least two, for a plane")
     labels = np.asarray(mixture.predict(X))
     axes, names = _plane_of(rows)
     if ax is None:

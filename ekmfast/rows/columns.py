@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
+
+from ekmfast._arguments import shown
 
 # How many names of a list an error shows.
 SHOWN = 5
@@ -61,20 +64,29 @@ def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
     ------
     TypeError
         For sparse matrices, unless ``sparse`` is True, for dates and for text, naming the column of
-        a table.
+        a table, and for what is no array, such as a path or a generator.
     ValueError
-        For masked arrays with masked entries.
+        For masked arrays with masked entries, and for a table without columns.
     """
-    if is_sparse(X):
-        if sparse:
-            return
+    matrix = is_sparse(X)
+    if not sparse and (matrix or _has_sparse_columns(X)):
         dense = X.shape[0] * X.shape[1] * 8 / 2**30
         size = f"{dense:.3g} GiB" if dense >= 0.01 else "less than 0.01 GiB"
         raise TypeError(
-            f"{name} is a sparse matrix, but dense data is required: take an estimator that reads "
-            "sparse rows, such as EKMeans, reduce them to their leading components first, with "
-            f"make_pipeline(TruncatedSVD(50), ...), or take {name}.toarray(), {size}, where memory "
-            "has room for it"
+            f"{name} is a sparse {'matrix' if matrix else 'frame'}, but dense data is required: "
+            "take an estimator that reads sparse rows, such as EKMeans, reduce them to their "
+            "leading components first, with make_pipeline(TruncatedSVD(50), ...), or take "
+            f"{name}.{'toarray()' if matrix else 'sparse.to_dense()'}, {size}, where memory has "
+            "room for it"
+        )
+    if matrix:
+        return
+    if type(X).__name__ == "LazyFrame":  # of polars, which warns if it is asked for its columns
+        raise TypeError(f"{name} is a LazyFrame: give {name}.collect()")
+    if X is None or isinstance(X, (str, bytes, os.PathLike, Mapping, Set, Iterator)):
+        raise TypeError(
+            f"{name} must be an array or a table of numbers, not a path or an iterator, got "
+            f"{shown(X)}"
         )
     check_unmasked(X, name)
     kind = getattr(getattr(X, "dtype", None), "kind", "")
@@ -87,6 +99,13 @@ def is_sparse(X: Any) -> bool:
     """Whether X is sparse; SciPy is not imported for that, which `import ekmfast` does not need."""
     scipy_sparse = sys.modules.get("scipy.sparse")
     return scipy_sparse is not None and bool(scipy_sparse.issparse(X))
+
+
+def _has_sparse_columns(X: Any) -> bool:
+    """Whether X is a frame of pandas whose columns are all sparse, as scikit-learn asks it."""
+    if not hasattr(X, "iloc") or X.ndim != 2 or not len(X.columns):
+        return False
+    return all(str(dtype).startswith("Sparse") for dtype in X.dtypes)
 
 
 def check_unmasked(values: Any, name: str) -> None:
@@ -104,6 +123,8 @@ def check_columns(X: Any, name: str) -> None:
     labels = labels_of(X)
     if labels is None:
         return
+    if not labels:
+        raise ValueError(f"{name}: has no columns")
     if len(set(labels)) < len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
         raise ValueError(f"{name}: has more than one column {twice!r}")

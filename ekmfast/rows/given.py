@@ -119,6 +119,7 @@ def rows_of(
         return of_blocks(LocalSource(blocks, threads), threads, *options)
     if partial:
         X = check_array(X)
+        _refuse_partial(X, device, metric)  # a frame of sparse columns
         s = check_weight(on_host(sample_weight), X)
         kind = PartialRows if has_missing(X) else ArrayRows
         return kind(X, s, check_n_threads(n_threads), *options)
@@ -142,6 +143,9 @@ def rows_of(
         return _rows_on_card(X, sample_weight, n_threads, check_weight, *options)
     X = check_array(X)
     s = check_weight(on_host(sample_weight), X)
+    if is_sparse(X):  # it was a frame of sparse columns
+        _refuse_card(device, X)
+        return rows_in_memory(X, s, check_n_threads(n_threads), *options)
     if choose(device, X, work * X.size, check_n_threads(n_threads))[0] == "cuda":
         from ekmfast.rows.cuda.rows import CudaRows
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ekmfast._parameters import PATH
 from ekmfast.rows.blocks.block import Allocate, Blocks, _block_rows
 from ekmfast.rows.frames import numbers
 
@@ -46,7 +47,7 @@ def from_npy(
         If the file is not a complete ``.npy`` file of a matrix of numbers in C order, or if it
         holds anything after the matrix.
     """
-    path = Path(path)
+    path = PATH.check("path", path)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ekmfast._parameters import PATH
 from ekmfast.rows.blocks.block import Allocate, Blocks, _block_rows
 
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
@@ -73,7 +74,7 @@ def from_parquet(
         import pyarrow.parquet as pq
     except ImportError:
         raise ImportError('reading Parquet needs pyarrow: pip install "ekmfast[parquet]"') from None
-    path = Path(path)
+    path = PATH.check("path", path)
     files = _parquet_files(path) if path.is_dir() else [path]
     names: list[str] = [] if columns is None else list(columns)
     kinds = set()

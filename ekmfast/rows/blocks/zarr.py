@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ekmfast._arguments import shown
 from ekmfast.rows.blocks.block import Allocate, Blocks, _block_rows
 
 
@@ -39,6 +40,8 @@ def from_zarr(array: Any, *, sample_weight: Any = None, block_rows: int | None =
             array = zarr.open_array(name, mode="r")
         except ValueError as error:  # a group, or a damaged array
             raise ValueError(f"{name}: not a Zarr array: {error}") from None
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        raise TypeError(f"array must be a Zarr array or the path of one, got {shown(array)}")
     if len(array.shape) != 2:
         raise ValueError(f"{name}: expected shape (rows, features), got {array.shape}")
     n_rows, n_features = array.shape

@@ -71,7 +71,8 @@ def finetune_reading(scores: Scores) -> str:
             "Equally many held-out images are classified correctly with and without augmentation."
         )
     way = "more" if difference > 0 else "fewer"
-    text = f"With augmentation, {abs(difference)} {way} of {n} held-out images are classified"
+    number = f"{abs(difference)} {way} of {n} held-out images "
+    text = f"With augmentation, {number}{'is' if abs(difference) == 1 else 'are'} classified"
     text += " correctly"
     # Two standard errors of a difference between two shares on the same number of images.
     p = (plain + augmented) / 2
@@ -327,7 +328,7 @@ def deep_reading(rows: dict[str, Scores]) -> str:
     gain = ekm["ari"] - hard["ari"]
     pair = f"(ARI {ekm['ari']:.2f} against {hard['ari']:.2f})"
     if abs(gain) <= CLEARLY:
-        text = f"DeepEKM and deep hard k-means give about equally good clusters here {pair}"
+        text = f"Neither DeepEKM nor deep hard k-means gives clearly better clusters here {pair}"
     elif gain > 0:
         text = f"DeepEKM gives better clusters here than deep hard k-means {pair}"
     else:
