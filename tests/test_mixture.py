@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 from scipy.stats import multivariate_normal, multivariate_t
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
@@ -156,7 +157,9 @@ def test_gaussian_labels_are_those_of_gaussian_mixture(seed):
     X = np.concatenate([rng.normal(size=(200, d)) @ rng.normal(size=(d, d)) for _ in range(k)])
     X += np.repeat(rng.normal(size=(k, d)) * 2, 200, axis=0)
     peer = GaussianMixture(k, n_init=3, random_state=np.random.RandomState(seed))
-    labels = gaussian_labels(as_they_are(X), k, 3, np.random.RandomState(seed))
+    random_state = np.random.RandomState(seed)  # it begins from the labels of three fits of KMeans
+    means = [KMeans(k, n_init=1, random_state=random_state).fit(X).labels_ for _ in range(3)]
+    labels = gaussian_labels(as_they_are(X), k, means)
     np.testing.assert_array_equal(labels, peer.fit(X).predict(X))
 
 

@@ -29,6 +29,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.problem import Problem
+from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.shapes import DEGREES, KEPT, Runs, best_of, compact
 
 Float64 = NDArray[np.float64]
@@ -148,11 +149,12 @@ class MixtureSearch:
         go on is then decided before it has found its rows.
         """
         runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
-        labels = [*self._labellings(k), *further]
+        sketch = self._sketch(k)
+        labels = [*self._labellings(k, sketch), *further]
         joins = self.joins and 1 < k < len(self.rows.X) and not self._correlated
         more: list[Fitted] = []
         if joins or (self.box is not None and k < len(self.rows.X)):
-            more = runs.short(replace(self, gaussian_init=1)._labellings(k + 1))
+            more = runs.short(replace(self, gaussian_init=1)._labellings(k + 1, sketch))
             more = [fitted for fitted in more if len(fitted.mixture.weights) == k + 1]
         if joins:
             labels += self._joined(more)
@@ -202,15 +204,21 @@ class MixtureSearch:
                 self.report(fitted)
         return fits
 
-    def _labellings(self, k: int) -> Iterator[NDArray[Any]]:
+    def _sketch(self, k: int) -> Problem:
+        """The rows on which equilibrium k-means runs, for k clusters and for one more.
+
+        Where a sketch has the clusters, centroids of all rows would only be more exact starts.
+        """
+        n_rows = max(SKETCH_ROWS, ROWS_PER_COMPONENT * (k + 1))
+        return self.sample.with_clusters(k).sketch(n_rows, self.random_state)
+
+    def _labellings(self, k: int, sketch: Problem) -> Iterator[NDArray[Any]]:
         """Yield labels of the weighted rows from which expectation maximization begins."""
-        n = len(self.rows.X)
-        sample = self.sample.with_clusters(k)
+        n, sample = len(self.rows.X), self.sample
         if k == 1 or sample.dispersion == 0:
             yield np.zeros(n, np.intp)
             return
-        # Where a sketch has the clusters, centroids of all rows would only be more exact starts.
-        sketch = sample.sketch(max(SKETCH_ROWS, ROWS_PER_COMPONENT * k), self.random_state)
+        sketch = sketch.with_clusters(k)
         starts = sketch.starts("auto", self.n_init, self.random_state)
         dvariance = resolve_alpha("dvariance", 2.0, sketch.dispersion)
         alphas = dvariance * MULTIPLES[:: self.every]
@@ -220,8 +228,10 @@ class MixtureSearch:
         for run, names in zip(runs, merged, strict=True):
             yield rows.label(run.centroids, names)[self.weighted]
         if n >= k:
-            unweighted = replace(self.rows, sample_weight=None)
-            yield gaussian_labels(unweighted, k, self.gaussian_init, self.random_state)
+            some = sketch.survey.sample.on_host()
+            centroids = initial_centroids(some, k, "k-means", self.gaussian_init, self.random_state)
+            nearest = [rows.nearest(each)[0][self.weighted] for each in centroids]
+            yield gaussian_labels(replace(self.rows, sample_weight=None), k, nearest)
 
 
 def kinds_of(covariance_type: str) -> tuple[str, ...]:

@@ -6,6 +6,9 @@ and those of a Gaussian mixture, which finds long ones. From all of them short r
 of freedom are made. From the best few, runs with several degrees of freedom go on to their end, and
 the one with the largest criterion (`mixture.Fitted.criterion`) is kept.
 
+Runs that fall behind end early: the worse half of the short ones after 4 iterations, and of the
+others, from the fifth iteration on, those whose criterion is far below the best one.
+
 Further starts have one component too many at first: from the best short runs with k + 1 components,
 pairs of components are joined (`joining`).
 
@@ -24,7 +27,7 @@ raises the criterion, were tried and left out: on 28 problems a family the mean 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -34,6 +37,7 @@ from numpy.typing import NDArray
 from ekmfast.fit.background import FIRST_BACKGROUND, Box
 from ekmfast.fit.mixture import (
     MATRICES,
+    QUICK_TOL,
     Fitted,
     ScaledRows,
     StudentMixture,
@@ -43,6 +47,7 @@ from ekmfast.fit.mixture import (
     from_moments,
     label,
     moments_of_labels,
+    quick_maximization,
     stacked,
 )
 
@@ -50,8 +55,14 @@ Float64 = NDArray[np.float64]
 
 SHORT = 12  # iterations of a short run
 SHORT_DEGREES = 8.0
+HALVED = 4  # the iteration after which the worse half of them ends
 KEPT = 4  # how many short runs go on
+# From this iteration on those end whose criterion is so far below the best one.
+FAIR, MARGIN = 5, 0.03
 DEGREES = (3.0, 6.0, 20.0, np.inf)
+
+# Which runs end now, by the number of iterations and their classification likelihoods.
+Behind = Callable[[int, Float64], NDArray[np.bool_]]
 
 
 class Start(NamedTuple):
@@ -102,9 +113,12 @@ class Runs:
             runs.setdefault((fitted.mixture.kind, labels.tobytes()), labels)
             if len(runs) == kept:
                 break
-        found = sorted(runs.items(), key=lambda item: (item[0][0], item[1].max()))
-        starts = [Start(labels, kind, v) for (kind, _), labels in found for v in self.degrees]
-        return max(self._run(starts, self.max_iter), key=lambda fitted: fitted.criterion)
+        found = [Start(labels, kind, v) for (kind, _), labels in runs.items() for v in self.degrees]
+        # The group of the best one goes first, so that others are compared with it.
+        groups = [(start.kind, start.labels.max()) for start in found]
+        starts = sorted(found, key=lambda one: groups.index((one.kind, one.labels.max())))
+        fits = self._run(starts, self.max_iter, _far)
+        return self._ended(max(fits, key=lambda fitted: fitted.criterion))
 
     def short(self, labellings: Iterable[NDArray[Any]]) -> list[Fitted]:
         """The results of short runs from labels (N,).
@@ -118,7 +132,7 @@ class Runs:
         most = max(int(labels.max()) for labels in distinct.values())
         used = [labels for labels in distinct.values() if labels.max() == most]
         starts = [Start(labels, kind, degrees) for kind in self.kinds for labels in used]
-        return self._run(starts, min(SHORT, self.max_iter))
+        return self._run(starts, min(SHORT, self.max_iter), _halves)
 
     def with_background(self, labellings: Iterable[NDArray[Any]], box: Box) -> Fitted:
         """The mixture with the largest criterion that has a background, whose label is -1.
@@ -135,13 +149,30 @@ class Runs:
                 if labels.max() == most
                 for v in self.degrees
             ]
-            fits += expectation_maximization(
-                stacked(starts), self.rows, max_iter=self.max_iter, tol=self.tol
-            )
+            mixtures = stacked(starts)
+            # None ends early, as a background takes many iterations to find its rows.
+            fits += self._iterate(mixtures, self.max_iter)
         if self.report is not None:
             for one in fits:
                 self.report(one)
-        return max(fits, key=lambda one: one.criterion)
+        return self._ended(max(fits, key=lambda one: one.criterion))
+
+    def _iterate(
+        self, mixtures: StudentMixture, iterations: int, behind: Behind | None = None
+    ) -> list[Fitted]:
+        return quick_maximization(
+            mixtures, self.rows, max_iter=iterations, tol=self.tol, behind=behind
+        )
+
+    def _ended(self, fitted: Fitted) -> Fitted:
+        """What a run that may have read the rows in float32 ends with in float64."""
+        left = self.max_iter - fitted.n_iter
+        if self.tol < QUICK_TOL or left < 2:  # one iteration cannot tell that it converged
+            return fitted
+        (end,) = expectation_maximization(
+            fitted.mixture[None], self.rows, max_iter=left, tol=self.tol
+        )
+        return replace(end, n_iter=fitted.n_iter + end.n_iter)
 
     def background_labels(self, mixture: StudentMixture, box: Box) -> NDArray[Any]:
         """Its labels, with -1 for rows that are likelier of a background of a small share.
@@ -159,14 +190,20 @@ class Runs:
         widest = int(mixture.log_sizes.argmax())
         return np.where(labels == widest, -1, labels)
 
-    def _run(self, starts: Sequence[Start], iterations: int) -> list[Fitted]:
+    def _run(
+        self,
+        starts: Sequence[Start],
+        iterations: int,
+        rule: Callable[[StudentMixture, float, list[Fitted]], Behind],
+    ) -> list[Fitted]:
+        """Runs from the starts, of which those end early that fall behind by a rule."""
         fits: list[Fitted] = []
         for (kind, _), alike in groupby(starts, lambda one: (one.kind, one.labels.max())):
             several = list(alike)
             means, sums = zip(*(self._moments_of(one.labels) for one in several), strict=True)
             degrees = np.array([one.degrees for one in several])
             mixtures = from_moments(np.stack(means), Sums.stacked(sums), kind, degrees)
-            fits += expectation_maximization(mixtures, self.rows, max_iter=iterations, tol=self.tol)
+            fits += self._iterate(mixtures, iterations, rule(mixtures, self.rows.total, fits))
         if self.report is not None:
             for fitted in fits:
                 self.report(fitted)
@@ -185,6 +222,32 @@ class Runs:
         return np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
 
 
+def _far(mixtures: StudentMixture, n_rows: float, ended: list[Fitted]) -> Behind:
+    """What ends runs that are far behind the best one of them, or of other runs that ended."""
+    penalty = mixtures.penalty(n_rows)
+    least = max((one.criterion for one in ended), default=-np.inf)
+
+    def behind(iteration: int, classified: Float64) -> NDArray[np.bool_]:
+        criterion = classified - penalty
+        far = criterion < max(least, float(criterion.max())) - MARGIN
+        return far if iteration >= FAIR else np.zeros_like(far)
+
+    return behind
+
+
+def _halves(mixtures: StudentMixture, n_rows: float, ended: list[Fitted]) -> Behind:
+    """What ends the worse half of some short runs, but leaves `KEPT` of them."""
+    most = max(KEPT, (len(mixtures.weights) + 1) // 2)
+
+    def behind(iteration: int, classified: Float64) -> NDArray[np.bool_]:
+        worst = np.zeros(len(classified), bool)
+        if iteration == HALVED and len(classified) > most:
+            worst[np.argsort(-classified, kind="stable")[most:]] = True
+        return worst
+
+    return behind
+
+
 def best_of(fits: Iterable[Fitted]) -> list[Fitted]:
     """The fits by their criterion, the best one first."""
     return sorted(fits, key=lambda fitted: -fitted.criterion)
@@ -192,8 +255,10 @@ def best_of(fits: Iterable[Fitted]) -> list[Fitted]:
 
 def compact(labels: NDArray[Any]) -> NDArray[np.intp]:
     """The labels, numbered from 0 on without gaps in the order of their first rows; -1 stays."""
-    values, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
-    first[values < 0] = -1
-    rank = np.argsort(np.argsort(first)) - (values < 0).any()
-    compact: NDArray[np.intp] = rank[numbers].astype(np.intp)
+    n, shifted = len(labels), labels + 1
+    first = np.full(int(shifted.max()) + 1, n)
+    first[shifted[::-1]] = np.arange(n - 1, -1, -1)  # of equal indices the last one is written
+    first[0] = -1
+    rank = np.argsort(np.argsort(first, kind="stable")) - 1
+    compact: NDArray[np.intp] = rank[shifted]
     return compact
