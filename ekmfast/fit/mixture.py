@@ -120,7 +120,7 @@ class ScaledRows:
         """That of a value in float32, at most; infinite if float32 cannot hold the weights."""
         float32, s = np.finfo(np.float32), self.sample_weight
         # Their sum must not overflow either.
-        if s is not None and (s.min() < float32.tiny or self.total > float32.max):
+        if s is not None and (s.min() < float(float32.tiny) or self.total > float(float32.max)):
             return math.inf
         return float(float32.eps * np.abs(self.X).max())
 
