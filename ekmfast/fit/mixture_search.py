@@ -149,12 +149,11 @@ class MixtureSearch:
         go on is then decided before it has found its rows.
         """
         runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
-        sketch = self._sketch(k)
-        labels = [*self._labellings(k, sketch), *further]
+        labels = [*self._labellings(k), *further]
         joins = self.joins and 1 < k < len(self.rows.X) and not self._correlated
         more: list[Fitted] = []
         if joins or (self.box is not None and k < len(self.rows.X)):
-            more = runs.short(replace(self, gaussian_init=1)._labellings(k + 1, sketch))
+            more = runs.short(replace(self, gaussian_init=1)._labellings(k + 1))
             more = [fitted for fitted in more if len(fitted.mixture.weights) == k + 1]
         if joins:
             labels += self._joined(more)
@@ -204,21 +203,14 @@ class MixtureSearch:
                 self.report(fitted)
         return fits
 
-    def _sketch(self, k: int) -> Problem:
-        """The rows on which equilibrium k-means runs, for k clusters and for one more.
-
-        Where a sketch has the clusters, centroids of all rows would only be more exact starts.
-        """
-        n_rows = max(SKETCH_ROWS, ROWS_PER_COMPONENT * (k + 1))
-        return self.sample.with_clusters(k).sketch(n_rows, self.random_state)
-
-    def _labellings(self, k: int, sketch: Problem) -> Iterator[NDArray[Any]]:
+    def _labellings(self, k: int) -> Iterator[NDArray[Any]]:
         """Yield labels of the weighted rows from which expectation maximization begins."""
-        n, sample = len(self.rows.X), self.sample
+        n, sample = len(self.rows.X), self.sample.with_clusters(k)
         if k == 1 or sample.dispersion == 0:
             yield np.zeros(n, np.intp)
             return
-        sketch = sketch.with_clusters(k)
+        # Where a sketch has the clusters, centroids of all rows would only be more exact starts.
+        sketch = sample.sketch(max(SKETCH_ROWS, ROWS_PER_COMPONENT * k), self.random_state)
         starts = sketch.starts("auto", self.n_init, self.random_state)
         dvariance = resolve_alpha("dvariance", 2.0, sketch.dispersion)
         alphas = dvariance * MULTIPLES[:: self.every]
