@@ -32,7 +32,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.mixture_rows import ScaledBlocks
-from ekmfast.fit.shapes import FAIR, HALVED, KEPT, MARGIN, Runs, _far, _halves, compact
+from ekmfast.fit.shapes import FAIR, MARGIN, Runs, _far, compact
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.source import LocalSource
 
@@ -635,22 +635,6 @@ def test_runs_that_are_far_behind_end_early():
     )
     assert [one.n_iter for one in ended] == [FAIR, FAIR]
     assert runs.search([first]).criterion >= first.criterion - 1e-6
-
-
-def test_the_worse_half_of_short_runs_ends():
-    X, y = two_clusters()
-    rng = np.random.default_rng(1)
-    labellings = [np.where(rng.random(400) < share, 1 - y, y) for share in np.linspace(0, 0.4, 10)]
-    starts = stacked([from_labels(X, np.ones(400), one, "full", 8.0) for one in labellings])
-    fits = expectation_maximization(
-        starts, as_they_are(X), max_iter=12, tol=0.0, behind=_halves(starts, 400.0, [])
-    )
-    assert [one.n_iter for one in fits] == [12] * 5 + [HALVED] * 5
-    few = starts[:KEPT]
-    fits = expectation_maximization(
-        few, as_they_are(X), max_iter=12, tol=0.0, behind=_halves(few, 400.0, [])
-    )
-    assert [one.n_iter for one in fits] == [12] * KEPT
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.intp])

@@ -220,8 +220,7 @@ class MixtureSearch:
         for run, names in zip(runs, merged, strict=True):
             yield rows.label(run.centroids, names)[self.weighted]
         if n >= k:
-            some = sketch.survey.sample.on_host()
-            centroids = initial_centroids(some, k, "k-means", self.gaussian_init, self.random_state)
+            centroids = initial_centroids(rows, k, "k-means", self.gaussian_init, self.random_state)
             nearest = [rows.nearest(each)[0][self.weighted] for each in centroids]
             yield gaussian_labels(replace(self.rows, sample_weight=None), k, nearest)
 
