@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 import ekmfast
-from ekmfast import EquilibriumMixture
+from ekmfast import EquilibriumMixture, cluster_path
 from ekmfast.fit.background import MOST_BACKGROUND, Box
 from ekmfast.fit.joining import joined_labels
 from ekmfast.fit.mixture import KINDS, ScaledRows, from_labels, maximization
@@ -290,6 +290,40 @@ def test_the_number_of_clusters_beside_a_background(noisy):
     model = EquilibriumMixture("auto", max_clusters=5, background=True, random_state=0).fit(X)
     assert len(model.weights_) == 2
     assert precision_and_recall(y, model.labels_)[0] > 0.9
+
+
+def test_the_path_of_numbers_beside_a_background(noisy):
+    X, y = noisy
+    path = cluster_path(X, 4, background=True, random_state=0)
+    assert path.n_clusters[path.best] == 2
+    labels = path.labels[path.best]
+    assert adjusted_rand_score(y[y >= 0], labels[y >= 0]) > 0.97
+    assert precision_and_recall(y, labels)[0] > 0.9
+    assert path.background_weights.shape == (4,)
+    assert path.background_weights[path.best] == pytest.approx(0.1, abs=0.02)
+    np.testing.assert_array_equal(path.background_sizes, (path.labels == -1).sum(axis=1))
+    np.testing.assert_array_equal(path.sizes[1, :2], np.bincount(labels[labels >= 0]))
+    np.testing.assert_array_equal(path.sizes.sum(axis=1) + path.background_sizes, 1000)
+    assert path.stability[path.best] > 0.9
+    # The noise is a cluster of its own without it.
+    plain = cluster_path(X, 4, random_state=0)
+    assert plain.n_clusters[plain.best] == 3
+    np.testing.assert_array_equal(plain.background_weights, 0)
+    np.testing.assert_array_equal(plain.background_sizes, 0)
+
+
+def test_the_criterion_of_the_path_counts_the_share_of_the_background(noisy):
+    settings = {"covariance_type": "full", "degrees_of_freedom": 6.0, "background": True}
+    X, _ = noisy
+    path = cluster_path(X, 1, random_state=0, **settings)
+    model = EquilibriumMixture(1, random_state=0, **settings).fit(X)
+    assert path.background_weights[0] == pytest.approx(model.background_weight_, rel=1e-9)
+    assert path.likelihood[0] == pytest.approx(model.score(X))
+    assert path.bic[0] == pytest.approx(model.bic(X))
+    assert path.icl[0] == pytest.approx(model.icl(X))
+    weighted = cluster_path(X, 1, sample_weight=np.full(1000, 2.0), random_state=0, **settings)
+    np.testing.assert_allclose(weighted.background_sizes, 2 * path.background_sizes)
+    np.testing.assert_allclose(weighted.sizes, 2 * path.sizes)
 
 
 def test_joined_components_leave_the_background_alone(noisy):

@@ -220,6 +220,53 @@ def test_cluster_finds_the_number_and_shapes(tmp_path, capsys):
     assert says(capsys.readouterr().out, "clusters") == "2 of 2 distinct"
 
 
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """A file of a long and a small cluster, and of 100 rows of neither; and its rows."""
+    rng = np.random.default_rng(0)
+    long, small = rng.normal(size=(400, 2)) * [6, 0.5], rng.normal((0, 8), 0.5, (80, 2))
+    X = np.vstack([long, small, rng.uniform(-25, 25, (100, 2))])
+    path = tmp_path_factory.mktemp("noisy") / "x.npy"
+    np.save(path, X)
+    return path, X
+
+
+@pytest.mark.parametrize("clusters", ["2", "auto"])
+def test_cluster_tells_rows_of_no_cluster(noisy, tmp_path, capsys, clusters):
+    path, X = noisy
+    arguments = ["cluster", str(path), "--clusters", clusters, "--shapes", "auto", "--background"]
+    for option, name in (("--out", "l.csv"), ("--save", "m"), ("--plot", "p.svg")):
+        arguments += [option, str(tmp_path / name)]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    model = load(tmp_path / "m")
+    assert model.background is True
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
+    count = int((model.labels_ == -1).sum())
+    assert 80 < count < 110
+    assert says(out, "data") == "580 rows, 2 columns"
+    assert says(out, "background") == f"{count} rows, share {model.background_weight_:.3g}"
+    assert says(out, "clusters") == "2"
+    assert sum(map(int, says(out, "sizes").split())) == 580 - count
+    labels = (tmp_path / "l.csv").read_text().splitlines()
+    assert labels == ["label", *map(str, model.labels_)]
+    assert "-1" in labels
+    assert "#bbbbbb" in (tmp_path / "p.svg").read_text()  # grey
+
+
+def test_cluster_without_a_background_does_not_speak_of_one(noisy, capsys):
+    assert cli.main(["cluster", str(noisy[0]), "--clusters", "2", "--shapes", "auto"]) == 0
+    assert "background" not in capsys.readouterr().out
+
+
+def test_cluster_draws_rows_of_no_cluster_in_one_column(noisy, tmp_path, capsys):
+    arguments = ["cluster", str(noisy[0]), "--clusters", "1", "--columns", "1"]
+    arguments += ["--shapes", "full", "--background", "--plot", str(tmp_path / "p.svg")]
+    assert cli.main(arguments) == 0
+    assert int(says(capsys.readouterr().out, "background").split()[0]) > 0
+    assert "#bbbbbb" in (tmp_path / "p.svg").read_text()
+
+
 @pytest.mark.parametrize("shapes", ["round", "diag"])
 @pytest.mark.parametrize("columns", ["a", "a,b"])
 def test_cluster_draws_one_and_two_columns(table, tmp_path, columns, shapes):
@@ -343,6 +390,13 @@ def test_path_takes_the_options_of_rows(table, tmp_path, capsys):
     [
         (["--missing", "partial", "--shapes", "auto"], 2, "--missing partial is an option of"),
         (["--metric", "cosine", "--shapes", "full"], 2, "--metric cosine is an option of"),
+        (["--background"], 2, "--background is an option of mixtures only: say --shapes auto"),
+        (["--background", "--shapes", "round"], 2, "say --shapes auto, full, tied, diag or"),
+        (
+            ["--background", "--shapes", "auto", "--metric", "cosine"],
+            2,
+            "--metric cosine is an option of --shapes round only",
+        ),
         (
             ["--missing", "partial", "--metric", "cosine"],
             2,

@@ -278,6 +278,7 @@ def test_one_search_serves_all_numbers(shapes, monkeypatch):
         ({"max_clusters": "15"}, TypeError, "max_clusters must be an integer >= 1, got '15'"),
         ({"covariance_type": "round"}, ValueError, "covariance_type must be 'auto', "),
         ({"degrees_of_freedom": 1}, ValueError, "degrees_of_freedom must be 'auto', "),
+        ({"background": 1}, TypeError, "background must be True or False, got 1"),
         ({"n_init": 0}, ValueError, "n_init must be 'auto' or an integer >= 1, got 0"),
     ],
 )

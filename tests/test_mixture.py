@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 from scipy.stats import multivariate_normal, multivariate_t
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
@@ -26,9 +27,12 @@ from ekmfast.fit.mixture import (
     expectation_maximization,
     from_labels,
     maximization,
+    moments_of_labels,
+    quick_maximization,
     stacked,
 )
 from ekmfast.fit.mixture_rows import ScaledBlocks
+from ekmfast.fit.shapes import FAIR, MARGIN, Runs, _far, compact
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.source import LocalSource
 
@@ -156,7 +160,9 @@ def test_gaussian_labels_are_those_of_gaussian_mixture(seed):
     X = np.concatenate([rng.normal(size=(200, d)) @ rng.normal(size=(d, d)) for _ in range(k)])
     X += np.repeat(rng.normal(size=(k, d)) * 2, 200, axis=0)
     peer = GaussianMixture(k, n_init=3, random_state=np.random.RandomState(seed))
-    labels = gaussian_labels(as_they_are(X), k, 3, np.random.RandomState(seed))
+    random_state = np.random.RandomState(seed)  # it begins from the labels of three fits of KMeans
+    means = [KMeans(k, n_init=1, random_state=random_state).fit(X).labels_ for _ in range(3)]
+    labels = gaussian_labels(as_they_are(X), k, means)
     np.testing.assert_array_equal(labels, peer.fit(X).predict(X))
 
 
@@ -526,3 +532,131 @@ def test_components_are_joined_unless_features_are_strongly_correlated(monkeypat
     assert not called
     EquilibriumMixture(2, random_state=0).fit(few)
     assert called
+
+
+# --- the time of the search ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def dtypes_read(monkeypatch):
+    """The dtypes of the rows in each pass, in order."""
+    read, whole = [], ScaledRows.expectation
+
+    def expectation(self, mixtures):
+        read.append(self.X.dtype)
+        return whole(self, mixtures)
+
+    monkeypatch.setattr(ScaledRows, "expectation", expectation)
+    return read
+
+
+def two_clusters(scale=1.0):
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(0, scale, (300, 3)), rng.normal(6, scale, (100, 3))])
+    return X, np.repeat([0, 1], [300, 100])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_in_float32_give_nearly_the_same_mixture(kind, dtypes_read):
+    X, y = two_clusters(1.5)
+    start = from_labels(X, np.ones(400), y, kind, 6.0)[None]
+    settings = {"max_iter": 100, "tol": 1e-5}
+    (quick,) = quick_maximization(start, as_they_are(X), **settings)
+    assert set(dtypes_read) == {np.dtype(np.float32)}
+    (exact,) = expectation_maximization(start, as_they_are(X), **settings)
+    assert dtypes_read[-1] == np.float64
+    assert quick.likelihood == pytest.approx(exact.likelihood, abs=1e-5)
+    np.testing.assert_allclose(quick.mixture.means, exact.mixture.means, atol=1e-4)
+    np.testing.assert_allclose(quick.mixture.scatters, exact.mixture.scatters, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scale", "weight", "tol"),
+    [
+        (1e-4, None, 1e-4),  # narrow beside the rounding errors of values near 6
+        (1.0, 1e-50, 1e-4),
+        (1.0, 1e37, 1e-4),  # of which the sum is too large
+        (1.0, None, 1e-6),
+    ],
+)
+def test_rows_stay_float64_where_float32_is_not_enough(scale, weight, tol, dtypes_read):
+    X, y = two_clusters(scale)
+    s = None if weight is None else np.full(400, weight)
+    start = from_labels(X, np.ones(400), y, "full", 6.0)[None]
+    rows = ScaledRows(X, s, np.zeros(3), 1.0, 1)
+    (fitted,) = quick_maximization(start, rows, max_iter=100, tol=tol)
+    assert set(dtypes_read) == {np.dtype(np.float64)}
+    assert fitted.converged
+
+
+def test_a_matrix_that_is_lost_in_rounding_errors_is_computed_again(dtypes_read):
+    X, y = two_clusters()
+    start = from_labels(X, np.ones(400), y, "full", 6.0)[None]
+
+    def step(mixtures, sums):
+        if dtypes_read[-1] == np.float32:
+            raise np.linalg.LinAlgError("Matrix is not positive definite")
+        return maximization(mixtures, sums)
+
+    (fitted,) = quick_maximization(start, as_they_are(X), max_iter=100, tol=1e-4, step=step)
+    (exact,) = expectation_maximization(start, as_they_are(X), max_iter=100, tol=1e-4)
+    assert fitted.likelihood == exact.likelihood
+    assert dtypes_read[0] == np.float32
+
+
+def test_a_fit_ends_with_the_rows_in_float64(dtypes_read):
+    X, _ = two_clusters()
+    model = EquilibriumMixture(2, random_state=0).fit(X)
+    assert dtypes_read.count(np.dtype(np.float32)) > 20
+    assert dtypes_read[-2:] == [np.float64, np.float64]
+    assert model.converged_
+    assert model.n_iter_ <= 100
+    assert model.lower_bound_ == pytest.approx(model.score(X), abs=1e-12)
+
+
+def test_runs_that_are_far_behind_end_early():
+    X, y = two_clusters()
+    other = (X[:, 0] > X[:, 0].mean()) * (np.arange(400) % 2)
+    rows = as_they_are(X)
+    runs = Runs(rows, ("full",), (np.inf,), 50, 1e-12)
+    starts = stacked(
+        [from_labels(X, np.ones(400), labels, "full", np.inf) for labels in (y, other)]
+    )
+    first, second = expectation_maximization(
+        starts, rows, max_iter=50, tol=0.0, behind=_far(starts, rows.total, [])
+    )
+    assert first.n_iter == 50
+    assert second.n_iter >= FAIR
+    assert second.n_iter < 50 or second.criterion > first.criterion - MARGIN
+    # A result of another group counts, too: none of these can be as good.
+    better = replace(first, classified=first.classified + 1)
+    ended = expectation_maximization(
+        starts, rows, max_iter=50, tol=0.0, behind=_far(starts, rows.total, [better])
+    )
+    assert [one.n_iter for one in ended] == [FAIR, FAIR]
+    assert runs.search([first]).criterion >= first.criterion - 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.intp])
+def test_labels_are_numbered_in_the_order_of_their_first_rows(dtype):
+    assert compact(np.array([7, 2, 7, 0, 2], dtype)).tolist() == [0, 1, 0, 2, 1]
+    assert compact(np.array([-1, 4, -1, 0], dtype)).tolist() == [-1, 0, -1, 1]
+    assert compact(np.array([3, -1], dtype)).tolist() == [0, -1]
+    assert compact(np.array([-1, -1], dtype)).tolist() == [-1, -1]
+    assert compact(np.array([0], dtype)).dtype == np.intp
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_moments_of_labels(full):
+    rng = np.random.default_rng(0)
+    X, s = rng.normal(size=(60, 3)), rng.uniform(0.5, 2, 60)
+    labels = rng.integers(-1, 3, 60)  # no row has the label 3
+    means, sums = moments_of_labels(X, s, labels, 4, full=full)
+    for k in range(3):
+        own = labels == k
+        np.testing.assert_allclose(means[k], np.average(X[own], axis=0, weights=s[own]))
+        scatter = np.cov(X[own].T, aweights=s[own], ddof=0) * s[own].sum()
+        np.testing.assert_allclose(sums.second[k], scatter if full else np.diag(scatter))
+    np.testing.assert_allclose(sums.mass, np.bincount(labels + 1, s, 5)[1:])
+    assert not means[3].any()
+    assert not sums.second[3].any()

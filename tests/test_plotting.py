@@ -275,6 +275,24 @@ def test_the_cluster_path_is_drawn(long):
         plot_cluster_path(path, axes[:2])
 
 
+def test_the_background_of_a_cluster_path_is_grey(long):
+    from matplotlib.colors import to_hex
+
+    from ekmfast import cluster_path
+    from ekmfast.plotting.axes import NO_CLUSTER
+
+    X = np.concatenate([long, np.random.default_rng(0).uniform(-30, 30, (40, 3))])
+    path = cluster_path(X, 3, background=True, random_state=0, n_threads=1)
+    patches = plot_cluster_path(path)[2].patches
+    assert sum(patch.get_height() for patch in patches) == pytest.approx(3 + 1)  # and the band
+    grey = [patch for patch in patches if to_hex(patch.get_facecolor()) == NO_CLUSTER.lower()]
+    assert [patch.get_x() + patch.get_width() / 2 for patch in grey] == pytest.approx([1, 2, 3])
+    shares = path.background_sizes / len(X)
+    assert shares[path.best] > 0.1
+    np.testing.assert_allclose([patch.get_height() for patch in grey], shares)
+    np.testing.assert_allclose([patch.get_y() for patch in grey], 1 - shares)
+
+
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_ellipses_are_where_components_have_two_deviations(long, kind):
     from ekmfast import EquilibriumMixture

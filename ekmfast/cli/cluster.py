@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="round: nearest centroids; others: a mixture whose components have shapes of this "
         "covariance type; default: %(default)s",
     )
+    parser.add_argument(
+        "--background",
+        action="store_true",
+        help="one more component of the mixture, for rows of no cluster, which get the label -1; "
+        "not for --shapes round",
+    )
     parser.add_argument("--alpha", type=alpha, metavar="A", help="a number > 0, dvariance or auto")
     parser.add_argument(
         "--out", type=text_path, metavar="CSV", help="write the labels; - for stdout"
@@ -59,6 +65,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.shapes != "round" and arguments.alpha is not None:
         raise argparse.ArgumentError(None, "--alpha is an option of --shapes round only")
+    if arguments.shapes == "round" and arguments.background:
+        raise argparse.ArgumentError(
+            None,
+            "--background is an option of mixtures only: say --shapes auto, full, tied, diag or "
+            "spherical",
+        )
     for name, value in tables.rows_options(arguments).items():
         if arguments.shapes != "round" and value not in ("euclidean", "error"):
             option = name.replace("_", "-")
@@ -82,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
         labelled = model.labels_ >= 0
         sizes = cluster_sizes(model.labels_, n_clusters)
         shape = f"{counted(len(X), 'row', 'rows')}, {counted(len(names), 'column', 'columns')}"
-        say("data", f"{shape}{_faults(X, labelled)}")
+        say("data", f"{shape}{'' if mixture else _faults(X, labelled)}")
         (_say_mixture if mixture else say_clusters)(model, sizes)
         if arguments.out is not None:
             write_csv(arguments.out, ["label"], ([label] for label in model.labels_))
@@ -95,8 +107,9 @@ def run(arguments: argparse.Namespace) -> None:
             if mixture and len(names) > 1:
                 figure = _plot_mixture(X, names, model, sizes)
             else:
-                shown = _for_picture(X[labelled], arguments.metric)
-                figure = _plot_clusters(shown, model.labels_[labelled], names, model, sizes)
+                drawn = labelled | mixture  # rows of zeros have no place, those of -1 are grey
+                shown = _for_picture(X[drawn], arguments.metric)
+                figure = _plot_clusters(shown, model.labels_[drawn], names, model, sizes)
             write_figure(arguments.plot, figure)
             say("picture", arguments.plot)
 
@@ -108,7 +121,8 @@ def _model(arguments: argparse.Namespace) -> Any:
     if arguments.max_clusters is not None:
         options["max_clusters"] = arguments.max_clusters
     if arguments.shapes != "round":
-        return EquilibriumMixture(arguments.clusters, covariance_type=arguments.shapes, **options)
+        options |= {"covariance_type": arguments.shapes, "background": arguments.background}
+        return EquilibriumMixture(arguments.clusters, **options)
     if arguments.alpha is not None:
         options["alpha"] = arguments.alpha
     return EKMeans(arguments.clusters, **tables.rows_options(arguments), **options)
@@ -142,6 +156,9 @@ def _say_mixture(model: Any, sizes: Iterable[int]) -> None:
     say("converged", f"{'yes' if model.converged_ else 'no'}, {iterations}")
     say("clusters", len(model.weights_))
     say("sizes", " ".join(map(str, sizes)))
+    if model.background:
+        rows = counted(int((model.labels_ < 0).sum()), "row", "rows")
+        say("background", f"{rows}, share {model.background_weight_:.3g}")
 
 
 def _plot_mixture(X: Any, names: list[str], model: Any, sizes: Any) -> Any:

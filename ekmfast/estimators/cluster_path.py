@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ekmfast._parameters import (
+    BOOLEAN,
     COUNT,
     N_THREADS,
     SEED,
@@ -29,6 +30,7 @@ CONSTRAINTS: dict[str, Constraint] = {
     "max_clusters": COUNT,
     "covariance_type": COVARIANCE_TYPE,
     "degrees_of_freedom": DEGREES_OF_FREEDOM,
+    "background": BOOLEAN,
     "n_init": N_INIT,
     "max_iter": COUNT,
     "tol": Number(0),
@@ -44,6 +46,7 @@ def cluster_path(
     *,
     covariance_type: str = "auto",
     degrees_of_freedom: str | float = "auto",
+    background: bool = False,
     sample_weight: ArrayLike | None = None,
     n_init: int | str = "auto",
     max_iter: int = 100,
@@ -68,6 +71,10 @@ def cluster_path(
         above the number of different rows, are not tried.
     covariance_type, degrees_of_freedom, max_iter, tol
         As in :class:`EquilibriumMixture`. With more than 100 features ``'auto'`` means ``'diag'``.
+    background : bool, default=False
+        Whether each mixture has one more component, for rows that belong to no cluster, as in
+        :class:`EquilibriumMixture`. It is not counted by ``n_clusters``, and its rows have the
+        label -1.
     sample_weight : array-like of shape (N,), default=None
         2 counts a row twice: criteria and the largest number depend on the sum of the weights.
     n_init : int or 'auto', default='auto'
@@ -129,6 +136,7 @@ def cluster_path(
         n_threads=check_n_threads(n_threads),
         covariance_type=covariance_type,
         degrees_of_freedom=degrees_of_freedom,
+        background=background,
         n_init=n_init_of_path(n_init),
         max_iter=max_iter,
         tol=tol,

@@ -103,18 +103,22 @@ class ClusterPath:
     stability : ndarray of shape (P,)
         The adjusted Rand index of the labels that two mixtures give to the rows, each found in one
         half of these. It is near 1 if other rows of the same kind would give the same clusters,
-        and it is 1 for one cluster.
+        and it is 1 for one cluster. The rows of the background count as one cluster more.
     sizes : ndarray of shape (P, P)
         The number of sampled rows in each cluster, or the sum of their ``sample_weight``; zeros
         follow where there are fewer clusters.
     labels : ndarray of shape (P, M), int32
-        The most likely component of each sampled row.
+        The most likely component of each sampled row, -1 for the background.
     rows : ndarray of shape (M,) or None
         The numbers of the sampled rows. None if these are all rows, in order.
     covariance_types : list of str
         The types of the mixtures' covariance matrices.
     degrees_of_freedom : ndarray of shape (P,)
     converged : ndarray of shape (P,), bool
+    background_weights : ndarray of shape (P,)
+        The shares of the backgrounds, zeros if there are none.
+    background_sizes : ndarray of shape (P,)
+        The number of sampled rows with the label -1, or the sum of their ``sample_weight``.
     best : int
         The entry with the lowest ``criterion``, the first of several that are equal. This is the
         number that ``n_clusters="auto"`` uses.
@@ -134,6 +138,8 @@ class ClusterPath:
     covariance_types: list[str]
     degrees_of_freedom: Float64
     converged: NDArray[np.bool_]
+    background_weights: Float64
+    background_sizes: Float64
     best: int
     n_components: int | None = None
     rows: NDArray[np.intp] | None = None
@@ -273,14 +279,16 @@ class NumberSearch:
         fits = [_fits(half, len(self.fits)) for half in halves]
         for pair in zip(*fits, strict=True):
             one, other = (label(fitted.mixture, every) for fitted in pair)
-            found.append(adjusted_rand(one, other))
+            found.append(adjusted_rand(one + 1, other + 1))  # -1 is the label of the background
         return np.array(found)
 
     def path(self, random_state: np.random.RandomState) -> ClusterPath:
         """Everything that `cluster_path` returns."""
         every = self._rows(slice(None))
         labels = np.stack([label(fitted.mixture, every) for fitted in self.fits])
-        sizes = [np.bincount(own, self._weight, len(self.fits)) for own in labels]
+        # The first count is that of the label -1.
+        sizes = [np.bincount(own + 1, self._weight, len(self.fits) + 1) for own in labels]
+        counts = np.stack(sizes).astype(np.float64)
         mixtures = [fitted.mixture for fitted in self.fits]
         return ClusterPath(
             n_clusters=np.arange(1, len(self.fits) + 1),
@@ -289,12 +297,14 @@ class NumberSearch:
             icl=self._criteria([fitted.classified for fitted in self.fits]),
             criterion=self.criterion,
             stability=self._stability(random_state),
-            sizes=np.stack(sizes).astype(np.float64),
+            sizes=counts[:, 1:],
             labels=labels,
             rows=self._numbers,
             covariance_types=[mixture.kind for mixture in mixtures],
             degrees_of_freedom=np.array([mixture.degrees for mixture in mixtures]),
             converged=np.array([fitted.converged for fitted in self.fits]),
+            background_weights=np.array([mixture.background for mixture in mixtures]),
+            background_sizes=counts[:, 0],
             best=self.best,
             n_components=self._n_components,
         )

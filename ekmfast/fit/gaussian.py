@@ -1,31 +1,27 @@
-"""The labels of scikit-learn's ``GaussianMixture``, computed by the kernels of `fit.mixture`.
+"""The labels of a Gaussian mixture as scikit-learn's ``GaussianMixture`` finds it.
 
-They are one of the starts of the search for a mixture. The starts, the iteration, its end and the
-choice between restarts are those of ``GaussianMixture(k, n_init=restarts)`` with full matrices, but
-all restarts share one reading of the rows.
+They are one of the starts of the search for a mixture. The iteration, its end and the choice
+between restarts are those of ``GaussianMixture(k, n_init=restarts)`` with full matrices, but the
+kernels of `fit.mixture` compute it, and all restarts share one reading of the rows.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import ThreadpoolController
 
 from ekmfast.fit.mixture import (
     ScaledRows,
     StudentMixture,
     Sums,
     centred_moments,
-    expectation_maximization,
     label,
     moments_of_labels,
+    quick_maximization,
     stacked,
 )
 
@@ -38,29 +34,20 @@ LEAST_MASS = 10 * float(np.finfo(np.float64).eps)
 
 
 def gaussian_labels(
-    rows: ScaledRows, k: int, restarts: int, random_state: np.random.RandomState
+    rows: ScaledRows, k: int, labellings: Iterable[NDArray[Any]]
 ) -> NDArray[np.int32]:
-    """The labels of the rows, float64, by the most likely of several Gaussian mixtures."""
-    starts = [_start(rows.X, k, random_state) for _ in range(restarts)]
-    fits = expectation_maximization(
-        stacked(starts), rows, max_iter=MAX_ITER, tol=TOL, step=_maximization
-    )
+    """The labels of the rows, float64, by the most likely of several Gaussian mixtures.
+
+    Each begins from labels (N,) of all rows, which ``GaussianMixture`` takes from hard k-means.
+    """
+    starts = stacked([_start(rows.X, k, labels) for labels in labellings])
+    fits = quick_maximization(starts, rows, max_iter=MAX_ITER, tol=TOL, step=_maximization)
     best = max(fits, key=lambda fitted: fitted.likelihood).mixture[None]
     last = _maximization(best, rows.expectation(best))
     return label(last[0], rows)
 
 
-@cache
-def _threads() -> ThreadpoolController:
-    """Threads of the libraries that scikit-learn uses; to find these takes some milliseconds."""
-    return ThreadpoolController()
-
-
-def _start(X: NDArray[Any], k: int, random_state: np.random.RandomState) -> StudentMixture:
-    # One thread, since threads add their sums in the order in which they finish.
-    with warnings.catch_warnings(), _threads().limit(limits={"openmp": 1, "blas": 1}):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # its labels are good starts anyway
-        labels = KMeans(k, n_init=1, random_state=random_state).fit(X).labels_
+def _start(X: NDArray[Any], k: int, labels: NDArray[Any]) -> StudentMixture:
     means, sums = moments_of_labels(X, np.ones(len(X)), labels, k, full=True)
     empty = StudentMixture(np.ones(k), means, sums.second, "full", np.inf, np.ones(k))
     return _maximization(empty, sums)

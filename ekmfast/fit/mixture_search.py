@@ -29,6 +29,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.problem import Problem
+from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.shapes import DEGREES, KEPT, Runs, best_of, compact
 
 Float64 = NDArray[np.float64]
@@ -204,8 +205,7 @@ class MixtureSearch:
 
     def _labellings(self, k: int) -> Iterator[NDArray[Any]]:
         """Yield labels of the weighted rows from which expectation maximization begins."""
-        n = len(self.rows.X)
-        sample = self.sample.with_clusters(k)
+        n, sample = len(self.rows.X), self.sample.with_clusters(k)
         if k == 1 or sample.dispersion == 0:
             yield np.zeros(n, np.intp)
             return
@@ -220,8 +220,9 @@ class MixtureSearch:
         for run, names in zip(runs, merged, strict=True):
             yield rows.label(run.centroids, names)[self.weighted]
         if n >= k:
-            unweighted = replace(self.rows, sample_weight=None)
-            yield gaussian_labels(unweighted, k, self.gaussian_init, self.random_state)
+            centroids = initial_centroids(rows, k, "k-means", self.gaussian_init, self.random_state)
+            nearest = [rows.nearest(each)[0][self.weighted] for each in centroids]
+            yield gaussian_labels(replace(self.rows, sample_weight=None), k, nearest)
 
 
 def kinds_of(covariance_type: str) -> tuple[str, ...]:

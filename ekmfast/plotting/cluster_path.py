@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ekmfast._optional import require
-from ekmfast.plotting.axes import PALETTE, check_path, three_axes
+from ekmfast.plotting.axes import NO_CLUSTER, PALETTE, check_path, three_axes
 
 
 def plot_cluster_path(path: Any, axes: Any = None) -> Any:
@@ -18,7 +18,8 @@ def plot_cluster_path(path: Any, axes: Any = None) -> Any:
     number of clusters, all minus their least value. A good number lies where they are low. The
     middle panel shows the stability, which is near 1 if the same clusters are found in both halves
     of the rows, and the likelihood, which grows with every further cluster. The lower panel shows
-    the clusters as shares of the rows, sorted by size. The band marks ``path.best``. Hollow points
+    the clusters as shares of the rows, sorted by size, and above them, in grey, the rows of the
+    background, if there is one. The band marks ``path.best``. Hollow points
     are mixtures whose iteration did not converge.
 
     Parameters
@@ -52,7 +53,9 @@ def plot_cluster_path(path: Any, axes: Any = None) -> Any:
     >>> axes[0].get_title()
     '2 clusters have the lowest criterion'
     """
-    wanted = "n_clusters criterion bic icl stability likelihood sizes converged best"
+    wanted = (
+        "n_clusters criterion bic icl stability likelihood sizes converged best background_sizes"
+    )
     check_path(path, wanted, "cluster_path")
     axes = three_axes(axes, 6.5, 7.5)
     numbers, best = np.asarray(path.n_clusters), index(path.best)
@@ -68,7 +71,7 @@ def plot_cluster_path(path: Any, axes: Any = None) -> Any:
     likelihood = axes[1].twinx()
     likelihood.spines["top"].set_visible(False)
     _draw_line(likelihood, path, path.likelihood, PALETTE[0], "likelihood")
-    _draw_shares(axes[2], numbers, np.asarray(path.sizes, np.float64))
+    _draw_shares(axes[2], path)
     axes[2].set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
     axes[2].set_xlabel("number of clusters")
     axes[2].xaxis.get_major_locator().set_params(integer=True)
@@ -100,9 +103,11 @@ def _draw_line(ax: Any, path: Any, values: Any, colour: str, label: str) -> None
     ax.tick_params(axis="y", colors=colour)
 
 
-def _draw_shares(ax: Any, numbers: Any, sizes: Any) -> None:
-    ranked = -np.sort(-sizes, axis=1)
-    tops = ranked.cumsum(axis=1) / ranked.sum(axis=1, keepdims=True)
+def _draw_shares(ax: Any, path: Any) -> None:
+    numbers, beside = np.asarray(path.n_clusters), np.asarray(path.background_sizes)
+    ranked = -np.sort(-np.asarray(path.sizes, np.float64), axis=1)
+    total = ranked.sum(axis=1) + beside
+    tops = ranked.cumsum(axis=1) / total[:, None]
     floors = np.column_stack([np.zeros(len(numbers)), tops[:, :-1]])
     matplotlib: Any = require("matplotlib", "plot")
     # The largest cluster is dark; the smallest is bright, and lies on top.
@@ -110,5 +115,7 @@ def _draw_shares(ax: Any, numbers: Any, sizes: Any) -> None:
     for rank, colour in enumerate(colours):
         ax.bar(numbers, tops[:, rank] - floors[:, rank], 0.9, floors[:, rank], color=colour,
                edgecolor="white", linewidth=0.6)  # fmt: skip
+    if beside.any():
+        ax.bar(numbers, beside / total, 0.9, tops[:, -1], color=NO_CLUSTER, linewidth=0)
     ax.set_ylabel("shares, sorted")
     ax.set_ylim(0, 1)
