@@ -79,7 +79,7 @@ ROUNDING, QUICK_TOL = 1e-3, 1e-5
 # The least variance at all, for rows in units of their root mean square distance from the mean.
 LEAST_SCATTER = 1e-18
 # The rounding of a scatter matrix, as a share of its largest variance.
-ROUNDING = 1e-13
+SCATTER_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
@@ -434,7 +434,7 @@ def _positive(scatters: Float64) -> Float64:
     them. If a component has one row only, the rest is rounding.
     """
     variances, directions = np.linalg.eigh(scatters)
-    least = np.maximum(ROUNDING * variances[..., -1:], LEAST_SCATTER)
+    least = np.maximum(SCATTER_ROUNDING * variances[..., -1:], LEAST_SCATTER)
     raised = np.maximum(variances, least)[..., None, :]
     positive = (directions * raised) @ np.swapaxes(directions, -1, -2)
     few: Any = (variances < least).any(axis=-1)
