@@ -45,6 +45,17 @@ def test_weights_stay_within_float32(weight):
     assert likeliest._in_float32(problem)[0] is problem
 
 
+@pytest.mark.parametrize(("far", "weight"), [(1e25, 0.0), (1e45, 0.0), (1e19, 1e-37)])
+def test_rows_of_little_weight_may_be_too_far_away_for_float32(far, weight):
+    X = np.random.default_rng(0).normal(size=(60, 2)) + np.repeat([[0], [9]], 30, axis=0)
+    s = np.ones(60)
+    X[0], s[0] = far, weight
+    assert likeliest._in_float32(problem_of(X, s))[0].dtype == np.float64
+    centroids = EKMeans(2, random_state=0).fit(X, sample_weight=s).cluster_centers_
+    expected = [X[1:30].mean(axis=0), X[30:].mean(axis=0)]
+    assert_allclose(centroids[centroids[:, 0].argsort()], expected, atol=0.5)
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_candidates_with_a_cluster_that_the_part_lacks_are_refined_on_more_rows(lost, monkeypatch):
     labels_of_part, iterate, n_rows = likeliest._labels, likeliest.expectation_maximization, []

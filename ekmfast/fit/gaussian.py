@@ -19,6 +19,7 @@ from ekmfast.fit.mixture import (
     StudentMixture,
     Sums,
     centred_moments,
+    invertible,
     label,
     moments_of_labels,
     quick_maximization,
@@ -57,9 +58,11 @@ def _maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
     mass = sums.mass + LEAST_MASS
     shift, second = centred_moments(sums, full=True)
     regularization = REGULARIZATION * np.eye(before.means.shape[-1])
-    return replace(
-        before,
-        weights=mass / mass.sum(axis=-1, keepdims=True),
-        means=before.means + shift,
-        scatters=second / mass[..., None, None] + regularization,
+    return invertible(
+        replace(
+            before,
+            weights=mass / mass.sum(axis=-1, keepdims=True),
+            means=before.means + shift,
+            scatters=second / mass[..., None, None] + regularization,
+        )
     )

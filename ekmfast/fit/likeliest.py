@@ -60,6 +60,7 @@ from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.search import compare_alphas
 from ekmfast.fit.seeding import SEARCH_RULES, initial_centroids, resolve_n_init
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.survey import may_overflow
 
 Float64 = NDArray[np.float64]
 
@@ -298,16 +299,19 @@ def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
     errors no more than on their tolerance. The problem stays as it is where float32 cannot hold
     squared distances or weights, and for rows other than dense ones in memory.
     """
-    rows, mean = problem.survey.sample.on_host(), problem.survey.mean
+    rows, survey = problem.survey.sample.on_host(), problem.survey
     s, float32 = rows.sample_weight, np.finfo(np.float32)
-    fits = 1e-12 < problem.dispersion < 1e12
+    # Rows of little or no weight may be much farther away than the dispersion.
+    fits = survey.dispersion > 1e-12 and not may_overflow(
+        survey.total_weight, survey.low, survey.high, float32.dtype
+    )
     if s is not None:
-        fits = fits and s.sum(dtype=np.float64) < float32.max and s[s > 0].min() > float32.tiny
+        fits = fits and s[s > 0].min() > float32.tiny
     if type(rows) is not ArrayRows or rows.dtype == np.float32 or not fits:
         return problem, np.zeros(rows.n_features)
-    X = (rows.X - mean).astype(np.float32)
+    X = (rows.X - survey.mean).astype(np.float32)
     weights = None if s is None else s.astype(np.float32)
-    return problem.of(ArrayRows(X, weights, rows.n_threads), problem.report), mean
+    return problem.of(ArrayRows(X, weights, rows.n_threads), problem.report), survey.mean
 
 
 def _labels(rows: ArrayRows, candidate: Candidate) -> NDArray[np.intp]:

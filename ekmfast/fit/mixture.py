@@ -412,19 +412,25 @@ def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -
         scatters = (second + prior * target) / _widened(sums.mass + prior, second)
         if kind == "spherical":
             scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
-    after = replace(
-        before,
-        weights=sums.mass / total[..., None] * (1 - background)[..., None],
-        background=background,
-        means=before.means + shift,
-        scatters=scatters,
-        scales=scales,
+    return invertible(
+        replace(
+            before,
+            weights=sums.mass / total[..., None] * (1 - background)[..., None],
+            background=background,
+            means=before.means + shift,
+            scatters=scatters,
+            scales=scales,
+        )
     )
+
+
+def invertible(mixtures: StudentMixture) -> StudentMixture:
+    """The mixtures, of which every scatter matrix is made positive definite if it is not."""
     try:
-        after.whiteners  # noqa: B018  kept for the next pass
+        mixtures.whiteners  # noqa: B018  kept for the next pass
     except np.linalg.LinAlgError:
-        return replace(after, scatters=_positive(scatters))
-    return after
+        return replace(mixtures, scatters=_positive(mixtures.scatters))
+    return mixtures
 
 
 def _positive(scatters: Float64) -> Float64:
@@ -603,10 +609,14 @@ def quick_maximization(
     Passes over them take half the time, and likelihoods still have about six digits, since the sums
     are of float64. The rows given must not be scaled any more.
     """
-    narrowest = np.abs(mixtures.whiteners).max()  # one over a standard deviation
-    if tol >= QUICK_TOL and rows.rounding_error * narrowest <= ROUNDING:
-        try:
-            return expectation_maximization(mixtures, rows.rounded, tol=tol, **settings)
-        except ValueError:  # that a scatter matrix is singular
-            pass  # a component became so narrow that its matrix is lost in rounding errors
+
+    def exact(mixture: StudentMixture) -> bool:
+        narrowest = np.abs(mixture.whiteners).max()  # one over a standard deviation
+        return bool(rows.rounding_error * narrowest <= ROUNDING)
+
+    if tol >= QUICK_TOL and exact(mixtures):
+        fits = expectation_maximization(mixtures, rows.rounded, tol=tol, **settings)
+        # A component may have become so narrow that its matrix is lost in rounding errors.
+        if all(exact(fitted.mixture) for fitted in fits):
+            return fits
     return expectation_maximization(mixtures, rows, tol=tol, **settings)
