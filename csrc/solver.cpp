@@ -501,7 +501,7 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   }
 }
 
-// Where the run goes next, written to `there`: Anderson's proposal, or a share of the step.
+// Where the run goes next, written to `there`: the proposal, or a share of the step.
 void Solver::propose(const Run& run, double* there) const {
   const Vector& from = run.leap.empty() ? run.centroids : run.leap;
   if (run.leap.empty() && !run.step.empty())
