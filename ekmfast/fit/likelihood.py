@@ -50,12 +50,13 @@ def likelihoods_of_labels(
     labels: NDArray[Any],
     sample_weight: NDArray[Any] | None,
     n_threads: int,
+    reweightings: int = REWEIGHTINGS,
 ) -> Float64:
     """`classification_likelihoods` of labellings (L, N), many of which may be equal."""
     known: dict[bytes, int] = {}
     numbers = [known.setdefault(own.tobytes(), len(known)) for own in labels]
     distinct = labels[[numbers.index(i) for i in range(len(known))]]
-    return classification_likelihoods(X, distinct, sample_weight, n_threads)[numbers]
+    return classification_likelihoods(X, distinct, sample_weight, n_threads, reweightings)[numbers]
 
 
 def classification_likelihoods(
@@ -63,6 +64,7 @@ def classification_likelihoods(
     labels: NDArray[Any],
     sample_weight: NDArray[Any] | None = None,
     n_threads: int = 1,
+    reweightings: int = REWEIGHTINGS,
 ) -> Float64:
     """The mean log likelihood of rows and labels, for each of L labellings (L, N) of the rows.
 
@@ -95,7 +97,7 @@ def classification_likelihoods(
     if s is not None:
         s = s / s.mean()
     if issparse(X) or np.isnan(X).any():
-        return np.array([_of_other_rows(X, own, s) for own in labels], np.float64)
+        return np.array([_of_other_rows(X, own, s, reweightings) for own in labels], np.float64)
     if int(labels.max()) >= X.shape[0]:  # more labels than rows, most of which no row has
         labels = np.stack([np.unique(own, return_inverse=True)[1] for own in labels])
     likelihoods = _core.classification_likelihoods(
@@ -107,7 +109,7 @@ def classification_likelihoods(
         SCALE_PRIOR,
         VARIANCE_PRIOR,
         LEAST_VARIANCE,
-        REWEIGHTINGS,
+        reweightings,
         n_threads,
     )
     return likelihoods + float(_constant(X.shape[1]))
@@ -120,7 +122,9 @@ def _constant(n_present: Any) -> Any:
     )
 
 
-def _of_other_rows(X: Any, labels: NDArray[Any], sample_weight: Float64 | None) -> float:
+def _of_other_rows(
+    X: Any, labels: NDArray[Any], sample_weight: Float64 | None, reweightings: int
+) -> float:
     """The likelihood of one labelling (N,) of a CSR matrix, or of rows with missing numbers."""
     names, index = np.unique(labels, return_inverse=True)
     if len(names) < 2:
@@ -132,7 +136,7 @@ def _of_other_rows(X: Any, labels: NDArray[Any], sample_weight: Float64 | None) 
     size = np.bincount(index, s, n_clusters)
     sizes = rows.masses(s)  # (K, 1), or (K, D) if numbers are missing
     weight, scale = s, np.ones(n_clusters)
-    for _ in range(REWEIGHTINGS):
+    for _ in range(reweightings):
         mass = rows.masses(weight)
         centres = rows.sums(weight) / np.maximum(mass, tiny)
         scatter = rows.scatter(weight, mass, centres)
