@@ -18,6 +18,7 @@ import ekmfast
 from ekmfast import EKMeans, EquilibriumMixture
 from ekmfast._reference import mixture_log_joint, mixture_sums
 from ekmfast.fit import mixture_search
+from ekmfast.fit import shapes as shapes_module
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.mixture import (
     KINDS,
@@ -516,8 +517,9 @@ def test_blocks_with_nan_are_named(shapes):
         EquilibriumMixture(2).fit(in_blocks(X))
 
 
-def test_components_are_joined_unless_features_are_strongly_correlated(monkeypatch):
-    called = []
+def test_runs_race_and_components_are_joined_unless_features_are_correlated(monkeypatch):
+    called, races = [], []
+    far = shapes_module._far
     joined = mixture_search.joined_labels
 
     def record(*arguments):
@@ -525,13 +527,16 @@ def test_components_are_joined_unless_features_are_strongly_correlated(monkeypat
         return joined(*arguments)
 
     monkeypatch.setattr(mixture_search, "joined_labels", record)
+    monkeypatch.setattr(shapes_module, "_far", lambda *of: races.append(of) or far(*of))
     rng = np.random.default_rng(0)
     few = rng.normal(size=(300, 3)) + 6 * rng.integers(0, 2, (300, 1))
     correlated = few @ rng.normal(size=(3, 60)) + 0.1 * rng.normal(size=(300, 60))
     EquilibriumMixture(2, random_state=0).fit(correlated)
     assert not called
+    assert not races
     EquilibriumMixture(2, random_state=0).fit(few)
     assert called
+    assert races
 
 
 # --- the time of the search ---------------------------------------------------------------------

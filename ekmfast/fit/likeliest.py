@@ -75,6 +75,8 @@ PART_ROWS = 2_000
 PART_ROWS_PER_CLUSTER = 50
 # Which alphas of the grid `MULTIPLES` the first runs use. Those between them are next to these.
 FIRST = (1, 4, 7, 9)
+# Objectives with a smaller relative difference are equal: rounding errors must not decide.
+SAME_OBJECTIVE = 1e-5
 FIRST_TOL, NEXT_TOL = 1e-2, 1e-3
 FIRST_PASSES, NEXT_PASSES = 20, 40
 FIRST_REWEIGHTINGS = 2  # of the likelihood by which the first runs are compared
@@ -165,7 +167,9 @@ def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
     for group in alike.values():
         alphas = sorted({one.alpha for one in group})
         at_middle = [one for one in group if one.alpha == alphas[len(alphas) // 2]]
-        middle.append(min(at_middle, key=lambda one: one.objective))
+        least = min(one.objective for one in at_middle)
+        equal = least + SAME_OBJECTIVE * abs(least)
+        middle.append(next(one for one in at_middle if one.objective <= equal))
     return sorted(middle, key=lambda one: -one.likelihood)[:KEPT]
 
 

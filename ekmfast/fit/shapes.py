@@ -93,6 +93,8 @@ class Runs:
         Of expectation maximization.
     report : callable or None
         Called for every run.
+    races
+        Whether runs end early that fall behind.
     """
 
     rows: ScaledRows
@@ -101,6 +103,7 @@ class Runs:
     max_iter: int
     tol: float
     report: Callable[[Fitted], None] | None = None
+    races: bool = True
     _moments: dict[bytes, tuple[Float64, Sums]] = field(default_factory=dict, repr=False)
 
     def search(self, short: Iterable[Fitted], kept: int = KEPT) -> Fitted:
@@ -123,7 +126,7 @@ class Runs:
         # The group of the best one goes first, so that others are compared with it.
         groups = [(start.kind, start.labels.max()) for start in found]
         starts = sorted(found, key=lambda one: groups.index((one.kind, one.labels.max())))
-        fits = self._run(starts, self.max_iter, race=True)
+        fits = self._run(starts, self.max_iter, race=self.races)
         return self._ended(max(fits, key=lambda fitted: fitted.criterion))
 
     def short(self, labellings: Iterable[NDArray[Any]]) -> list[Fitted]:
