@@ -48,8 +48,8 @@ constexpr double kLeastSize = 1.0 / 64;
 // Anderson's model leaves out directions whose singular value is below this share of the largest.
 constexpr double kWeakDirection = 1e-6;
 // Anderson's proposal is used if the cosine of the angle between the step and the way to it is at least
-// this, and momentum otherwise. On 34 runs over 20,000 rows, of which half were slow ones, both halved
-// the mean number of passes (64 to 29); .3 to .7 and .8 to 1 did about the same.
+// this, and momentum otherwise. On 34 runs over 20,000 rows, of which 22 were chosen for being slow, both
+// halved the mean number of passes (64 to 29); .3 to .7 and .8 to 1 did about the same.
 constexpr double kLeastCosine = 0.5;
 constexpr double kMomentum = 0.9;
 // If the centroids of all runs are more numbers than this, threads save more time than waking them

@@ -157,8 +157,8 @@ class Problem:
             some = rows.subset(np.flatnonzero(near)).on_host()
         else:
             some = rows.subset(numbers).on_host()
-        if self.survey.far_rows is not None and not self.survey.whole:
-            far = self.survey.far_rows(centroids, int(random_state.randint(2**31 - 1)), n_far)
+            if self.survey.far_rows is not None:
+                far = self.survey.far_rows(centroids, int(random_state.randint(2**31 - 1)), n_far)
         mass, apart = _mass(some), np.zeros(0)
         if far is not None:
             some, apart = some.followed_by(far), _mass(far)
