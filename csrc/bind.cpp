@@ -27,6 +27,7 @@
 #include "plausible.h"
 #include "portable.h"
 #include "rescue.h"
+#include "seeding.h"
 #include "simd/dispatch.h"
 #include "solver.h"
 #include "sparse.h"
@@ -104,13 +105,19 @@ Samples<T> samples_of(const py::array& X, const MaybeArray& sample_weight, const
 }
 
 template <class T>
+const T* readable(const py::array& in, std::vector<py::ssize_t> shape, const char* name) {
+  bool fits = in.ndim() == static_cast<py::ssize_t>(shape.size()) &&
+              py::isinstance<py::array_t<T>>(in) && (in.flags() & py::array::c_style) &&
+              aligned(in, alignof(T));
+  for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = in.shape(static_cast<py::ssize_t>(i)) == shape[i];
+  if (!fits) refuse(std::string(name) + " must be C-contiguous, aligned and of the right dtype and shape");
+  return static_cast<const T*>(in.data());
+}
+
+template <class T>
 T* writable(const py::array& out, std::vector<py::ssize_t> shape, const char* name) {
-  bool fits = out.ndim() == static_cast<py::ssize_t>(shape.size()) &&
-              py::isinstance<py::array_t<T>>(out) && out.writeable() &&
-              (out.flags() & py::array::c_style) && aligned(out, alignof(T));
-  for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = out.shape(static_cast<py::ssize_t>(i)) == shape[i];
-  if (!fits) refuse(std::string(name) + " must be C-contiguous, aligned, writable and of the right shape");
-  return static_cast<T*>(const_cast<void*>(out.data()));
+  if (!out.writeable()) refuse(std::string(name) + " must be writable");
+  return const_cast<T*>(readable<T>(out, std::move(shape), name));
 }
 
 // Whether two contiguous arrays share bytes.
@@ -246,6 +253,13 @@ double weights(const py::array& X, const DoubleArray& centroids, double alpha,
                                                                   n_threads, factor);
 }
 
+// The kernels store a label as a number of T while they search (assign.inl).
+template <class T>
+void check_label_fits(std::int64_t k) {
+  if (k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
+    refuse("centroids must be at most 2^24 for float32 and 2^31 for float64");
+}
+
 template <class T>
 double assign_of(const py::array& X, const DoubleArray& centroids, const py::array& labels,
                  const py::array& squared_distances, int n_threads, const MaybeArray& factor) {
@@ -253,9 +267,7 @@ double assign_of(const py::array& X, const DoubleArray& centroids, const py::arr
   check_centroids(centroids, s.d);
   threads(n_threads);
   const py::ssize_t k = centroids.shape(0);
-  // The kernels store a label as a number of T while they search (assign.inl).
-  if (k > std::int64_t{1} << std::min(std::numeric_limits<T>::digits, 31))
-    refuse("centroids must be at most 2^24 for float32 and 2^31 for float64");
+  check_label_fits<T>(k);
   std::int32_t* l = writable<std::int32_t>(labels, {X.shape(0)}, "labels");
   T* d2 = writable<T>(squared_distances, {X.shape(0)}, "squared_distances");
   // The labels are read again, as indices, while squared distances are written.
@@ -271,6 +283,35 @@ double assign(const py::array& X, const DoubleArray& centroids, const py::array&
               const py::array& squared_distances, int n_threads, const MaybeArray& factor) {
   return (is_float32(X) ? assign_of<float> : assign_of<double>)(
       X, centroids, labels, squared_distances, n_threads, factor);
+}
+
+template <class T>
+py::array_t<std::int32_t> label_each_of(const py::array& X, const DoubleArray& centroids,
+                                        const std::int32_t* names, int n_threads,
+                                        const MaybeArray& factor) {
+  const Samples<T> s = samples_of<T>(X, std::nullopt, factor);
+  check_problems(centroids, s.d, "centroids");
+  const std::int64_t results = centroids.shape(0), k = centroids.shape(1);
+  check_label_fits<T>(k);
+  py::array_t<std::int32_t> out({centroids.shape(0), X.shape(0)});
+  const std::vector<T> ref = reference_of(s, std::nullopt);
+  const double* c = centroids.data();
+  std::int32_t* labels = out.mutable_data();
+  without_gil([&] {
+    ekmfast::label_each(s, c, names, results, k, ref.data(), n_threads, labels);
+  });
+  return out;
+}
+
+py::array_t<std::int32_t> label_each(const py::array& X, const DoubleArray& centroids,
+                                     const py::array& names, int n_threads,
+                                     const MaybeArray& factor) {
+  if (centroids.ndim() != 3) refuse("centroids must have shape (r, k, d)");
+  const std::int32_t* own =
+      readable<std::int32_t>(names, {centroids.shape(0), centroids.shape(1)}, "names");
+  threads(n_threads);
+  return (is_float32(X) ? label_each_of<float> : label_each_of<double>)(X, centroids, own,
+                                                                        n_threads, factor);
 }
 
 template <class T>
@@ -303,6 +344,39 @@ DoubleArray closest(const py::array& X, const DoubleArray& candidates, const py:
                     const MaybeArray& factor) {
   return (is_float32(X) ? closest_of<float> : closest_of<double>)(
       X, candidates, distances, sample_weight, reference, n_threads, update, factor);
+}
+
+template <class T>
+py::array_t<std::int64_t> draw_rows_of(const py::array& closest, const double* weight,
+                                       const DoubleArray& uniform, int n_threads) {
+  const T* d2 = readable<T>(closest, {uniform.shape(0), closest.shape(1)}, "closest");
+  py::array_t<std::int64_t> out({uniform.shape(0), uniform.shape(1)});
+  const double* u = uniform.data();
+  std::int64_t* rows = out.mutable_data();
+  const std::int64_t n = closest.shape(1), s = uniform.shape(0), l = uniform.shape(1);
+  without_gil([&] { ekmfast::draw_rows(d2, weight, n, s, u, l, n_threads, rows); });
+  return out;
+}
+
+py::array_t<std::int64_t> draw_rows(const py::array& closest,
+                                    const std::optional<DoubleArray>& sample_weight,
+                                    const DoubleArray& uniform, int n_threads) {
+  if (uniform.ndim() != 2) refuse("uniform must have shape (s, l)");
+  if (closest.ndim() != 2 || closest.shape(1) < 1) refuse("closest must have shape (s, n)");
+  check_aligned(uniform, "uniform");
+  threads(n_threads);
+  const double* u = uniform.data();
+  if (!std::all_of(u, u + uniform.size(), [](double one) { return one >= 0 && one < 1; }))
+    refuse("uniform must be >= 0 and < 1");
+  const double* weight = nullptr;
+  if (sample_weight) {
+    check_aligned(*sample_weight, "sample_weight");
+    if (sample_weight->ndim() != 1 || sample_weight->shape(0) != closest.shape(1))
+      refuse("sample_weight must have shape (n,)");
+    weight = sample_weight->data();
+  }
+  return (is_float32(closest) ? draw_rows_of<float> : draw_rows_of<double>)(
+      closest, weight, uniform, n_threads);
 }
 
 template <class T>
@@ -1063,10 +1137,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("assign", &assign, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("labels").noconvert(), py::arg("squared_distances").noconvert(),
         py::arg("n_threads"), py::arg("factor") = py::none());
+  m.def("label_each", &label_each, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
+        py::arg("names").noconvert(), py::arg("n_threads"), py::arg("factor").none(true) = py::none());
   m.def("closest", &closest, py::arg("X").noconvert(), py::arg("candidates").noconvert(),
         py::arg("closest").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"), py::arg("update") = false,
         py::arg("factor") = py::none());
+  m.def("draw_rows", &draw_rows, py::arg("closest").noconvert(),
+        py::arg("sample_weight").noconvert().none(true), py::arg("uniform").noconvert(),
+        py::arg("n_threads"));
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),

@@ -302,6 +302,31 @@ double assign(const Samples<T>& samples, const double* centroids, std::int64_t k
 }
 
 template <class T>
+void label_each(const Samples<T>& samples, const double* centroids, const std::int32_t* names,
+                std::int64_t n_results, std::int64_t k, const T* reference, int n_threads,
+                std::int32_t* labels) {
+  const std::int64_t d = samples.d;
+  const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+  n_threads = useful_threads(n_threads, multiply_adds(samples.n, n_results * k, d) / 2);
+  std::vector<Prepared<T>> prepared;
+  for (std::int64_t r = 0; r < n_results; ++r)
+    prepared.emplace_back(centroids + r * k * d, 1.0, k, d, reference, kernels.tile_k);
+  const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
+  for_chunks(kernels, samples, reference, cut, k, n_threads,
+             [&](std::int64_t chunk, auto slice_of, void* scratch) {
+    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
+      const Slice<T> slice = slice_of(begin, end);
+      for (std::int64_t r = 0; r < n_results; ++r) {
+        std::int32_t* own = labels + r * samples.n + slice.offset;
+        kernels.nearest(slice.rows, slice.begin, slice.end,
+                        prepared[static_cast<std::size_t>(r)].view, own, scratch);
+        for (std::int64_t i = slice.begin; i < slice.end; ++i) own[i] = names[r * k + own[i]];
+      }
+    });
+  });
+}
+
+template <class T>
 void closest(const Samples<T>& samples, const double* candidates, std::int64_t n_seedings,
              std::int64_t n_candidates, const T* reference, int n_threads, bool update,
              T* distances, double* potentials) {
@@ -403,6 +428,8 @@ void exp2_kernel(const T* x, std::int64_t n, T* y) {
                              int, T*);                                                           \
   template double assign<T>(const Samples<T>&, const double*, std::int64_t, const T*, int,       \
                             std::int32_t*, T*);                                                  \
+  template void label_each<T>(const Samples<T>&, const double*, const std::int32_t*,             \
+                              std::int64_t, std::int64_t, const T*, int, std::int32_t*);         \
   template void closest<T>(const Samples<T>&, const double*, std::int64_t, std::int64_t,         \
                            const T*, int, bool, T*, double*);                                    \
   template void accumulate<T>(const Samples<T>&, const T*, std::int64_t, const T*, int, double*, \

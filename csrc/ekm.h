@@ -69,6 +69,14 @@ template <class T>
 double assign(const Samples<T>& samples, const double* centroids, std::int64_t k,
               const T* reference, int n_threads, std::int32_t* labels, T* squared_distances);
 
+// The same labels for several results, from one reading of the rows, without distances.
+// IN centroids (n_results, k, d), names (n_results, k), reference (d,); OUT labels (n_results, n), the
+// names of the nearest centroids.
+template <class T>
+void label_each(const Samples<T>& samples, const double* centroids, const std::int32_t* names,
+                std::int64_t n_results, std::int64_t k, const T* reference, int n_threads,
+                std::int32_t* labels);
+
 // For k-means++ and similar rules, which choose one row after another as a first centroid, for
 // several starts (seedings) at once: the sum of squared distances to the nearest chosen row, if a
 // candidate were chosen too.

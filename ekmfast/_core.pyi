@@ -39,6 +39,13 @@ def assign(
     n_threads: int,
     factor: _Samples | None = None,
 ) -> float: ...
+def label_each(
+    X: _Samples,
+    centroids: _Double,
+    names: NDArray[int32],
+    n_threads: int,
+    factor: _Samples | None = None,
+) -> NDArray[int32]: ...
 def closest(
     X: _Samples,
     candidates: _Double,
@@ -49,6 +56,9 @@ def closest(
     update: bool = False,
     factor: _Samples | None = None,
 ) -> _Double: ...
+def draw_rows(
+    closest: _Samples, sample_weight: _Double | None, uniform: _Double, n_threads: int
+) -> NDArray[int64]: ...
 def accumulate(
     X: _Samples, weights: _Samples, n_threads: int
 ) -> tuple[_Double, _Double, _Double]: ...

@@ -536,6 +536,52 @@ def core_closest(a: Arguments) -> Call:
     return Call(_core.closest, arguments, check, ("closest",))
 
 
+def core_label_each(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if not np.isin(result, given["names"]).all():
+            raise FaultError("a label is no name")
+        if call.replaced or not ordinary(given):
+            return
+        for own, places in zip(result, given["centroids"], strict=True):
+            squared = 2 * distances_of(seen(given), places)
+            check_nearest(own, squared[np.arange(len(own)), own], seen(given), places)
+
+    names = np.broadcast_to(np.arange(a.k, dtype=np.int32), (a.s, a.k))
+    arguments = {
+        "X": a.rows(),
+        "centroids": a.array(a.s, a.k, a.d),
+        "names": a.memory.place(a.rng, names),
+        "n_threads": a.threads,
+        "factor": a.sample_weight(),
+    }
+    call = Call(_core.label_each, arguments, check)
+    return call
+
+
+def core_draw_rows(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        closest, uniform = given["closest"], given["uniform"]
+        if result.size and not (result.min() >= 0 and result.max() < closest.shape[1]):
+            raise FaultError("a row that there is not")
+        if call.replaced or not ordinary({"X": closest}):
+            return
+        s = given["sample_weight"]
+        mass = closest.astype(np.float64) * (1 if s is None else s)
+        for own, total, u in zip(result, mass.cumsum(axis=1), uniform, strict=True):
+            if total[-1] > 0 and not (own == np.searchsorted(total, u * total[-1], "right")).all():
+                raise FaultError("a row is not drawn by its share of the sum")
+
+    draws = int(a.rng.integers(1, 4))
+    arguments = {
+        "closest": a.memory.place(a.rng, a.rng.uniform(0, 1, (a.s, max(a.n, 1))).astype(a.dtype)),
+        "sample_weight": a.maybe(a.memory.place(a.rng, a.rng.uniform(0, 1, max(a.n, 1)))),
+        "uniform": a.memory.place(a.rng, a.rng.uniform(0, 1, (a.s, draws))),
+        "n_threads": a.threads,
+    }
+    call = Call(_core.draw_rows, arguments, check)
+    return call
+
+
 def core_accumulate(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         sum_wx, sum_w, reference = result
@@ -1134,6 +1180,8 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.weights": core_weights,
     "_core.assign": core_assign,
     "_core.closest": core_closest,
+    "_core.label_each": core_label_each,
+    "_core.draw_rows": core_draw_rows,
     "_core.accumulate": core_accumulate,
     "_core.survey": core_survey,
     "_core.plausible_sums": core_plausible_sums,

@@ -197,3 +197,38 @@ def test_the_backend_passes_on_its_data(dtype):
     backend.closest(C[:, :1].copy(), updated, update=True)
     assert (updated <= closest).all()
     assert (updated < closest).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [1, 7, 3001, 70_001])
+def test_rows_are_drawn_by_their_shares_of_the_sum(n, weighted, dtype):
+    rng = np.random.default_rng(n)
+    closest = rng.chisquare(3, size=(5, n)).astype(dtype)
+    closest[1] = 0  # all rows are equally likely then
+    closest[2, n // 2 :] = 0
+    s = rng.integers(0, 3, size=n).astype(float) if weighted else None
+    uniform = rng.uniform(size=(5, 4))
+    uniform[:, 0] = 0
+    total = (closest * (np.ones(n) if s is None else s)).cumsum(axis=1)
+    expected = [
+        (u * n).astype(int) if not t[-1] > 0 else np.searchsorted(t, u * t[-1], side="right")
+        for t, u in zip(total, uniform, strict=True)
+    ]
+    for n_threads in (1, 4):
+        np.testing.assert_array_equal(_core.draw_rows(closest, s, uniform, n_threads), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_labels_of_several_results_are_those_of_each(shape, dtype, isa):
+    n, _, n_results, k = shape
+    X, C, s, _ = problem(*shape, dtype)
+    names = np.arange(k, 0, -1, np.int32) * np.arange(1, n_results + 1, dtype=np.int32)[:, None]
+    for factor in (None, np.linspace(0.5, 2, n).astype(dtype)):
+        labels, squared = np.empty(n, np.int32), np.empty(n, dtype)
+        for n_threads in (1, 3):
+            found = _core.label_each(X, C, names, n_threads, factor)
+            for own, name, centroids in zip(found, names, C, strict=True):
+                _core.assign(X, centroids, labels, squared, 1, factor)
+                np.testing.assert_array_equal(own, name[labels])

@@ -99,10 +99,10 @@ class Candidate:
     """What one run ended with, and its labels of the rows of the search."""
 
     centroids: Float64  # (K, D)
+    labels: NDArray[np.int32]  # (N,), numbered from 0 on in the order of their first rows
     alpha: float
     objective: float
     multiple: int  # of the grid `MULTIPLES`
-    labels: NDArray[np.int32]  # (N,), numbered from 0 on in the order of their first rows
     n_distinct: int  # labels
     likelihood: float
 
@@ -152,16 +152,11 @@ def find_likeliest(
 def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
     """The `KEPT` likeliest candidates, without those that have the labels of another one.
 
-    The number of clusters is given, so that only candidates with the most clusters are used: at
-    small alphas some centroids coincide. Of several candidates with the same labels it is that of
-    the middle alpha with the lowest J there; of two middle alphas the larger, at which distant
-    centroids repel each other less.
+    Of several candidates with the same labels it is that of the middle alpha with the lowest J
+    there; of two middle alphas the larger, at which distant centroids repel each other less.
     """
-    most = max(one.n_distinct for one in candidates)
     alike: dict[bytes, list[Candidate]] = {}
     for one in candidates:
-        if one.n_distinct < most:
-            continue
         alike.setdefault(one.labels.tobytes(), []).append(one)
     middle = []
     for group in alike.values():
@@ -189,32 +184,29 @@ class _Judge:
     def candidates(
         self, ends: list[tuple[Float64, float]], multiples: NDArray[np.intp], alphas: Float64
     ) -> list[Candidate]:
-        """What runs ended with, except for local minima of J that are far above the lowest."""
-        places, objectives = zip(*ends, strict=True)
+        """What runs ended with, except for local minima of J that are far above the lowest.
+
+        The number of clusters is given, so that only candidates with the most clusters are kept: at
+        small alphas some centroids coincide.
+        """
+        objectives = np.array([objective for _, objective in ends])
         lowest = np.full(len(MULTIPLES), np.inf)  # J at each alpha
         np.minimum.at(lowest, multiples, objectives)
-        merged = merge_all(np.stack(places), alphas)
-        nearest = [self.rows.nearest(centroids)[0] for centroids in places]
-        names = merged.astype(np.int32)
-        labels = np.stack([one[own] for one, own in zip(names, nearest, strict=True)])
-        n_distinct = _core.renumber(labels, len(places[0]))
+        lowest = lowest[multiples]
+        # Rounding may make J of rows that equal their centroids negative.
+        low = np.flatnonzero(objectives <= lowest + (MOST - 1) * np.abs(lowest))
+        places = np.stack([ends[i][0] for i in low])
+        names = merge_all(places, alphas[low]).astype(np.int32)
+        labels = self.rows.label_each(places, names)
+        n_distinct = _core.renumber(labels, places.shape[1])
+        most = n_distinct == n_distinct.max()
+        low, places, labels = low[most], places[most], labels[most]
         likelihood = likelihoods_of_labels(
             self.evidence, labels, self.weight, self.rows.n_threads, self.reweightings
         )
-        return [
-            Candidate(
-                places[i],
-                float(alpha),
-                objectives[i],
-                int(multiples[i]),
-                labels[i],
-                int(n_distinct[i]),
-                float(likelihood[i]),
-            )
-            for i, (alpha, least) in enumerate(zip(alphas, lowest[multiples], strict=True))
-            # Rounding may make J of rows that equal their centroids negative.
-            if objectives[i] <= least + (MOST - 1) * abs(least)
-        ]
+        numbers = alphas[low], objectives[low], multiples[low], n_distinct[most], likelihood
+        columns = (column.tolist() for column in numbers)
+        return list(map(Candidate, places, labels, *columns))
 
 
 class _Search:
@@ -264,13 +256,12 @@ class _Search:
             return kept[0]
         labels = self._mixture_labels(distinct)
         known: dict[bytes, float] = {}
-        complete = [one for one in candidates if one.n_distinct == kept[0].n_distinct]
-        for one in complete:
+        for one in candidates:
             key = one.labels.tobytes()
             if key not in known:
                 known[key] = adjusted_rand(one.labels, labels)
         nearest = max(known.values())
-        alike = [one for one in complete if known[one.labels.tobytes()] == nearest]
+        alike = [one for one in candidates if known[one.labels.tobytes()] == nearest]
         return _likeliest_labels(alike)[0]
 
     def _can_refine(self) -> bool:

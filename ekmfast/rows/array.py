@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from copy import copy
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,10 @@ class ArrayRows:
     def label(self, centroids: Float64, merged: NDArray[np.intp]) -> NDArray[np.int32]:
         labels, _ = self.nearest(centroids)
         return merged.astype(np.int32)[labels]
+
+    def label_each(self, centroids: Float64, names: NDArray[np.int32]) -> NDArray[np.int32]:
+        """For each of R results (R, K, D) the names (R, K) of the nearest centroids, (R, N)."""
+        return _core.label_each(self.X, centroids, names, self.n_threads, self.factor)
 
     def weights(
         self, centroids: Float64, alpha: float, out: NDArray[Any] | None = None
@@ -302,9 +306,10 @@ class ArrayRows:
 
     def farthest(self, closest: NDArray[Any]) -> NDArray[np.intp]:
         """For each start the first of the rows that are farthest from its chosen rows."""
-        s = self.sample_weight
-        rows = (closest if s is None else np.where(s > 0, closest, -1)).argmax(axis=1)
-        return cast(NDArray[np.intp], rows)
+        if self.sample_weight is not None:
+            closest = np.where(self.sample_weight > 0, closest, -1)
+        rows: NDArray[np.intp] = closest.argmax(axis=1)
+        return rows
 
     def farthest_rows(self, centroids: Float64, n_rows: int) -> NDArray[np.intp]:
         """Numbers of the rows farthest from all centroids (K, D): see `RowsAtHand`."""
@@ -313,11 +318,11 @@ class ArrayRows:
 
     def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:
         """Random rows: see `RowsAtHand`."""
-        s = self.sample_weight
-        mass = np.ones(self.n_rows) if s is None else s.astype(np.float64)
         if closest is None:
-            return _draw(mass, uniform.ravel())[None]
-        return np.stack([_draw(mass * c, u) for c, u in zip(closest, uniform, strict=True)])
+            closest, uniform = np.ones((1, self.n_rows), self.dtype), uniform[None]
+        s = self.sample_weight
+        mass = None if s is None else s.astype(np.float64, copy=False)
+        return _core.draw_rows(closest, mass, uniform, self.n_threads)
 
 
 def farthest_numbers(
@@ -328,15 +333,6 @@ def farthest_numbers(
     n_rows = min(n_rows, len(weighted))
     last = np.argpartition(squared[weighted], len(weighted) - n_rows)[len(weighted) - n_rows :]
     return np.sort(weighted[last])
-
-
-def _draw(mass: Float64, uniform: Float64) -> NDArray[np.intp]:
-    """Indices drawn with probabilities proportional to ``mass``; uniform if all masses are zero."""
-    total = np.cumsum(mass)
-    if not total[-1] > 0:
-        return (uniform * len(mass)).astype(np.intp)
-    found = np.searchsorted(total, uniform * total[-1], side="right")
-    return cast(NDArray[np.intp], np.minimum(found, len(mass) - 1))
 
 
 def checksum_of(X: NDArray[Any], sample_weight: NDArray[Any] | None, start: int = 0) -> int:

@@ -248,6 +248,11 @@ class PartialRows(ArrayRows):
             squared[chunk] = d2.min(axis=1)
         return labels, squared
 
+    def label_each(self, centroids: Float64, names: NDArray[np.int32]) -> NDArray[np.int32]:
+        """For each of R results (R, K, D) the names (R, K) of the nearest centroids, (R, N)."""
+        pairs = zip(names, centroids, strict=True)
+        return np.stack([own[self.nearest(places)[0]] for own, places in pairs])
+
     def weights(
         self, centroids: Float64, alpha: float, out: NDArray[Any] | None = None
     ) -> NDArray[Any]:

@@ -140,6 +140,11 @@ class SparseRows(ArrayRows):
             check_nearest(self._box(), self.dtype, centroids)
         return labels, squared
 
+    def label_each(self, centroids: Float64, names: NDArray[np.int32]) -> NDArray[np.int32]:
+        """For each of R results (R, K, D) the names (R, K) of the nearest centroids, (R, N)."""
+        pairs = zip(names, centroids, strict=True)
+        return np.stack([own[self.nearest(places)[0]] for own, places in pairs])
+
     def _box(self) -> Iterator[NDArray[Any]]:
         """The corners of the bounding box, for errors that depend on the range of the rows."""
         yield np.stack(self._csr.survey()[3:])
