@@ -223,7 +223,7 @@ def test_rows_are_drawn_by_their_shares_of_the_sum(n, weighted, dtype):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_labels_of_several_results_are_those_of_each(shape, dtype, isa):
     n, _, n_results, k = shape
-    X, C, s, _ = problem(*shape, dtype)
+    X, C, *_ = problem(*shape, dtype)
     names = np.arange(k, 0, -1, np.int32) * np.arange(1, n_results + 1, dtype=np.int32)[:, None]
     for factor in (None, np.linspace(0.5, 2, n).astype(dtype)):
         labels, squared = np.empty(n, np.int32), np.empty(n, dtype)

@@ -55,7 +55,15 @@ from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.likelihood import REWEIGHTINGS, TAIL, likelihoods_of_labels
 from ekmfast.fit.merging import merge_all
-from ekmfast.fit.mixture import ScaledRows, expectation_maximization, from_labels, label, stacked
+from ekmfast.fit.mixture import (
+    ScaledRows,
+    Sums,
+    expectation_maximization,
+    from_moments,
+    label,
+    moments_of_labels,
+    stacked,
+)
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.search import compare_alphas
@@ -138,15 +146,19 @@ def find_likeliest(
     else:
         starts = draw(problem.survey.sample.on_host(), random_state=random_state) - centre
     judge = _Judge(rows, evidence, weight)
-    chosen = _Search(part, judge, dvariance).likeliest(starts)
+    chosen = _Search(rounded, part, judge, dvariance).likeliest(starts)
     # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads
     # to the means of clusters that are narrow beside their distances.
-    passes = 1 if part.survey.sample is rows else min(LAST_PASSES, problem.max_iter)
-    last = (chosen.centroids + centre)[None]
-    end = problem.solve(last, chosen.alpha, max_iter=passes).best
+    if part.survey.sample is rows:
+        last = (chosen.centroids + centre)[None]
+        end = problem.solve(last, chosen.alpha, max_iter=1).best
+        centre = np.zeros_like(centre)
+    else:
+        passes = min(LAST_PASSES, problem.max_iter)
+        end = rounded.solve(chosen.centroids[None], chosen.alpha, max_iter=passes).best
     if end.step is None or not np.isfinite(end.step).all():
-        return end.centroids, chosen.alpha
-    return end.centroids + end.step, chosen.alpha
+        return end.centroids + centre, chosen.alpha
+    return end.centroids + end.step + centre, chosen.alpha
 
 
 def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
@@ -212,8 +224,8 @@ class _Judge:
 class _Search:
     """Runs on a part of the rows of a search, and how their candidates are compared."""
 
-    def __init__(self, part: Problem, judge: _Judge, dvariance: float) -> None:
-        self.part, self.judge, self.dvariance = part, judge, dvariance
+    def __init__(self, whole: Problem, part: Problem, judge: _Judge, dvariance: float) -> None:
+        self.whole, self.part, self.judge, self.dvariance = whole, part, judge, dvariance
 
     def likeliest(self, starts: Float64) -> Candidate:
         """The candidate that is chosen, from starts (S, K, D)."""
@@ -274,22 +286,25 @@ class _Search:
         judge, part = self.judge, self.part.survey.sample.on_host()
         X = _dense(judge.evidence)
         weight = _relative(judge.weight, X)
-        centre = np.average(X, axis=0, weights=weight).astype(np.float64)
-        distance2 = ((X - centre) ** 2).sum(axis=1)
-        unit = float(np.sqrt(np.average(distance2, weights=weight)))
+        centre, unit = self.whole.survey.mean, self.whole.radius
         rows = ScaledRows(X, weight, centre, unit, judge.rows.n_threads)
         few = rows
         labels: list[NDArray[Any]] = [one.labels for one in candidates]
         if part is not judge.rows:
-            of_part = [_labels(part, one) for one in candidates]
+            places = np.stack([one.centroids for one in candidates])
+            names = merge_all(places, np.array([one.alpha for one in candidates]))
+            of_part = part.label_each(places, names.astype(np.int32))
             # A small cluster may have no row in the part.
-            if min(int(own.max()) + 1 for own in of_part) == candidates[0].n_distinct:
+            if _core.renumber(of_part, places.shape[1]).min() == candidates[0].n_distinct:
                 X = _dense(part.part(slice(None)))
                 weight = _relative(part.likelihood_weight(slice(None)), X)
-                few, labels = ScaledRows(X, weight, centre, unit, part.n_threads), of_part
-        scaled, s = (X - centre) / unit, weight.astype(np.float64)
-        starts = [from_labels(scaled, s, own, "diag", TAIL) for own in labels]
-        fitted = expectation_maximization(stacked(starts), few, max_iter=ITERATIONS, tol=EM_TOL)
+                few, labels = ScaledRows(X, weight, centre, unit, part.n_threads), [*of_part]
+        scaled, s, k = (X - centre) / unit, weight.astype(np.float64), candidates[0].n_distinct
+        moments = [moments_of_labels(scaled, s, own, k, full=False) for own in labels]
+        means, sums = (list(some) for some in zip(*moments, strict=True))
+        tails = np.full(len(means), TAIL)
+        starts = from_moments(np.stack(means), Sums.stacked(sums), "diag", tails)
+        fitted = expectation_maximization(starts, few, max_iter=ITERATIONS, tol=EM_TOL)
         if few is not rows:
             mixtures = stacked([one.mixture for one in fitted])
             fitted = expectation_maximization(mixtures, rows, max_iter=LAST_ITERATIONS, tol=EM_TOL)
@@ -317,12 +332,6 @@ def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
     X = (rows.X - survey.mean).astype(np.float32)
     weights = None if s is None else s.astype(np.float32)
     return problem.of(ArrayRows(X, weights, rows.n_threads), problem.report), survey.mean
-
-
-def _labels(rows: ArrayRows, candidate: Candidate) -> NDArray[np.intp]:
-    """The labels of rows by the clusters of a candidate, numbered from 0 on without gaps."""
-    names = merge_all(candidate.centroids[None], np.array([candidate.alpha]))[0]
-    return np.unique(names[rows.nearest(candidate.centroids)[0]], return_inverse=True)[1]
 
 
 def _dense(X: Any) -> NDArray[Any]:

@@ -399,8 +399,8 @@ def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -
     background = np.minimum(sums.background / (total + sums.background), MOST_BACKGROUND)
     pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
     common, inverse = _floored(pooled / _widened(total, pooled), LEAST_VARIANCE[kind], full=full)
-    component = -3 if full else -2
-    common, inverse = np.expand_dims(common, component), np.expand_dims(inverse, component)
+    of_all = (..., None, slice(None), slice(None)) if full else (..., None, slice(None))
+    common, inverse = common[of_all], inverse[of_all]
     relative = (second * inverse).sum(axis=(-2, -1) if full else -1)
     scales = (relative + SCALE_PRIOR * d) / (d * (sums.mass + SCALE_PRIOR))
     if kind == "tied":
