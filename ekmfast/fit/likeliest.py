@@ -87,7 +87,8 @@ FIRST = (1, 4, 7, 9)
 SAME_OBJECTIVE = 1e-5
 FIRST_TOL, NEXT_TOL = 1e-2, 1e-3
 FIRST_PASSES, NEXT_PASSES = 20, 40
-FIRST_REWEIGHTINGS = 2  # of the likelihood by which the first runs are compared
+# Reweightings of the likelihoods by which the ends of the runs are compared.
+FIRST_REWEIGHTINGS, NEXT_REWEIGHTINGS = 2, 3
 # Passes over all rows of the search, from the candidate that is chosen.
 LAST_PASSES = 100
 KEPT = 4  # candidates that are continued, and afterwards refined
@@ -145,7 +146,7 @@ def find_likeliest(
         starts = draw(some, random_state=random_state, rules=SEARCH_RULES)
     else:
         starts = draw(problem.survey.sample.on_host(), random_state=random_state) - centre
-    judge = _Judge(rows, evidence, weight)
+    judge = _Judge(rows, evidence, weight, NEXT_REWEIGHTINGS)
     chosen = _Search(rounded, part, judge, dvariance).likeliest(starts)
     # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads
     # to the means of clusters that are narrow beside their distances.

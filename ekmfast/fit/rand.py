@@ -18,13 +18,16 @@ def adjusted_rand(a: NDArray[Any], b: NDArray[Any]) -> float:
     scikit-learn's function calls ``np.unique``, which sorts all labels, and which aborts the
     process if a daemon thread is inside it when the interpreter exits.
     """
-    n = len(a)
-    first, second = (int((np.bincount(labels) ** 2).sum()) for labels in (a, b))
-    width = int(b.max()) + 1
-    if (int(a.max()) + 1) * width <= max(n, DENSE):
-        table = np.bincount(a.astype(np.int64) * width + b)
+    n, width = len(a), int(b.max()) + 1
+    height = int(a.max()) + 1
+    if height * width <= max(n, DENSE):
+        pairs = np.bincount(a.astype(np.intp) * width + b, minlength=height * width)
+        table = pairs.reshape(height, width)
+        sizes = table.sum(axis=1), table.sum(axis=0)
     else:  # of so many pairs of labels most have no row
         table = coo_matrix((np.ones(n, np.int64), (a, b))).tocsr().data
+        sizes = np.bincount(a), np.bincount(b)
+    first, second = (int((size**2).sum()) for size in sizes)
     both = int((table**2).sum())
     # Numbers of pairs of rows that share a label in both labellings (tp), in only one of them (fp,
     # fn) and in neither (tn). Each pair is counted twice.
