@@ -91,9 +91,10 @@ FIRST_PASSES, NEXT_PASSES = 20, 40
 FIRST_REWEIGHTINGS, NEXT_REWEIGHTINGS = 2, 3
 # Passes over all rows of the search, from the candidate that is chosen.
 LAST_PASSES = 100
+LAST_TOL = 3e-4
 KEPT = 4  # candidates that are continued, and afterwards refined
 ITERATIONS = 8  # of the refinement
-LAST_ITERATIONS = 2  # on the rows of the comparison, after those on the part
+LAST_ITERATIONS = 1  # on the rows of the comparison, after those on the part
 EM_TOL = 1e-4
 # The largest J of a candidate, relative to the lowest one at the same alpha. In rows of categories,
 # which have few distinct values, clusters of a single category have no variance, and so too large a
@@ -156,7 +157,7 @@ def find_likeliest(
         centre = np.zeros_like(centre)
     else:
         passes = min(LAST_PASSES, problem.max_iter)
-        end = rounded.solve(chosen.centroids[None], chosen.alpha, max_iter=passes).best
+        end = rounded.solve(chosen.centroids[None], chosen.alpha, max_iter=passes, tol=max(LAST_TOL, problem.tol)).best
     if end.step is None or not np.isfinite(end.step).all():
         return end.centroids + centre, chosen.alpha
     return end.centroids + end.step + centre, chosen.alpha
