@@ -58,17 +58,19 @@ def test_rows_of_little_weight_may_be_too_far_away_for_float32(far, weight):
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_candidates_with_a_cluster_that_the_part_lacks_are_refined_on_more_rows(lost, monkeypatch):
-    labels_of_part, iterate, n_rows = likeliest._labels, likeliest.expectation_maximization, []
+    label_each, iterate, n_rows = ArrayRows.label_each, likeliest.expectation_maximization, []
 
-    def labels(rows, candidate):
-        found = labels_of_part(rows, candidate)
-        return np.minimum(found, found.max() - 1) if lost else found
+    def labels(rows, centroids, names):
+        found = label_each(rows, centroids, names)
+        if lost and rows.n_rows < 5000 and len(centroids) <= likeliest.KEPT:
+            return np.minimum(found, found.max() - 1)
+        return found
 
     def iterations(mixtures, rows, **settings):
         n_rows.append(len(rows.X))
         return iterate(mixtures, rows, **settings)
 
-    monkeypatch.setattr(likeliest, "_labels", labels)
+    monkeypatch.setattr(ArrayRows, "label_each", labels)
     monkeypatch.setattr(likeliest, "expectation_maximization", iterations)
     X = np.random.default_rng(0).normal(size=(5000, 2)) * [3, 1]
     assert len(np.unique(EKMeans(4, random_state=0).fit(X).labels_)) == 4

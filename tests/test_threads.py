@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from ekmfast import ekm_step
+from ekmfast import EKMeans, ekm_step
 from ekmfast.rows import threads as _threads
+from ekmfast.rows.threads import SMALL, one_blas_thread
 
 # Large enough that every call uses two threads (see useful_threads in ekm.cpp).
 RNG = np.random.default_rng(0)
@@ -47,7 +48,7 @@ def run(code, **environment):
 def test_a_call_after_fork():
     code = """
 import os, numpy as np
-from ekmfast import ekm_step
+from ekmfast import EKMeans, ekm_step
 rng = np.random.default_rng(0)
 X, C = rng.normal(size=(20_000, 16)), rng.normal(size=(8, 16))
 before = ekm_step(X, C, 1.0, n_threads=2)[0]  # starts the pool
@@ -144,7 +145,7 @@ def test_omp_num_threads_that_says_nothing(value):
 def test_the_threads_asked_for_are_started():
     code = """
 import os, numpy as np
-from ekmfast import ekm_step
+from ekmfast import EKMeans, ekm_step
 X, C = np.random.default_rng(0).normal(size=(20_000, 16)), np.eye(8, 16)
 before = len(os.listdir("/proc/self/task"))
 for n in (1, 3):
@@ -188,7 +189,7 @@ def test_the_lock_of_the_interpreter_is_released():
 def test_helpers_keep_off_the_callers_processor():
     code = """
 import os, numpy as np
-from ekmfast import ekm_step
+from ekmfast import EKMeans, ekm_step
 X = np.random.default_rng(0).normal(size=(20_000, 16))
 before = set(os.listdir("/proc/self/task"))
 allowed = sorted(os.sched_getaffinity(0))
@@ -229,3 +230,75 @@ def test_helpers_that_come_late_change_nothing():
         stop.set()
         for thread in spinners:
             thread.join()
+
+
+class Blas:
+    """A library with a number of threads."""
+
+    num_threads = 5
+
+    def set_num_threads(self, n_threads):
+        self.num_threads = n_threads
+
+
+@pytest.fixture
+def blas(monkeypatch):
+    found = Blas()
+    monkeypatch.setattr(_threads, "_blas_libraries", lambda: [found])
+    return found
+
+
+def test_small_matrices_use_one_thread_of_the_blas(blas):
+    def fail():
+        with one_blas_thread(10):
+            assert blas.num_threads == 1
+            raise ZeroDivisionError
+
+    with one_blas_thread(10):
+        assert blas.num_threads == 1
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert blas.num_threads == 1
+    assert blas.num_threads == 5
+    with one_blas_thread(SMALL + 1):
+        assert blas.num_threads == 5
+
+
+def test_the_blas_has_its_threads_again_when_the_last_of_some_fits_ends(blas):
+    inside, leave = threading.Barrier(3, timeout=60), [threading.Event() for _ in range(2)]
+
+    def work(number):
+        with one_blas_thread(10):
+            inside.wait()
+            leave[number].wait(60)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    inside.wait()
+    for number in (0, 1):
+        assert blas.num_threads == 1
+        leave[number].set()
+        threads[number].join(60)
+    assert blas.num_threads == 5
+
+
+def test_fits_use_one_thread_of_the_blas(blas, monkeypatch):
+    eigh, during = np.linalg.eigh, []
+
+    def watched(matrix):
+        during.append(blas.num_threads)
+        return eigh(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", watched)
+    codes = RNG.normal(size=(300, 2)) @ RNG.normal(size=(2, 8)) + RNG.normal(size=(300, 8)) * 0.01
+    EKMeans(2, random_state=0).fit(codes)
+    assert during
+    assert set(during) == {1}
+    assert blas.num_threads == 5
+
+
+def test_the_libraries_of_the_blas_are_those_of_threadpoolctl():
+    found = threadpoolctl.ThreadpoolController().info()
+    names = {library["filepath"] for library in found if library["user_api"] == "blas"}
+    assert {library.filepath for library in _threads._blas_libraries()} <= names

@@ -20,6 +20,7 @@ from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
 from ekmfast.rows.given import rows_of
+from ekmfast.rows.threads import one_blas_thread
 from ekmfast.rows.unit import ZERO_LABEL, ZeroOrUnit
 
 Float64 = NDArray[np.float64]
@@ -109,7 +110,9 @@ verbose
     problem = Problem(rows, n_clusters, tol=tol, max_iter=max_iter, report=report)
     dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
     starts = problem.starts(init, resolve_n_init(n_init, init), check_seed(random_state))
-    found = compare_alphas(problem, starts, _check_alphas(alphas, dvariance))
+    compared = _check_alphas(alphas, dvariance)
+    with one_blas_thread(rows.n_features):
+        found = compare_alphas(problem, starts, compared)
     path = path_of(problem, found, dvariance)
     if isinstance(problem.survey.sample, ZeroOrUnit):
         path.labels[:, problem.survey.sample.zero] = ZERO_LABEL

@@ -24,7 +24,7 @@ from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import N_INIT
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.given import rows_of
-from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.threads import check_n_threads, one_blas_thread
 
 CONSTRAINTS: dict[str, Constraint] = {
     "max_clusters": COUNT,
@@ -129,17 +129,18 @@ def cluster_path(
         n_threads=n_threads,
     )
     seed = check_seed(random_state)
-    search = NumberSearch(
-        Problem(rows, 1, tol=1e-4, max_iter=300),
-        COUNT.check("max_clusters", max_clusters),
-        seed,
-        n_threads=check_n_threads(n_threads),
-        covariance_type=covariance_type,
-        degrees_of_freedom=degrees_of_freedom,
-        background=background,
-        n_init=n_init_of_path(n_init),
-        max_iter=max_iter,
-        tol=tol,
-        report=report_mixture if verbose else None,
-    )
-    return search.path(seed)
+    with one_blas_thread(rows.n_features):
+        search = NumberSearch(
+            Problem(rows, 1, tol=1e-4, max_iter=300),
+            COUNT.check("max_clusters", max_clusters),
+            seed,
+            n_threads=check_n_threads(n_threads),
+            covariance_type=covariance_type,
+            degrees_of_freedom=degrees_of_freedom,
+            background=background,
+            n_init=n_init_of_path(n_init),
+            max_iter=max_iter,
+            tol=tol,
+            report=report_mixture if verbose else None,
+        )
+        return search.path(seed)

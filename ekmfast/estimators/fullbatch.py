@@ -14,6 +14,7 @@ from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import with_callbacks
 from ekmfast.fit.solver import Run
 from ekmfast.rows.blocks import Blocks
+from ekmfast.rows.threads import one_blas_thread
 
 Float64 = NDArray[np.float64]
 
@@ -62,7 +63,8 @@ class FullBatchEstimator(CentroidEstimator):
         """
         self._check_parameters()
         problem, progress = self._problem(X, sample_weight, checkpoint, checkpoint_every)
-        run = self._find(problem, check_seed(self.random_state))
+        with one_blas_thread(problem.rows.n_features):
+            run = self._find(problem, check_seed(self.random_state))
         self._end(problem, progress, run, run.alpha if self._uses_alpha else np.inf)
         return self
 

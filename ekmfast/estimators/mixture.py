@@ -49,7 +49,7 @@ from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.device import is_cuda_array
 from ekmfast.rows.given import rows_of
 from ekmfast.rows.limits import overflow_of
-from ekmfast.rows.threads import check_n_threads
+from ekmfast.rows.threads import check_n_threads, one_blas_thread
 
 Float64 = NDArray[np.float64]
 
@@ -265,17 +265,18 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         problem = Problem(rows, least, tol=1e-4, max_iter=300, survey=survey)
         self._centre, self._unit = centre_and_unit(problem)
         self._box = box_of(rows, survey, self._centre, self._unit)
-        fitted = self._found(problem, random_state)
-        if survey.n_rows > SEARCH_ROWS or not survey.whole:
-            mixture = fitted.mixture
-            if self.background:
-                mixture = mixture.in_box(self._box, survey.total_weight)
-            (fitted,) = expectation_maximization(
-                mixture[None],
-                scaled(rows, survey.total_weight, self._centre, self._unit),
-                max_iter=self.max_iter,
-                tol=self.tol,
-            )
+        with one_blas_thread(rows.n_features):
+            fitted = self._found(problem, random_state)
+            if survey.n_rows > SEARCH_ROWS or not survey.whole:
+                mixture = fitted.mixture
+                if self.background:
+                    mixture = mixture.in_box(self._box, survey.total_weight)
+                (fitted,) = expectation_maximization(
+                    mixture[None],
+                    scaled(rows, survey.total_weight, self._centre, self._unit),
+                    max_iter=self.max_iter,
+                    tol=self.tol,
+                )
         self._keep(fitted, rows.dtype)
         self.__dict__.pop("labels_", None)  # an earlier fit may have set it
         if rows.at_hand:

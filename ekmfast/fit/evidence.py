@@ -26,6 +26,7 @@ components.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,44 @@ MAX_SPARSE = 50  # the largest number of components of sparse rows
 RESOLUTION = 1e-12  # a feature is constant if its standard deviation is below this times its mean
 
 
+@dataclass(frozen=True)
+class Components:
+    """The principal components of some rows, those with the largest variances first.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (D,)
+    directions : ndarray of shape (D, R)
+        Orthonormal.
+    held : ndarray of shape (R,)
+        The share of the variance that the components up to each one hold.
+    """
+
+    mean: Float64
+    directions: Float64
+    held: Float64
+
+    def first(self, part: float) -> Components:
+        """The first components, which hold this share of the variance."""
+        r = int(np.searchsorted(self.held, part)) + 1
+        return Components(self.mean, self.directions[:, :r], self.held[:r])
+
+    def of_rows(self, X: Any) -> Float64:
+        """The rows (N, D) in these components (N, R); the mean stands for a missing number."""
+        if issparse(X):
+            product: Float64 = X @ self.directions
+            return product - self.mean @ self.directions
+        centred: Float64 = X.astype(np.float64) - self.mean
+        if np.isnan(centred).any():
+            centred[np.isnan(centred)] = 0
+        return centred @ self.directions
+
+    def rows_of(self, components: Float64) -> Float64:
+        """The rows (N, D) that have these components (N, R), and no others."""
+        rows: Float64 = components @ self.directions.T + self.mean
+        return rows
+
+
 def evidence_features(
     X: Any, sample_weight: NDArray[Any] | None = None, part: float = VARIANCE_SHARE
 ) -> Any:
@@ -68,6 +107,15 @@ def evidence_features(
         ``X`` itself, or its R leading principal components if its features are strongly
         correlated.
     """
+    components = components_of(X, sample_weight)
+    return X if components is None else components.first(part).of_rows(X)
+
+
+def components_of(X: Any, sample_weight: NDArray[Any] | None = None) -> Components | None:
+    """The principal components of rows whose features are strongly correlated; None for others.
+
+    Of sparse rows these are the first `MAX_SPARSE` only.
+    """
     n_samples, n_features = X.shape
     limit = COMPONENT_ROWS if n_features <= COMPONENT_ROWS_WIDE else COMPONENT_ROWS_WIDE
     rows: Any = slice(None)
@@ -80,10 +128,10 @@ def evidence_features(
     s = np.ldexp(s, -np.frexp(s.max())[1])
     total = s.sum()
     if n_features < 2 or not total > 0:
-        return X
+        return None
     share, n_effective = s / total, total**2 / (s @ s)
     if issparse(X):
-        return _sparse_evidence(X, some, share, n_effective, part)
+        return _sparse_components(some, share, n_effective)
     mean = share @ some
     missing = np.isnan(some)
     if missing.any():
@@ -96,13 +144,8 @@ def evidence_features(
     some *= np.sqrt(share)[:, None]  # so that some.T @ some is the covariance
     varying = np.sqrt((some**2).sum(axis=0)) > RESOLUTION * np.abs(mean)
     if independent_share(some[:, varying], n_effective) >= INDEPENDENT_SHARE:
-        return X
-    components = _leading_components(some, part)
-    centred = X.astype(np.float64) - mean
-    if np.isnan(X).any():
-        centred[np.isnan(centred)] = 0
-    evidence: Float64 = centred @ components
-    return evidence
+        return None
+    return Components(mean, *_principal(some))
 
 
 def independent_share(centred: Float64, n_samples: float) -> float:
@@ -147,28 +190,32 @@ def _share_of(product: Float64, n_features: int, n_samples: float) -> float:
     return float(1 / (1 + (n_features - 1) * max(others - 1 / (n_samples - 1), 0.0)))
 
 
-def _leading_components(centred: Float64, part: float) -> Float64:
-    """Orthonormal directions (D, R) that hold this part of the variance."""
+def _principal(centred: Float64) -> tuple[Float64, Float64]:
+    """Orthonormal directions (D, R) of centred rows, and the shares of the variance they hold."""
     n_samples, n_features = centred.shape
     if n_features <= n_samples:
         variance, directions = np.linalg.eigh(centred.T @ centred)
     else:  # the smaller product has the same eigenvalues except zeros
         variance, left = np.linalg.eigh(centred @ centred.T)
         directions = centred.T @ left
-    kept = directions[:, ::-1][:, : _number_of_components(variance, part)]
+    return _descending(variance, directions)
+
+
+def _descending(variance: Float64, directions: Float64) -> tuple[Float64, Float64]:
+    """Directions (D, R) of length 1 from ones with ascending variances, and the shares they hold.
+
+    Those without variance are left out.
+    """
+    variance, directions = np.maximum(variance[::-1], 0.0), directions[:, ::-1]
+    held = np.cumsum(variance) / variance.sum()
+    r = int(np.searchsorted(held, held[-1])) + 1
+    kept = directions[:, :r]
     unit: Float64 = kept / np.linalg.norm(kept, axis=0)
-    return unit
+    return unit, held[:r]
 
 
-def _number_of_components(variance: Float64, part: float) -> int:
-    """How many of the largest of these ascending variances hold this part of their sum."""
-    descending = np.maximum(variance[::-1], 0.0)
-    held = np.cumsum(descending) / descending.sum()
-    return int(np.searchsorted(held, part)) + 1
-
-
-def _sparse_evidence(X: Any, some: Any, share: Float64, n_effective: float, part: float) -> Any:
-    """`evidence_features` of a CSR matrix, ``some`` of whose rows have these shares of the weight.
+def _sparse_components(some: Any, share: Float64, n_effective: float) -> Components | None:
+    """`components_of` a CSR matrix, ``some`` of whose rows have these shares of the weight.
 
     With Z the rows times the square roots r of their shares, and m their mean, the centred rows are
     Z - r m^T. Their products are products of Z minus multiples of r and m.
@@ -181,19 +228,20 @@ def _sparse_evidence(X: Any, some: Any, share: Float64, n_effective: float, part
     varying = np.flatnonzero(np.sqrt(variance) > max(RESOLUTION, ROUNDING) * np.abs(mean))
     root = np.sqrt(share)
     weighted = diags(root) @ some
-    wide = X.shape[1] > some.shape[0]
+    wide = some.shape[1] > some.shape[0]
     scale = np.sqrt(variance[varying])
     unit = (weighted[:, varying] @ diags(1 / scale)).tocsr()
     product = _centred_product(unit, root, mean[varying] / scale, len(varying) > some.shape[0])
     if _share_of(product, len(varying), n_effective) >= INDEPENDENT_SHARE:
-        return X
+        return None
     weighted = weighted.tocsr()
     variances, vectors = np.linalg.eigh(_centred_product(weighted, root, mean, wide))
-    kept = vectors[:, ::-1][:, : min(_number_of_components(variances, part), MAX_SPARSE)]
+    held = np.cumsum(np.maximum(variances[::-1], 0.0))
+    kept = vectors[:, ::-1][:, :MAX_SPARSE]
     if wide:
         kept = weighted.T @ kept - np.outer(mean, root @ kept)
     kept = kept / np.linalg.norm(kept, axis=0)
-    return X @ kept - mean @ kept
+    return Components(mean, kept, held[:MAX_SPARSE] / held[-1])
 
 
 def _centred_product(Z: Any, root: Float64, mean: Float64, of_rows: bool) -> Float64:

@@ -16,9 +16,9 @@ All this is done on some thousand rows (`Problem.sketch`), of which the runs rea
 comparison of their ends in the steps 2 and 3: which labels are likelier is a closer question than
 where the centroids are.
 
-If features are strongly correlated, as codes of neural networks are, the likelihood is computed
-from some components and is a worse judge. Then J decides between starts at one alpha, all alphas
-are tried, and there is no step 3, as in `fit.search`.
+If features are strongly correlated, as codes of neural networks are, the likelihood is a worse
+judge, and the search is that of `fit.correlated`; of sparse rows, and where numbers are missing, it
+is that of `fit.search`, in all features.
 
 The rules were chosen on problems of `bench/problems.py` with seeds that no published figure uses,
 against 16 starts at eleven alphas, each run to its end, of which J decided between starts and the
@@ -52,7 +52,8 @@ from scipy.sparse import issparse
 
 from ekmfast import _core
 from ekmfast.fit.alpha import MULTIPLES
-from ekmfast.fit.evidence import evidence_features
+from ekmfast.fit.correlated import find_in_components
+from ekmfast.fit.evidence import components_of
 from ekmfast.fit.likelihood import REWEIGHTINGS, TAIL, likelihoods_of_labels
 from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
@@ -131,36 +132,57 @@ def find_likeliest(
     """
     rounded, centre = _in_float32(problem)
     rows = rounded.survey.sample.on_host()
-    weight = rows.likelihood_weight(slice(None))
-    evidence = evidence_features(rows.part(slice(None)), weight)
-    if evidence.shape[1] < rows.n_features:
-        starts = problem.starts(init, resolve_n_init(n_init, init), random_state)
+    X, weight = rows.part(slice(None)), rows.likelihood_weight(slice(None))
+    n_rows = max(PART_ROWS, PART_ROWS_PER_CLUSTER * problem.n_clusters)
+    n_starts = resolve_n_init(n_init, init, len(SEARCH_RULES))
+    draw = partial(
+        initial_centroids,
+        n_clusters=problem.n_clusters,
+        init=init,
+        n_init=n_starts,
+        random_state=random_state,
+        rules=SEARCH_RULES,
+    )
+    components = components_of(X, weight)
+    if components is not None and (issparse(X) or rows.space == "features"):
+        starts = draw(problem.survey.sample.on_host())
         found = compare_alphas(problem, starts, dvariance * MULTIPLES)
         run = found.runs[found.best]
         return run.centroids, run.alpha
-    n_starts = resolve_n_init(n_init, init, len(SEARCH_RULES))
-    n_rows = max(PART_ROWS, PART_ROWS_PER_CLUSTER * problem.n_clusters)
+    given = None if isinstance(init, str) else draw(problem.survey.sample.on_host()) - centre
+    if components is not None:
+        centroids, alpha = find_in_components(
+            rounded, components, dvariance, n_rows, draw, given, random_state
+        )
+        if problem.rows.space == "unit":
+            centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+        return _polished(rounded, centroids, alpha) + centre, alpha
     part = rounded.sketch(n_rows, random_state)
-    draw = partial(initial_centroids, n_clusters=problem.n_clusters, init=init, n_init=n_starts)
-    if isinstance(init, str):
-        some = part.survey.sample.on_host()
-        starts = draw(some, random_state=random_state, rules=SEARCH_RULES)
-    else:
-        starts = draw(problem.survey.sample.on_host(), random_state=random_state) - centre
-    judge = _Judge(rows, evidence, weight, NEXT_REWEIGHTINGS)
+    starts = draw(part.survey.sample.on_host()) if given is None else given
+    judge = _Judge(rows, X, weight, NEXT_REWEIGHTINGS)
     chosen = _Search(rounded, part, judge, dvariance).likeliest(starts)
+    if part.survey.sample is not rows:
+        return _polished(rounded, chosen.centroids, chosen.alpha) + centre, chosen.alpha
+    # In all digits of the rows.
+    last = _polished(problem, chosen.centroids + centre, chosen.alpha, passes=1)
+    return last, chosen.alpha
+
+
+def _polished(
+    problem: Problem, centroids: Float64, alpha: float, passes: int = LAST_PASSES
+) -> Float64:
+    """The centroids (K, D) after further passes over the rows of a search."""
+    end = problem.solve(
+        centroids[None],
+        alpha,
+        max_iter=min(passes, problem.max_iter),
+        tol=max(LAST_TOL, problem.tol),
+    ).best
     # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads
     # to the means of clusters that are narrow beside their distances.
-    if part.survey.sample is rows:
-        last = (chosen.centroids + centre)[None]
-        end = problem.solve(last, chosen.alpha, max_iter=1).best
-        centre = np.zeros_like(centre)
-    else:
-        passes = min(LAST_PASSES, problem.max_iter)
-        end = rounded.solve(chosen.centroids[None], chosen.alpha, max_iter=passes, tol=max(LAST_TOL, problem.tol)).best
     if end.step is None or not np.isfinite(end.step).all():
-        return end.centroids + centre, chosen.alpha
-    return end.centroids + end.step + centre, chosen.alpha
+        return end.centroids
+    return end.centroids + end.step
 
 
 def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:

@@ -131,7 +131,7 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
         # could therefore prefer a result in which such clusters are merged.
         allowed = n_distinct == n_clusters
     n_components = None if evidence.shape[1] == rows.n_features else evidence.shape[1]
-    best = _most_likely(np.where(allowed, likelihood, -np.inf))
+    best = most_likely(np.where(allowed, likelihood, -np.inf))
     return Candidates(runs, merged, labels, n_distinct, likelihood, n_components, best)
 
 
@@ -162,7 +162,7 @@ def with_target_sizes(path: AlphaPath, target_sizes: Float64) -> AlphaPath:
     shares = np.sort(path.sizes / path.sizes.sum(axis=1, keepdims=True), axis=1)
     errors = 0.5 * np.abs(shares - np.sort(target_sizes / target_sizes.sum())).sum(axis=1)
     nearest = np.flatnonzero(errors <= errors.min() + SAME_LIKELIHOOD)
-    best = nearest[_most_likely(path.likelihood[nearest])]
+    best = nearest[most_likely(path.likelihood[nearest])]
     return replace(path, best=int(best), size_errors=errors)
 
 
@@ -183,7 +183,7 @@ def _sizes(problem: Problem, found: Candidates) -> Float64:
     return np.stack([np.bincount(names, own, n_clusters) for names, own in pairs])
 
 
-def _most_likely(likelihood: Float64) -> int:
+def most_likely(likelihood: Float64) -> int:
     """The index of the largest likelihood, or the middle one of several that are equal.
 
     Alphas that find the same clusters have likelihoods that differ by rounding errors, which must

@@ -1,0 +1,83 @@
+"""The search of ``alpha='auto'`` where features are strongly correlated: in their components.
+
+In the codes of a neural network the likelihood is a worse judge, since it counts the same
+information many times. It is therefore computed from some components (`fit.evidence`), J decides
+between starts at one alpha, all alphas are tried, and their ends are not refined to mixtures.
+
+The leading components that hold nearly all of the variance are far fewer than the features, and
+distances in them are nearly those between the rows. Runs in these components take a fraction of the
+time. They end early, on some of the rows, and the run that is chosen goes on in all features.
+
+The rules were chosen on 201 draws and data sets with strongly correlated features, none of which is
+published: codes of seven models of three widths, digits, sentence embeddings and labelled tables.
+The mean ARI was .761 with 16 runs in all features, each to its end, at each alpha, .768 with the
+components that hold 95 % of the variance (+.006 +- .006) and .769 with 12 starts in them. A fit
+took a fifth of the time (8.8 ms for 46, one thread, Zen 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ekmfast.fit.alpha import MULTIPLES
+from ekmfast.fit.evidence import VARIANCE_SHARE, Components
+from ekmfast.fit.likelihood import likelihoods_of_labels
+from ekmfast.fit.merging import count_distinct, merge_all
+from ekmfast.fit.problem import Problem
+from ekmfast.fit.search import most_likely
+from ekmfast.rows.array import ArrayRows
+
+Float64 = NDArray[np.float64]
+
+# The share of the variance that the components of the runs hold. With .9 the mean ARI was lower by
+# .002, and by .013 on digits whose features had been scaled to equal variances.
+SEARCH_SHARE = 0.95
+# Of the runs. Centroids that coincide at one alpha would not yet do so at a larger tolerance, which
+# may therefore be smaller than that of the fit.
+TOL, PASSES = 1e-3, 40
+
+
+def find_in_components(
+    problem: Problem,
+    components: Components,
+    dvariance: float,
+    n_rows: int,
+    draw: Callable[[ArrayRows], Float64],
+    given: Float64 | None,
+    random_state: np.random.RandomState,
+) -> tuple[Float64, float]:
+    """Centroids (K, D) in all features, and the alpha with which they were found.
+
+    Runs iterate on ``n_rows`` of the problem's rows, from starts that ``draw`` finds in these or
+    from the given ones (S, K, D). They are compared on all rows.
+    """
+    rows = problem.survey.sample.on_host()
+    few = components.first(SEARCH_SHARE)
+    features = few.of_rows(rows.part(slice(None)))
+    weight = rows.likelihood_weight(slice(None))
+    evidence = np.ascontiguousarray(features[:, : len(components.first(VARIANCE_SHARE).held)])
+    X = features.astype(rows.dtype)
+    reduced = problem.of(ArrayRows(X, rows.sample_weight, rows.n_threads), problem.report)
+    part = reduced.sketch(n_rows, random_state)
+    starts = draw(part.survey.sample.on_host()) if given is None else few.of_rows(given)
+    alphas = dvariance * MULTIPLES
+    runs = part.solve(
+        np.concatenate([starts] * len(alphas)),
+        np.repeat(alphas, len(starts)),
+        tol=TOL,
+        max_iter=min(PASSES, problem.max_iter),
+    )
+    lowest = runs.objectives.reshape(len(alphas), -1).argmin(axis=1)
+    ends = np.stack([runs.position(a * len(starts) + int(i))[0] for a, i in enumerate(lowest)])
+    names = merge_all(ends, alphas)
+    labels = reduced.survey.sample.on_host().label_each(ends, names.astype(np.int32))
+    likelihood = likelihoods_of_labels(evidence, labels, weight, rows.n_threads)
+    # The likelihood leaves out some components, and clusters may differ in these alone. It could
+    # therefore prefer a result in which such clusters are merged.
+    n_distinct = np.array([count_distinct(own) for own in names])
+    complete = n_distinct == problem.n_clusters
+    best = most_likely(np.where(complete, likelihood, -np.inf) if complete.any() else likelihood)
+    return few.rows_of(ends[best]), float(alphas[best])
