@@ -76,7 +76,7 @@ def test_runs_iterate_in_components_on_some_of_the_rows(monkeypatch):
     assert adjusted_rand_score(y, model.labels_) > 0.95
     (n_rows, runs), polished, last = shapes
     assert n_rows < 3000
-    assert runs == (12 * 11, 3, 4)
+    assert runs == (16 * 11, 3, 4)
     assert polished[0] < 13_000
     assert polished[1] == (1, 3, 64)
     assert last == (15_000, (1, 3, 64))

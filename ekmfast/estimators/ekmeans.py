@@ -42,7 +42,7 @@ class EKMeans(FullBatchEstimator):
         2,000 of these rows, and the chosen centroids are iterated over all rows. If features are
         strongly correlated, the likelihood is computed from their leading principal components, of
         which sparse rows keep 50 at most, and the clusters of dense rows are found in those that
-        hold 95 % of the variance.
+        hold 98 % of the variance.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the
         clusters are.
@@ -76,7 +76,8 @@ callable, default='auto'
         The number of restarts, of which the one with the lowest objective is kept. They share every
         pass over X, and a restart that will not reach the best one is given up early. ``'auto'``
         means 16, or 1 if ``init`` is an array. With ``alpha='auto'`` it means 12, and the
-        likelihood chooses between restarts as well, unless features are strongly correlated.
+        likelihood chooses between restarts as well; it means 16 and the objective chooses if
+        features are strongly correlated.
     max_iter : int, default=300
         The largest number of passes over the data.
     tol : float, default=1e-4

@@ -68,7 +68,13 @@ from ekmfast.fit.mixture import (
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.search import compare_alphas
-from ekmfast.fit.seeding import SEARCH_RULES, initial_centroids, resolve_n_init
+from ekmfast.fit.seeding import (
+    AUTO_RESTARTS,
+    AUTO_RULES,
+    SEARCH_RULES,
+    initial_centroids,
+    resolve_n_init,
+)
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.survey import may_overflow
 
@@ -134,16 +140,18 @@ def find_likeliest(
     rows = rounded.survey.sample.on_host()
     X, weight = rows.part(slice(None)), rows.likelihood_weight(slice(None))
     n_rows = max(PART_ROWS, PART_ROWS_PER_CLUSTER * problem.n_clusters)
-    n_starts = resolve_n_init(n_init, init, len(SEARCH_RULES))
+    components = components_of(X, weight)
+    rules, n_starts = (
+        (SEARCH_RULES, len(SEARCH_RULES)) if components is None else (AUTO_RULES, AUTO_RESTARTS)
+    )
     draw = partial(
         initial_centroids,
         n_clusters=problem.n_clusters,
         init=init,
-        n_init=n_starts,
+        n_init=resolve_n_init(n_init, init, n_starts),
         random_state=random_state,
-        rules=SEARCH_RULES,
+        rules=rules,
     )
-    components = components_of(X, weight)
     if components is not None and (issparse(X) or rows.space == "features"):
         starts = draw(problem.survey.sample.on_host())
         found = compare_alphas(problem, starts, dvariance * MULTIPLES)
