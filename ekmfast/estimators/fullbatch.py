@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ekmfast._parameters import MISSING, check_seed
 from ekmfast.estimators.base import CentroidEstimator
+from ekmfast.fit.coarse import coarse_starts, is_worth_a_sample
+from ekmfast.fit.likeliest import ROWS_PER_CLUSTER, SEARCH_ROWS
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import with_callbacks
+from ekmfast.fit.seeding import resolve_n_init
 from ekmfast.fit.solver import Run
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.threads import one_blas_thread
@@ -70,8 +73,13 @@ class FullBatchEstimator(CentroidEstimator):
 
     def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
         """The run with the lowest objective."""
-        starts = self._starts(problem, random_state)
-        return problem.best(starts, np.array([self._alpha(problem)]))[0]
+        alpha, n_init = self._alpha(problem), resolve_n_init(self.n_init, self.init)
+        n_rows = max(SEARCH_ROWS, ROWS_PER_CLUSTER * problem.n_clusters)
+        if isinstance(self.init, str) and is_worth_a_sample(problem, n_rows, n_init):
+            starts = coarse_starts(problem, n_rows, self.init, n_init, alpha, random_state)
+        else:
+            starts = self._starts(problem, random_state)
+        return problem.best(starts, np.array([alpha]))[0]
 
     def _alpha(self, problem: Problem) -> float:
         raise NotImplementedError

@@ -33,7 +33,7 @@ class HardKMeans(FullBatchEstimator):
     missing : {'error', 'partial'}, default='error'
     init : {'auto', 'k-means++', 'farthest', 'k-means', 'random'}, array or callable, default='auto'
     n_init : int or 'auto', default='auto'
-        As in :class:`EKMeans`, except that every restart runs to its end: how far the objective of
+        As in :class:`EKMeans`, except that no restart is given up early: how far the objective of
         hard k-means will still fall cannot be predicted from its last decreases, and giving up
         restarts by them would sometimes lose the best one.
     max_iter : int, default=300

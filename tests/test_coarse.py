@@ -1,0 +1,97 @@
+"""Fits to many rows at one alpha: restarts run on some rows, and the best of them on all."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
+
+from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans
+from ekmfast.blocks import from_arrays
+from ekmfast.fit.coarse import MOST
+from ekmfast.fit.problem import Problem
+
+ALPHA = 0.5
+ESTIMATORS = [
+    EKMeans(4, alpha=ALPHA, random_state=0),
+    HardKMeans(4, random_state=0),
+    MaximumEntropyKMeans(4, alpha=ALPHA, random_state=0),
+    FuzzyCMeans(4, random_state=0),
+]
+
+
+def clusters(n_rows=30_000, small=30):
+    rng = np.random.default_rng(0)
+    y = np.r_[rng.choice(3, n_rows - small, p=[0.7, 0.2, 0.1]), np.full(small, 3)]
+    centres = rng.normal(size=(4, 5)) * 6
+    return centres[y] + rng.normal(size=(n_rows, 5)), y
+
+
+@pytest.fixture
+def shapes(monkeypatch):
+    """The number of rows and of runs of each iteration."""
+    found, solve = [], Problem.solve
+
+    def watched(self, starts, *args, **more):
+        found.append((self.survey.n_rows, len(starts)))
+        return solve(self, starts, *args, **more)
+
+    monkeypatch.setattr(Problem, "solve", watched)
+    return found
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda one: type(one).__name__)
+def test_the_objective_is_that_of_runs_over_all_rows(estimator, shapes):
+    X, _ = clusters()
+    model = estimator.fit(X)
+    (sample, n_runs), (all_rows, n_kept) = shapes
+    assert sample < 13_000
+    assert n_runs == 16
+    assert all_rows == len(X)
+    assert 1 <= n_kept <= MOST
+    alone = [
+        type(estimator)(**estimator.get_params() | {"n_init": 1, "random_state": i})
+        for i in range(16)
+    ]
+    least = min(one.fit(X).objective_ for one in alone)
+    assert model.objective_ <= least * (1 + 1e-6)
+
+
+def test_a_small_cluster_that_the_sample_hardly_has_is_found():
+    X, y = clusters(200_000, small=20)
+    labels = EKMeans(4, alpha=ALPHA, random_state=0).fit(X).labels_
+    (own,) = np.unique(labels[y == 3])
+    assert_array_equal(labels == own, y == 3)
+
+
+def test_few_rows_and_single_starts_are_not_sampled(shapes):
+    X, _ = clusters()
+    EKMeans(4, alpha=ALPHA, random_state=0).fit(X[:14_000])
+    EKMeans(4, alpha=ALPHA, n_init=1, random_state=0).fit(X)
+    EKMeans(4, alpha=ALPHA, init=X[:4], n_init=3, random_state=0).fit(X)
+    assert shapes == [(14_000, 16), (30_000, 1), (30_000, 3)]
+
+
+def test_blocks_and_weights_are_sampled_too():
+    X, _ = clusters()
+    weight = np.random.default_rng(1).uniform(0.5, 2, len(X))
+    estimator = EKMeans(4, alpha=ALPHA, random_state=0)
+    model = estimator.fit(X, sample_weight=weight)
+    kept = model.cluster_centers_
+    blocks = from_arrays(
+        [X[:20_000], X[20_000:]], sample_weight=[weight[:20_000], weight[20_000:]]
+    )
+    again = estimator.fit(blocks).cluster_centers_
+    order, other = kept[:, 0].argsort(), again[:, 0].argsort()
+    assert_allclose(again[other], kept[order], atol=1e-3)
+
+
+def test_a_fit_goes_on_from_its_file_with_a_larger_max_iter(tmp_path):
+    X, _ = clusters()
+    X += np.random.default_rng(2).normal(size=X.shape) * 4
+    path = tmp_path / "fit.npz"
+    parameters = {"alpha": ALPHA, "random_state": 0, "tol": 1e-9}
+    with pytest.warns(ConvergenceWarning, match="stopped after 3 passes"):
+        EKMeans(5, max_iter=3, **parameters).fit(X, checkpoint=path, checkpoint_every=1)
+    went_on = EKMeans(5, **parameters).fit(X, checkpoint=path)
+    whole = EKMeans(5, **parameters).fit(X)
+    assert_array_equal(went_on.cluster_centers_, whole.cluster_centers_)
