@@ -77,9 +77,7 @@ def test_blocks_and_weights_are_sampled_too():
     estimator = EKMeans(4, alpha=ALPHA, random_state=0)
     model = estimator.fit(X, sample_weight=weight)
     kept = model.cluster_centers_
-    blocks = from_arrays(
-        [X[:20_000], X[20_000:]], sample_weight=[weight[:20_000], weight[20_000:]]
-    )
+    blocks = from_arrays([X[:20_000], X[20_000:]], sample_weight=[weight[:20_000], weight[20_000:]])
     again = estimator.fit(blocks).cluster_centers_
     order, other = kept[:, 0].argsort(), again[:, 0].argsort()
     assert_allclose(again[other], kept[order], atol=1e-3)
