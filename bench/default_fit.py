@@ -3,9 +3,11 @@
     python bench/default_fit.py [--problems 5] [--threads 2] [--only 300x3x4 ...] [--out FILE]
 
 For each shape the random problems have seeds 0, 1, .. of the family 'gaussian' (problems.py). Their
-largest cluster is 20 times as large as the smallest. Every method is fitted to each problem, all in
-turns in one process with the same number of threads, and the ratio to scikit-learn's KMeans() is
-taken within the problem. A method that has taken --budget seconds skips further problems.
+largest cluster is 20 times as large as the smallest. The features of the shape `CODES` are mixtures
+of eight, cut off at 0, as those of the codes of a neural network. Every method is fitted to each
+problem, all in turns in one process with the same number of threads, and the ratio to
+scikit-learn's KMeans() is taken within the problem. A method that has taken --budget seconds skips
+further problems.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -40,7 +43,9 @@ SHAPES = [
     (30_000, 4, 32),
     (200_000, 15, 10),
     (1_000_000, 8, 4),
+    CODES := (20_000, 10, 128),
 ]
+N_MIXED = 8  # features of which those of CODES are mixtures, with some noise
 IMBALANCE = 20.0
 # A fit that takes less time is repeated, since its time varies more; its time is the mean.
 LEAST_SECONDS = 0.1
@@ -97,9 +102,16 @@ def shape_id(shape: tuple[int, int, int]) -> str:
 
 def problem_of(shape: tuple[int, int, int], seed: int) -> Problem:
     n, k, d = shape
-    return make_problem(
-        "gaussian", seed, n_samples=n, n_clusters=k, n_features=d, imbalance=IMBALANCE
+    width = N_MIXED if shape == CODES else d
+    problem = make_problem(
+        "gaussian", seed, n_samples=n, n_clusters=k, n_features=width, imbalance=IMBALANCE
     )
+    if shape != CODES:
+        return problem
+    rng = np.random.default_rng(seed)
+    X = problem.X @ rng.normal(size=(width, d))
+    X += 0.3 * X.std() * rng.normal(size=(n, d))
+    return replace(problem, X=np.maximum(X, 0))
 
 
 def compare(
@@ -142,6 +154,12 @@ def timed(fit: Fit, problem: Problem, seed: int) -> tuple[float, NDArray[Any]]:
     return (time.perf_counter() - start) / repeats, labels
 
 
+def title_of(shape: Iterable[int]) -> str:
+    """The name of a shape in the report and the picture."""
+    found = tuple(shape)
+    return " x ".join(f"{n:,}" for n in found) + (", codes" if found == CODES else "")
+
+
 def report(rows: list[dict[str, Any]]) -> str:
     table = []
     for row in rows:
@@ -149,7 +167,7 @@ def report(rows: list[dict[str, Any]]) -> str:
             seconds, ratios = of["seconds"], of["ratio"]
             table.append(
                 [
-                    " x ".join(map(str, row["shape"])),
+                    title_of(row["shape"]),
                     name,
                     f"{median(seconds):.3g} ({min(seconds):.3g} .. {max(seconds):.3g})",
                     f"{median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})",
@@ -161,7 +179,8 @@ def report(rows: list[dict[str, Any]]) -> str:
     return (
         f"Random problems of the family 'gaussian', with a largest cluster {IMBALANCE:g} times as "
         "large as the smallest. Medians of seconds and ratios, and the mean ARI, with the least "
-        "and the greatest. The ARI varies much between so few problems; quality.py has 800.\n\n"
+        "and the greatest. The ARI varies much between so few problems; quality.py has 800. "
+        f"'codes': features are mixtures of {N_MIXED}, with noise, cut off at 0.\n\n"
     ) + markdown(header, table)
 
 
@@ -186,7 +205,7 @@ def draw(rows: list[dict[str, Any]]) -> Any:
             )
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter("")  # its labels would overlap
-        axes.set_title(" x ".join(f"{n:,}" for n in row["shape"]), fontsize=9)
+        axes.set_title(title_of(row["shape"]), fontsize=9)
         axes.grid(alpha=0.3)
     for axes in grid[-1]:
         axes.set_xlabel("seconds of one fit")
