@@ -33,7 +33,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.mixture_rows import ScaledBlocks
-from ekmfast.fit.shapes import FAIR, MARGIN, Runs, _far, compact
+from ekmfast.fit.shapes import FAIR, MARGIN, Runs, _far, chosen, compact
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.source import LocalSource
 
@@ -527,16 +527,50 @@ def test_runs_race_and_components_are_joined_unless_features_are_correlated(monk
         return joined(*arguments)
 
     monkeypatch.setattr(mixture_search, "joined_labels", record)
-    monkeypatch.setattr(shapes_module, "_far", lambda *of: races.append(of) or far(*of))
+    monkeypatch.setattr(
+        shapes_module, "_far", lambda *of, **how: races.append(of) or far(*of, **how)
+    )
     rng = np.random.default_rng(0)
-    few = rng.normal(size=(300, 3)) + 6 * rng.integers(0, 2, (300, 1))
-    correlated = few @ rng.normal(size=(3, 60)) + 0.1 * rng.normal(size=(300, 60))
-    EquilibriumMixture(2, random_state=0).fit(correlated)
+    few = rng.normal(size=(300, 3)) * [8, 0.5, 0.5] + [0, 6, 0] * rng.integers(0, 2, (300, 1))
+    correlated = few @ rng.normal(size=(3, 30)) + 0.1 * rng.normal(size=(300, 30))
+    # Long clusters, of which EKMeans cuts the longer one.
+    assert EquilibriumMixture(2, random_state=0).fit(correlated).covariance_type_ == "full"
     assert not called
     assert not races
     EquilibriumMixture(2, random_state=0).fit(few)
     assert called
     assert races
+
+
+# --- clusters of EKMeans that are kept where features are strongly correlated --------------------
+
+
+def correlated_clusters(seed):
+    """Like codes of a neural network: three separated clusters, 60 features of three factors."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat([0, 1, 2], [300, 20, 20])
+    factors = 6 * np.eye(3)[y] + rng.normal(size=(340, 3)) * rng.uniform(0.5, 1.5, (3, 1))[y]
+    return np.maximum(factors @ rng.normal(size=(3, 60)), 0) + 0.1 * rng.normal(size=(340, 60)), y
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_separated_clusters_of_correlated_features_are_those_of_ekmeans(seed):
+    # With full matrices, which have a larger likelihood, the ARI is .29 for the seed 3.
+    X, y = correlated_clusters(seed)
+    model = EquilibriumMixture(3, random_state=0).fit(X)
+    assert model.covariance_type_ == "diag"
+    nearest = EKMeans(3, random_state=0).fit(X).labels_
+    assert adjusted_rand_score(nearest, y) > 0.95
+    assert adjusted_rand_score(nearest, model.labels_) >= mixture_search.CONFIRMED
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
+    np.testing.assert_array_equal(model.predict_proba(X).argmax(axis=1), model.labels_)
+
+
+def test_a_given_kind_keeps_the_clusters_of_ekmeans():
+    X, y = correlated_clusters(3)
+    model = EquilibriumMixture(3, covariance_type="spherical", random_state=0).fit(X)
+    assert model.covariance_type_ == "spherical"
+    assert adjusted_rand_score(y, model.labels_) > 0.95
 
 
 # --- the time of the search ---------------------------------------------------------------------
@@ -645,11 +679,31 @@ def test_runs_that_are_far_behind_end_early():
     assert second.n_iter < 50 or second.criterion > first.criterion - MARGIN
     # A result of another group counts, too: none of these can be as good.
     better = replace(first, classified=first.classified + 1)
-    ended = expectation_maximization(
-        starts, rows, max_iter=50, tol=0.0, behind=_far(starts, rows.total, [better])
-    )
-    assert [one.n_iter for one in ended] == [FAIR, FAIR]
+    best = replace(better, likelihood=first.likelihood + 1)
+    for other, tails, last in ((best, True, FAIR), (better, True, 50), (better, False, FAIR)):
+        behind = _far(starts, rows.total, [other], tails=tails)
+        ended = expectation_maximization(starts, rows, max_iter=50, tol=0.0, behind=behind)
+        assert ended[0].n_iter == last
     assert runs.search([first]).criterion >= first.criterion - 1e-6
+
+
+def test_the_likelihood_decides_among_heavy_tails_and_the_classification_likelihood_else():
+    X, y = two_clusters()
+    rows = as_they_are(X)
+
+    def fitted(degrees, likelihood, classified):
+        start = from_labels(X, np.ones(400), y, "full", degrees)[None]
+        (one,) = expectation_maximization(start, rows, max_iter=2, tol=0.0)
+        return replace(one, likelihood=likelihood, classified=classified)
+
+    heavy = fitted(3.0, -1.0, -9.0)
+    round_, clear = fitted(np.inf, -2.0, -4.0), fitted(np.inf, -3.0, -3.5)
+    assert chosen([round_, heavy, clear]) is heavy
+    worse = replace(heavy, likelihood=-2.5, classified=-2.6)
+    assert chosen([round_, worse, clear]) is clear
+    light = fitted(20.0, -1.0, -4.5)
+    assert chosen([round_, worse, light, clear]) is clear
+    assert chosen([worse, replace(worse, likelihood=-2.6, classified=-2.5)]) is worse
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.intp])

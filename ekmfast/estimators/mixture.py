@@ -75,9 +75,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     :class:`EKMeans` finds small clusters beside large ones, but gives each row to the nearest
     centroid, as if all clusters were round and equally wide. Here each cluster also has a share of
     the rows, a scale and a shape. The labels of equilibrium k-means at a grid of alphas, and those
-    of a Gaussian mixture, are the starts of expectation maximization; the result with the largest
-    classification likelihood, minus a penalty for its parameters, is kept. Student distributions
-    have heavier tails than Gaussians, so that far rows hardly move a component.
+    of a Gaussian mixture, are the starts of expectation maximization. The result with the largest
+    likelihood, minus a penalty for its parameters, is kept if its tails are heavy, and otherwise
+    that with the largest classification likelihood among those with light tails. Student
+    distributions have heavier tails than Gaussians, so that far rows hardly move a component.
 
     The interface is that of scikit-learn's ``GaussianMixture``.
 
@@ -154,6 +155,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     -----
     The components are searched for on a sample of at most 10,000 rows, and their parameters are
     then computed from all rows, in their dtype.
+
+    Where features are strongly correlated, as in codes of neural networks, the likelihood is a poor
+    judge. There, and without a background, a mixture of ``'diag'`` (or of the given type) that
+    begins from the labels of :class:`EKMeans` is tried first, and kept if it hardly changes them.
 
     The box of the background holds all rows with weight; of blocks, all rows. Along a constant
     feature its side is such that its density is about that of a component. For ``'spherical'`` the

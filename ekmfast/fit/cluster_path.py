@@ -215,6 +215,7 @@ class NumberSearch:
             "degrees": DEGREES if self._free_degrees else (float(degrees_of_freedom),),
             "n_init": n_init,
             "joins": False,  # `_fits` joins components of the mixtures themselves
+            "tails": False,
             "gaussian_init": GAUSSIAN_INIT,
             "kept": KEPT,
             "max_iter": max_iter,

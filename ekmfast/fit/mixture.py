@@ -556,6 +556,11 @@ class Fitted:
         """The classification likelihood minus a penalty for parameters; larger is better."""
         return self.classified - self.mixture.penalty(self.n_rows)
 
+    @property
+    def mixture_criterion(self) -> float:
+        """The likelihood minus the same penalty."""
+        return self.likelihood - self.mixture.penalty(self.n_rows)
+
 
 def expectation_maximization(
     mixtures: StudentMixture,
@@ -564,13 +569,13 @@ def expectation_maximization(
     max_iter: int,
     tol: float,
     step: Callable[[StudentMixture, Sums], StudentMixture] = maximization,
-    behind: Callable[[int, Float64], NDArray[np.bool_]] | None = None,
+    behind: Callable[[int, Float64, Float64], NDArray[np.bool_]] | None = None,
 ) -> list[Fitted]:
     """Iterate each of several mixtures until its mean log density rises by less than ``tol``.
 
     One pass over the rows serves all that still go on. A result is the mixture of which the
     likelihoods are known, that is the last but one. ``behind`` tells, from the number of iterations
-    and the classification likelihoods of all that go on, which of them end now.
+    and both likelihoods of all that go on (see `Fitted`), which of them end now.
     """
     going = np.arange(len(mixtures.weights))
     before = np.full(len(going), -np.inf)
@@ -581,7 +586,7 @@ def expectation_maximization(
         converged = np.abs(likelihood - before) < tol
         ends = converged if i < max_iter else np.ones(len(going), bool)
         if behind is not None:
-            ends = ends | behind(i, classified)
+            ends = ends | behind(i, likelihood, classified)
         for j in np.flatnonzero(ends):
             found[going[j]] = Fitted(
                 mixtures[j],

@@ -2,6 +2,23 @@
 
 The labels from which it begins are found by equilibrium k-means and by a Gaussian mixture; what
 follows is `shapes.search`.
+
+Features that are strongly correlated (`evidence`), as the codes of neural networks are, are an
+exception. There the likelihood is a poor judge: full matrices have by far the largest one, and
+expectation maximization with them moves away from the right labels even if it begins from these.
+If the clusters of `EKMeans` are well separated, however, variances alone suffice to describe them,
+and a mixture that begins from them keeps their labels. So the first of the kinds, which are the
+variances if the kind is not given, begins from the labels of `EKMeans` alone. If the adjusted Rand
+index of what it ends with and these labels is at least `CONFIRMED`, two methods with different
+assumptions agree, and the mixture is kept. Otherwise, and always if mixtures have a background, the
+search goes on as for other features.
+
+On codes of three models with seeds that no published figure uses, 168 draws of 387 to 670 rows and
+128 features, the mean ARI was .903 without this rule and is .989 with it; `EKMeans` has .980. On 24
+draws of codes with 32 features it was .851 and is .990. Nearly all of these draws are confirmed. On
+codes of an autoencoder that was trained without labels (9 draws) hardly any is, and full matrices
+are better there than variances (.48 and .34). Of draws of 8 x 8 digits a tenth is confirmed. With a
+limit of .9 the mean ARI of the codes without labels was .40.
 """
 
 from __future__ import annotations
@@ -20,15 +37,18 @@ from ekmfast.fit.background import Box
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
+from ekmfast.fit.likeliest import find_likeliest
 from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     Fitted,
     ScaledRows,
     expectation_maximization,
     from_labels,
+    label,
     stacked,
 )
 from ekmfast.fit.problem import Problem
+from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.shapes import DEGREES, KEPT, Runs, best_of, compact
 
@@ -48,6 +68,12 @@ GAUSSIAN_INIT = 3
 JOINED = 3
 # Mixtures of one component more from which a background begins.
 WITHOUT_WIDEST = 3
+# The least adjusted Rand index of the labels of a mixture and of those from which it began, where
+# features are strongly correlated, with which the search ends.
+CONFIRMED = 0.93
+# Clusters of fewer rows are not kept so. With heavy tails they are outliers, which a component that
+# begins from them never leaves.
+LEAST_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -78,11 +104,13 @@ class MixtureSearch:
     gaussian_init : int
         Restarts of the Gaussian mixture whose labels are one of the starts.
     kept : int
-        How many short runs go on.
+        How many short runs go on, by each criterion.
     box : Box or None
         The box of the rows, if mixtures have a background.
     joins : bool
         Whether there are further starts, in which two of one component more are joined.
+    tails : bool
+        Whether the likelihood takes part in the choice (`shapes`).
     """
 
     sample: Problem
@@ -100,6 +128,7 @@ class MixtureSearch:
     kept: int = KEPT
     box: Box | None = None
     joins: bool = True
+    tails: bool = True
 
     @classmethod
     def of(
@@ -148,8 +177,10 @@ class MixtureSearch:
         in all runs was worse on 24 problems of the family 'background' (.799 and .819): which runs
         go on is then decided before it has found its rows.
         """
-        settings = self.kinds, self.degrees, self.max_iter, self.tol, self.report
-        runs = Runs(self.rows, *settings, races=not self._correlated)
+        confirmed = self._confirmed(k) if self.box is None and self._correlated else None
+        if confirmed is not None:
+            return confirmed
+        runs = self._runs(self.kinds)
         labels = [*self._labellings(k), *further]
         joins = self.joins and 1 < k < len(self.rows.X) and not self._correlated
         more: list[Fitted] = []
@@ -167,13 +198,34 @@ class MixtureSearch:
         starts += [runs.without_widest(one.mixture) for one in best_of(more)[:WITHOUT_WIDEST]]
         return runs.with_background(starts, self.box)
 
+    def _runs(self, kinds: Sequence[str]) -> Runs:
+        settings = self.degrees, self.max_iter, self.tol, self.report
+        return Runs(self.rows, kinds, *settings, races=not self._correlated, tails=self.tails)
+
+    def _confirmed(self, k: int) -> Fitted | None:
+        """The mixture that begins from the clusters of `EKMeans`, or None if it changes them."""
+        if not 1 < k < len(self.rows.X):
+            return None
+        problem = self.sample.with_clusters(k)
+        dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
+        found, alpha = find_likeliest(problem, "auto", "auto", self.random_state, dvariance)
+        names = merge_all(found[None], np.array([alpha]))[0]
+        labels = compact(self.sample.survey.sample.on_host().label(found, names)[self.weighted])
+        if labels.max() + 1 < k or np.bincount(labels).min() < LEAST_ROWS:
+            return None
+        runs = self._runs(self.kinds[:1])
+        fitted = runs.search(runs.short([labels]))
+        same = adjusted_rand(label(fitted.mixture, self.rows), labels) >= CONFIRMED
+        return fitted if same else None
+
     @cached_property
     def _correlated(self) -> bool:
         """Whether features are so strongly correlated that likelihoods are poor judges.
 
-        On 84 draws of codes of a neural network, with 128 features and 2 to 5 classes, the mean ARI
-        was .94 without joined components and .83 with them, whose criterion was larger. There runs
-        do not race either: with the race it was .82.
+        Where they are, and `_confirmed` finds nothing, components are not joined and runs do not
+        race. Before there was that method, the mean ARI on 84 draws of codes of a neural network,
+        with 128 features and 2 to 5 classes, was .94 so, .83 with joined components, whose
+        criterion was larger, and .82 with the race.
         """
         X, s = self.rows.X, self.rows.sample_weight
         return bool(evidence_features(X, s).shape[1] < X.shape[1])
