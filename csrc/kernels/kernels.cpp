@@ -12,6 +12,7 @@
 #include "simd/vectors.h"
 #include "sparse.inl"
 #include "statistics.inl"
+#include "steps.inl"
 #include "survey.inl"
 #include "tuning.h"
 #include "weights.inl"
@@ -76,6 +77,7 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     sparse_norms,
     sparse_scratch_bytes,
     {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,
-     sum_of_logs}};
+     sum_of_logs},
+    {turn, leap}};
 
 }  // namespace ekmfast
