@@ -548,37 +548,51 @@ TurningSums Solver::turn_long(Run& run, Vector before, const Pass& pass, bool sh
 void Solver::step_numbers(Run& run, const Pass& pass, std::int64_t first, std::int64_t last, Rule& rule,
                           double* step) const {
   const bool may_jump = run.n_jumps < kMaxWeakJumps;
-  const bool bounded = !rules_.low.empty() && rules_.space != Space::unit;
   while (first < last) {
     const std::int64_t i = first / d_, begin = first % d_, end = std::min(d_, begin + last - first);
     const double *at = run.centroids.data() + i * d_, *wx = pass.wx + i * d_;
+    bool held = false;
     if (rules_.space == Space::features) {
       run.jumping |= features_step(may_jump, at, wx, pass.w + i * d_, pass.p + i * d_, pass.reference,
                                    begin, end, step);
+      held = hold(at, begin, end, step);
     } else if (rules_.space == Space::unit) {
       if (begin == 0) rule = unit_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
       unit_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
+      run.jumping |= rule.weak;
     } else {
       if (begin == 0) rule = free_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
-      free_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
-    }
-    if (rules_.space != Space::features) run.jumping |= rule.weak;
-    if (bounded) {
-      bool held = false;
-      for (std::int64_t j = begin; j < end; ++j) {
-        double& own = step[j - begin];
-        const std::size_t c = static_cast<std::size_t>(j);
-        const double there = at[j] + own;
-        const double nearest = std::min(std::max(there, rules_.low[c]), rules_.high[c]);
-        const bool inside = nearest == there || std::isnan(own);
-        own = inside ? own : nearest - at[j];
-        held = held || !inside;
+      if (is_long()) {
+        const bool moves = pass.w[i] != 0, bounded = !rules_.low.empty();
+        held = kernels().free({at, wx, pass.reference, bounded ? rules_.low.data() : nullptr,
+                               rules_.high.data(), moves ? pass.w[i] : 1, moves ? rule.share : 0},
+                              begin, end, step);
+      } else {
+        free_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
+        held = hold(at, begin, end, step);
       }
-      run.held = run.held || held;
+      run.jumping |= rule.weak;
     }
+    run.held |= held;
     first += end - begin;
     step += end - begin;
   }
+}
+
+// Shortens a step that would leave the bounds, and returns whether there was one.
+bool Solver::hold(const double* at, std::int64_t begin, std::int64_t end, double* step) const {
+  if (rules_.low.empty()) return false;
+  bool held = false;
+  for (std::int64_t j = begin; j < end; ++j) {
+    double& own = step[j - begin];
+    const std::size_t c = static_cast<std::size_t>(j);
+    const double there = at[j] + own;
+    const double nearest = std::min(std::max(there, rules_.low[c]), rules_.high[c]);
+    const bool inside = nearest == there || std::isnan(own);
+    own = inside ? own : nearest - at[j];
+    held = held || !inside;
+  }
+  return held;
 }
 
 Solver::Rule Solver::free_rule(bool may_jump, const double* at, const double* wx, double w, double p,

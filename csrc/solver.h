@@ -111,6 +111,7 @@ class Solver {
   bool features_step(bool may_jump, const double* at, const double* wx, const double* w,
                      const double* p, const double* reference, std::int64_t begin, std::int64_t end,
                      double* step) const;
+  bool hold(const double* at, std::int64_t begin, std::int64_t end, double* step) const;
   // A column that sums to exactly zero keeps its centroid.
   static double ratio(double at, double wx, double w, double reference) {
     return w == 0 ? at : reference + wx / w;

@@ -78,6 +78,6 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     sparse_scratch_bytes,
     {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,
      sum_of_logs},
-    {turn, leap}};
+    {free_step, turn, leap}};
 
 }  // namespace ekmfast

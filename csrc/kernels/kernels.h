@@ -196,7 +196,14 @@ struct Leaping {
   int n;
   double* there;                    // OUT C + g + sum shares_i moves_i
 };
+struct FreeStep {
+  const double *at, *wx, *reference;  // (d,)
+  const double *low, *high;           // (d,) the bounds, or null
+  double w, share;                    // not 0; as in solver.cpp
+};
 struct StepKernels {
+  // OUT step, of the features begin to end of one centroid. Returns whether bounds shortened it.
+  bool (*free)(const FreeStep& rule, std::int64_t begin, std::int64_t end, double* step);
   // Numbers first to first + count; sums are added to.
   void (*turn)(const Turning& vectors, std::int64_t first, std::int64_t count, TurningSums* sums);
   // The same; along and way are <there - C, g> and <there - C, there - C>.

@@ -22,9 +22,43 @@ struct Single {
   static Single fma(Single a, Single b, Single c) { return {a.v * b.v + c.v}; }
   friend Single operator+(Single a, Single b) { return {a.v + b.v}; }
   friend Single operator-(Single a, Single b) { return {a.v - b.v}; }
+  friend Single operator*(Single a, Single b) { return {a.v * b.v}; }
+  friend Single operator/(Single a, Single b) { return {a.v / b.v}; }
+  static unsigned greater_bits(Single a, Single b) { return a.v > b.v; }
+  static Single where_greater(Single a, Single b, Single x, Single y) { return a.v > b.v ? x : y; }
 };
 static inline double sum_of(Single a) { return a.v; }
 static inline double sum_of(F64 a) { return sum_across(a); }
+
+// The step to at = A / B within the bounds, as Solver::step_numbers writes it for short centroids.
+template <class F, bool kBounded>
+static inline bool free_numbers(const FreeStep& rule, i64 begin, i64 end, double* step) {
+  const F w = F::all(rule.w), share = F::all(rule.share);
+  unsigned held = 0;
+  for (i64 j = begin; j < end; j += F::W, step += F::W) {
+    const F at = F::load(rule.at + j);
+    F own = share * ((F::load(rule.reference + j) + F::load(rule.wx + j) / w) - at);
+    if constexpr (kBounded) {
+      const F low = F::load(rule.low + j), high = F::load(rule.high + j), there = at + own;
+      held |= F::greater_bits(there, high) | F::greater_bits(low, there);
+      own = F::where_greater(there, high, high - at, own);
+      own = F::where_greater(low, there, low - at, own);
+    }
+    own.store(step);
+  }
+  return held != 0;
+}
+
+template <bool kBounded>
+static bool free_piece(const FreeStep& rule, i64 begin, i64 end, double* step) {
+  const i64 whole = (end - begin) / F64::W * F64::W;
+  const bool some = free_numbers<F64, kBounded>(rule, begin, begin + whole, step);
+  return free_numbers<Single, kBounded>(rule, begin + whole, end, step + whole) || some;
+}
+
+static bool free_step(const FreeStep& rule, i64 begin, i64 end, double* step) {
+  return (rule.low ? free_piece<true> : free_piece<false>)(rule, begin, end, step);
+}
 
 // N turns. Sums are formed in registers.
 template <class F, int N>
