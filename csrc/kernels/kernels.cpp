@@ -7,6 +7,7 @@
 #include "closest.inl"
 #include "exp2.inl"
 #include "likelihood.inl"
+#include "lines.inl"
 #include "mixture.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
@@ -74,6 +75,8 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     sparse_kernels_for<float, std::int64_t>(),
     sparse_kernels_for<double, std::int32_t>(),
     sparse_kernels_for<double, std::int64_t>(),
+    to_lines,
+    from_lines,
     sparse_norms,
     sparse_scratch_bytes,
     {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,

@@ -287,6 +287,13 @@ struct KernelTable {
   SparseKernels<float, std::int64_t> sparse32_long;
   SparseKernels<double, std::int32_t> sparse64;
   SparseKernels<double, std::int64_t> sparse64_long;
+  // OUT lines (d, kp), columns first to last: q c_kj of centroids (k, d); squares (kp,) (added to), the
+  // sums of c_kj^2 over these columns.
+  void (*to_lines)(const double* centroids, std::int64_t d, std::int64_t k, std::int64_t kp, double q,
+                   std::int64_t first, std::int64_t last, double* lines, double* squares);
+  // OUT sum_wx (k, d), columns first to last: lines (last - first, kp), or these are added to it.
+  void (*from_lines)(const double* lines, std::int64_t first, std::int64_t last, std::int64_t kp,
+                     std::int64_t k, std::int64_t d, bool add, double* sum_wx);
   // OUT norms (kp,): the sums of squares of the columns of lines (d, kp).
   void (*sparse_norms)(const double* lines, std::int64_t d, std::int64_t kp, double* norms);
   std::int64_t (*sparse_scratch_bytes)(std::int64_t k);  // of 64-byte-aligned scratch, for `weigh`
