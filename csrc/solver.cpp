@@ -63,6 +63,8 @@ constexpr std::int64_t kNumbersForThreads = 1 << 14;
 constexpr std::int64_t kLong = 1 << 17;
 // Numbers of each vector that are worked on at a time, so that they stay in the L2 cache.
 constexpr std::size_t kPiece = 2048;
+// Features of long centroids that are worked on at a time, so that what they share stays in the L2 cache.
+constexpr std::int64_t kLongPiece = 8192;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 typedef std::vector<double> Vector;
@@ -98,10 +100,11 @@ double finite_witness(const double* a, std::size_t size) {
 
 double norm(const Vector& a) { return std::sqrt(dot(a, a)); }
 
-// body(first, last) for the pieces of vectors of this size.
+// body(i, begin, end) for pieces of all long centroids, the same features of one after the other.
 template <class Body>
-void for_pieces(std::size_t size, Body body) {
-  for (std::size_t first = 0; first < size; first += kPiece) body(first, std::min(size, first + kPiece));
+void for_pieces(std::int64_t k, std::int64_t d, Body body) {
+  for (std::int64_t begin = 0; begin < d; begin += kLongPiece)
+    for (std::int64_t i = 0; i < k; ++i) body(i, begin, std::min(d, begin + kLongPiece));
 }
 
 Vector difference(const Vector& a, const Vector& b) {
@@ -208,16 +211,12 @@ Vector least_squares(Triangle triangle) {
   return gamma;
 }
 
-// Moves the numbers first to last of centroids (k, d) into the bounds (d,).
-void clamp(double* centroids, std::size_t first, std::size_t last, const Vector& low,
-           const Vector& high) {
+// Moves centroids (k, d) into the bounds (d,).
+void clamp(Vector& centroids, const Vector& low, const Vector& high) {
   const std::size_t d = low.size();
-  while (first < last) {
-    const std::size_t row = first - first % d, end = std::min(last, row + d);
-    for (std::size_t i = first; i < end; ++i)
-      centroids[i] = std::clamp(centroids[i], low[i - row], high[i - row]);
-    first = end;
-  }
+  for (std::size_t row = 0; row < centroids.size(); row += d)
+    for (std::size_t j = 0; j < d; ++j)
+      centroids[row + j] = std::clamp(centroids[row + j], low[j], high[j]);
 }
 
 // Whether a proposal lies where the step points, from <move, step>, <move, move> and <step, step>. Not so
@@ -243,7 +242,8 @@ bool anderson(const Run& run, double* proposal) {
   const Vector gamma = least_squares(orthogonalised(turns, run.step));
   const double *at = run.centroids.data(), *step = run.step.data();
   double along = 0, way = 0, length = 0;  // <move, step>, <move, move> and <step, step>
-  for_pieces(size, [&](std::size_t first, std::size_t last) {
+  for (std::size_t first = 0; first < size; first += kPiece) {
+    const std::size_t last = std::min(size, first + kPiece);
     for (std::size_t i = first; i < last; ++i) proposal[i] = at[i] + step[i];
     for (std::size_t j = 0; j < n; ++j) {
       const double share = gamma[j] / scale[j];
@@ -256,7 +256,7 @@ bool anderson(const Run& run, double* proposal) {
     along += dot_of(last - first, move, own);
     way += dot_of(last - first, move, move);
     length += dot_of(last - first, own, own);
-  });
+  }
   return points_on(along, way, length);
 }
 
@@ -280,24 +280,27 @@ Vector leap(const Run& run, bool bounded, const Rules& rules, Vector proposal) {
   if (run.past_steps.empty()) return {};
   proposal.resize(run.step.size());
   if (!anderson(run, proposal.data()) && !momentum(run, proposal.data())) return {};
-  if (bounded) clamp(proposal.data(), 0, proposal.size(), rules.low, rules.high);
+  if (bounded) clamp(proposal, rules.low, rules.high);
   return proposal;
 }
 
 // The same for long centroids. Both proposals are C + g and shares of the last moves.
-Vector long_leap(const Run& run, const TurningSums& sums, bool bounded, const Rules& rules,
-                 Vector proposal) {
-  const std::size_t n = run.turns.size(), size = run.step.size();
+Vector long_leap(const Run& run, std::int64_t k, std::int64_t d, const TurningSums& sums, bool bounded,
+                 const Rules& rules, Vector proposal) {
+  const std::size_t n = run.turns.size();
   if (n == 0) return {};
-  proposal.resize(size);
-  Leaping leaping{run.centroids.data(), run.step.data(), {}, {}, static_cast<int>(n), proposal.data()};
+  proposal.resize(run.step.size());
+  Leaping leaping{run.centroids.data(), run.step.data(), {}, {}, static_cast<int>(n), nullptr, nullptr,
+                  proposal.data()};
   for (std::size_t j = 0; j < n; ++j) leaping.moves[j] = run.moves[j].data();
   const auto leap = [&](double* along, double* way) {
     *along = *way = 0;
-    for_pieces(size, [&](std::size_t first, std::size_t last) {
-      kernels().leap(leaping, static_cast<std::int64_t>(first), static_cast<std::int64_t>(last - first),
-                     along, way);
-      if (bounded) clamp(proposal.data(), first, last, rules.low, rules.high);
+    for_pieces(k, d, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+      if (bounded) {
+        leaping.low = rules.low.data() + begin;
+        leaping.high = rules.high.data() + begin;
+      }
+      kernels().leap(leaping, i * d + begin, end - begin, along, way);
     });
   };
   Vector scale;
@@ -473,7 +476,7 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   } else if (run.jumping || run.held) {
     forget(run);
   } else if (rules_.window > 0) {
-    run.leap = is_long() ? long_leap(run, sums, bounded, rules_, std::move(run.spare[0]))
+    run.leap = is_long() ? long_leap(run, k_, d_, sums, bounded, rules_, std::move(run.spare[0]))
                          : leap(run, bounded, rules_, std::move(run.spare[0]));
     run.spare[0].clear();
     run.remembers = true;
@@ -496,7 +499,8 @@ TurningSums Solver::turn_short(Run& run, Vector before, const Pass& pass, bool s
   run.step = std::move(run.spare[1]);
   run.step.resize(before.size());
   Rule rule;
-  step_numbers(run, pass, 0, k_ * d_, rule, run.step.data());
+  for (std::int64_t i = 0; i < k_; ++i)
+    step_numbers(run, pass, i, 0, d_, rule, run.step.data() + i * d_);
   if (shorten) run.size = secant_size(run.centroids, before, run.step, last_step);
   if (run.remembers) {
     run.past_centroids.push_back(std::move(before));
@@ -530,53 +534,46 @@ TurningSums Solver::turn_long(Run& run, Vector before, const Pass& pass, bool sh
     t.move = run.moves.back().data();
   }
   TurningSums sums{};
-  Rule rule;
-  double fresh[kPiece];
-  t.fresh = fresh;
-  for_pieces(before.size(), [&](std::size_t begin, std::size_t end) {
-    const auto first = static_cast<std::int64_t>(begin), last = static_cast<std::int64_t>(end);
-    step_numbers(run, pass, first, last, rule, fresh);
-    kernels().turn(t, first, last - first, &sums);
+  std::vector<Rule> rules(static_cast<std::size_t>(k_));
+  Vector fresh(static_cast<std::size_t>(std::min(kLongPiece, d_)));
+  t.fresh = fresh.data();
+  for_pieces(k_, d_, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+    step_numbers(run, pass, i, begin, end, rules[static_cast<std::size_t>(i)], fresh.data());
+    kernels().turn(t, i * d_ + begin, end - begin, &sums);
   });
   if (shorten) run.size = secant_size(sums.along, sums.way, sums.fall);
   run.spare[0] = std::move(before);
   return sums;
 }
 
-// Writes the numbers first to last of the step. `rule` is that of the centroid to which the first one
-// belongs, unless it is the first of the centroid; then it becomes that of the last one.
-void Solver::step_numbers(Run& run, const Pass& pass, std::int64_t first, std::int64_t last, Rule& rule,
-                          double* step) const {
+// Writes the features begin to end of the step of centroid i. `rule` is found with the first of them.
+void Solver::step_numbers(Run& run, const Pass& pass, std::int64_t i, std::int64_t begin,
+                          std::int64_t end, Rule& rule, double* step) const {
   const bool may_jump = run.n_jumps < kMaxWeakJumps;
-  while (first < last) {
-    const std::int64_t i = first / d_, begin = first % d_, end = std::min(d_, begin + last - first);
-    const double *at = run.centroids.data() + i * d_, *wx = pass.wx + i * d_;
-    bool held = false;
-    if (rules_.space == Space::features) {
-      run.jumping |= features_step(may_jump, at, wx, pass.w + i * d_, pass.p + i * d_, pass.reference,
-                                   begin, end, step);
-      held = hold(at, begin, end, step);
-    } else if (rules_.space == Space::unit) {
-      if (begin == 0) rule = unit_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
-      unit_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
-      run.jumping |= rule.weak;
+  const double *at = run.centroids.data() + i * d_, *wx = pass.wx + i * d_;
+  bool held = false;
+  if (rules_.space == Space::features) {
+    run.jumping |= features_step(may_jump, at, wx, pass.w + i * d_, pass.p + i * d_, pass.reference,
+                                 begin, end, step);
+    held = hold(at, begin, end, step);
+  } else if (rules_.space == Space::unit) {
+    if (begin == 0) rule = unit_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
+    unit_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
+    run.jumping |= rule.weak;
+  } else {
+    if (begin == 0) rule = free_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
+    if (is_long()) {
+      const bool moves = pass.w[i] != 0, bounded = !rules_.low.empty();
+      held = kernels().free({at, wx, pass.reference, bounded ? rules_.low.data() : nullptr,
+                             rules_.high.data(), moves ? pass.w[i] : 1, moves ? rule.share : 0},
+                            begin, end, step);
     } else {
-      if (begin == 0) rule = free_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
-      if (is_long()) {
-        const bool moves = pass.w[i] != 0, bounded = !rules_.low.empty();
-        held = kernels().free({at, wx, pass.reference, bounded ? rules_.low.data() : nullptr,
-                               rules_.high.data(), moves ? pass.w[i] : 1, moves ? rule.share : 0},
-                              begin, end, step);
-      } else {
-        free_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
-        held = hold(at, begin, end, step);
-      }
-      run.jumping |= rule.weak;
+      free_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
+      held = hold(at, begin, end, step);
     }
-    run.held |= held;
-    first += end - begin;
-    step += end - begin;
+    run.jumping |= rule.weak;
   }
+  run.held |= held;
 }
 
 // Shortens a step that would leave the bounds, and returns whether there was one.

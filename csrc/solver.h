@@ -97,8 +97,8 @@ class Solver {
   };
   TurningSums turn_short(Run& run, std::vector<double> before, const Pass& pass, bool shorten) const;
   TurningSums turn_long(Run& run, std::vector<double> before, const Pass& pass, bool shorten) const;
-  void step_numbers(Run& run, const Pass& pass, std::int64_t first, std::int64_t last, Rule& rule,
-                    double* step) const;
+  void step_numbers(Run& run, const Pass& pass, std::int64_t i, std::int64_t begin, std::int64_t end,
+                    Rule& rule, double* step) const;
   Rule free_rule(bool may_jump, const double* at, const double* wx, double w, double p,
                  const double* reference) const;
   Rule unit_rule(bool may_jump, const double* at, const double* wx, double w, double p,

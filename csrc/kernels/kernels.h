@@ -194,7 +194,8 @@ struct Leaping {
   const float* moves[kMostTurns];
   double shares[kMostTurns];
   int n;
-  double* there;                    // OUT C + g + sum shares_i moves_i
+  const double *low, *high;         // bounds of the numbers of this call only, or null
+  double* there;                    // OUT C + g + sum shares_i moves_i, within the bounds
 };
 struct FreeStep {
   const double *at, *wx, *reference;  // (d,)
@@ -206,7 +207,7 @@ struct StepKernels {
   bool (*free)(const FreeStep& rule, std::int64_t begin, std::int64_t end, double* step);
   // Numbers first to first + count; sums are added to.
   void (*turn)(const Turning& vectors, std::int64_t first, std::int64_t count, TurningSums* sums);
-  // The same; along and way are <there - C, g> and <there - C, there - C>.
+  // The same; along and way are <there - C, g> and <there - C, there - C>, without bounds.
   void (*leap)(const Leaping& vectors, std::int64_t first, std::int64_t count, double* along,
                double* way);
 };

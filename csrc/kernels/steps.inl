@@ -2,6 +2,8 @@
 // function reads and writes them once and forms all products on the way.
 #pragma once
 
+#include <cstdint>
+
 #include "kernels.h"
 #include "lanes.inl"
 #include "portable.h"
@@ -30,12 +32,21 @@ struct Single {
 static inline double sum_of(Single a) { return a.v; }
 static inline double sum_of(F64 a) { return sum_across(a); }
 
+// Requests a later number of a vector. Processors do not foresee reading beyond a page of memory, nor from
+// so many vectors at a time.
+static inline void request_ahead(const double* at) {
+  constexpr std::uintptr_t kAhead = 4096;
+  EKMFAST_PREFETCH(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(at) + kAhead), 3);
+}
+
 // The step to at = A / B within the bounds, as Solver::step_numbers writes it for short centroids.
 template <class F, bool kBounded>
 static inline bool free_numbers(const FreeStep& rule, i64 begin, i64 end, double* step) {
   const F w = F::all(rule.w), share = F::all(rule.share);
   unsigned held = 0;
   for (i64 j = begin; j < end; j += F::W, step += F::W) {
+    request_ahead(rule.at + j);
+    request_ahead(rule.wx + j);
     const F at = F::load(rule.at + j);
     F own = share * ((F::load(rule.reference + j) + F::load(rule.wx + j) / w) - at);
     if constexpr (kBounded) {
@@ -71,6 +82,8 @@ static inline void turn_numbers(const Turning& t, i64 first, i64 begin, i64 end,
   }
   for (i64 e = begin; e < end; e += F::W) {
     const i64 i = first + e;
+    request_ahead(t.before + i);
+    request_ahead(t.step + i);
     const F step = F::load(t.fresh + e), last = F::load(t.step + i);
     const F moved = F::load(t.at + i) - F::load(t.before + i), fell = last - step;
     step.store(t.step + i);
@@ -118,14 +131,23 @@ static void turn(const Turning& t, i64 first, i64 count, TurningSums* sums) {
 }
 
 template <class F, int N>
-static inline void leap_numbers(const Leaping& l, i64 begin, i64 end, double* along, double* way) {
+static inline void leap_numbers(const Leaping& l, i64 first, i64 begin, i64 end, double* along,
+                                double* way) {
   F sum_along = F::all(0), sum_way = F::all(0);
-  for (i64 i = begin; i < end; i += F::W) {
+  for (i64 e = begin; e < end; e += F::W) {
+    const i64 i = first + e;
+    request_ahead(l.at + i);
+    request_ahead(l.step + i);
     const F step = F::load(l.step + i);
     F to = step;
     EKMFAST_UNROLL for (int a = 0; a < N; ++a)
       to = F::fma(F::all(l.shares[a]), F::load(l.moves[a] + i), to);
-    (F::load(l.at + i) + to).store(l.there + i);
+    F there = F::load(l.at + i) + to;
+    if (l.low) {
+      const F low = F::load(l.low + e), high = F::load(l.high + e);
+      there = F::where_greater(there, high, high, F::where_greater(low, there, low, there));
+    }
+    there.store(l.there + i);
     sum_along = F::fma(to, step, sum_along);
     sum_way = F::fma(to, to, sum_way);
   }
@@ -135,9 +157,9 @@ static inline void leap_numbers(const Leaping& l, i64 begin, i64 end, double* al
 
 template <int N>
 static void leap_piece(const Leaping& l, i64 first, i64 count, double* along, double* way) {
-  const i64 whole = first + count / F64::W * F64::W;
-  leap_numbers<F64, N>(l, first, whole, along, way);
-  leap_numbers<Single, N>(l, whole, first + count, along, way);
+  const i64 whole = count / F64::W * F64::W;
+  leap_numbers<F64, N>(l, first, 0, whole, along, way);
+  leap_numbers<Single, N>(l, first, whole, count, along, way);
 }
 
 static void leap(const Leaping& l, i64 first, i64 count, double* along, double* way) {
