@@ -923,6 +923,7 @@ void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
   run.past_steps.clear();
   run.moves.clear();
   run.turns.clear();
+  run.unused.clear();
   run.remembers = false;
   for (const py::handle& pair : as<py::list>(state["past"], "past")) {
     const py::tuple both = as<py::tuple>(pair, "past");

@@ -27,6 +27,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <utility>
@@ -275,23 +276,21 @@ bool momentum(const Run& run, double* proposal) {
   return finite_witness(proposal, size) == 0;
 }
 
-// The next centroids to try before the step, in the memory of `proposal`; empty for none.
-Vector leap(const Run& run, bool bounded, const Rules& rules, Vector proposal) {
-  if (run.past_steps.empty()) return {};
-  proposal.resize(run.step.size());
-  if (!anderson(run, proposal.data()) && !momentum(run, proposal.data())) return {};
+// Writes the next centroids to try before the step, and returns whether there are such.
+bool leap(const Run& run, bool bounded, const Rules& rules, Vector& proposal) {
+  if (run.past_steps.empty()) return false;
+  if (!anderson(run, proposal.data()) && !momentum(run, proposal.data())) return false;
   if (bounded) clamp(proposal, rules.low, rules.high);
-  return proposal;
+  return true;
 }
 
 // The same for long centroids. Both proposals are C + g and shares of the last moves.
-Vector long_leap(const Run& run, std::int64_t k, std::int64_t d, const TurningSums& sums, bool bounded,
-                 const Rules& rules, Vector proposal) {
+bool long_leap(const Run& run, std::int64_t k, std::int64_t d, const TurningSums& sums, bool bounded,
+               const Rules& rules, double* proposal) {
   const std::size_t n = run.turns.size();
-  if (n == 0) return {};
-  proposal.resize(run.step.size());
+  if (n == 0) return false;
   Leaping leaping{run.centroids.data(), run.step.data(), {}, {}, static_cast<int>(n), nullptr, nullptr,
-                  proposal.data()};
+                  proposal};
   for (std::size_t j = 0; j < n; ++j) leaping.moves[j] = run.moves[j].data();
   const auto leap = [&](double* along, double* way) {
     *along = *way = 0;
@@ -310,12 +309,12 @@ Vector long_leap(const Run& run, std::int64_t k, std::int64_t d, const TurningSu
     const Vector gamma = least_squares(triangle);
     for (std::size_t j = 0; j < n; ++j) leaping.shares[j] = -gamma[j] / scale[j];
     leap(&along, &way);
-    if (points_on(along, way, sums.length)) return proposal;
+    if (points_on(along, way, sums.length)) return true;
   }
-  if (!(sums.along > 0)) return {};
+  if (!(sums.along > 0)) return false;
   for (std::size_t j = 0; j < n; ++j) leaping.shares[j] = j + 1 == n ? kMomentum : 0;
   leap(&along, &way);
-  return std::isfinite(way) ? proposal : Vector();
+  return std::isfinite(way);
 }
 
 // The share of the step to take, 1 unless the step points back along the last move.
@@ -342,8 +341,10 @@ double secant_size(const Vector& now, const Vector& before, const Vector& step,
 void forget(Run& run) {
   run.past_centroids.clear();
   run.past_steps.clear();
-  run.moves.clear();
-  run.turns.clear();
+  for (auto* kept : {&run.moves, &run.turns}) {
+    std::move(kept->begin(), kept->end(), std::back_inserter(run.unused));
+    kept->clear();
+  }
   run.remembers = false;
 }
 
@@ -428,6 +429,7 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   if (!std::isfinite(objective)) objective = kInfinity;  // centroids so far away that J overflows
   const bool rises = objective > run.objective + rules_.resolution * std::fabs(run.objective);
   if (rises && !run.leap.empty()) {
+    run.spare[0] = std::move(run.leap);
     run.leap.clear();
     forget(run);
     return;
@@ -476,9 +478,13 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   } else if (run.jumping || run.held) {
     forget(run);
   } else if (rules_.window > 0) {
-    run.leap = is_long() ? long_leap(run, k_, d_, sums, bounded, rules_, std::move(run.spare[0]))
-                         : leap(run, bounded, rules_, std::move(run.spare[0]));
-    run.spare[0].clear();
+    Vector& proposal = run.spare[0];
+    proposal.resize(run.step.size());
+    if (is_long() ? long_leap(run, k_, d_, sums, bounded, rules_, proposal.data())
+                  : leap(run, bounded, rules_, proposal)) {
+      run.leap = std::move(proposal);
+      proposal.clear();
+    }
     run.remembers = true;
   }
 }
@@ -525,8 +531,14 @@ TurningSums Solver::turn_long(Run& run, Vector before, const Pass& pass, bool sh
   Turning t{before.data(), run.centroids.data(), run.step.data(), nullptr, {}, nullptr, nullptr, 0};
   if (run.remembers) {
     for (auto* kept : {&run.turns, &run.moves}) {
-      if (static_cast<std::int64_t>(kept->size()) < rules_.window) kept->emplace_back(before.size());
-      else std::rotate(kept->begin(), kept->begin() + 1, kept->end());
+      if (static_cast<std::int64_t>(kept->size()) == rules_.window) {
+        std::rotate(kept->begin(), kept->begin() + 1, kept->end());
+      } else if (run.unused.empty()) {
+        kept->emplace_back(before.size());
+      } else {
+        kept->push_back(std::move(run.unused.back()));
+        run.unused.pop_back();
+      }
     }
     t.n = static_cast<int>(run.turns.size());
     for (std::size_t j = 0; j + 1 < run.turns.size(); ++j) t.turns[j] = run.turns[j].data();
@@ -682,7 +694,8 @@ void Solver::give_up_losing_runs() {
   for (Run& run : runs_) {
     if (!run.done) continue;
     forget(run);  // a finished run needs its past no more
-    for (Vector& unused : run.spare) Vector().swap(unused);
+    for (Vector& spare : run.spare) Vector().swap(spare);
+    run.unused.clear();
   }
 }
 

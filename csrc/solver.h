@@ -52,6 +52,7 @@ struct Run {
   // past ones, or give a move and a turn, when the centroids change.
   bool remembers = false;
   std::vector<double> spare[2];   // memory of vectors that are no longer needed
+  std::vector<std::vector<float>> unused;
   bool jumping = false;           // a weak column takes its exact ratio, so that J may rise
   bool held = false;              // the step was shortened at the bounds
   bool converged = false, given_up = false, done = false;
