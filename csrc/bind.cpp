@@ -926,7 +926,8 @@ ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
   return solver.runs()[static_cast<std::size_t>(i)];
 }
 
-py::object matrix_of(const std::vector<double>& values, const GuardedSolver& solver) {
+template <class T>
+py::object matrix_of(const std::vector<T>& values, const GuardedSolver& solver) {
   if (values.empty()) return py::none();
   DoubleArray out({static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())});
   std::copy(values.begin(), values.end(), out.mutable_data());
@@ -942,6 +943,8 @@ py::dict get_run(GuardedSolver& solver, std::int64_t i) {
   for (std::size_t j = n_past + run.remembers > n_kept ? 1 : 0; j < n_past; ++j)
     past.append(py::make_tuple(matrix_of(run.past_centroids[j], solver),
                                matrix_of(run.past_steps[j], solver)));
+  for (std::size_t j = 0; j < run.turns.size(); ++j)
+    past.append(py::make_tuple(matrix_of(run.moves[j], solver), matrix_of(run.turns[j], solver)));
   if (run.remembers)
     past.append(py::make_tuple(matrix_of(run.centroids, solver), matrix_of(run.step, solver)));
   return py::dict(
@@ -992,12 +995,26 @@ void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
   run.leap = maybe_matrix("leap");
   run.past_centroids.clear();
   run.past_steps.clear();
-  run.remembers = false;  // if it did, its centroids are the last pair of the past
+  run.moves.clear();
+  run.turns.clear();
+  run.unused.clear();
+  run.remembers = false;
   for (const py::handle& pair : as<py::list>(state["past"], "past")) {
     const py::tuple both = as<py::tuple>(pair, "past");
     if (both.size() != 2) refuse("past must consist of pairs");
-    run.past_centroids.push_back(matrix(both[0], "past"));
-    run.past_steps.push_back(matrix(both[1], "past"));
+    std::vector<double> first = matrix(both[0], "past"), second = matrix(both[1], "past");
+    // If it did remember, its centroids and their step are the last pair of the past.
+    run.remembers = solver.window() > 0 && first == run.centroids && second == run.step;
+    if (run.remembers) continue;
+    if (solver.is_long()) {
+      if (static_cast<std::int64_t>(run.turns.size()) == solver.window())
+        refuse("past must not have more pairs than the solver keeps");
+      run.moves.emplace_back(first.begin(), first.end());
+      run.turns.emplace_back(second.begin(), second.end());
+    } else {
+      run.past_centroids.push_back(std::move(first));
+      run.past_steps.push_back(std::move(second));
+    }
   }
   run.alpha = number("alpha");
   run.objective = number("objective");

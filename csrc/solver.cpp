@@ -27,12 +27,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <utility>
 
+#include "kernels/kernels.h"
 #include "parallel.h"
-#include "portable.h"
+#include "simd/dispatch.h"
 
 namespace ekmfast {
 namespace {
@@ -56,16 +58,20 @@ constexpr double kMomentum = 0.9;
 // takes.
 constexpr std::int64_t kNumbersForThreads = 1 << 14;
 // Centroids of a run with more numbers are long: they are read from memory, and the time of a step is
-// that of reading and writing vectors, of which there are as few as possible then.
-constexpr std::size_t kLong = 1 << 17;
-// Proposals of long centroids use so many earlier steps at most. With three the mean number of passes is
-// that of five at a tolerance of 1e-4 (20.2 and 20.8 over 160 runs), and 8 % larger at 1e-7.
-constexpr std::int64_t kLongWindow = 3;
+// that of reading and writing vectors, of which there are as few as possible then (kernels/steps.inl).
+// Proposals use kMostTurns earlier steps at most. Over 72 runs at tolerances of 1e-4 and 1e-6, of 120 passes
+// at most, the mean number of passes was 76.8 with two, 74.2 with three and 73.9 with five, for which a
+// pass takes longer.
+constexpr std::int64_t kLong = 1 << 17;
 // Numbers of each vector that are worked on at a time, so that they stay in the L2 cache.
 constexpr std::size_t kPiece = 2048;
+// Features of long centroids that are worked on at a time, so that what they share stays in the L2 cache.
+constexpr std::int64_t kLongPiece = 8192;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 typedef std::vector<double> Vector;
+
+const StepKernels& kernels() { return kernel_table(isa_in_use()).steps; }
 
 // sum_i a(i) b(i)
 template <class A, class B>
@@ -96,18 +102,11 @@ double finite_witness(const double* a, std::size_t size) {
 
 double norm(const Vector& a) { return std::sqrt(dot(a, a)); }
 
-// body(first, last) for the pieces of vectors of this size.
+// body(i, begin, end) for pieces of all long centroids, the same features of one after the other.
 template <class Body>
-void for_pieces(std::size_t size, Body body) {
-  for (std::size_t first = 0; first < size; first += kPiece) body(first, std::min(size, first + kPiece));
-}
-
-// Requests what the next piece of a vector will read, since processors do not foresee reading beyond a
-// page of memory.
-void request_next_piece(const double* a, std::size_t size) {
-  const auto next = reinterpret_cast<std::uintptr_t>(a) + kPiece * sizeof(double);
-  for (std::uintptr_t byte = 0; byte < size * sizeof(double); byte += 64)
-    EKMFAST_PREFETCH(reinterpret_cast<const void*>(next + byte), 2);
+void for_pieces(std::int64_t k, std::int64_t d, Body body) {
+  for (std::int64_t begin = 0; begin < d; begin += kLongPiece)
+    for (std::int64_t i = 0; i < k; ++i) body(i, begin, std::min(d, begin + kLongPiece));
 }
 
 Vector difference(const Vector& a, const Vector& b) {
@@ -151,33 +150,17 @@ Triangle orthogonalised(std::vector<Vector>& columns, Vector b) {
   return found;
 }
 
-// The same for long columns b - a_j, of length 1 after division by `scale`, which is OUT, too: R is the
-// Cholesky factor of the matrix of their products, for which the vectors are read once. Singular
-// values have the error 1e-8 then, relative to the largest; those below kWeakDirection are left out.
-Triangle from_products(const std::vector<const Vector*>& a, const Vector& b, Vector& scale) {
-  const std::size_t n = a.size();
-  std::vector<Vector> products(n, Vector(n + 1, 0.0));  // of columns i <= j, and last of j and b
-  std::vector<double> columns(n * kPiece);
-  for_pieces(b.size(), [&](std::size_t first, std::size_t last) {
-    const std::size_t size = last - first;
-    const double* right = b.data() + first;
-    for (std::size_t j = 0; j < n; ++j) {
-      double* own = columns.data() + j * kPiece;
-      const double* from = a[j]->data() + first;
-      request_next_piece(from, size);
-      for (std::size_t m = 0; m < size; ++m) own[m] = right[m] - from[m];
-      for (std::size_t i = 0; i <= j; ++i)
-        products[j][i] += dot(columns.data() + i * kPiece, own, size);
-      products[j][n] += dot(own, right, size);
-    }
-  });
-  for (std::size_t j = 0; j < n; ++j) scale.push_back(std::sqrt(products[j][j]));
+// The same for the n turns of long centroids, divided by their lengths `scale`, which is OUT, and b = g:
+// R is the Cholesky factor of the matrix of their products. Singular values have the error 1e-8 then,
+// relative to the largest; those below kWeakDirection are left out.
+Triangle from_products(const TurningSums& sums, std::size_t n, Vector& scale) {
+  for (std::size_t j = 0; j < n; ++j) scale.push_back(std::sqrt(sums.products[j][j]));
   Triangle found(n);
   auto& [R, coefficients] = found;
   for (std::size_t j = 0; j < n; ++j) {
-    double left = 1, share = products[j][n] / scale[j];
+    double left = 1, share = sums.shares[j] / scale[j];
     for (std::size_t i = 0; i < j; ++i) {
-      double product = products[j][i] / (scale[i] * scale[j]);
+      double product = sums.products[j][i] / (scale[i] * scale[j]);
       for (std::size_t m = 0; m < i; ++m) product -= R[i][m] * R[j][m];
       R[j][i] = R[i][i] > 0 ? product / R[i][i] : 0;
       left -= R[j][i] * R[j][i];
@@ -230,16 +213,18 @@ Vector least_squares(Triangle triangle) {
   return gamma;
 }
 
-// Moves the numbers first to last of centroids (k, d) into the bounds (d,).
-void clamp(double* centroids, std::size_t first, std::size_t last, const Vector& low,
-           const Vector& high) {
+// Moves centroids (k, d) into the bounds (d,).
+void clamp(Vector& centroids, const Vector& low, const Vector& high) {
   const std::size_t d = low.size();
-  while (first < last) {
-    const std::size_t row = first - first % d, end = std::min(last, row + d);
-    for (std::size_t i = first; i < end; ++i)
-      centroids[i] = std::clamp(centroids[i], low[i - row], high[i - row]);
-    first = end;
-  }
+  for (std::size_t row = 0; row < centroids.size(); row += d)
+    for (std::size_t j = 0; j < d; ++j)
+      centroids[row + j] = std::clamp(centroids[row + j], low[j], high[j]);
+}
+
+// Whether a proposal lies where the step points, from <move, step>, <move, move> and <step, step>. Not so
+// if the proposal is not finite.
+bool points_on(double along, double way, double length) {
+  return along >= kLeastCosine * std::sqrt(way) * std::sqrt(length) && std::isfinite(way);
 }
 
 // Writes Anderson's proposal and returns whether it is one that lies where the step points.
@@ -248,32 +233,23 @@ void clamp(double* centroids, std::size_t first, std::size_t last, const Vector&
 // minimises ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
 bool anderson(const Run& run, double* proposal) {
   const std::size_t n = run.past_steps.size(), size = run.step.size();
-  Vector scale, gamma;
-  if (size > kLong) {
-    std::vector<const Vector*> past;
-    for (const Vector& step : run.past_steps) past.push_back(&step);
-    const Triangle triangle = from_products(past, run.step, scale);
-    if (*std::min_element(scale.begin(), scale.end()) > 0) gamma = least_squares(triangle);
-  } else {
-    std::vector<Vector> turns;
-    for (const Vector& past : run.past_steps) {
-      turns.push_back(difference(run.step, past));
-      scale.push_back(norm(turns.back()));
-      for (double& v : turns.back()) v /= scale.back();
-    }
-    if (*std::min_element(scale.begin(), scale.end()) > 0)
-      gamma = least_squares(orthogonalised(turns, run.step));
+  Vector scale;
+  std::vector<Vector> turns;
+  for (const Vector& past : run.past_steps) {
+    turns.push_back(difference(run.step, past));
+    scale.push_back(norm(turns.back()));
+    for (double& v : turns.back()) v /= scale.back();
   }
-  if (gamma.empty()) return false;
+  if (!(*std::min_element(scale.begin(), scale.end()) > 0)) return false;
+  const Vector gamma = least_squares(orthogonalised(turns, run.step));
+  const double *at = run.centroids.data(), *step = run.step.data();
   double along = 0, way = 0, length = 0;  // <move, step>, <move, move> and <step, step>
-  for_pieces(size, [&](std::size_t first, std::size_t last) {
-    const double *at = run.centroids.data(), *step = run.step.data();
+  for (std::size_t first = 0; first < size; first += kPiece) {
+    const std::size_t last = std::min(size, first + kPiece);
     for (std::size_t i = first; i < last; ++i) proposal[i] = at[i] + step[i];
     for (std::size_t j = 0; j < n; ++j) {
       const double share = gamma[j] / scale[j];
       const double *past_at = run.past_centroids[j].data(), *past_step = run.past_steps[j].data();
-      request_next_piece(past_at + first, last - first);
-      request_next_piece(past_step + first, last - first);
       for (std::size_t i = first; i < last; ++i)
         proposal[i] -= share * ((at[i] - past_at[i]) + (step[i] - past_step[i]));
     }
@@ -282,9 +258,8 @@ bool anderson(const Run& run, double* proposal) {
     along += dot_of(last - first, move, own);
     way += dot_of(last - first, move, move);
     length += dot_of(last - first, own, own);
-  });
-  // Not so if the proposal is not finite.
-  return along >= kLeastCosine * std::sqrt(way) * std::sqrt(length) && std::isfinite(way);
+  }
+  return points_on(along, way, length);
 }
 
 // Writes the proposal of momentum, and returns whether the step points on along the last move.
@@ -302,33 +277,75 @@ bool momentum(const Run& run, double* proposal) {
   return finite_witness(proposal, size) == 0;
 }
 
-// The next centroids to try before the step, in the memory of `proposal`; empty for none.
-Vector leap(const Run& run, bool bounded, const Rules& rules, Vector proposal) {
-  if (run.past_steps.empty()) return {};
-  proposal.resize(run.step.size());
-  if (!anderson(run, proposal.data()) && !momentum(run, proposal.data())) return {};
-  if (bounded) clamp(proposal.data(), 0, proposal.size(), rules.low, rules.high);
-  return proposal;
+// Writes the next centroids to try before the step, and returns whether there are such.
+bool leap(const Run& run, bool bounded, const Rules& rules, Vector& proposal) {
+  if (run.past_steps.empty()) return false;
+  if (!anderson(run, proposal.data()) && !momentum(run, proposal.data())) return false;
+  if (bounded) clamp(proposal, rules.low, rules.high);
+  return true;
+}
+
+// The same for long centroids. Both proposals are C + g and shares of the last moves.
+bool long_leap(const Run& run, std::int64_t k, std::int64_t d, const TurningSums& sums, bool bounded,
+               const Rules& rules, double* proposal) {
+  const std::size_t n = run.turns.size();
+  if (n == 0) return false;
+  Leaping leaping{run.centroids.data(), run.step.data(), {}, {}, static_cast<int>(n), nullptr, nullptr,
+                  proposal};
+  for (std::size_t j = 0; j < n; ++j) leaping.moves[j] = run.moves[j].data();
+  const auto leap = [&](double* along, double* way) {
+    *along = *way = 0;
+    for_pieces(k, d, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+      if (bounded) {
+        leaping.low = rules.low.data() + begin;
+        leaping.high = rules.high.data() + begin;
+      }
+      kernels().leap(leaping, i * d + begin, end - begin, along, way);
+    });
+  };
+  Vector scale;
+  double along = 0, way = 0;
+  const Triangle triangle = from_products(sums, n, scale);
+  if (*std::min_element(scale.begin(), scale.end()) > 0) {
+    const Vector gamma = least_squares(triangle);
+    for (std::size_t j = 0; j < n; ++j) leaping.shares[j] = -gamma[j] / scale[j];
+    leap(&along, &way);
+    if (points_on(along, way, sums.length)) return true;
+  }
+  if (!(sums.along > 0)) return false;
+  for (std::size_t j = 0; j < n; ++j) leaping.shares[j] = j + 1 == n ? kMomentum : 0;
+  leap(&along, &way);
+  return std::isfinite(way);
 }
 
 // The share of the step to take, 1 unless the step points back along the last move.
 //
 // If the step along one direction is g(c) = s (c* - c), two values of g give s, and c* is reached
 // by the share 1 / s = <moved, moved> / <moved, g_last - g>.
+double secant_size(double along, double way, double fall) {
+  if (!(along < 0)) return 1;
+  const double share = way / fall;
+  return std::isnan(share) ? share : std::clamp(share, kLeastSize, 1.0);
+}
+
 double secant_size(const Vector& now, const Vector& before, const Vector& step,
                    const Vector& last_step) {
   const std::size_t size = now.size();
   const auto moved = [&](std::size_t i) { return now[i] - before[i]; };
   const auto own = [&](std::size_t i) { return step[i]; };
-  if (!(dot_of(size, own, moved) < 0)) return 1;
   const auto fall = [&](std::size_t i) { return last_step[i] - step[i]; };
-  const double share = dot_of(size, moved, moved) / dot_of(size, moved, fall);
-  return std::isnan(share) ? share : std::clamp(share, kLeastSize, 1.0);
+  const double along = dot_of(size, moved, own);
+  if (!(along < 0)) return 1;
+  return secant_size(along, dot_of(size, moved, moved), dot_of(size, moved, fall));
 }
 
 void forget(Run& run) {
   run.past_centroids.clear();
   run.past_steps.clear();
+  for (auto* kept : {&run.moves, &run.turns}) {
+    std::move(kept->begin(), kept->end(), std::back_inserter(run.unused));
+    kept->clear();
+  }
   run.remembers = false;
 }
 
@@ -346,7 +363,7 @@ Run::Run(const double* start, std::int64_t n, double sharpness)
 Solver::Solver(const double* starts, const double* alpha, std::int64_t n_runs, std::int64_t k,
                std::int64_t d, Rules rules)
     : k_(k), d_(d), rules_(std::move(rules)) {
-  if (static_cast<std::size_t>(k * d) > kLong) rules_.window = std::min(rules_.window, kLongWindow);
+  if (is_long()) rules_.window = std::min<std::int64_t>(rules_.window, kMostTurns);
   for (std::int64_t i = 0; i < n_runs; ++i) {
     runs_.emplace_back(starts + i * k * d, k * d, alpha[i]);
     make_allowed(runs_.back().centroids.data());
@@ -364,6 +381,8 @@ void Solver::make_allowed(double* centroids) const {
     for (double* v = row; v != row + d_; ++v) *v /= length;
   }
 }
+
+bool Solver::is_long() const { return k_ * d_ > kLong; }
 
 std::int64_t Solver::n_going() const {
   return std::count_if(runs_.begin(), runs_.end(), [](const Run& run) { return !run.done; });
@@ -391,8 +410,7 @@ void Solver::advance(const double* sum_wx, const double* sum_w, const double* su
                 reference);
   };
   // The copies below would take longer than the threads save if the centroids are long.
-  if (n_threads == 1 || n == 1 || n * size <= kNumbersForThreads ||
-      static_cast<std::size_t>(size) > kLong) {
+  if (n_threads == 1 || n == 1 || n * size <= kNumbersForThreads || is_long()) {
     for (std::int64_t i = 0; i < n; ++i) advance_run(*going[static_cast<std::size_t>(i)], i);
   } else {
     // Each run advances by itself, so the threads do not change what it does. A process that forks
@@ -412,6 +430,7 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   if (!std::isfinite(objective)) objective = kInfinity;  // centroids so far away that J overflows
   const bool rises = objective > run.objective + rules_.resolution * std::fabs(run.objective);
   if (rises && !run.leap.empty()) {
+    run.spare[0] = std::move(run.leap);
     run.leap.clear();
     forget(run);
     return;
@@ -427,16 +446,6 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
     return;
   }
   const bool leapt = !run.leap.empty(), stepped = !run.step.empty();
-  // The vectors of the oldest step are used again: to ask the system for memory takes as long as to
-  // write to it.
-  if (run.remembers) {
-    run.past_centroids.push_back(Vector());
-    run.past_steps.push_back(Vector());
-    if (static_cast<std::int64_t>(run.past_steps.size()) > rules_.window) {
-      drop_oldest(run.past_centroids, run.spare[0]);
-      drop_oldest(run.past_steps, run.spare[1]);
-    }
-  }
   Vector next = std::move(leapt ? run.leap : run.spare[0]);
   run.leap.clear();
   if (leapt) {
@@ -446,44 +455,19 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
     propose(run, next.data());
   }
   std::swap(next, run.centroids);
-  Vector before = std::move(next), last_step = std::move(run.step);
   run.objective = objective;
   run.history.push_back(objective);
   run.n_halvings = 0;
-
-  run.step = std::move(run.spare[1]);
-  run.step.resize(static_cast<std::size_t>(k_ * d_));
-  run.jumping = run.held = false;
   const bool bounded = !rules_.low.empty() && rules_.space != Space::unit;
-  const bool may_jump = run.n_jumps < kMaxWeakJumps;
-  for (std::int64_t i = 0; i < k_; ++i) {
-    const double *at = run.centroids.data() + i * d_, *sums = wx + i * d_;
-    double* step = run.step.data() + i * d_;
-    const bool jumps =
-        rules_.space == Space::features
-            ? features_step(may_jump, at, sums, w + i * d_, p + i * d_, reference, step)
-        : rules_.space == Space::unit
-            ? unit_step(may_jump, at, sums, w[i], p[i], reference, step)
-            : free_step(may_jump, at, sums, w[i], p[i], reference, step);
-    run.jumping = run.jumping || jumps;
-    if (!bounded) continue;
-    bool held = false;
-    for (std::int64_t j = 0; j < d_; ++j) {
-      const std::size_t c = static_cast<std::size_t>(j);
-      const double there = at[j] + step[j];
-      const double nearest = std::min(std::max(there, rules_.low[c]), rules_.high[c]);
-      const bool inside = nearest == there || std::isnan(step[j]);
-      step[j] = inside ? step[j] : nearest - at[j];
-      held = held || !inside;
-    }
-    run.held = run.held || held;
-  }
+  run.jumping = run.held = false;
+  run.size = 1;
+  const bool shorten = stepped && !leapt;  // if the step points back
+  const Pass pass{wx, w, p, reference};
+  const TurningSums sums = is_long() ? turn_long(run, std::move(next), pass, shorten)
+                                     : turn_short(run, std::move(next), pass, shorten);
   run.n_jumps += run.jumping;
-  run.size = stepped && !leapt ? secant_size(run.centroids, before, run.step, last_step) : 1.0;
-  (run.remembers ? run.past_centroids.back() : run.spare[0]) = std::move(before);
-  (run.remembers ? run.past_steps.back() : run.spare[1]) = std::move(last_step);
   run.remembers = false;
-  const double length = norm(run.step);
+  const double length = std::sqrt(sums.length);
   run.n_still = length < run.least ? 0 : run.n_still + 1;
   run.least = std::min(length, run.least);
   const bool still = run.n_still >= kStillPasses && length <= rules_.noise;
@@ -495,8 +479,13 @@ void Solver::advance_one(Run& run, const double* wx, const double* w, const doub
   } else if (run.jumping || run.held) {
     forget(run);
   } else if (rules_.window > 0) {
-    run.leap = leap(run, bounded, rules_, std::move(run.spare[0]));
-    run.spare[0].clear();
+    Vector& proposal = run.spare[0];
+    proposal.resize(run.step.size());
+    if (is_long() ? long_leap(run, k_, d_, sums, bounded, rules_, proposal.data())
+                  : leap(run, bounded, rules_, proposal)) {
+      run.leap = std::move(proposal);
+      proposal.clear();
+    }
     run.remembers = true;
   }
 }
@@ -511,55 +500,173 @@ void Solver::propose(const Run& run, double* there) const {
   make_allowed(there);
 }
 
-bool Solver::free_step(bool may_jump, const double* at, const double* wx, double w, double p,
-                       const double* reference, double* step) const {
-  // A column that sums to exactly zero keeps its centroid.
-  const auto ratio = [&](std::int64_t j) { return w == 0 ? at[j] : reference[j] + wx[j] / w; };
+// Replaces the step of a run, of which `before` were the centroids before.
+TurningSums Solver::turn_short(Run& run, Vector before, const Pass& pass, bool shorten) const {
+  Vector last_step = std::move(run.step);
+  run.step = std::move(run.spare[1]);
+  run.step.resize(before.size());
+  Rule rule;
+  for (std::int64_t i = 0; i < k_; ++i)
+    step_numbers(run, pass, i, 0, d_, rule, run.step.data() + i * d_);
+  if (shorten) run.size = secant_size(run.centroids, before, run.step, last_step);
+  if (run.remembers) {
+    run.past_centroids.push_back(std::move(before));
+    run.past_steps.push_back(std::move(last_step));
+    if (static_cast<std::int64_t>(run.past_steps.size()) > rules_.window) {
+      drop_oldest(run.past_centroids, run.spare[0]);
+      drop_oldest(run.past_steps, run.spare[1]);
+    }
+  } else {
+    run.spare[0] = std::move(before);
+    run.spare[1] = std::move(last_step);
+  }
+  TurningSums sums{};
+  sums.length = dot(run.step, run.step);
+  return sums;
+}
+
+// The same for long centroids. The new step replaces the last one in its memory, and the newest turn and
+// move the oldest.
+TurningSums Solver::turn_long(Run& run, Vector before, const Pass& pass, bool shorten) const {
+  run.step.resize(before.size());
+  Turning t{before.data(), run.centroids.data(), run.step.data(), nullptr, {}, nullptr, nullptr, 0};
+  if (run.remembers) {
+    for (auto* kept : {&run.turns, &run.moves}) {
+      if (static_cast<std::int64_t>(kept->size()) == rules_.window) {
+        std::rotate(kept->begin(), kept->begin() + 1, kept->end());
+      } else if (run.unused.empty()) {
+        kept->emplace_back(before.size());
+      } else {
+        kept->push_back(std::move(run.unused.back()));
+        run.unused.pop_back();
+      }
+    }
+    t.n = static_cast<int>(run.turns.size());
+    for (std::size_t j = 0; j + 1 < run.turns.size(); ++j) t.turns[j] = run.turns[j].data();
+    t.turn = run.turns.back().data();
+    t.move = run.moves.back().data();
+  }
+  TurningSums sums{};
+  std::vector<Rule> rules(static_cast<std::size_t>(k_));
+  Vector fresh(static_cast<std::size_t>(std::min(kLongPiece, d_)));
+  t.fresh = fresh.data();
+  for_pieces(k_, d_, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+    step_numbers(run, pass, i, begin, end, rules[static_cast<std::size_t>(i)], fresh.data());
+    kernels().turn(t, i * d_ + begin, end - begin, &sums);
+  });
+  if (shorten) run.size = secant_size(sums.along, sums.way, sums.fall);
+  run.spare[0] = std::move(before);
+  return sums;
+}
+
+// Writes the features begin to end of the step of centroid i. `rule` is found with the first of them.
+void Solver::step_numbers(Run& run, const Pass& pass, std::int64_t i, std::int64_t begin,
+                          std::int64_t end, Rule& rule, double* step) const {
+  const bool may_jump = run.n_jumps < kMaxWeakJumps;
+  const double *at = run.centroids.data() + i * d_, *wx = pass.wx + i * d_;
+  bool held = false;
+  if (rules_.space == Space::features) {
+    run.jumping |= features_step(may_jump, at, wx, pass.w + i * d_, pass.p + i * d_, pass.reference,
+                                 begin, end, step);
+    held = hold(at, begin, end, step);
+  } else if (rules_.space == Space::unit) {
+    if (begin == 0) rule = unit_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
+    unit_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
+    run.jumping |= rule.weak;
+  } else {
+    if (begin == 0) rule = free_rule(may_jump, at, wx, pass.w[i], pass.p[i], pass.reference);
+    if (is_long()) {
+      const bool moves = pass.w[i] != 0, bounded = !rules_.low.empty();
+      held = kernels().free({at, wx, pass.reference, bounded ? rules_.low.data() : nullptr,
+                             rules_.high.data(), moves ? pass.w[i] : 1, moves ? rule.share : 0},
+                            begin, end, step);
+    } else {
+      free_step(rule, at, wx, pass.w[i], pass.reference, begin, end, step);
+      held = hold(at, begin, end, step);
+    }
+    run.jumping |= rule.weak;
+  }
+  run.held |= held;
+}
+
+// Shortens a step that would leave the bounds, and returns whether there was one.
+bool Solver::hold(const double* at, std::int64_t begin, std::int64_t end, double* step) const {
+  if (rules_.low.empty()) return false;
+  bool held = false;
+  for (std::int64_t j = begin; j < end; ++j) {
+    double& own = step[j - begin];
+    const std::size_t c = static_cast<std::size_t>(j);
+    const double there = at[j] + own;
+    const double nearest = std::min(std::max(there, rules_.low[c]), rules_.high[c]);
+    const bool inside = nearest == there || std::isnan(own);
+    own = inside ? own : nearest - at[j];
+    held = held || !inside;
+  }
+  return held;
+}
+
+Solver::Rule Solver::free_rule(bool may_jump, const double* at, const double* wx, double w, double p,
+                               const double* reference) const {
   // If B is near zero, the ratio may be far away on either side, whereas the damped step points to
   // where J falls.
-  bool weak = may_jump && w < kTheta * p;
-  for (std::int64_t j = 0; weak && j < d_; ++j) weak = inside(j, ratio(j));
+  Rule rule;
+  rule.weak = may_jump && w < kTheta * p;
+  for (std::int64_t j = 0; rule.weak && j < d_; ++j)
+    rule.weak = inside(j, ratio(at[j], wx[j], w, reference[j]));
   // If B >= theta P, the share is 1, and the step is A / B - C.
-  double share = w / std::max(w, kTheta * p);
-  if (weak || !std::isfinite(share)) share = 1;
-  for (std::int64_t j = 0; j < d_; ++j) step[j] = share * (ratio(j) - at[j]);
-  return weak;
+  rule.share = w / std::max(w, kTheta * p);
+  if (rule.weak || !std::isfinite(rule.share)) rule.share = 1;
+  return rule;
+}
+
+void Solver::free_step(const Rule& rule, const double* at, const double* wx, double w,
+                       const double* reference, std::int64_t begin, std::int64_t end,
+                       double* step) const {
+  for (std::int64_t j = begin; j < end; ++j)
+    step[j - begin] = rule.share * (ratio(at[j], wx[j], w, reference[j]) - at[j]);
 }
 
 // On the sphere the distance is 1 - x . c, so that J falls fastest along the part of A that is
 // tangent to the sphere, A - L C with L = A . C. The step is this part over max(L, theta P). If
 // L >= theta P, it leads to A / L, which is a point of the direction of A: there the next centroid
 // is. A weak column goes to the direction of the exact ratio A / B.
-bool Solver::unit_step(bool may_jump, const double* at, const double* wx, double w, double p,
-                       const double* reference, double* step) const {
-  bool weak = may_jump && w < kTheta * p;
-  double along = 0, square = 0;
+Solver::Rule Solver::unit_rule(bool may_jump, const double* at, const double* wx, double w, double p,
+                               const double* reference) const {
+  Rule rule;
+  rule.weak = may_jump && w < kTheta * p;
+  double square = 0;
   for (std::int64_t j = 0; j < d_; ++j) {
     const double a = wx[j] + w * reference[j];
-    step[j] = a;
-    along += a * at[j];
+    rule.along += a * at[j];
     square += a * a;
-    weak = weak && inside(j, a / w);
+    rule.weak = rule.weak && inside(j, a / w);
   }
-  weak = weak && square > 0;
-  const double share = 1 / std::max(along, kTheta * p);
-  const double to_ratio = (w < 0 ? -1 : 1) / std::sqrt(square);
-  for (std::int64_t j = 0; j < d_; ++j) {
-    if (weak) step[j] = to_ratio * step[j] - at[j];
-    else step[j] = std::isfinite(share) ? share * (step[j] - along * at[j]) : 0;
-  }
-  return weak;
+  rule.weak = rule.weak && square > 0;
+  rule.share = 1 / std::max(rule.along, kTheta * p);
+  rule.to_ratio = (w < 0 ? -1 : 1) / std::sqrt(square);
+  return rule;
 }
 
-// The same as `free_step` for each feature, since A, B and P are sums over other rows for each.
+void Solver::unit_step(const Rule& rule, const double* at, const double* wx, double w,
+                       const double* reference, std::int64_t begin, std::int64_t end,
+                       double* step) const {
+  for (std::int64_t j = begin; j < end; ++j) {
+    const double a = wx[j] + w * reference[j];
+    if (rule.weak) step[j - begin] = rule.to_ratio * a - at[j];
+    else step[j - begin] = std::isfinite(rule.share) ? rule.share * (a - rule.along * at[j]) : 0;
+  }
+}
+
+// The same as for free centroids for each feature, since A, B and P are sums over other rows for each.
 bool Solver::features_step(bool may_jump, const double* at, const double* wx, const double* w,
-                           const double* p, const double* reference, double* step) const {
+                           const double* p, const double* reference, std::int64_t begin,
+                           std::int64_t end, double* step) const {
   bool any = false;
-  for (std::int64_t j = 0; j < d_; ++j) {
-    const double ratio = w[j] == 0 ? at[j] : reference[j] + wx[j] / w[j];
-    const bool weak = may_jump && w[j] < kTheta * p[j] && inside(j, ratio);
+  for (std::int64_t j = begin; j < end; ++j) {
+    const double to = ratio(at[j], wx[j], w[j], reference[j]);
+    const bool weak = may_jump && w[j] < kTheta * p[j] && inside(j, to);
     const double share = w[j] / std::max(w[j], kTheta * p[j]);
-    step[j] = (weak || !std::isfinite(share) ? 1 : share) * (ratio - at[j]);
+    step[j - begin] = (weak || !std::isfinite(share) ? 1 : share) * (to - at[j]);
     any = any || weak;
   }
   return any;
@@ -588,7 +695,8 @@ void Solver::give_up_losing_runs() {
   for (Run& run : runs_) {
     if (!run.done) continue;
     forget(run);  // a finished run needs its past no more
-    for (Vector& unused : run.spare) Vector().swap(unused);
+    for (Vector& spare : run.spare) Vector().swap(spare);
+    run.unused.clear();
   }
 }
 

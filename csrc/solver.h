@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/kernels.h"
+
 namespace ekmfast {
 
 // Share of the memberships below which the weights of a column count as weak.
@@ -39,6 +41,7 @@ struct Run {
   std::vector<double> step;       // the step from these centroids; empty before the first pass
   std::vector<double> leap;       // the proposal, tried before the step; empty for none
   std::vector<std::vector<double>> past_centroids, past_steps;  // for proposals, oldest first
+  std::vector<std::vector<float>> moves, turns;  // the same of long centroids (kernels/kernels.h)
   std::vector<double> history;    // the objective after every accepted step
   double objective;               // at the centroids; infinite before the first pass
   double size = 1;                // the share of the step that is tried
@@ -46,9 +49,10 @@ struct Run {
   std::int64_t n_iter = 0, n_halvings = 0, n_jumps = 0;
   std::int64_t n_still = 0;       // number of steps since the shortest one
   // Whether these centroids and their step are one of the pairs for proposals; they are moved to the
-  // past ones when the centroids change.
+  // past ones, or give a move and a turn, when the centroids change.
   bool remembers = false;
   std::vector<double> spare[2];   // memory of vectors that are no longer needed
+  std::vector<std::vector<float>> unused;
   bool jumping = false;           // a weak column takes its exact ratio, so that J may rise
   bool held = false;              // the step was shortened at the bounds
   bool converged = false, given_up = false, done = false;
@@ -67,6 +71,7 @@ class Solver {
   std::int64_t n_weights() const { return rules_.space == Space::features ? k_ * d_ : k_; }
   std::vector<Run>& runs() { return runs_; }
   std::int64_t window() const { return rules_.window; }
+  bool is_long() const;  // whether proposals are computed from moves and turns
   std::int64_t n_going() const;
 
   // OUT centroids (n_going, k, d) and alpha (n_going,) for which the caller computes sums and J.
@@ -81,13 +86,37 @@ class Solver {
  private:
   void advance_one(Run& run, const double* wx, const double* w, const double* p, double objective,
                const double* reference);
-  // Writes the step of one centroid, whose sums these are, and returns whether it is weak and jumps.
-  bool free_step(bool may_jump, const double* at, const double* wx, double w, double p,
-                 const double* reference, double* step) const;
-  bool unit_step(bool may_jump, const double* at, const double* wx, double w, double p,
-                 const double* reference, double* step) const;
+  // The sums of a pass for one run, as `advance` takes them.
+  struct Pass {
+    const double *wx, *w, *p, *reference;
+  };
+  // How the step of one centroid follows from its sums: whether it is weak and jumps, and what the
+  // functions for its numbers need.
+  struct Rule {
+    bool weak = false;
+    double share = 0, along = 0, to_ratio = 0;
+  };
+  TurningSums turn_short(Run& run, std::vector<double> before, const Pass& pass, bool shorten) const;
+  TurningSums turn_long(Run& run, std::vector<double> before, const Pass& pass, bool shorten) const;
+  void step_numbers(Run& run, const Pass& pass, std::int64_t i, std::int64_t begin, std::int64_t end,
+                    Rule& rule, double* step) const;
+  Rule free_rule(bool may_jump, const double* at, const double* wx, double w, double p,
+                 const double* reference) const;
+  Rule unit_rule(bool may_jump, const double* at, const double* wx, double w, double p,
+                 const double* reference) const;
+  // Write the features begin to end of the step of one centroid.
+  void free_step(const Rule& rule, const double* at, const double* wx, double w,
+                 const double* reference, std::int64_t begin, std::int64_t end, double* step) const;
+  void unit_step(const Rule& rule, const double* at, const double* wx, double w,
+                 const double* reference, std::int64_t begin, std::int64_t end, double* step) const;
   bool features_step(bool may_jump, const double* at, const double* wx, const double* w,
-                     const double* p, const double* reference, double* step) const;
+                     const double* p, const double* reference, std::int64_t begin, std::int64_t end,
+                     double* step) const;
+  bool hold(const double* at, std::int64_t begin, std::int64_t end, double* step) const;
+  // A column that sums to exactly zero keeps its centroid.
+  static double ratio(double at, double wx, double w, double reference) {
+    return w == 0 ? at : reference + wx / w;
+  }
   bool inside(std::int64_t j, double value) const {
     const std::size_t c = static_cast<std::size_t>(j);
     return rules_.low.empty() || (value >= rules_.low[c] && value <= rules_.high[c]);

@@ -19,6 +19,8 @@ namespace {
 
 typedef std::int64_t i64;
 
+// Columns whose lines are made or read at a time, so that they stay in the L1 cache.
+constexpr i64 kTileColumns = 64;
 // Rows of a block, whose weights are computed at a time.
 constexpr i64 kBlockRows = 240;
 // Numbers of the weights of a slab: all its weights are computed before the second product.
@@ -104,32 +106,20 @@ struct Lines {
         int n_threads)
       : lines(s, s.d * padded(k)), bias(static_cast<std::size_t>(padded(k))) {
     const i64 d = s.d;
-    constexpr i64 kColumns = 64;  // of a task: their lines stay in the L1 cache
-    const i64 kp = padded(k), n_tasks = (d + kColumns - 1) / kColumns;
+    const i64 kp = padded(k), n_tasks = (d + kTileColumns - 1) / kTileColumns;
     double* out = lines.get();
     // The squares of each centroid, summed for each task, and then in the order of the tasks.
-    std::vector<double> squares(static_cast<std::size_t>(for_distances ? 0 : n_tasks * k));
+    std::vector<double> squares(static_cast<std::size_t>(n_tasks * kp));
     parallel_for(n_tasks, n_threads, [&](i64 task, int) {
       if (task % 64 == 0) checkpoint();
-      const i64 first = task * kColumns, last = std::min(d, first + kColumns);
-      for (i64 i = 0; i < k; ++i) {
-        const double* c = centroids + i * d;
-        for (i64 j = first; j < last; ++j) out[j * kp + i] = q * c[j];
-        if (for_distances) continue;
-        double sums[4] = {0, 0, 0, 0};
-        i64 j = first;
-        for (; j + 4 <= last; j += 4)
-          for (i64 e = 0; e < 4; ++e) sums[e] += c[j + e] * c[j + e];
-        for (; j < last; ++j) sums[0] += c[j] * c[j];
-        squares[static_cast<std::size_t>(task * k + i)] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-      }
-      for (i64 j = first; j < last; ++j) std::fill(out + j * kp + k, out + (j + 1) * kp, 0.0);
+      const i64 first = task * kTileColumns, last = std::min(d, first + kTileColumns);
+      table().to_lines(centroids, d, k, kp, q, first, last, out, squares.data() + task * kp);
     });
     if (for_distances) {
       table().sparse_norms(out, d, kp, bias.data());
     } else {
       for (std::size_t at = 0; at < squares.size(); ++at)
-        bias[at % static_cast<std::size_t>(k)] += squares[at];
+        bias[at % static_cast<std::size_t>(kp)] += squares[at];
       for (double& b : bias) b *= -0.5 * q;
     }
     view = {k, kp, out, bias.data(), 1 / q, 1};
@@ -170,17 +160,9 @@ std::vector<i64> strips_of(const SparseSamples& s, int n_threads) {
 // sum_wx (k, d) = lines (last - first, kp) of columns first to last, or these are added to it.
 void take_lines(const double* lines, i64 first, i64 last, i64 kp, i64 k, i64 d, bool add,
                 double* sum_wx) {
-  constexpr i64 kColumns = 64;
-  for (i64 j = first; j < last; j += kColumns)
-    for (i64 i = 0; i < k; ++i) {
-      double* out = sum_wx + i * d;
-      const double* from = lines + (j - first) * kp + i;
-      const i64 count = std::min(kColumns, last - j);
-      if (add)
-        for (i64 e = 0; e < count; ++e) out[j + e] += from[e * kp];
-      else
-        for (i64 e = 0; e < count; ++e) out[j + e] = from[e * kp];
-    }
+  for (i64 j = first; j < last; j += kTileColumns)
+    table().from_lines(lines + (j - first) * kp, j, std::min(last, j + kTileColumns), kp, k, d, add,
+                       sum_wx);
 }
 
 // Sums over all rows. `weigh(begin, end, weights, sums)` writes the weights (end - begin, kp) of a

@@ -1001,6 +1001,8 @@ def core_settings(a: Arguments) -> Call:
 def core_solver(a: Arguments) -> Call:
     """A solver, some steps of it with any sums, and its states with parts that were replaced."""
     rng, s, k, d = a.rng, a.s, min(a.k, 9), min(a.d, 17)
+    if rng.random() < 0.03:  # long centroids, whose steps are computed by other code
+        s, d = 1, 2**17 // k + int(rng.integers(1, 9))
     space = str(rng.choice(["free", "unit", "features"]))
     n_axes = 3 if space == "features" else 2
 

@@ -519,10 +519,10 @@ def test_a_run_leaves_a_saddle_point_faster_than_by_its_steps():
 def test_long_centroids_take_the_steps_of_short_ones(space):
     """Products of repeated features are multiples of those of the features, so gamma is the same.
 
-    The products of more than 2^17 numbers are formed in one pass over the last steps, of which no
-    more than three are used.
+    The steps of more than 2^17 numbers are computed by other code, which keeps their changes in
+    float32, of which no more than three. No vector of the kernels ends with a centroid.
     """
-    k, d, times = 3, 40, 1200
+    k, d, times = 3, 41, 1171
     rng = np.random.default_rng(0)
     target, start = rng.normal(size=(2, 1, k, d))
     rate = rng.uniform(-0.5, 0.97, (1, k, d))
@@ -539,10 +539,51 @@ def test_long_centroids_take_the_steps_of_short_ones(space):
             found.append(centroids * np.sqrt(n))
             sums = T + R * (centroids - T)
             solver.advance(sums, ones, ones, np.array([100.0 - i]), np.zeros(d * n), 1)
-        assert len(solver.get_run(0)["past"]) == 3
+        # Long ones keep the three changes, and the last centroids with their step beside them.
+        assert len(solver.get_run(0)["past"]) == (3 if n == 1 else 4)
         ends.append(np.stack(found))
     short, long = ends
     assert_allclose(long, np.tile(short, times), atol=1e-6)
     if space == "free":  # Anderson's proposals are nearer to the fixed point than plain steps
         left, plain = long[-1] - np.tile(target, times), rate**13 * (start - target)
         assert np.sqrt(np.mean(left**2)) < 0.5 * np.sqrt(np.mean(plain**2))
+
+
+@pytest.mark.parametrize("window", [0, 5])
+def test_a_long_run_that_was_copied_goes_on_to_the_same_bits(window):
+    """After passes whose proposal or step was refused, too, since J rises in some."""
+    k, d = 3, 43_700
+    rng = np.random.default_rng(0)
+    target, start = rng.normal(size=(2, 1, k, d))
+    rate, ones = rng.uniform(-0.9, 0.97, (1, k, d)), np.ones((1, k))
+    bounds = (np.full(d, -2.0), np.full(d, 2.0))
+
+    def new():
+        return _core.Solver(start, np.ones(1), 0.0, 0.0, 1e-13, window, False, *bounds, "free")
+
+    whole, copied = new(), new()
+    leaps = []
+    for i in range(16):
+        state = copied.get_run(0)
+        leaps.append(state["leap"] is not None)
+        copied = new()
+        copied.set_run(0, state)
+        J = np.array([100.0 - i + 5 * (i in (5, 9, 10))])
+        for solver in (whole, copied):
+            centroids, _ = solver.candidates()
+            sums = np.clip(target + rate * (centroids - target), -2, 2)
+            solver.advance(sums, ones, ones, J, np.zeros(d), 1)
+        np.testing.assert_array_equal(*(solver.candidates()[0] for solver in (whole, copied)))
+    assert (leaps[5] and leaps[9]) == (window > 0)
+    assert not leaps[6]
+
+
+def test_a_long_run_takes_no_longer_past_than_it_keeps():
+    solver = _core.Solver(
+        np.zeros((1, 2, 70_000)), np.ones(1), 0.0, 0.0, 1e-13, 5, False, None, None
+    )
+    pair = (np.ones((2, 70_000)), np.ones((2, 70_000)))
+    solver.set_run(0, solver.get_run(0) | {"past": [pair] * 3})
+    assert len(solver.get_run(0)["past"]) == 3
+    with pytest.raises(ValueError, match="past must not have more pairs"):
+        solver.set_run(0, solver.get_run(0) | {"past": [pair] * 4})

@@ -7,11 +7,13 @@
 #include "closest.inl"
 #include "exp2.inl"
 #include "likelihood.inl"
+#include "lines.inl"
 #include "mixture.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "sparse.inl"
 #include "statistics.inl"
+#include "steps.inl"
 #include "survey.inl"
 #include "tuning.h"
 #include "weights.inl"
@@ -73,9 +75,12 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     sparse_kernels_for<float, std::int64_t>(),
     sparse_kernels_for<double, std::int32_t>(),
     sparse_kernels_for<double, std::int64_t>(),
+    to_lines,
+    from_lines,
     sparse_norms,
     sparse_scratch_bytes,
     {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,
-     sum_of_logs}};
+     sum_of_logs},
+    {free_step, turn, leap}};
 
 }  // namespace ekmfast

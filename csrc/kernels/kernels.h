@@ -172,6 +172,46 @@ struct LikelihoodKernels {
   double (*logs)(const double* squared, const double* weights, std::int64_t n, double tail);
 };
 
+// The vectors of a run of the solver whose centroids are long (solver.cpp). With C the centroids and g
+// their step, a *turn* is the change of g since the step before, and a *move* that of C + g. The last ones
+// are kept, oldest first, in float: they only give a direction.
+constexpr int kMostTurns = 3;
+struct Turning {
+  const double *before, *at;        // C of the step before, and now
+  double* step;                     // IN g of the step before, OUT g
+  const double* fresh;              // g, of the numbers of this call only
+  const float* turns[kMostTurns];   // those before the newest
+  float *turn, *move;               // OUT the newest; null if n is 0
+  int n;                            // how many turns there are with the newest, or 0 to keep none
+};
+struct TurningSums {
+  double length, along, way, fall;  // <g, g>, <m, g>, <m, m> and <m, g' - g>, with m = C - C'
+  double products[kMostTurns][kMostTurns];  // of turns i and j <= i
+  double shares[kMostTurns];        // of turn i and g
+};
+struct Leaping {
+  const double *at, *step;
+  const float* moves[kMostTurns];
+  double shares[kMostTurns];
+  int n;
+  const double *low, *high;         // bounds of the numbers of this call only, or null
+  double* there;                    // OUT C + g + sum shares_i moves_i, within the bounds
+};
+struct FreeStep {
+  const double *at, *wx, *reference;  // (d,)
+  const double *low, *high;           // (d,) the bounds, or null
+  double w, share;                    // not 0; as in solver.cpp
+};
+struct StepKernels {
+  // OUT step, of the features begin to end of one centroid. Returns whether bounds shortened it.
+  bool (*free)(const FreeStep& rule, std::int64_t begin, std::int64_t end, double* step);
+  // Numbers first to first + count; sums are added to.
+  void (*turn)(const Turning& vectors, std::int64_t first, std::int64_t count, TurningSums* sums);
+  // The same; along and way are <there - C, g> and <there - C, there - C>, without bounds.
+  void (*leap)(const Leaping& vectors, std::int64_t first, std::int64_t count, double* along,
+               double* way);
+};
+
 // The functions of one instruction set. Slices are multiples of kRowUnit rows (tuning.h).
 template <class T>
 struct Kernels {
@@ -248,10 +288,18 @@ struct KernelTable {
   SparseKernels<float, std::int64_t> sparse32_long;
   SparseKernels<double, std::int32_t> sparse64;
   SparseKernels<double, std::int64_t> sparse64_long;
+  // OUT lines (d, kp), columns first to last: q c_kj of centroids (k, d); squares (kp,) (added to), the
+  // sums of c_kj^2 over these columns.
+  void (*to_lines)(const double* centroids, std::int64_t d, std::int64_t k, std::int64_t kp, double q,
+                   std::int64_t first, std::int64_t last, double* lines, double* squares);
+  // OUT sum_wx (k, d), columns first to last: lines (last - first, kp), or these are added to it.
+  void (*from_lines)(const double* lines, std::int64_t first, std::int64_t last, std::int64_t kp,
+                     std::int64_t k, std::int64_t d, bool add, double* sum_wx);
   // OUT norms (kp,): the sums of squares of the columns of lines (d, kp).
   void (*sparse_norms)(const double* lines, std::int64_t d, std::int64_t kp, double* norms);
   std::int64_t (*sparse_scratch_bytes)(std::int64_t k);  // of 64-byte-aligned scratch, for `weigh`
   LikelihoodKernels likelihood;
+  StepKernels steps;
 };
 
 #define EKMFAST_DECLARE(name, flags, condition) extern const KernelTable name##_kernels;

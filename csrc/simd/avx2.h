@@ -71,6 +71,7 @@ struct F64 {
     return {_mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), lane))};
   }
   void store(T* p) const { _mm256_storeu_pd(p, v); }
+  void store(float* p) const { _mm_storeu_ps(p, _mm256_cvtpd_ps(v)); }
   static F64 fma(F64 a, F64 b, F64 c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
   static F64 max(F64 a, F64 b) { return {_mm256_max_pd(a.v, b.v)}; }
   static F64 round(F64 a) { return {_mm256_round_pd(a.v, 8)}; }

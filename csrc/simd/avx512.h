@@ -78,6 +78,7 @@ struct F64 {
     return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p)};
   }
   void store(T* p) const { _mm512_storeu_pd(p, v); }
+  void store(float* p) const { _mm256_storeu_ps(p, _mm512_cvtpd_ps(v)); }
   static F64 fma(F64 a, F64 b, F64 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
   static F64 max(F64 a, F64 b) { return {_mm512_max_pd(a.v, b.v)}; }
   static F64 round(F64 a) { return {_mm512_roundscale_pd(a.v, 8)}; }

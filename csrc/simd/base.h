@@ -91,6 +91,9 @@ struct F64 {
     return {V{n > 0 ? p[0] : 0.0, n > 1 ? p[1] : 0.0}};
   }
   void store(T* p) const { std::memcpy(p, &v, sizeof(V)); }
+  void store(float* p) const {
+    for (int i = 0; i < W; ++i) p[i] = static_cast<float>(v[i]);
+  }
   static F64 fma(F64 a, F64 b, F64 c) { return {a.v * b.v + c.v}; }
   static F64 max(F64 a, F64 b) { return {select(a.v > b.v, a.v, b.v)}; }
   static F64 round(F64 a) { return (a + all(6755399441055744.0)) - all(6755399441055744.0); }

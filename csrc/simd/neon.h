@@ -71,6 +71,7 @@ struct F64 {
     return load(part);
   }
   void store(T* p) const { vst1q_f64(p, v); }
+  void store(float* p) const { vst1_f32(p, vcvt_f32_f64(v)); }
   static F64 fma(F64 a, F64 b, F64 c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
   static F64 max(F64 a, F64 b) { return {vmaxq_f64(a.v, b.v)}; }
   static F64 round(F64 a) { return {vrndnq_f64(a.v)}; }

@@ -41,7 +41,9 @@ class Run:
     step: Float64 | None = None  # (K, D), the step from these centroids
     size: float = 1.0  # the share of the step that is tried
     leap: Float64 | None = None  # (K, D), the proposal, tried before the step
-    past: list[tuple[Float64, Float64]] = field(default_factory=list)  # pairs (centroids, step)
+    # Pairs (centroids, step). If K D > 2^17, pairs of their changes instead: of centroids + step,
+    # and of the step; then the last pair may be the centroids and step of this run.
+    past: list[tuple[Float64, Float64]] = field(default_factory=list)
     n_halvings: int = 0
     n_jumps: int = 0
     jumping: bool = False  # a weak column takes its exact ratio, so J may rise
