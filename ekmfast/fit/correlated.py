@@ -32,6 +32,7 @@ from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.evidence import VARIANCE_SHARE, Components
 from ekmfast.fit.likelihood import likelihoods_of_labels
 from ekmfast.fit.merging import count_distinct, merge_all, merge_coincident
+from ekmfast.fit.moved import moved
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import most_likely
 from ekmfast.rows.array import ArrayRows
@@ -66,7 +67,8 @@ def find_in_components(
     weight = rows.likelihood_weight(slice(None))
     evidence = np.ascontiguousarray(features[:, : len(components.first(VARIANCE_SHARE).held)])
     X = features.astype(rows.dtype)
-    reduced = problem.of(ArrayRows(X, rows.sample_weight, rows.n_threads), problem.report)
+    report = moved(problem.report, few.rows_of)
+    reduced = problem.of(ArrayRows(X, rows.sample_weight, rows.n_threads), report)
     part = reduced.sketch(n_rows, random_state)
     starts = draw(part.survey.sample.on_host()) if given is None else few.of_rows(given)
     alphas = dvariance * MULTIPLES
