@@ -52,6 +52,25 @@ def test_every_pass_is_a_task(alpha):
         assert min(recorder.objectives) == model.objective_
 
 
+@pytest.mark.parametrize("correlated", [False, True])
+def test_callbacks_get_centroids_of_the_rows_at_every_stage_of_a_search(correlated):
+    rng = np.random.default_rng(0)
+    X = 4 * rng.normal(size=(3, 5))[rng.integers(3, size=3000)] + rng.normal(size=(3000, 5))
+    X = X @ rng.normal(size=(5, 20 if correlated else 5)) + 1000
+
+    class Scores(Recorder):
+        def on_fit_task_end(self, estimator, context, *, metadata=None, fitted_estimator=None):
+            if context.task_name == "pass":
+                self.objectives.append(-fitted_estimator.score(X))
+            return False
+
+    scores = Scores()
+    model = EKMeans(3, random_state=0).set_callbacks(scores).fit(X)
+    assert len(scores.objectives) > 2 * model.n_iter_ + 2
+    # That of a single cluster at the mean; far from the rows it would be a thousand times larger.
+    assert max(scores.objectives) < 2 * 0.5 * ((X - X.mean(axis=0)) ** 2).sum()
+
+
 def test_a_callback_can_stop_the_fit():
     X = set_a()[0]
     recorder = Recorder(last=2)

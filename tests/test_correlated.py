@@ -74,12 +74,22 @@ def test_runs_iterate_in_components_on_some_of_the_rows(monkeypatch):
     monkeypatch.setattr(likeliest, "find_in_components", watched)
     model = EKMeans(3, random_state=0).fit(X)
     assert adjusted_rand_score(y, model.labels_) > 0.95
-    (n_rows, runs), polished, last = shapes
+    (n_rows, runs), chosen, polished, last = shapes
     assert n_rows < 3000
     assert runs == (16 * 11, 3, 4)
+    assert chosen == (polished[0], (1, 3, 4))
     assert polished[0] < 13_000
     assert polished[1] == (1, 3, 64)
     assert last == (15_000, (1, 3, 64))
+
+
+@pytest.mark.parametrize("seed", [95, 113, 123, 238, 346])
+def test_a_run_whose_centroids_would_coincide_is_not_chosen(seed):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(4, size=2000)
+    Z = rng.normal(size=(2000, 3)) + 1.5 * rng.normal(size=(4, 3))[y]
+    X = Z @ rng.normal(size=(3, 12)) + 0.3 * rng.normal(size=(2000, 12))
+    assert EKMeans(4, random_state=0).fit(X).n_clusters_effective_ == 4
 
 
 def test_starts_that_are_given():

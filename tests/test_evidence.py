@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EKMeans, alpha_path
-from ekmfast.fit.evidence import evidence_features, independent_share
+from ekmfast.fit.evidence import components_of, evidence_features, independent_share
 from ekmfast.fit.likelihood import classification_likelihood
 
 
@@ -145,3 +146,11 @@ def test_components_do_not_merge_clusters_that_were_asked_for():
     assert path.likelihood[fewer].max() > path.likelihood[~fewer].max()  # a problem of the kind
     assert path.n_clusters_effective[path.best] == 3
     assert EKMeans(3, random_state=0).fit(X).n_clusters_effective_ == 3
+
+
+def test_components_of_rows_so_small_that_squares_underflow():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(10, 1)) @ rng.normal(size=(1, 40)) + 1e-12 * rng.normal(size=(10, 40))
+    expected, found = components_of(X), components_of(np.ldexp(X, -500))
+    assert_array_equal(found.held, expected.held)
+    assert_array_equal(found.directions, expected.directions)

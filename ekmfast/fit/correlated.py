@@ -6,7 +6,11 @@ between starts at one alpha, all alphas are tried, and their ends are not refine
 
 The leading components that hold nearly all of the variance are far fewer than the features, and
 distances in them are nearly those between the rows. Runs in these components take a fraction of the
-time. They end early, on some of the rows, and the run that is chosen goes on in all features.
+time. They end early, on some of the rows. The run that is chosen goes on to its end, in components
+on all rows of the search and then in all features. If centroids coincide there that were distinct
+where it ended early, as may be at small alphas, the next likely run is chosen: without this 2 of 60
+synthetic problems of 1,000 to 5,000 rows got fewer clusters than were asked for, with it none, and
+the mean ARI was .848 and .850 (.850 with 16 runs in all features).
 
 The rules were chosen on draws and data sets with strongly correlated features, none of which is
 published. On 201 small ones, codes of seven models of three widths, digits, sentence embeddings and
@@ -27,7 +31,8 @@ from numpy.typing import NDArray
 from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.evidence import VARIANCE_SHARE, Components
 from ekmfast.fit.likelihood import likelihoods_of_labels
-from ekmfast.fit.merging import count_distinct, merge_all
+from ekmfast.fit.merging import count_distinct, merge_all, merge_coincident
+from ekmfast.fit.moved import moved
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.search import most_likely
 from ekmfast.rows.array import ArrayRows
@@ -62,7 +67,8 @@ def find_in_components(
     weight = rows.likelihood_weight(slice(None))
     evidence = np.ascontiguousarray(features[:, : len(components.first(VARIANCE_SHARE).held)])
     X = features.astype(rows.dtype)
-    reduced = problem.of(ArrayRows(X, rows.sample_weight, rows.n_threads), problem.report)
+    report = moved(problem.report, few.rows_of)
+    reduced = problem.of(ArrayRows(X, rows.sample_weight, rows.n_threads), report)
     part = reduced.sketch(n_rows, random_state)
     starts = draw(part.survey.sample.on_host()) if given is None else few.of_rows(given)
     alphas = dvariance * MULTIPLES
@@ -81,5 +87,13 @@ def find_in_components(
     # therefore prefer a result in which such clusters are merged.
     n_distinct = np.array([count_distinct(own) for own in names])
     complete = n_distinct == problem.n_clusters
-    best = most_likely(np.where(complete, likelihood, -np.inf) if complete.any() else likelihood)
+    while complete.any():
+        best = most_likely(np.where(complete, likelihood, -np.inf))
+        end = reduced.solve(ends[best][None], alphas[best]).best
+        # Centroids that will coincide may not yet do so where a run was ended early.
+        merged = merge_coincident(end.centroids, float(alphas[best]))
+        if count_distinct(merged) == problem.n_clusters:
+            return few.rows_of(end.centroids), float(alphas[best])
+        complete[best] = False
+    best = most_likely(likelihood)
     return few.rows_of(ends[best]), float(alphas[best])

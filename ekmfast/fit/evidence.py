@@ -193,6 +193,8 @@ def _share_of(product: Float64, n_features: int, n_samples: float) -> float:
 def _principal(centred: Float64) -> tuple[Float64, Float64]:
     """Orthonormal directions (D, R) of centred rows, and the shares of the variance they hold."""
     n_samples, n_features = centred.shape
+    # Scaled by a power of two, which is exact, so that squares do not underflow.
+    centred = np.ldexp(centred, -np.frexp(np.abs(centred).max())[1])
     if n_features <= n_samples:
         variance, directions = np.linalg.eigh(centred.T @ centred)
     else:  # the smaller product has the same eigenvalues except zeros

@@ -65,6 +65,7 @@ from ekmfast.fit.mixture import (
     moments_of_labels,
     stacked,
 )
+from ekmfast.fit.moved import moved
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.search import compare_alphas
@@ -363,7 +364,8 @@ def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
         return problem, np.zeros(rows.n_features)
     X = (rows.X - survey.mean).astype(np.float32)
     weights = None if s is None else s.astype(np.float32)
-    return problem.of(ArrayRows(X, weights, rows.n_threads), problem.report), survey.mean
+    report = moved(problem.report, lambda centroids: centroids + survey.mean)
+    return problem.of(ArrayRows(X, weights, rows.n_threads), report), survey.mean
 
 
 def _dense(X: Any) -> NDArray[Any]:

@@ -15,7 +15,6 @@ from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Run, Runs, solve
 from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
-from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
 from ekmfast.rows.survey import Survey
 
@@ -147,21 +146,20 @@ class Problem:
         few = rows.subset(numbers[:: max(1, len(numbers) // most)]).on_host()
         centroids = initial_centroids(few, self.n_clusters, "k-means", 1, random_state)[0]
         n_far = n_rows // FAR_SHARE
-        far: ArrayRows | None = None
         if self.survey.whole:
             farthest = rows.farthest_rows(centroids, n_far)
             near = np.zeros(rows.n_rows, bool)
             near[numbers] = True
             near[farthest] = False
-            far = rows.subset(farthest).on_host()
-            some = rows.subset(np.flatnonzero(near)).on_host()
+            numbers = np.flatnonzero(near)
+            some = rows.subset(np.concatenate([numbers, farthest])).on_host()
+            mass, apart = np.split(_mass(some), [len(numbers)])
         else:
-            some = rows.subset(numbers).on_host()
+            some, apart = rows.subset(numbers).on_host(), np.zeros(0)
+            mass = _mass(some)
             if self.survey.far_rows is not None:
                 far = self.survey.far_rows(centroids, int(random_state.randint(2**31 - 1)), n_far)
-        mass, apart = _mass(some), np.zeros(0)
-        if far is not None:
-            some, apart = some.followed_by(far), _mass(far)
+                some, apart = some.followed_by(far), _mass(far)
         if mass.any():  # else all rows that have weight are far ones
             mass *= max(self.survey.total_weight - apart.sum(), 0.0) / mass.sum()
         mass = np.concatenate([mass, apart]).astype(self.dtype)

@@ -135,8 +135,8 @@ class ArrayRows:
         return self._of(np.concatenate([self.X, others.X]), None)
 
     def reweighted(self, sample_weight: NDArray[Any] | None) -> Self:
-        """The same rows with other weights; statistics are those of ``'equilibrium'``."""
-        return type(self)(self.X, sample_weight, self.n_threads)
+        """The same rows with other weights."""
+        return self._of(self.X, sample_weight, self.factor)
 
     def nearest(self, centroids: Float64) -> tuple[NDArray[np.int32], NDArray[Any]]:
         """Labels (N,) and squared distances (N,) in the dtype of X: see `nearest_centroids`."""

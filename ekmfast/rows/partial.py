@@ -214,7 +214,8 @@ class PartialRows(ArrayRows):
         return CentredStatistics(sum_wx, sum_w, sum_p, exponent, objective, self.means)
 
     def reweighted(self, sample_weight: NDArray[Any] | None) -> Self:
-        return type(self)(self.X, sample_weight, self.n_threads, means_of_all=self._means_of_all)
+        options = self.n_threads, self.weighting, self.fuzzifier
+        return type(self)(self.X, sample_weight, *options, means_of_all=self._means_of_all)
 
     def among(self, means: Float64) -> Self:
         """The same rows as some of many, whose means ``means`` (D,) replace those of no row."""

@@ -166,9 +166,6 @@ class UnitRows(ArrayRows):
         for first in range(0, self.n_rows, step):
             yield first, self.part(slice(first, first + step))
 
-    def reweighted(self, sample_weight: NDArray[Any] | None) -> Self:
-        return type(self)(self.X, sample_weight, self.n_threads, factor=self.factor)
-
     def _of(
         self,
         X: NDArray[Any],
