@@ -207,7 +207,7 @@ def draw(rows: list[dict[str, Any]]) -> Any:
         axes.xaxis.set_minor_formatter("")  # its labels would overlap
         axes.set_title(title_of(row["shape"]), fontsize=9)
         axes.grid(alpha=0.3)
-    for axes in grid[-1]:
+    for axes in grid.flat[len(rows) - columns : len(rows)]:  # the lowest of each column
         axes.set_xlabel("seconds of one fit")
     for axes in grid[:, 0]:
         axes.set_ylabel("mean ARI")
