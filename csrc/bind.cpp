@@ -927,7 +927,7 @@ ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
 }
 
 template <class T>
-py::object matrix_of(const std::vector<T>& values, const GuardedSolver& solver) {
+py::object matrix_of(const ekmfast::LongVector<T>& values, const GuardedSolver& solver) {
   if (values.empty()) return py::none();
   DoubleArray out({static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())});
   std::copy(values.begin(), values.end(), out.mutable_data());
@@ -970,16 +970,18 @@ Value as(const py::handle& value, const char* name) {
 }
 
 void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
+  typedef ekmfast::LongVector<double> Matrix;
   const Hold hold(solver);
   const auto matrix = [&](const py::handle& value, const char* name) {
     const DoubleArray array = as<DoubleArray>(value, name);
     if (array.ndim() != 2 || array.shape(0) != solver.k() || array.shape(1) != solver.d())
       refuse(std::string(name) + " must have shape (k, d)");
-    return vector_of(array, solver.k() * solver.d(), name);
+    const std::vector<double> numbers = vector_of(array, solver.k() * solver.d(), name);
+    return Matrix(numbers.begin(), numbers.end());
   };
   const auto maybe_matrix = [&](const char* name) {
     const py::object value = state[name];
-    return value.is_none() ? std::vector<double>() : matrix(value, name);
+    return value.is_none() ? Matrix() : matrix(value, name);
   };
   const auto number = [&](const char* name) { return as<double>(state[name], name); };
   const auto flag = [&](const char* name) { return as<bool>(state[name], name); };
@@ -1002,7 +1004,7 @@ void set_run(GuardedSolver& solver, std::int64_t i, const py::dict& state) {
   for (const py::handle& pair : as<py::list>(state["past"], "past")) {
     const py::tuple both = as<py::tuple>(pair, "past");
     if (both.size() != 2) refuse("past must consist of pairs");
-    std::vector<double> first = matrix(both[0], "past"), second = matrix(both[1], "past");
+    Matrix first = matrix(both[0], "past"), second = matrix(both[1], "past");
     // If it did remember, its centroids and their step are the last pair of the past.
     run.remembers = solver.window() > 0 && first == run.centroids && second == run.step;
     if (run.remembers) continue;

@@ -69,7 +69,7 @@ constexpr std::size_t kPiece = 2048;
 constexpr std::int64_t kLongPiece = 8192;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-typedef std::vector<double> Vector;
+typedef LongVector<double> Vector;
 
 const StepKernels& kernels() { return kernel_table(isa_in_use()).steps; }
 
@@ -214,7 +214,7 @@ Vector least_squares(Triangle triangle) {
 }
 
 // Moves centroids (k, d) into the bounds (d,).
-void clamp(Vector& centroids, const Vector& low, const Vector& high) {
+void clamp(Vector& centroids, const std::vector<double>& low, const std::vector<double>& high) {
   const std::size_t d = low.size();
   for (std::size_t row = 0; row < centroids.size(); row += d)
     for (std::size_t j = 0; j < d; ++j)

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "large_pages.h"
 
 namespace ekmfast {
 
@@ -37,11 +38,11 @@ struct Rules {
 // The state of one restart. Matrices are (k, d).
 struct Run {
   double alpha;
-  std::vector<double> centroids;  // the last accepted ones
-  std::vector<double> step;       // the step from these centroids; empty before the first pass
-  std::vector<double> leap;       // the proposal, tried before the step; empty for none
-  std::vector<std::vector<double>> past_centroids, past_steps;  // for proposals, oldest first
-  std::vector<std::vector<float>> moves, turns;  // the same of long centroids (kernels/kernels.h)
+  LongVector<double> centroids;  // the last accepted ones
+  LongVector<double> step;       // the step from these centroids; empty before the first pass
+  LongVector<double> leap;       // the proposal, tried before the step; empty for none
+  std::vector<LongVector<double>> past_centroids, past_steps;  // for proposals, oldest first
+  std::vector<LongVector<float>> moves, turns;  // the same of long centroids (kernels/kernels.h)
   std::vector<double> history;    // the objective after every accepted step
   double objective;               // at the centroids; infinite before the first pass
   double size = 1;                // the share of the step that is tried
@@ -51,8 +52,8 @@ struct Run {
   // Whether these centroids and their step are one of the pairs for proposals; they are moved to the
   // past ones, or give a move and a turn, when the centroids change.
   bool remembers = false;
-  std::vector<double> spare[2];   // memory of vectors that are no longer needed
-  std::vector<std::vector<float>> unused;
+  LongVector<double> spare[2];   // memory of vectors that are no longer needed
+  std::vector<LongVector<float>> unused;
   bool jumping = false;           // a weak column takes its exact ratio, so that J may rise
   bool held = false;              // the step was shortened at the bounds
   bool converged = false, given_up = false, done = false;
@@ -96,8 +97,8 @@ class Solver {
     bool weak = false;
     double share = 0, along = 0, to_ratio = 0;
   };
-  TurningSums turn_short(Run& run, std::vector<double> before, const Pass& pass, bool shorten) const;
-  TurningSums turn_long(Run& run, std::vector<double> before, const Pass& pass, bool shorten) const;
+  TurningSums turn_short(Run& run, LongVector<double> before, const Pass& pass, bool shorten) const;
+  TurningSums turn_long(Run& run, LongVector<double> before, const Pass& pass, bool shorten) const;
   void step_numbers(Run& run, const Pass& pass, std::int64_t i, std::int64_t begin, std::int64_t end,
                     Rule& rule, double* step) const;
   Rule free_rule(bool may_jump, const double* at, const double* wx, double w, double p,
