@@ -15,10 +15,10 @@ the mean ARI was .848 and .850 (.850 with 16 runs in all features).
 The rules were chosen on draws and data sets with strongly correlated features, none of which is
 published. On 201 small ones, codes of seven models of three widths, digits, sentence embeddings and
 labelled tables, the mean ARI is .761 with 16 runs in all features, each to its end, at each alpha,
-and .762 in the components (+.000 +- .001), in a fifth of the time (9 ms for 46, one thread, Zen 5).
-On 158 synthetic ones of 4,000 to 40,000 rows and 32 to 128 features it is .848 and .858 (+.010 +-
-.006), in less than a fifth (61 ms for 335). There 12 starts by `seeding.SEARCH_RULES`, of which
-fewer are farthest-first, lost .020.
+and .762 in the components (+.000 +- .001), in a quarter of the time (10 ms for 46, one thread, Zen
+5). On 158 synthetic ones of 4,000 to 40,000 rows and 32 to 128 features it is .848 and .853 (+.005
++- .008), in a fifth (62 ms for 335). There 12 starts by `seeding.SEARCH_RULES`, of which fewer are
+farthest-first, lost .020.
 """
 
 from __future__ import annotations
