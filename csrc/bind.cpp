@@ -175,20 +175,23 @@ struct PassSums {
         exponent({problems, k}), objective(problems) {}
 };
 
+Weighting check_weighting(const std::string& name, double fuzzifier, std::int64_t k) {
+  const Weighting rule = weighting_from(name);
+  if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
+  // At equal distances a membership is 1/k, and its power (1/k)^m must not underflow.
+  if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(static_cast<double>(k)) > 800)
+    refuse("fuzzifier must be <= 1 + 800 / log2(k)");
+  return rule;
+}
+
 // Checks what a pass takes, whatever the rows are, and returns the rule of the weights.
 Weighting check_pass(const DoubleArray& centroids, const DoubleArray& alpha, std::int64_t d,
                      const std::string& weighting, double fuzzifier) {
-  const Weighting rule = weighting_from(weighting);
-  if (!(std::isfinite(fuzzifier) && fuzzifier > 1)) refuse("fuzzifier must be finite and > 1");
   check_problems(centroids, d, "centroids");
   if (alpha.ndim() != 1 || alpha.shape(0) != centroids.shape(0))
     refuse("alpha must have shape (s,)");
   check_aligned(alpha, "alpha");
-  // At equal distances a membership is 1/k, and its power (1/k)^m must not underflow.
-  const double k = static_cast<double>(centroids.shape(1));
-  if (rule == Weighting::fuzzy && (fuzzifier - 1) * std::log2(k) > 800)
-    refuse("fuzzifier must be <= 1 + 800 / log2(k)");
-  return rule;
+  return check_weighting(weighting, fuzzifier, centroids.shape(1));
 }
 
 template <class T>
@@ -921,6 +924,31 @@ void advance(GuardedSolver& solver, const DoubleArray& sum_wx, const DoubleArray
   without_gil([&] { solver.advance(wx, w, p, j, about, n_threads); });
 }
 
+template <class T>
+DoubleArray iterate_over(GuardedSolver& solver, const py::array& X, const MaybeArray& sample_weight,
+                         const Maybe& reference, std::int64_t max_passes, int n_threads,
+                         const std::string& weighting, double fuzzifier, const MaybeArray& factor) {
+  const Hold hold(solver);
+  const Samples<T> s = samples_of<T>(X, sample_weight, factor);
+  const Weighting rule = check_weighting(weighting, fuzzifier, solver.k());
+  if (s.d != solver.d()) refuse("X must have the features of the centroids");
+  if (solver.space() == ekmfast::Space::features)
+    refuse("the weights of these rows have one sum, not one for each feature");
+  threads(n_threads);
+  const std::vector<T> ref = reference_of(s, reference);
+  without_gil([&] { ekmfast::iterate(solver, s, ref.data(), rule, fuzzifier, n_threads, max_passes); });
+  DoubleArray ref_out(s.d);
+  std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
+  return ref_out;
+}
+
+DoubleArray iterate(GuardedSolver& solver, const py::array& X, const MaybeArray& sample_weight,
+                    const Maybe& reference, std::int64_t max_passes, int n_threads,
+                    const std::string& weighting, double fuzzifier, const MaybeArray& factor) {
+  return (is_float32(X) ? iterate_over<float> : iterate_over<double>)(
+      solver, X, sample_weight, reference, max_passes, n_threads, weighting, fuzzifier, factor);
+}
+
 ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
   if (i < 0 || i >= static_cast<std::int64_t>(solver.runs().size())) refuse("no such run");
   return solver.runs()[static_cast<std::size_t>(i)];
@@ -1217,6 +1245,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def("candidates", &candidates)
       .def("advance", &advance, py::arg("sum_wx"), py::arg("sum_w"), py::arg("sum_p"),
            py::arg("objective"), py::arg("reference"), py::arg("n_threads"))
+      .def("iterate", &iterate, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
+           py::arg("reference").none(true), py::arg("max_passes"), py::arg("n_threads"),
+           py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0,
+           py::arg("factor") = py::none())
       .def("get_run", &get_run, py::arg("index"))
       .def("set_run", &set_run, py::arg("index"), py::arg("state"))
       .def_property_readonly("objectives", &objectives)

@@ -15,6 +15,7 @@
 #include "parallel.h"
 #include "rescue.h"
 #include "simd/dispatch.h"
+#include "solver.h"
 
 namespace ekmfast {
 namespace {
@@ -92,6 +93,17 @@ double total_weight(const Samples<T>& samples) {
   return sum;
 }
 
+// All problems read a slice before the next slice is read, so it should stay in the L2 cache. With many
+// sums, slices have fewer rows: still enough that adding their sums is cheap, but so few that there are
+// slices for all threads. The size of a slice does not depend on the number of problems, so that batching
+// problems changes only the order of summation.
+template <class T>
+Cut cut_of_statistics(std::int64_t n, std::int64_t d, std::int64_t k, std::int64_t n_problems) {
+  constexpr std::int64_t kManySums = 2048, kRowsForManySums = 8 * kRowUnit;
+  const std::int64_t rows = k * d < kManySums ? Cut::kMaxSliceRows : kRowsForManySums;
+  return Cut(n, std::min(rows, Cut::rows_in_cache<T>(d)), n_problems * sums_size(d, k));
+}
+
 // Sums over all rows, (n_problems, sums_size), computed in T. The objective of a problem is NaN if
 // T cannot hold its centroids.
 template <class T, class U>
@@ -115,13 +127,7 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
     views.back().power = static_cast<T>(1 / (fuzzifier - 1));
   }
 
-  // All problems read a slice before the next slice is read, so it should stay in the L2 cache.
-  // With many sums, slices have fewer rows: still enough that adding their sums is cheap, but so
-  // few that there are slices for all threads. The size of a slice does not depend on the number of
-  // problems, so that batching problems changes only the order of summation.
-  constexpr std::int64_t kManySums = 2048, kRowsForManySums = 8 * kRowUnit;
-  const std::int64_t rows = k * d < kManySums ? Cut::kMaxSliceRows : kRowsForManySums;
-  const Cut cut(samples.n, std::min(rows, Cut::rows_in_cache<T>(d)), n_problems * size);
+  const Cut cut = cut_of_statistics<T>(samples.n, d, k, n_problems);
   OrderedSum all(cut.n_chunks, n_problems * size);
   const auto sum_chunk = [&](std::int64_t chunk, auto slice_of, void* scratch) {
     OrderedSum::Part part = all.take();
@@ -248,6 +254,27 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
       rescue_some();
     }
   }
+}
+
+template <class T>
+void iterate(Solver& solver, const Samples<T>& samples, const T* reference, Weighting weighting,
+             double fuzzifier, int n_threads, std::int64_t& left) {
+  const std::int64_t k = solver.k(), n_groups = solver.n_groups();
+  const auto chunks = [&](std::int64_t n_problems) {
+    return cut_of_statistics<T>(samples.n, samples.d, k, n_problems).n_chunks;
+  };
+  // Apart, threads need not wait for each other after each pass. With few groups of runs, however, all
+  // have work only if they share the chunks of each pass.
+  const bool apart = n_groups > 1 && chunks(solver.n_going()) == chunks(1) &&
+                     n_groups >= std::min<std::int64_t>(n_threads, chunks(1));
+  const auto pass = [&](const double* centroids, const double* alpha, std::int64_t n, int threads,
+                        double* sum_wx, double* sum_w, double* sum_p, double* objective) {
+    std::vector<double> exponent(static_cast<std::size_t>(n * k));
+    statistics(samples, centroids, alpha, n, k, reference, weighting, fuzzifier, true, threads, sum_wx,
+               sum_w, sum_p, exponent.data(), objective);
+  };
+  const std::vector<double> about(reference, reference + samples.d);
+  solver.iterate(pass, about.data(), apart, n_threads, left);
 }
 
 template <class T>
@@ -424,6 +451,8 @@ void exp2_kernel(const T* x, std::int64_t n, T* y) {
   template void statistics<T>(const Samples<T>&, const double*, const double*, std::int64_t,     \
                               std::int64_t, const T*, Weighting, double, bool, int, double*,     \
                               double*, double*, double*, double*);                               \
+  template void iterate<T>(Solver&, const Samples<T>&, const T*, Weighting, double, int,         \
+                           std::int64_t&);                                                       \
   template double weights<T>(const Samples<T>&, const double*, double, std::int64_t, const T*,   \
                              int, T*);                                                           \
   template double assign<T>(const Samples<T>&, const double*, std::int64_t, const T*, int,       \

@@ -13,6 +13,8 @@
 
 namespace ekmfast {
 
+class Solver;
+
 template <class T>
 struct Samples {
   const T* x;               // (n, d), row i at x + i * stride
@@ -55,6 +57,13 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
                 Weighting weighting, double fuzzifier, bool rescue, int n_threads,
                 double* sum_wx, double* sum_w, double* sum_p, double* exponent,
                 double* objective);
+
+// Lets the runs of a solver make passes over the samples, at most `left`, from which those made are
+// subtracted. IN reference (d,), weighting, fuzzifier, as for statistics(). The runs end as if the caller
+// passed the sums of statistics() to Solver::advance() after each pass.
+template <class T>
+void iterate(Solver& solver, const Samples<T>& samples, const T* reference, Weighting weighting,
+             double fuzzifier, int n_threads, std::int64_t& left);
 
 // IN centroids (k, d), alpha, reference (d,); OUT weights (n, k) of Eq. 38.
 // Returns a number that is not finite if a sample is not finite or if T overflows.

@@ -34,6 +34,8 @@ struct Call {
   Clock::time_point next_poll;
 };
 thread_local Call t_call;
+// Whether this thread runs a signal handler, which g_poll has called.
+thread_local bool t_handling = false;
 
 // Sets t_call during its lifetime and then restores the previous value, since a signal handler may
 // call a kernel during another call.
@@ -54,7 +56,9 @@ class WorkingFor {
 void poll_when_due() {
   if (!t_call.polls || Clock::now() < t_call.next_poll) return;
   const int forks = g_forks.load(std::memory_order_relaxed);
+  const bool handling = std::exchange(t_handling, true);
   const bool stop = g_poll.load(std::memory_order_relaxed)();
+  t_handling = handling;
   if (t_call.helped && g_forks.load(std::memory_order_relaxed) != forks) throw Forked{stop};
   if (stop) t_call.stopped->store(true, std::memory_order_relaxed);
   t_call.next_poll = Clock::now() + kPollEvery;
@@ -254,6 +258,10 @@ void parallel_for(std::int64_t n_tasks, int n_threads,
                   const std::function<void(std::int64_t, int)>& task) {
   if (n_threads > n_tasks) n_threads = static_cast<int>(n_tasks);
   const bool within_another = t_call.stopped != nullptr;
+  if (within_another && !t_handling) {  // called by a task of another call, with which it ends
+    for (std::int64_t i = 0; i < n_tasks; ++i) task(i, 0);
+    return;
+  }
   if (n_threads > 1 && !within_another) {
     Owner& own = owner();
     std::unique_lock<std::mutex> lock(own.busy, std::try_to_lock);

@@ -18,7 +18,7 @@ void set_default_threads(int n);
 
 // Runs task(i, slot) for every i in [0, n_tasks), at most n_threads at a time; slot < n_threads is
 // the number of the running thread, for scratch memory. Tasks begin in order. While another call
-// uses the pool, the calling thread runs all tasks itself.
+// uses the pool, the calling thread runs all tasks itself, and so does a task that calls it.
 void parallel_for(std::int64_t n_tasks, int n_threads,
                   const std::function<void(std::int64_t task, int slot)>& task);
 

@@ -30,6 +30,7 @@
 #include <iterator>
 #include <limits>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "kernels/kernels.h"
@@ -67,6 +68,8 @@ constexpr std::int64_t kLong = 1 << 17;
 constexpr std::size_t kPiece = 2048;
 // Features of long centroids that are worked on at a time, so that what they share stays in the L2 cache.
 constexpr std::int64_t kLongPiece = 8192;
+// Shares of the runs that are iterated apart, for each thread: some end sooner than others.
+constexpr std::size_t kSharesOfThread = 2;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 typedef LongVector<double> Vector;
@@ -397,12 +400,29 @@ void Solver::candidates(double* centroids, double* alpha) const {
   }
 }
 
+Solver::Several Solver::going(const Several& runs) {
+  Several found;
+  for (Run* run : runs)
+    if (!run->done) found.push_back(run);
+  return found;
+}
+
+Solver::Several Solver::all_runs() {
+  Several found;
+  for (Run& run : runs_) found.push_back(&run);
+  return found;
+}
+
 void Solver::advance(const double* sum_wx, const double* sum_w, const double* sum_p,
                      const double* objective, const double* reference, int n_threads) {
-  std::vector<Run*> going;
-  for (Run& run : runs_)
-    if (!run.done) going.push_back(&run);
-  const std::int64_t n = static_cast<std::int64_t>(going.size()), size = k_ * d_;
+  advance_all(all_runs(), sum_wx, sum_w, sum_p, objective, reference, n_threads);
+}
+
+void Solver::advance_all(const Several& runs, const double* sum_wx, const double* sum_w,
+                         const double* sum_p, const double* objective, const double* reference,
+                         int n_threads) const {
+  const Several own = going(runs);
+  const std::int64_t n = static_cast<std::int64_t>(own.size()), size = k_ * d_;
   const auto advance_run = [&](Run& run, std::int64_t i) {
     ++run.n_iter;
     const std::int64_t weights = n_weights();
@@ -411,22 +431,95 @@ void Solver::advance(const double* sum_wx, const double* sum_w, const double* su
   };
   // The copies below would take longer than the threads save if the centroids are long.
   if (n_threads == 1 || n == 1 || n * size <= kNumbersForThreads || is_long()) {
-    for (std::int64_t i = 0; i < n; ++i) advance_run(*going[static_cast<std::size_t>(i)], i);
+    for (std::int64_t i = 0; i < n; ++i) advance_run(*own[static_cast<std::size_t>(i)], i);
   } else {
     // Each run advances by itself, so the threads do not change what it does. A process that forks
     // meanwhile repeats this in its child (bind.cpp), so copies advance, which then replace the runs.
     std::vector<Run> next;
-    for (const Run* run : going) next.push_back(*run);
+    for (const Run* run : own) next.push_back(*run);
     parallel_for(n, n_threads, [&](std::int64_t i, int) {
       advance_run(next[static_cast<std::size_t>(i)], i);
     });
-    for (std::size_t i = 0; i < next.size(); ++i) *going[i] = std::move(next[i]);
+    for (std::size_t i = 0; i < next.size(); ++i) *own[i] = std::move(next[i]);
   }
-  if (rules_.compete) give_up_losing_runs();
+  if (rules_.compete) give_up_losing_runs(runs);
+}
+
+std::int64_t Solver::n_groups() const {
+  std::set<double> alphas;
+  for (const Run& run : runs_)
+    if (!run.done) alphas.insert(run.alpha);
+  return rules_.compete ? static_cast<std::int64_t>(alphas.size()) : n_going();
+}
+
+// Which runs each thread iterates: about as many, and those of one group together.
+std::vector<std::vector<std::size_t>> Solver::shares(int n_threads) const {
+  std::map<double, std::vector<std::size_t>> alike;
+  std::vector<std::vector<std::size_t>> groups;
+  for (std::size_t i = 0; i < runs_.size(); ++i) {
+    if (rules_.compete) alike[runs_[i].alpha].push_back(i);
+    else if (!runs_[i].done) groups.push_back({i});
+  }
+  for (auto& [alpha, group] : alike) groups.push_back(std::move(group));
+  std::stable_sort(groups.begin(), groups.end(),
+                   [](const auto& a, const auto& b) { return a.size() > b.size(); });
+  // A pass for several runs takes less time than one for each, so that there are not many shares.
+  std::vector<std::vector<std::size_t>> found(
+      std::min(groups.size(), kSharesOfThread * static_cast<std::size_t>(n_threads)));
+  for (const auto& group : groups) {
+    auto& least = *std::min_element(found.begin(), found.end(), [](const auto& a, const auto& b) {
+      return a.size() < b.size();
+    });
+    least.insert(least.end(), group.begin(), group.end());
+  }
+  return found;
+}
+
+void Solver::iterate(const SumsOfPass& pass, const double* reference, bool apart, int n_threads,
+                     std::int64_t& left) {
+  if (n_threads == 1 || !apart) return iterate_all(all_runs(), pass, reference, n_threads, left);
+  // Copies iterate, which then replace the runs: see advance_all.
+  const auto numbers = shares(n_threads);
+  std::vector<std::vector<Run>> copies(numbers.size());
+  std::vector<std::int64_t> unused(numbers.size(), left);
+  parallel_for(static_cast<std::int64_t>(numbers.size()), n_threads, [&](std::int64_t i, int) {
+    const std::size_t own = static_cast<std::size_t>(i);
+    Several runs;
+    for (std::size_t number : numbers[own]) copies[own].push_back(runs_[number]);
+    for (Run& run : copies[own]) runs.push_back(&run);
+    iterate_all(runs, pass, reference, 1, unused[own]);
+  });
+  for (std::size_t i = 0; i < numbers.size(); ++i)
+    for (std::size_t j = 0; j < numbers[i].size(); ++j) runs_[numbers[i][j]] = std::move(copies[i][j]);
+  for (std::int64_t others : unused) left = std::min(left, others);
+}
+
+void Solver::iterate_all(const Several& runs, const SumsOfPass& pass, const double* reference,
+                         int n_threads, std::int64_t& left) const {
+  const std::size_t size = static_cast<std::size_t>(k_ * d_);
+  const std::size_t weights = static_cast<std::size_t>(n_weights());
+  LongVector<double> centroids, alpha, wx, w, p, objective;
+  for (Several own = going(runs); left > 0 && !own.empty(); own = going(runs)) {
+    poll_between_calls();
+    const std::size_t n = own.size();
+    if (centroids.empty()) {  // later passes serve fewer runs
+      for (auto* one : {&centroids, &wx}) one->resize(n * size);
+      for (auto* one : {&w, &p}) one->resize(n * weights);
+      for (auto* one : {&alpha, &objective}) one->resize(n);
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      propose(*own[i], centroids.data() + i * size);
+      alpha[i] = own[i]->alpha;
+    }
+    pass(centroids.data(), alpha.data(), static_cast<std::int64_t>(n), n_threads, wx.data(), w.data(),
+         p.data(), objective.data());
+    advance_all(runs, wx.data(), w.data(), p.data(), objective.data(), reference, n_threads);
+    --left;
+  }
 }
 
 void Solver::advance_one(Run& run, const double* wx, const double* w, const double* p,
-                     double objective, const double* reference) {
+                         double objective, const double* reference) const {
   if (!std::isfinite(objective)) objective = kInfinity;  // centroids so far away that J overflows
   const bool rises = objective > run.objective + rules_.resolution * std::fabs(run.objective);
   if (rises && !run.leap.empty()) {
@@ -676,14 +769,15 @@ bool Solver::features_step(bool may_jump, const double* at, const double* wx, co
 // and smaller. Lloyd's iteration, which has no proposals, may decrease J by much after small
 // decreases: with the same rule it lost its best run in 4 of 125 fits (by up to 0.9 % of J), and
 // saved a quarter of the passes.
-void Solver::give_up_losing_runs() {
+void Solver::give_up_losing_runs(const Several& runs) const {
   std::map<double, double> best;  // objective, by alpha
-  for (const Run& run : runs_)
-    if (run.converged) {
-      const auto entry = best.emplace(run.alpha, run.objective).first;
-      entry->second = std::min(entry->second, run.objective);
+  for (const Run* run : runs)
+    if (run->converged) {
+      const auto entry = best.emplace(run->alpha, run->objective).first;
+      entry->second = std::min(entry->second, run->objective);
     }
-  for (Run& run : runs_) {
+  for (Run* one : runs) {
+    Run& run = *one;
     const std::size_t n = run.history.size();
     const auto lowest = best.find(run.alpha);
     if (run.done || run.jumping || run.leap.empty() || n < 4 || lowest == best.end()) continue;
@@ -692,11 +786,11 @@ void Solver::give_up_losing_runs() {
                                   run.history[n - 2] - run.history[n - 1]});
     if (run.objective - kFallsToReachBest * fall > lowest->second) run.done = run.given_up = true;
   }
-  for (Run& run : runs_) {
-    if (!run.done) continue;
-    forget(run);  // a finished run needs its past no more
-    for (Vector& spare : run.spare) Vector().swap(spare);
-    run.unused.clear();
+  for (Run* run : runs) {
+    if (!run->done) continue;
+    forget(*run);  // a finished run needs its past no more
+    for (Vector& spare : run->spare) Vector().swap(spare);
+    run->unused.clear();
   }
 }
 

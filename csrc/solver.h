@@ -2,9 +2,11 @@
 //
 // It does not read rows. The caller asks for the candidates of all runs that are not done, computes
 // the sums of one pass for these centroids, wherever the rows are, and passes them to advance().
+// Or it passes a function that computes such sums to iterate(), which makes all passes.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -61,6 +63,12 @@ struct Run {
   Run(const double* start, std::int64_t size, double alpha);
 };
 
+// Computes the sums of one pass for n sets of centroids: IN centroids (n, k, d), alpha (n,); OUT what
+// advance() takes of them. Several threads may call it at a time.
+typedef std::function<void(const double* centroids, const double* alpha, std::int64_t n, int n_threads,
+                           double* sum_wx, double* sum_w, double* sum_p, double* objective)>
+    SumsOfPass;
+
 class Solver {
  public:
   // IN starts (n_runs, k, d) and alpha (n_runs,).
@@ -72,6 +80,7 @@ class Solver {
   std::int64_t n_weights() const { return rules_.space == Space::features ? k_ * d_ : k_; }
   std::vector<Run>& runs() { return runs_; }
   std::int64_t window() const { return rules_.window; }
+  Space space() const { return rules_.space; }
   bool is_long() const;  // whether proposals are computed from moves and turns
   std::int64_t n_going() const;
 
@@ -84,9 +93,26 @@ class Solver {
   void advance(const double* sum_wx, const double* sum_w, const double* sum_p,
                const double* objective, const double* reference, int n_threads);
 
+  // Makes passes until all runs are done, but not more than `left`, from which it subtracts those made.
+  // If `apart`, threads make passes for some of the runs each, instead of sharing every pass. The sums
+  // of a run must then not depend on the others, and the runs end as they do together.
+  void iterate(const SumsOfPass& pass, const double* reference, bool apart, int n_threads,
+               std::int64_t& left);
+  // How many groups of runs that are not done can be iterated apart from each other: those of one alpha
+  // belong together if they compete.
+  std::int64_t n_groups() const;
+
  private:
+  typedef std::vector<Run*> Several;
+  static Several going(const Several& runs);
+  Several all_runs();
+  std::vector<std::vector<std::size_t>> shares(int n_threads) const;
+  void advance_all(const Several& runs, const double* sum_wx, const double* sum_w, const double* sum_p,
+                   const double* objective, const double* reference, int n_threads) const;
+  void iterate_all(const Several& runs, const SumsOfPass& pass, const double* reference, int n_threads,
+                   std::int64_t& left) const;
   void advance_one(Run& run, const double* wx, const double* w, const double* p, double objective,
-               const double* reference);
+               const double* reference) const;
   // The sums of a pass for one run, as `advance` takes them.
   struct Pass {
     const double *wx, *w, *p, *reference;
@@ -124,7 +150,7 @@ class Solver {
   }
   void make_allowed(double* centroids) const;
   void propose(const Run& run, double* there) const;
-  void give_up_losing_runs();
+  void give_up_losing_runs(const Several& runs) const;
 
   const std::int64_t k_, d_;
   Rules rules_;

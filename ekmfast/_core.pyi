@@ -180,6 +180,17 @@ class Solver:
         reference: _Double,
         n_threads: int,
     ) -> None: ...
+    def iterate(
+        self,
+        X: _Samples,
+        sample_weight: _Samples | None,
+        reference: _Double | None,
+        max_passes: int,
+        n_threads: int,
+        weighting: str = "equilibrium",
+        fuzzifier: float = 2.0,
+        factor: _Samples | None = None,
+    ) -> _Double: ...
     def get_run(self, index: int) -> dict[str, Any]: ...
     def position(self, index: int) -> tuple[_Double, float]: ...
     def set_run(self, index: int, state: dict[str, Any]) -> None: ...

@@ -106,7 +106,7 @@ verbose
         zero_rows=zero_rows,
         missing=missing,
     )
-    report = Progress(None, X, rows.dtype, verbose)
+    report = Progress(None, X, rows.dtype, verbose).report
     problem = Problem(rows, n_clusters, tol=tol, max_iter=max_iter, report=report)
     dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
     starts = problem.starts(init, resolve_n_init(n_init, init), check_seed(random_state))

@@ -294,7 +294,7 @@ class CentroidEstimator(
             self._n_clusters,
             tol=self.tol,
             max_iter=self.max_iter,
-            report=progress,
+            report=progress.report,
             checkpoint=path,
             checkpoint_every=checkpoint_every,
         )

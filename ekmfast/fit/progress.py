@@ -50,11 +50,14 @@ class Progress:
             self.context = estimator._init_callback_context(max_subtasks=None)
             self.context.call_on_fit_task_begin(estimator=estimator, X=X)
 
+    @property
+    def report(self) -> Progress | None:
+        """What the solver is to call: nothing if nobody wants to know of its passes."""
+        return self if self.verbose or self.context is not None else None
+
     def __call__(self, runs: Runs) -> bool:
         """Report one pass; return True if the fit is to stop."""
         self.n_passes += 1
-        if not self.verbose and self.context is None:
-            return self.stopped
         best = int(runs.objectives.argmin())
         objective = float(runs.objectives[best])
         if self.verbose:

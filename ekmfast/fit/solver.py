@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast import _core
-from ekmfast.rows.protocol import Sums
+from ekmfast.rows.protocol import Iterating, Sums
 
 Float64 = NDArray[np.float64]
 
@@ -144,7 +145,8 @@ def solve(
     compete : bool
         Whether to give up runs that will not reach the best run of the same alpha.
     report : callable, default=None
-        Called after each pass. If it returns True, the iteration stops.
+        Called after each pass. If it returns True, the iteration stops. Without it the passes over
+        rows in memory are made by compiled code, and the runs end with the same bits.
     runs : sequence of Run, default=None
         The runs of an interrupted iteration, which is continued.
     n_threads : int
@@ -170,6 +172,9 @@ def solve(
         for i, run in enumerate(runs):
             solver.set_run(i, asdict(run))
     found = Runs(solver)
+    if report is None and getattr(rows, "iterates", False):
+        cast(Iterating, rows).iterate(solver, max_iter - n_passes)
+        return found
     for _ in range(n_passes, max_iter):
         if not found.n_going:
             break

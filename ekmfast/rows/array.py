@@ -42,6 +42,7 @@ class ArrayRows:
 
     at_hand = True
     shares_passes = True
+    iterates = True
     space = "free"
     # Numbers (N,) by which the kernels multiply the rows, or None: see `rows.unit`.
     factor: NDArray[Any] | None = None
@@ -124,6 +125,19 @@ class ArrayRows:
         )
         self._reference = sums.reference
         return sums
+
+    def iterate(self, solver: _core.Solver, max_passes: int) -> None:
+        """Make at most so many passes over X, until all runs are done: see `Iterating`."""
+        self._reference = solver.iterate(
+            self.X,
+            self.sample_weight,
+            self._reference,
+            max_passes,
+            self.n_threads,
+            self.weighting,
+            self.fuzzifier,
+            self.factor,
+        )
 
     def with_weighting(self, weighting: str) -> Self:
         other = copy(self)

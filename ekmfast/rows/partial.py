@@ -124,6 +124,7 @@ class PartialRows(ArrayRows):
     """
 
     space = "features"
+    iterates = False
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ekmfast.rows.statistics import CentredStatistics
 
 if TYPE_CHECKING:
+    from ekmfast import _core
     from ekmfast.rows.array import ArrayRows
     from ekmfast.rows.survey import Survey
 
@@ -22,6 +23,19 @@ class Sums(Protocol):
 
     def statistics(self, centroids: Float64, alpha: Float64) -> CentredStatistics:
         """One pass over the rows for centroids (S, K, D) and alpha (S,)."""
+        ...
+
+
+class Iterating(Sums, Protocol):
+    """Sums of rows that let the runs of a solver make passes over them, if ``iterates`` is true.
+
+    The runs end as if the solver were given the sums of every pass, with the same bits.
+    """
+
+    iterates: bool
+
+    def iterate(self, solver: _core.Solver, max_passes: int) -> None:
+        """Make at most so many passes over the rows, until all runs are done."""
         ...
 
 

@@ -52,6 +52,7 @@ class SparseRows(ArrayRows):
     """
 
     shares_passes = False
+    iterates = False
     X: Any
 
     def __init__(
