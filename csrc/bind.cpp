@@ -199,7 +199,7 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
                         const std::optional<py::array>& sample_weight,
                         const std::optional<DoubleArray>& reference, int n_threads,
                         const std::string& weighting, double fuzzifier, bool rescue,
-                        const MaybeArray& factor) {
+                        const MaybeArray& factor, bool rounded) {
   const Samples<T> s = samples_of<T>(X, sample_weight, factor);
   const Weighting rule = check_pass(centroids, alpha, s.d, weighting, fuzzifier);
   const py::ssize_t problems = centroids.shape(0), k = centroids.shape(1);
@@ -210,7 +210,12 @@ py::tuple statistics_of(const py::array& X, const DoubleArray& centroids, const 
          *p = out.sum_p.mutable_data(), *e = out.exponent.mutable_data(),
          *j = out.objective.mutable_data();
   const double *c = centroids.data(), *a = alpha.data();
+  if (rounded && sizeof(T) < sizeof(double)) refuse("only rows in float64 can be rounded");
   without_gil([&] {
+    if constexpr (std::is_same<T, double>::value)
+      if (rounded)
+        return ekmfast::rounded_statistics(s, c, a, problems, k, ref.data(), rule, fuzzifier, n_threads,
+                                           wx, w, p, e, j);
     ekmfast::statistics(s, c, a, problems, k, ref.data(), rule, fuzzifier, rescue, n_threads, wx, w,
                         p, e, j);
   });
@@ -223,10 +228,10 @@ py::tuple statistics(const py::array& X, const DoubleArray& centroids, const Dou
                      const std::optional<py::array>& sample_weight,
                      const std::optional<DoubleArray>& reference, int n_threads,
                      const std::string& weighting, double fuzzifier, bool rescue,
-                     const MaybeArray& factor) {
+                     const MaybeArray& factor, bool rounded) {
   return (is_float32(X) ? statistics_of<float> : statistics_of<double>)(
       X, centroids, alpha, sample_weight, reference, n_threads, weighting, fuzzifier, rescue,
-      factor);
+      factor, rounded);
 }
 
 void check_centroids(const DoubleArray& centroids, std::int64_t d) {
@@ -927,7 +932,8 @@ void advance(GuardedSolver& solver, const DoubleArray& sum_wx, const DoubleArray
 template <class T>
 DoubleArray iterate_over(GuardedSolver& solver, const py::array& X, const MaybeArray& sample_weight,
                          const Maybe& reference, std::int64_t max_passes, int n_threads,
-                         const std::string& weighting, double fuzzifier, const MaybeArray& factor) {
+                         const std::string& weighting, double fuzzifier, const MaybeArray& factor,
+                         bool rounded) {
   const Hold hold(solver);
   const Samples<T> s = samples_of<T>(X, sample_weight, factor);
   const Weighting rule = check_weighting(weighting, fuzzifier, solver.k());
@@ -936,7 +942,10 @@ DoubleArray iterate_over(GuardedSolver& solver, const py::array& X, const MaybeA
     refuse("the weights of these rows have one sum, not one for each feature");
   threads(n_threads);
   const std::vector<T> ref = reference_of(s, reference);
-  without_gil([&] { ekmfast::iterate(solver, s, ref.data(), rule, fuzzifier, n_threads, max_passes); });
+  if (rounded && sizeof(T) < sizeof(double)) refuse("only rows in float64 can be rounded");
+  without_gil([&] {
+    ekmfast::iterate(solver, s, ref.data(), rule, fuzzifier, rounded, n_threads, max_passes);
+  });
   DoubleArray ref_out(s.d);
   std::copy(ref.begin(), ref.end(), ref_out.mutable_data());
   return ref_out;
@@ -944,9 +953,10 @@ DoubleArray iterate_over(GuardedSolver& solver, const py::array& X, const MaybeA
 
 DoubleArray iterate(GuardedSolver& solver, const py::array& X, const MaybeArray& sample_weight,
                     const Maybe& reference, std::int64_t max_passes, int n_threads,
-                    const std::string& weighting, double fuzzifier, const MaybeArray& factor) {
+                    const std::string& weighting, double fuzzifier, const MaybeArray& factor,
+                    bool rounded) {
   return (is_float32(X) ? iterate_over<float> : iterate_over<double>)(
-      solver, X, sample_weight, reference, max_passes, n_threads, weighting, fuzzifier, factor);
+      solver, X, sample_weight, reference, max_passes, n_threads, weighting, fuzzifier, factor, rounded);
 }
 
 ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
@@ -1177,7 +1187,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("alpha").noconvert(), py::arg("sample_weight").none(true),
         py::arg("reference").none(true), py::arg("n_threads"),
         py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0,
-        py::arg("rescue") = true, py::arg("factor") = py::none());
+        py::arg("rescue") = true, py::arg("factor") = py::none(), py::arg("rounded") = false);
   m.def("weights", &weights, py::arg("X").noconvert(), py::arg("centroids").noconvert(),
         py::arg("alpha"), py::arg("out").noconvert(), py::arg("n_threads"),
         py::arg("factor") = py::none());
@@ -1248,7 +1258,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def("iterate", &iterate, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
            py::arg("reference").none(true), py::arg("max_passes"), py::arg("n_threads"),
            py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0,
-           py::arg("factor") = py::none())
+           py::arg("factor") = py::none(), py::arg("rounded") = false)
       .def("get_run", &get_run, py::arg("index"))
       .def("set_run", &set_run, py::arg("index"), py::arg("state"))
       .def_property_readonly("objectives", &objectives)

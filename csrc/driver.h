@@ -10,10 +10,10 @@
 
 namespace ekmfast {
 
-// The q by which scores are exponents in base 2.
-template <class T>
+// The q by which scores are exponents in base 2, computed in T.
+template <class T, class R>
 double exponent_scale(const double* centroids, double alpha, std::int64_t k, std::int64_t d,
-                      const T* reference) {
+                      const R* reference) {
   // For very small alpha, q c would be a denormal number of T, which would make J inaccurate. A
   // larger q avoids this and does not change the memberships, which are equal to the last bit long
   // before. Rows are smaller than `far`, since T holds their squares; for a centroid beyond `far`

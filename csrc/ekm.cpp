@@ -28,7 +28,8 @@ struct Prepared {
   Centroids<T> view;
   bool finite = true;  // if false, T cannot hold a centroid, and the results must not be used
 
-  Prepared(const double* centroids, double q, std::int64_t k, std::int64_t d, const T* reference,
+  template <class R>
+  Prepared(const double* centroids, double q, std::int64_t k, std::int64_t d, const R* reference,
            int tile_k)
       : tiles(static_cast<std::size_t>(k * d)), bias(static_cast<std::size_t>(k)) {
     double witness = 0;  // 0 times what is not finite is NaN
@@ -71,6 +72,41 @@ void for_chunks(const Kernels<T>& kernels, const Samples<T>& samples, const T* r
   });
 }
 
+// Slices of rows in double as the kernels for float take them, behind the scratch memory of these. Rows
+// are centred before they are rounded, so that an offset of all rows costs no digits.
+struct Narrowing {
+  const Samples<double>& samples;
+  const double* reference;
+  const std::vector<float> zeros;
+  std::int64_t kernel_bytes, bytes;
+
+  Narrowing(const Samples<double>& s, const double* ref, const Cut& cut, std::int64_t for_kernels)
+      : samples(s), reference(ref), zeros(static_cast<std::size_t>(s.d), 0.0f),
+        kernel_bytes((for_kernels + 63) / 64 * 64) {
+    bytes = kernel_bytes + cut.slice_rows * (s.d + 1) * static_cast<std::int64_t>(sizeof(float));
+  }
+
+  Slice<float> operator()(std::int64_t begin, std::int64_t end, void* scratch) const {
+    const std::int64_t n = end - begin, d = samples.d;
+    float* copy = reinterpret_cast<float*>(static_cast<char*>(scratch) + kernel_bytes);
+    const double* factor = samples.factor ? samples.factor + begin : nullptr;
+    kernel_table(isa_in_use())
+        .narrow(samples.x + begin * samples.stride, n, d, samples.stride, factor, reference, copy);
+    float* weight = nullptr;
+    if (samples.sample_weight) {
+      weight = copy + n * d;
+      std::transform(samples.sample_weight + begin, samples.sample_weight + end, weight,
+                     [](double s) { return static_cast<float>(s); });
+    }
+    Rows<float> rows{copy, d, d, weight, zeros.data()};
+    if (end + n <= samples.n && samples.stride <= 2 * d) {
+      rows.next = samples.x + end * samples.stride;
+      rows.next_stride = samples.stride;
+    }
+    return {rows, 0, n, begin};
+  }
+};
+
 double multiply_adds(std::int64_t n, std::int64_t k, std::int64_t d) {
   // The exponential of a score and the operations around it take as long as ten multiply-adds.
   return static_cast<double>(n) * static_cast<double>(k) * static_cast<double>(2 * d + 10);
@@ -93,15 +129,20 @@ double total_weight(const Samples<T>& samples) {
   return sum;
 }
 
+// Slices of rows in double that are narrowed to float are this share of others, since the rows of the
+// next slice are prefetched into the L2 cache meanwhile; 1/2 to 1/8 are alike.
+constexpr std::int64_t kNarrowedShare = 4;
+
 // All problems read a slice before the next slice is read, so it should stay in the L2 cache. With many
 // sums, slices have fewer rows: still enough that adding their sums is cheap, but so few that there are
 // slices for all threads. The size of a slice does not depend on the number of problems, so that batching
 // problems changes only the order of summation.
-template <class T>
+template <class T, class U>
 Cut cut_of_statistics(std::int64_t n, std::int64_t d, std::int64_t k, std::int64_t n_problems) {
   constexpr std::int64_t kManySums = 2048, kRowsForManySums = 8 * kRowUnit;
   const std::int64_t rows = k * d < kManySums ? Cut::kMaxSliceRows : kRowsForManySums;
-  return Cut(n, std::min(rows, Cut::rows_in_cache<T>(d)), n_problems * sums_size(d, k));
+  const std::int64_t in_cache = Cut::rows_in_cache<T>(d) / (sizeof(T) < sizeof(U) ? kNarrowedShare : 1);
+  return Cut(n, std::min(rows, in_cache), n_problems * sums_size(d, k));
 }
 
 // Sums over all rows, (n_problems, sums_size), computed in T. The objective of a problem is NaN if
@@ -114,20 +155,19 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
   const std::int64_t d = samples.d, size = sums_size(d, k);
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   const auto slice_statistics = kernels.statistics[static_cast<int>(weighting)];
-  const std::vector<T> ref(reference, reference + d);
   std::vector<Prepared<T>> prepared;
   std::vector<Centroids<T>> views;
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double* c = centroids + s * k * d;
     const double q = weighting == Weighting::fuzzy  ? 2.0
                      : weighting == Weighting::hard ? 1.0
-                                                    : exponent_scale(c, alpha[s], k, d, ref.data());
-    prepared.emplace_back(c, q, k, d, ref.data(), kernels.tile_k);
+                                                    : exponent_scale<T>(c, alpha[s], k, d, reference);
+    prepared.emplace_back(c, q, k, d, reference, kernels.tile_k);
     views.push_back(prepared.back().view);
     views.back().power = static_cast<T>(1 / (fuzzifier - 1));
   }
 
-  const Cut cut = cut_of_statistics<T>(samples.n, d, k, n_problems);
+  const Cut cut = cut_of_statistics<T, U>(samples.n, d, k, n_problems);
   OrderedSum all(cut.n_chunks, n_problems * size);
   const auto sum_chunk = [&](std::int64_t chunk, auto slice_of, void* scratch) {
     OrderedSum::Part part = all.take();
@@ -145,6 +185,14 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
   };
   if constexpr (std::is_same<T, U>::value) {
     for_chunks(kernels, samples, reference, cut, k, n_threads, sum_chunk);
+  } else if constexpr (sizeof(T) < sizeof(U)) {
+    const Narrowing narrowing(samples, reference, cut, kernels.scratch_bytes(cut.slice_rows, d, k));
+    for_chunks(cut, narrowing.bytes, n_threads, [&](std::int64_t chunk, void* scratch) {
+      const auto narrowed = [&](std::int64_t begin, std::int64_t end) {
+        return narrowing(begin, end, scratch);
+      };
+      sum_chunk(chunk, narrowed, scratch);
+    });
   } else {
     for_chunks(cut, kernels.scratch_bytes(cut.slice_rows, d, k), n_threads,
                [&](std::int64_t chunk, void* scratch) {
@@ -256,12 +304,45 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
   }
 }
 
+void rounded_statistics(const Samples<double>& samples, const double* centroids, const double* alpha,
+                        std::int64_t n_problems, std::int64_t k, const double* reference,
+                        Weighting weighting, double fuzzifier, int n_threads, double* sum_wx,
+                        double* sum_w, double* sum_p, double* exponent, double* objective) {
+  const std::int64_t d = samples.d, size = sums_size(d, k);
+  n_threads = useful_threads(
+      n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
+  const std::vector<double> total = sum_all<float>(samples, centroids, alpha, n_problems, k, reference,
+                                                   weighting, fuzzifier, n_threads);
+  const double weight = total_weight(samples);
+  const std::int64_t mass = weighting == Weighting::fuzzy ? k * d : k * d + k;
+  for (std::int64_t s = 0; s < n_problems; ++s) {
+    const double* at = total.data() + s * size;
+    const double *c = centroids + s * k * d, *a = alpha + s;
+    double *wx = sum_wx + s * k * d, *w = sum_w + s * k, *p = sum_p + s * k, *e = exponent + s * k;
+    const double j = reported(at[size - 1], weighting);
+    bool lost = !std::isfinite(j);
+    for (std::int64_t i = 0; i < k && weighting != Weighting::hard; ++i)
+      lost = lost || underflowed<float>(at[mass + i], weight);
+    if (lost) {
+      statistics(samples, c, a, 1, k, reference, weighting, fuzzifier, true, n_threads, wx, w, p, e,
+                 objective + s);
+      continue;
+    }
+    std::copy(at, at + k * d, wx);
+    std::copy(at + k * d, at + k * d + k, w);
+    std::copy(at + k * d + k, at + k * d + 2 * k, p);
+    std::fill(e, e + k, 0.0);
+    objective[s] = j;
+  }
+}
+
 template <class T>
 void iterate(Solver& solver, const Samples<T>& samples, const T* reference, Weighting weighting,
-             double fuzzifier, int n_threads, std::int64_t& left) {
+             double fuzzifier, bool rounded, int n_threads, std::int64_t& left) {
   const std::int64_t k = solver.k(), n_groups = solver.n_groups();
   const auto chunks = [&](std::int64_t n_problems) {
-    return cut_of_statistics<T>(samples.n, samples.d, k, n_problems).n_chunks;
+    const auto cut = rounded ? cut_of_statistics<float, T> : cut_of_statistics<T, T>;
+    return cut(samples.n, samples.d, k, n_problems).n_chunks;
   };
   // Apart, threads need not wait for each other after each pass. With few groups of runs, however, all
   // have work only if they share the chunks of each pass.
@@ -270,6 +351,10 @@ void iterate(Solver& solver, const Samples<T>& samples, const T* reference, Weig
   const auto pass = [&](const double* centroids, const double* alpha, std::int64_t n, int threads,
                         double* sum_wx, double* sum_w, double* sum_p, double* objective) {
     std::vector<double> exponent(static_cast<std::size_t>(n * k));
+    if constexpr (std::is_same<T, double>::value)
+      if (rounded)
+        return rounded_statistics(samples, centroids, alpha, n, k, reference, weighting, fuzzifier,
+                                  threads, sum_wx, sum_w, sum_p, exponent.data(), objective);
     statistics(samples, centroids, alpha, n, k, reference, weighting, fuzzifier, true, threads, sum_wx,
                sum_w, sum_p, exponent.data(), objective);
   };
@@ -283,7 +368,7 @@ double weights(const Samples<T>& samples, const double* centroids, double alpha,
   const std::int64_t d = samples.d;
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   n_threads = useful_threads(n_threads, multiply_adds(samples.n, k, d));
-  const double q = exponent_scale(centroids, alpha, k, d, reference);
+  const double q = exponent_scale<T>(centroids, alpha, k, d, reference);
   const Prepared<T> prepared(centroids, q, k, d, reference, kernels.tile_k);
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
   std::vector<double> witness(static_cast<std::size_t>(cut.n_chunks));
@@ -451,7 +536,7 @@ void exp2_kernel(const T* x, std::int64_t n, T* y) {
   template void statistics<T>(const Samples<T>&, const double*, const double*, std::int64_t,     \
                               std::int64_t, const T*, Weighting, double, bool, int, double*,     \
                               double*, double*, double*, double*);                               \
-  template void iterate<T>(Solver&, const Samples<T>&, const T*, Weighting, double, int,         \
+  template void iterate<T>(Solver&, const Samples<T>&, const T*, Weighting, double, bool, int,   \
                            std::int64_t&);                                                       \
   template double weights<T>(const Samples<T>&, const double*, double, std::int64_t, const T*,   \
                              int, T*);                                                           \

@@ -314,7 +314,7 @@ double total_weight(const SparseSamples& s) {
 
 double scale_of(const SparseSamples& s, const double* centroids, double alpha, i64 k) {
   const std::vector<double> origin(static_cast<std::size_t>(s.d));
-  return exponent_scale(centroids, alpha, k, s.d, origin.data());
+  return exponent_scale<double>(centroids, alpha, k, s.d, origin.data());
 }
 
 }  // namespace

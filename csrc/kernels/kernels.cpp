@@ -9,6 +9,7 @@
 #include "likelihood.inl"
 #include "lines.inl"
 #include "mixture.inl"
+#include "narrow.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "sparse.inl"
@@ -81,6 +82,7 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     sparse_scratch_bytes,
     {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,
      sum_of_logs},
-    {free_step, turn, leap}};
+    {free_step, turn, leap},
+    narrow};
 
 }  // namespace ekmfast

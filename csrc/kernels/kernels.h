@@ -23,6 +23,10 @@ struct Rows {
   std::int64_t d;
   const T* sample_weight;  // one a row, or null for ones
   const T* reference;      // (d,) point that is subtracted from every row
+  // If the rows are copies: from what the next slice will be copied, as many rows, or null. It is
+  // prefetched in place of the rows, which are in the cache.
+  const double* next = nullptr;
+  std::int64_t next_stride = 0;
 };
 
 // K centroids made ready for the register tiles (see ekm.cpp, Prepared).
@@ -300,6 +304,10 @@ struct KernelTable {
   std::int64_t (*sparse_scratch_bytes)(std::int64_t k);  // of 64-byte-aligned scratch, for `weigh`
   LikelihoodKernels likelihood;
   StepKernels steps;
+  // IN rows x (n, d), the next one after `stride` numbers, factor (n,) or null for ones, reference (d,);
+  // OUT rows (n, d), one after another: x factor - reference, rounded to float.
+  void (*narrow)(const double* x, std::int64_t n, std::int64_t d, std::int64_t stride,
+                 const double* factor, const double* reference, float* rows);
 };
 
 #define EKMFAST_DECLARE(name, flags, condition) extern const KernelTable name##_kernels;

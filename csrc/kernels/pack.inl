@@ -165,7 +165,9 @@ struct Panels {
     prefetch_rows = (few ? kPrefetchPanels : kPrefetchBytes / bytes) * P;
     // Rows that lie far apart are not prefetched: most of the lines between them hold other data.
     const bool dense = in.stride <= 2 * in.d;
-    plan = Prefetch(in.x, 0, uses(Path::prefetch_panels) && dense ? P * in.stride : 0);
+    const bool prefetches = uses(Path::prefetch_panels) && dense;
+    plan = in.next ? Prefetch(in.next, 0, prefetches ? P * in.next_stride : 0)
+                   : Prefetch(in.x, 0, prefetches ? P * in.stride : 0);
     plan.spread((k + Tuned::kTileCentroids - 1) / Tuned::kTileCentroids, in.d);
   }
 
@@ -190,11 +192,12 @@ struct Panels {
     return at(p);
   }
 
-  // The memory of the panel to be packed prefetch_rows after row p.
+  // The memory of the panel to be packed prefetch_rows after row p, or that of row p of the next slice.
   Prefetch prefetch(i64 p) const {
-    Prefetch next = plan;
-    next.at = Prefetch(in.x + (begin + p) * in.stride, prefetch_rows * in.stride, 0).at;
-    return next;
+    Prefetch later = plan;
+    later.at = in.next ? Prefetch(in.next + p * in.next_stride, 0, 0).at
+                       : Prefetch(in.x + (begin + p) * in.stride, prefetch_rows * in.stride, 0).at;
+    return later;
   }
 
  private:

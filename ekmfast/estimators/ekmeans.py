@@ -218,4 +218,4 @@ callable, default='auto'
         centroids, alpha = find_likeliest(sketch, self.init, self.n_init, random_state, dvariance)
         if problem.survey.whole:
             problem = problem.at_hand()
-        return problem.solve(centroids[None], alpha).best
+        return problem.finish(centroids[None], alpha)

@@ -31,6 +31,16 @@ FAR_SHARE = 5
 # The rows whose clusters they are far from, at most.
 CENTRES_ROWS, CENTRES_ROWS_PER_CLUSTER = 2_000, 50
 
+# Passes over rows in float64 compute in float32 at first if there are at least so many clusters and
+# features: then they take .6 to .8 of the time (Zen 5, AVX-512), with fewer up to as much.
+LEAST_ROUNDED = 8
+# The least tolerance for this. Steps have errors of some 1e-6 times the radius of the data.
+ROUNDED_TOL = 1e-5
+# How large the errors of alpha times a squared distance may be.
+ROUNDED_SCORES = 1e-2
+# The share of the range of float32 that squared distances, weights and their sums may take.
+ROUNDED_RANGE = 1e-6
+
 
 class Problem:
     """The rows of one fit and their survey, and how a fit iterates over them.
@@ -271,6 +281,48 @@ class Problem:
         if checkpoint is not None:
             checkpoint.end(runs)
         return runs
+
+    def finish(self, starts: Float64, alpha: float) -> Run:
+        """The best run from the starts (S, K, D).
+
+        If the rows are in float64, passes compute in float32 until the runs end, and then in
+        float64 until the best of them ends, mostly after one or two passes.
+        """
+        rounded = self._rounded(alpha)
+        if rounded is None:
+            return self.solve(starts, alpha).best
+        first = rounded.solve(starts, alpha, max_iter=self.max_iter - 1).best
+        run = self.solve(first.centroids[None], alpha, max_iter=self.max_iter - first.n_iter).best
+        run.n_iter += first.n_iter
+        run.history[:0] = first.history[:-1]
+        return run
+
+    def _rounded(self, alpha: float) -> Problem | None:
+        """The problem with passes in float32, if these save time and lose nothing that matters."""
+        rows, survey = self.rows, self.survey
+        if not (getattr(rows, "iterates", False) and self.dtype == np.float64):
+            return None
+        sizes = min(self.n_clusters, rows.n_features)
+        if sizes < LEAST_ROUNDED or self.tol < ROUNDED_TOL or self.max_iter < 2:
+            return None
+        if self.checkpoint is not None or self.sums is not rows:
+            return None
+        float32, s = np.finfo(np.float32), survey.sample.sample_weight
+        with np.errstate(over="ignore"):
+            widths = np.maximum(survey.high - survey.mean, survey.mean - survey.low)
+            farthest = float(widths @ widths)  # squared distances from the mean are at most this
+        least, largest = float(float32.tiny) / ROUNDED_RANGE, float(float32.max) * ROUNDED_RANGE
+        if not (farthest < largest and survey.dispersion > least):
+            return None
+        if s is not None and (s[s > 0].min() < least or survey.total_weight > largest):
+            return None
+        sharp = rows.weighting in ("equilibrium", "maximum-entropy")
+        if sharp and alpha * farthest * float(float32.eps) > ROUNDED_SCORES:
+            return None
+        other = copy(self)
+        other.rows = other.sums = rows.rounded()  # type: ignore[attr-defined]
+        other.dtype = np.dtype(np.float32)  # that of J
+        return other
 
     def best(self, starts: Float64, alphas: Float64) -> list[Run]:
         """The best run at each alpha (A,), of those from every start (S, K, D).
