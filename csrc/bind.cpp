@@ -354,6 +354,13 @@ DoubleArray closest(const py::array& X, const DoubleArray& candidates, const py:
       X, candidates, distances, sample_weight, reference, n_threads, update, factor);
 }
 
+void check_uniform(const DoubleArray& uniform, const char* name) {
+  check_aligned(uniform, name);
+  const double* u = uniform.data();
+  if (!std::all_of(u, u + uniform.size(), [](double one) { return one >= 0 && one < 1; }))
+    refuse(std::string(name) + " must be >= 0 and < 1");
+}
+
 template <class T>
 py::array_t<std::int64_t> draw_rows_of(const py::array& closest, const double* weight,
                                        const DoubleArray& uniform, int n_threads) {
@@ -371,11 +378,8 @@ py::array_t<std::int64_t> draw_rows(const py::array& closest,
                                     const DoubleArray& uniform, int n_threads) {
   if (uniform.ndim() != 2) refuse("uniform must have shape (s, l)");
   if (closest.ndim() != 2 || closest.shape(1) < 1) refuse("closest must have shape (s, n)");
-  check_aligned(uniform, "uniform");
+  check_uniform(uniform, "uniform");
   threads(n_threads);
-  const double* u = uniform.data();
-  if (!std::all_of(u, u + uniform.size(), [](double one) { return one >= 0 && one < 1; }))
-    refuse("uniform must be >= 0 and < 1");
   const double* weight = nullptr;
   if (sample_weight) {
     check_aligned(*sample_weight, "sample_weight");
@@ -385,6 +389,41 @@ py::array_t<std::int64_t> draw_rows(const py::array& closest,
   }
   return (is_float32(closest) ? draw_rows_of<float> : draw_rows_of<double>)(
       closest, weight, uniform, n_threads);
+}
+
+template <class T>
+py::array_t<std::int64_t> choose_rows_of(const py::array& X, const MaybeArray& sample_weight,
+                                         const DoubleArray& first, const DoubleArray& uniform,
+                                         const std::optional<DoubleArray>& reference, int n_threads,
+                                         const MaybeArray& factor) {
+  const Samples<T> s = samples_of<T>(X, sample_weight, factor);
+  if (s.n < 1) refuse("X must have a row");
+  if (first.ndim() != 1 || first.shape(0) < 1) refuse("first must have shape (s,)");
+  if (uniform.ndim() != 3 || uniform.shape(1) != first.shape(0))
+    refuse("uniform must have shape (k - 1, s, l)");
+  check_uniform(first, "first");
+  check_uniform(uniform, "uniform");
+  threads(n_threads);
+  const std::vector<T> ref = reference_of(s, reference);
+  const std::int64_t n_seedings = first.shape(0), k = uniform.shape(0) + 1, l = uniform.shape(2);
+  const std::vector<double> mass = s.sample_weight
+                                       ? std::vector<double>(s.sample_weight, s.sample_weight + s.n)
+                                       : std::vector<double>();
+  py::array_t<std::int64_t> out({n_seedings, k});
+  const double *f = first.data(), *u = uniform.data(), *m = s.sample_weight ? mass.data() : nullptr;
+  std::int64_t* rows = out.mutable_data();
+  without_gil([&] {
+    ekmfast::choose_rows(s, m, n_seedings, k, l, f, u, ref.data(), n_threads, rows);
+  });
+  return out;
+}
+
+py::array_t<std::int64_t> choose_rows(const py::array& X, const MaybeArray& sample_weight,
+                                      const DoubleArray& first, const DoubleArray& uniform,
+                                      const std::optional<DoubleArray>& reference, int n_threads,
+                                      const MaybeArray& factor) {
+  return (is_float32(X) ? choose_rows_of<float> : choose_rows_of<double>)(
+      X, sample_weight, first, uniform, reference, n_threads, factor);
 }
 
 template <class T>
@@ -1203,6 +1242,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("draw_rows", &draw_rows, py::arg("closest").noconvert(),
         py::arg("sample_weight").noconvert().none(true), py::arg("uniform").noconvert(),
         py::arg("n_threads"));
+  m.def("choose_rows", &choose_rows, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
+        py::arg("first").noconvert(), py::arg("uniform").noconvert(), py::arg("reference").none(true),
+        py::arg("n_threads"), py::arg("factor") = py::none());
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),

@@ -13,49 +13,13 @@
 #include "kernels/tuning.h"
 #include "ordered_sum.h"
 #include "parallel.h"
+#include "prepared.h"
 #include "rescue.h"
 #include "simd/dispatch.h"
 #include "solver.h"
 
 namespace ekmfast {
 namespace {
-
-
-// The centroids as the register tiles want them; the layout is described in kernels.h.
-template <class T>
-struct Prepared {
-  std::vector<T> tiles, rows, bias;
-  Centroids<T> view;
-  bool finite = true;  // if false, T cannot hold a centroid, and the results must not be used
-
-  template <class R>
-  Prepared(const double* centroids, double q, std::int64_t k, std::int64_t d, const R* reference,
-           int tile_k)
-      : tiles(static_cast<std::size_t>(k * d)), bias(static_cast<std::size_t>(k)) {
-    double witness = 0;  // 0 times what is not finite is NaN
-    for (std::int64_t first = 0; first < k; first += tile_k) {
-      const std::int64_t width = std::min<std::int64_t>(tile_k, k - first);
-      const double* c = centroids + first * d;
-      T *tile = tiles.data() + first * d, *b = bias.data() + first;
-      for (std::int64_t g = 0; g < width; ++g) {
-        double norm = 0;
-        for (std::int64_t j = 0; j < d; ++j) {
-          const double y = c[g * d + j] - static_cast<double>(reference[j]);
-          norm += y * y;
-          const T scaled = static_cast<T>(q * y);
-          witness += 0 * static_cast<double>(scaled);
-          tile[j * width + g] = scaled;
-        }
-        b[g] = static_cast<T>(-0.5 * q * norm);
-      }
-    }
-    finite = std::isfinite(witness);
-    if (k <= kDotMaxK && d >= kDotMinD<T>)
-      for (std::int64_t i = 0; i < k * d; ++i)
-        rows.push_back(static_cast<T>(q * (centroids[i] - static_cast<double>(reference[i % d]))));
-    view = {k, tiles.data(), rows.empty() ? nullptr : rows.data(), bias.data(), 1 / q, T(1)};
-  }
-};
 
 // Runs body(chunk, slice_of, scratch) for all chunks, with the scratch memory of the running thread.
 // slice_of(begin, end) is how the kernels read these rows.
@@ -210,38 +174,17 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
   return total;
 }
 
-}  // namespace
-
+// The functions of ekm.h for samples whose total weight is known.
 template <class T>
-void find_reference(const Samples<T>& samples, T* reference) {
-  constexpr std::int64_t kRows = 15;
-  const std::int64_t m = std::min(kRows, samples.n);
-  for (std::int64_t j = 0; j < samples.d; ++j) {
-    T values[kRows];
-    std::int64_t count = 0;
-    for (std::int64_t i = 0; i < m; ++i) {
-      const std::int64_t row = i * samples.n / m;
-      const T factor = samples.factor ? samples.factor[row] : T(1);
-      const T v = samples.x[row * samples.stride + j] * factor;
-      if (std::isfinite(v)) values[count++] = v;
-    }
-    std::nth_element(values, values + count / 2, values + count);
-    reference[j] = count ? values[count / 2] : T(0);
-  }
-}
-
-template <class T>
-void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
-                std::int64_t n_problems, std::int64_t k, const T* reference,
-                Weighting weighting, double fuzzifier, bool rescue, int n_threads,
-                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
-                double* objective) {
+void statistics_of(const Samples<T>& samples, double weight, const double* centroids,
+                   const double* alpha, std::int64_t n_problems, std::int64_t k, const T* reference,
+                   Weighting weighting, double fuzzifier, bool rescue, int n_threads, double* sum_wx,
+                   double* sum_w, double* sum_p, double* exponent, double* objective) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   n_threads = useful_threads(
       n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
   const std::vector<double> total = sum_all<T>(samples, centroids, alpha, n_problems, k, reference,
                                                weighting, fuzzifier, n_threads);
-  const double weight = total_weight(samples);
   const bool fuzzy = weighting == Weighting::fuzzy;
   // Where the sums are that show whether a column underflows: sum_w of the fuzzy weighting, whose
   // w = p^m underflow before the memberships p, else sum_p.
@@ -304,16 +247,16 @@ void statistics(const Samples<T>& samples, const double* centroids, const double
   }
 }
 
-void rounded_statistics(const Samples<double>& samples, const double* centroids, const double* alpha,
-                        std::int64_t n_problems, std::int64_t k, const double* reference,
-                        Weighting weighting, double fuzzifier, int n_threads, double* sum_wx,
-                        double* sum_w, double* sum_p, double* exponent, double* objective) {
+void rounded_statistics_of(const Samples<double>& samples, double weight, const double* centroids,
+                           const double* alpha, std::int64_t n_problems, std::int64_t k,
+                           const double* reference, Weighting weighting, double fuzzifier,
+                           int n_threads, double* sum_wx, double* sum_w, double* sum_p,
+                           double* exponent, double* objective) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   n_threads = useful_threads(
       n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
   const std::vector<double> total = sum_all<float>(samples, centroids, alpha, n_problems, k, reference,
                                                    weighting, fuzzifier, n_threads);
-  const double weight = total_weight(samples);
   const std::int64_t mass = weighting == Weighting::fuzzy ? k * d : k * d + k;
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double* at = total.data() + s * size;
@@ -324,8 +267,8 @@ void rounded_statistics(const Samples<double>& samples, const double* centroids,
     for (std::int64_t i = 0; i < k && weighting != Weighting::hard; ++i)
       lost = lost || underflowed<float>(at[mass + i], weight);
     if (lost) {
-      statistics(samples, c, a, 1, k, reference, weighting, fuzzifier, true, n_threads, wx, w, p, e,
-                 objective + s);
+      statistics_of(samples, weight, c, a, 1, k, reference, weighting, fuzzifier, true, n_threads, wx,
+                    w, p, e, objective + s);
       continue;
     }
     std::copy(at, at + k * d, wx);
@@ -334,6 +277,44 @@ void rounded_statistics(const Samples<double>& samples, const double* centroids,
     std::fill(e, e + k, 0.0);
     objective[s] = j;
   }
+}
+
+}  // namespace
+
+template <class T>
+void find_reference(const Samples<T>& samples, T* reference) {
+  constexpr std::int64_t kRows = 15;
+  const std::int64_t m = std::min(kRows, samples.n);
+  for (std::int64_t j = 0; j < samples.d; ++j) {
+    T values[kRows];
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < m; ++i) {
+      const std::int64_t row = i * samples.n / m;
+      const T factor = samples.factor ? samples.factor[row] : T(1);
+      const T v = samples.x[row * samples.stride + j] * factor;
+      if (std::isfinite(v)) values[count++] = v;
+    }
+    std::nth_element(values, values + count / 2, values + count);
+    reference[j] = count ? values[count / 2] : T(0);
+  }
+}
+
+template <class T>
+void statistics(const Samples<T>& samples, const double* centroids, const double* alpha,
+                std::int64_t n_problems, std::int64_t k, const T* reference,
+                Weighting weighting, double fuzzifier, bool rescue, int n_threads,
+                double* sum_wx, double* sum_w, double* sum_p, double* exponent,
+                double* objective) {
+  statistics_of(samples, total_weight(samples), centroids, alpha, n_problems, k, reference, weighting,
+                fuzzifier, rescue, n_threads, sum_wx, sum_w, sum_p, exponent, objective);
+}
+
+void rounded_statistics(const Samples<double>& samples, const double* centroids, const double* alpha,
+                        std::int64_t n_problems, std::int64_t k, const double* reference,
+                        Weighting weighting, double fuzzifier, int n_threads, double* sum_wx,
+                        double* sum_w, double* sum_p, double* exponent, double* objective) {
+  rounded_statistics_of(samples, total_weight(samples), centroids, alpha, n_problems, k, reference,
+                        weighting, fuzzifier, n_threads, sum_wx, sum_w, sum_p, exponent, objective);
 }
 
 template <class T>
@@ -348,15 +329,17 @@ void iterate(Solver& solver, const Samples<T>& samples, const T* reference, Weig
   // have work only if they share the chunks of each pass.
   const bool apart = n_groups > 1 && chunks(solver.n_going()) == chunks(1) &&
                      n_groups >= std::min<std::int64_t>(n_threads, chunks(1));
+  const double weight = total_weight(samples);
   const auto pass = [&](const double* centroids, const double* alpha, std::int64_t n, int threads,
                         double* sum_wx, double* sum_w, double* sum_p, double* objective) {
     std::vector<double> exponent(static_cast<std::size_t>(n * k));
     if constexpr (std::is_same<T, double>::value)
       if (rounded)
-        return rounded_statistics(samples, centroids, alpha, n, k, reference, weighting, fuzzifier,
-                                  threads, sum_wx, sum_w, sum_p, exponent.data(), objective);
-    statistics(samples, centroids, alpha, n, k, reference, weighting, fuzzifier, true, threads, sum_wx,
-               sum_w, sum_p, exponent.data(), objective);
+        return rounded_statistics_of(samples, weight, centroids, alpha, n, k, reference, weighting,
+                                     fuzzifier, threads, sum_wx, sum_w, sum_p, exponent.data(),
+                                     objective);
+    statistics_of(samples, weight, centroids, alpha, n, k, reference, weighting, fuzzifier, true, threads,
+                  sum_wx, sum_w, sum_p, exponent.data(), objective);
   };
   const std::vector<double> about(reference, reference + samples.d);
   solver.iterate(pass, about.data(), apart, n_threads, left);

@@ -57,6 +57,15 @@ def closest(
     update: bool = False,
     factor: _Samples | None = None,
 ) -> _Double: ...
+def choose_rows(
+    X: _Samples,
+    sample_weight: _Samples | None,
+    first: _Double,
+    uniform: _Double,
+    reference: _Double | None,
+    n_threads: int,
+    factor: _Samples | None = None,
+) -> NDArray[np.int64]: ...
 def draw_rows(
     closest: _Samples, sample_weight: _Double | None, uniform: _Double, n_threads: int
 ) -> NDArray[int64]: ...

@@ -300,7 +300,7 @@ class Problem:
     def _rounded(self, alpha: float) -> Problem | None:
         """The problem with passes in float32, if these save time and lose nothing that matters."""
         rows, survey = self.rows, self.survey
-        if not (getattr(rows, "iterates", False) and self.dtype == np.float64):
+        if not (getattr(rows, "compiled", False) and self.dtype == np.float64):
             return None
         sizes = min(self.n_clusters, rows.n_features)
         if sizes < LEAST_ROUNDED or self.tol < ROUNDED_TOL or self.max_iter < 2:

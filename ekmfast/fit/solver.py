@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast import _core
-from ekmfast.rows.protocol import Iterating, Sums
+from ekmfast.rows.protocol import Compiled, Sums
 
 Float64 = NDArray[np.float64]
 
@@ -172,8 +172,8 @@ def solve(
         for i, run in enumerate(runs):
             solver.set_run(i, asdict(run))
     found = Runs(solver)
-    if report is None and getattr(rows, "iterates", False):
-        cast(Iterating, rows).iterate(solver, max_iter - n_passes)
+    if report is None and getattr(rows, "compiled", False):
+        cast(Compiled, rows).iterate(solver, max_iter - n_passes)
         return found
     for _ in range(n_passes, max_iter):
         if not found.n_going:

@@ -42,7 +42,7 @@ class ArrayRows:
 
     at_hand = True
     shares_passes = True
-    iterates = True
+    compiled = True
     space = "free"
     # Whether sums are computed in float32 although X is float64: see `rounded`.
     _rounds = False
@@ -130,7 +130,7 @@ class ArrayRows:
         return sums
 
     def iterate(self, solver: _core.Solver, max_passes: int) -> None:
-        """Make at most so many passes over X, until all runs are done: see `Iterating`."""
+        """Make at most so many passes over X, until all runs are done: see `Compiled`."""
         self._reference = solver.iterate(
             self.X,
             self.sample_weight,
@@ -343,6 +343,13 @@ class ArrayRows:
         """Numbers of the rows farthest from all centroids (K, D): see `RowsAtHand`."""
         _, squared = self.nearest(centroids)
         return farthest_numbers(squared, self.sample_weight, n_rows)
+
+    def choose(self, first: Float64, uniform: Float64) -> NDArray[np.intp]:
+        """Numbers (S, K) of the rows that seeding chooses: see `Compiled`."""
+        weight, reference = self.sample_weight, self._reference
+        return _core.choose_rows(
+            self.X, weight, first, uniform, reference, self.n_threads, self.factor
+        )
 
     def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:
         """Random rows: see `RowsAtHand`."""

@@ -124,7 +124,7 @@ class PartialRows(ArrayRows):
     """
 
     space = "features"
-    iterates = False
+    compiled = False
 
     def __init__(
         self,

@@ -26,16 +26,24 @@ class Sums(Protocol):
         ...
 
 
-class Iterating(Sums, Protocol):
-    """Sums of rows that let the runs of a solver make passes over them, if ``iterates`` is true.
+class Compiled(Sums, Protocol):
+    """Rows of which compiled code makes all passes of a loop, if ``compiled`` is true.
 
-    The runs end as if the solver were given the sums of every pass, with the same bits.
+    The results have the same bits as those of the loop around single passes.
     """
 
-    iterates: bool
+    compiled: bool
 
     def iterate(self, solver: _core.Solver, max_passes: int) -> None:
-        """Make at most so many passes over the rows, until all runs are done."""
+        """Make at most so many passes for the runs of a solver, until all are done."""
+        ...
+
+    def choose(self, first: Float64, uniform: Float64) -> NDArray[np.intp]:
+        """Numbers (S, K) of the rows that are chosen for S starts, one after another.
+
+        ``first`` (S,) and ``uniform`` (K - 1, S, L) are random numbers from [0, 1). A row is the
+        best of the L that are drawn with them, or the farthest one if L is 0.
+        """
         ...
 
 

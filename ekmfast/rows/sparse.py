@@ -52,7 +52,7 @@ class SparseRows(ArrayRows):
     """
 
     shares_passes = False
-    iterates = False
+    compiled = False
     X: Any
 
     def __init__(
