@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "chunks.h"
+#include "ekm.h"
 #include "kernels/kernels.h"
 #include "parallel.h"
 #include "simd/dispatch.h"
@@ -22,6 +23,25 @@ constexpr std::int64_t kBlockRows = 256;
 // each block is made whenever it is read.
 constexpr std::int64_t kKeptNumbers = 1 << 20;
 
+// In float, rows are taken relative to one of them and in units of the largest number then: no digits are
+// lost to an offset of all rows, and squares and their inverses stay in the range of float.
+template <class T>
+struct Unit {
+  std::vector<T> origin;
+  T inverse = 1;
+
+  explicit Unit(const Samples<T>& samples) : origin(static_cast<std::size_t>(samples.d), T(0)) {
+    if (sizeof(T) == sizeof(double)) return;
+    find_reference(samples, origin.data());
+    T largest = 0;
+    for (std::int64_t i = 0; i < samples.n; ++i)
+      for (std::int64_t j = 0; j < samples.d; ++j)
+        largest = std::max(largest, std::fabs(samples.x[i * samples.stride + j] -
+                                              origin[static_cast<std::size_t>(j)]));
+    if (largest >= std::numeric_limits<T>::min() && std::isfinite(largest)) inverse = 1 / largest;
+  }
+};
+
 // One labelling. A step of the iteration is two readings of the rows: one sums the rows of each
 // cluster, with the weights by their distances from the centres before; the other sums the squared
 // distances from the new centres. Differences of squares, which one reading would need, lose digits
@@ -32,35 +52,38 @@ template <class T>
 class Labelling {
  public:
   Labelling(const Samples<T>& samples, const std::int32_t* labels, std::int64_t k,
-            const LikelihoodModel& model)
+            const LikelihoodModel& model, const Unit<T>& unit)
       : x_(samples),
-        kernels_(kernel_table(isa_in_use()).likelihood),
+        unit_(unit),
+        kernels_(likelihood_kernels_of<T>(kernel_table(isa_in_use()))),
         k_(k),
         d_(samples.d),
-        width_((samples.d + kLaneUnit - 1) / kLaneUnit * kLaneUnit),
+        width_((samples.d + kLanes - 1) / kLanes * kLanes),
         model_(model),
         first_(at(k + 1), 0),
         order_(at(x_.n)),
-        own_weight_(zeros(x_.n)),
+        own_weight_(at(x_.n)),
         size_(zeros(k)),
         scale_(at(k), 1.0),
         centres_(zeros(k * width_)),
         scatter_(zeros(k * width_)),
         variances_(zeros(k * width_)),
-        precisions_(zeros(k * width_)),
+        near_(at(k * width_)),
+        precisions_(at(k * width_)),
         keeps_all_(x_.n * width_ <= kKeptNumbers),
-        rows_(zeros(width_ * (keeps_all_ ? x_.n : kBlockRows))) {
+        rows_(at(width_ * (keeps_all_ ? x_.n : kBlockRows))) {
     for (std::int64_t i = 0; i < x_.n; ++i) ++first_[at(labels[i] + 1)];
     for (std::int64_t c = 0; c < k; ++c) first_[at(c + 1)] += first_[at(c)];
     std::vector<std::int64_t> next(first_.begin(), first_.end() - 1);
     for (std::int64_t i = 0; i < x_.n; ++i) order_[at(next[at(labels[i])]++)] = i;
     for (std::int64_t i = 0; i < x_.n; ++i)
       own_weight_[at(i)] =
-          x_.sample_weight ? static_cast<double>(x_.sample_weight[order_[at(i)]]) : 1.0;
+          x_.sample_weight ? x_.sample_weight[order_[at(i)]] : T(1);
     weight_ = own_weight_;
-    distances_ = zeros(x_.n);
+    distances_.resize(at(x_.n));
     for (std::int64_t c = 0; c < k; ++c) {
-      for (std::int64_t i = first_[at(c)]; i < first_[at(c + 1)]; ++i) size_[at(c)] += own_weight_[at(i)];
+      for (std::int64_t i = first_[at(c)]; i < first_[at(c + 1)]; ++i)
+        size_[at(c)] += static_cast<double>(own_weight_[at(i)]);
       total_ += size_[at(c)];
     }
     if (keeps_all_) copy(0, x_.n);
@@ -71,14 +94,14 @@ class Labelling {
         std::count_if(size_.begin(), size_.end(), [](double size) { return size > 0; });
     if (used < 2) return -std::numeric_limits<double>::infinity();
     Vector mass = size_;
-    for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const double* x) {
+    for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const T* x) {
       kernels_.sums(x, n, width_, weight_.data() + begin, nullptr, centres_.data() + c * width_);
     });
     for (int i = 0; i < model_.reweightings; ++i) {
       divide(centres_, mass);
       std::fill(scatter_.begin(), scatter_.end(), 0.0);
-      for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const double* x) {
-        kernels_.squares(x, n, width_, weight_.data() + begin, centres_.data() + c * width_,
+      for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const T* x) {
+        kernels_.squares(x, n, width_, weight_.data() + begin, near_.data() + c * width_,
                          scatter_.data() + c * width_);
       });
       find_variances();
@@ -93,10 +116,12 @@ class Labelling {
       sum += size_[at(c)] * (std::log(size_[at(c)] / total_) - 0.5 * volume);
     }
     sum -= power * kLn2 * kernels_.logs(distances_.data(), own_weight_.data(), x_.n, model_.tail);
-    return sum / total_;
+    return sum / total_ + static_cast<double>(d_) * std::log(static_cast<double>(unit_.inverse));
   }
 
  private:
+  // A multiple of the lanes of every vector of T.
+  static constexpr std::int64_t kLanes = kLaneUnit * static_cast<std::int64_t>(sizeof(double) / sizeof(T));
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
   static Vector zeros(std::int64_t n) { return Vector(at(n), 0.0); }
 
@@ -104,12 +129,12 @@ class Labelling {
   void copy(std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const T* x = x_.x + order_[at(i)] * x_.stride;
-      double* row = rows_.data() + (i - begin) * width_;
-      for (std::int64_t j = 0; j < d_; ++j) row[j] = static_cast<double>(x[j]);
+      T* row = rows_.data() + (i - begin) * width_;
+      for (std::int64_t j = 0; j < d_; ++j) row[j] = (x[j] - unit_.origin[at(j)]) * unit_.inverse;
     }
   }
 
-  template <class Body>  // body(cluster, number of the first row, how many, the rows)
+  template <class Body>  // body(cluster, number of the first row, how many, the rows in T)
   void for_blocks(Body body) {
     checkpoint();
     for (std::int64_t c = 0; c < k_; ++c)
@@ -120,10 +145,13 @@ class Labelling {
       }
   }
 
-  void divide(Vector& sums, const Vector& mass) const {
+  void divide(Vector& sums, const Vector& mass) {
     for (std::int64_t c = 0; c < k_; ++c)
-      for (std::int64_t j = 0; j < d_; ++j)
-        sums[at(c * width_ + j)] /= std::max(mass[at(c)], std::numeric_limits<double>::min());
+      for (std::int64_t j = 0; j < d_; ++j) {
+        double& sum = sums[at(c * width_ + j)];
+        sum /= std::max(mass[at(c)], std::numeric_limits<double>::min());
+        near_[at(c * width_ + j)] = static_cast<T>(sum);
+      }
   }
 
   // The distances from the centres, and the weights, which are small for rows that lie far from the
@@ -132,12 +160,12 @@ class Labelling {
     const double numerator = model_.tail + static_cast<double>(d_);
     Vector next = zeros(sums ? k_ * width_ : 0);
     if (sums) std::fill(mass.begin(), mass.end(), 0.0);
-    for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const double* x) {
-      double* squared = distances_.data() + begin;
-      kernels_.distances(x, n, width_, centres_.data() + c * width_, precisions_.data() + c * width_,
+    for_blocks([&](std::int64_t c, std::int64_t begin, std::int64_t n, const T* x) {
+      T* squared = distances_.data() + begin;
+      kernels_.distances(x, n, width_, near_.data() + c * width_, precisions_.data() + c * width_,
                          squared);
       if (!sums) return;
-      double* weight = weight_.data() + begin;
+      T* weight = weight_.data() + begin;
       mass[at(c)] +=
           kernels_.weights(squared, own_weight_.data() + begin, n, model_.tail, numerator, weight);
       kernels_.sums(x, n, width_, weight, nullptr, next.data() + c * width_);
@@ -167,13 +195,14 @@ class Labelling {
         const std::size_t entry = at(c * width_ + j);
         const double shrunk = scatter_[entry] + model_.variance_prior * scale_[at(c)] * common[at(j)];
         variances_[entry] = std::max(shrunk / (size + model_.variance_prior), least);
-        precisions_[entry] = 1 / variances_[entry];
+        precisions_[entry] = static_cast<T>(1 / variances_[entry]);
       }
     }
   }
 
   const Samples<T>& x_;
-  const LikelihoodKernels& kernels_;
+  const Unit<T>& unit_;
+  const LikelihoodKernels<T>& kernels_;
   const std::int64_t k_, d_, width_;
   const LikelihoodModel& model_;
   double total_ = 0;                 // of the sample weights
@@ -181,11 +210,12 @@ class Labelling {
   std::vector<std::int64_t> order_;  // (n,)
   // Of rows, in the order of their clusters: sample weights, weights by distance, and squared
   // distances in units of the variances.
-  Vector own_weight_, weight_, distances_;
-  Vector size_;                                                 // (k,) of the sample weights
-  Vector scale_, centres_, scatter_, variances_, precisions_;  // (k,), (k, width)
+  std::vector<T> own_weight_, weight_, distances_;
+  Vector size_;                                   // (k,) of the sample weights
+  Vector scale_, centres_, scatter_, variances_;  // (k,), (k, width)
+  std::vector<T> near_, precisions_;              // (k, width), the centres in T
   const bool keeps_all_;
-  Vector rows_;  // (n or kBlockRows, width)
+  std::vector<T> rows_;  // (n or kBlockRows, width)
 };
 
 }  // namespace
@@ -196,8 +226,9 @@ void classification_likelihoods(const Samples<T>& samples, const std::int32_t* l
                                 const LikelihoodModel& model, int n_threads, double* likelihood) {
   const double work = static_cast<double>(samples.n * samples.d) * (3 * model.reweightings);
   n_threads = useful_threads(n_threads, work * static_cast<double>(n_labellings));
+  const Unit<T> unit(samples);
   parallel_for(n_labellings, n_threads, [&](std::int64_t i, int) {
-    likelihood[i] = Labelling<T>(samples, labels + i * samples.n, k, model).mean();
+    likelihood[i] = Labelling<T>(samples, labels + i * samples.n, k, model, unit).mean();
   });
 }
 

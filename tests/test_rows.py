@@ -381,7 +381,7 @@ def test_an_array_is_read_once_before_seeding(name, weighted, monkeypatch):
     monkeypatch.setattr("ekmfast.estimators.base.check_weight", lambda s, X: s)
     y = {"y": np.full(N, -1)} if name == "SemiSupervisedEKMeans" else {}
     model.fit(X, sample_weight=WEIGHT if weighted else None, **y)
-    before = counted.calls[: counted.calls.index("draw_rows")]  # the first rows of starts
+    before = counted.calls[: counted.calls.index("choose_rows")]  # the first rows of starts
     # MiniBatchEKMeans first clusters a sample, and the search for alpha reads a copy in float32;
     # each has a survey of its own.
     copies = name in ("MiniBatchEKMeans", "EKMeans auto")

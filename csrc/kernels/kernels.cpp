@@ -56,6 +56,12 @@ constexpr Kernels<typename F::T> kernels_for() {
           exp2_array<F>};
 }
 
+template <class F>
+constexpr LikelihoodKernels<typename F::T> likelihood_kernels_for() {
+  return {weighted_sums<F, false>, weighted_sums<F, true>, scaled_distances<F>, tail_weights<F>,
+          sum_of_logs<F>};
+}
+
 template <class U, class I>
 constexpr SparseKernels<U, I> sparse_kernels_for() {
   return {{sparse_weigh<Weighting::equilibrium, U, I>, sparse_weigh<Weighting::maximum_entropy, U, I>,
@@ -80,8 +86,8 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     from_lines,
     sparse_norms,
     sparse_scratch_bytes,
-    {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,
-     sum_of_logs},
+    likelihood_kernels_for<F32>(),
+    likelihood_kernels_for<F64>(),
     {free_step, turn, leap},
     narrow};
 

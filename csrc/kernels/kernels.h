@@ -154,26 +154,28 @@ struct SparseKernels {
 };
 
 // The functions for the likelihood of rows and labels, of one instruction set. Rows x (n, width) lie
-// one after another; width is a multiple of kLaneUnit.
+// one after another; width is a multiple of kLaneUnit, in float of twice as much. Sums of a call are
+// formed in T.
+template <class T>
 struct LikelihoodKernels {
   // IN x, weights (n,); OUT sums (width,) (added to) = sum of w x.
-  void (*sums)(const double* x, std::int64_t n, std::int64_t width, const double* weights,
-               const double* centre, double* sums);
+  void (*sums)(const T* x, std::int64_t n, std::int64_t width, const T* weights, const T* centre,
+               double* sums);
 
   // IN x, weights (n,), centre (width,); OUT sums (width,) (added to) = sum of w (x - centre)^2.
-  void (*squares)(const double* x, std::int64_t n, std::int64_t width, const double* weights,
-                  const double* centre, double* sums);
+  void (*squares)(const T* x, std::int64_t n, std::int64_t width, const T* weights, const T* centre,
+                  double* sums);
 
   // IN x, centre, precisions (width,); OUT squared (n,) = sum_j (x - centre)_j^2 precision_j.
-  void (*distances)(const double* x, std::int64_t n, std::int64_t width, const double* centre,
-                    const double* precisions, double* squared);
+  void (*distances)(const T* x, std::int64_t n, std::int64_t width, const T* centre,
+                    const T* precisions, T* squared);
 
   // IN squared, own (n,), tail; OUT weights (n,) = own numerator / (tail + squared). Returns their sum.
-  double (*weights)(const double* squared, const double* own, std::int64_t n, double tail,
-                    double numerator, double* weights);
+  double (*weights)(const T* squared, const T* own, std::int64_t n, double tail, double numerator,
+                    T* weights);
 
   // IN squared, weights (n,), tail. Returns the sum of w log2(1 + squared / tail).
-  double (*logs)(const double* squared, const double* weights, std::int64_t n, double tail);
+  double (*logs)(const T* squared, const T* weights, std::int64_t n, double tail);
 };
 
 // The vectors of a run of the solver whose centroids are long (solver.cpp). With C the centroids and g
@@ -302,7 +304,8 @@ struct KernelTable {
   // OUT norms (kp,): the sums of squares of the columns of lines (d, kp).
   void (*sparse_norms)(const double* lines, std::int64_t d, std::int64_t kp, double* norms);
   std::int64_t (*sparse_scratch_bytes)(std::int64_t k);  // of 64-byte-aligned scratch, for `weigh`
-  LikelihoodKernels likelihood;
+  LikelihoodKernels<float> likelihood32;
+  LikelihoodKernels<double> likelihood64;
   StepKernels steps;
   // IN rows x (n, d), the next one after `stride` numbers, factor (n,) or null for ones, reference (d,);
   // OUT rows (n, d), one after another: x factor - reference, rounded to float.
@@ -320,5 +323,16 @@ template <>
 inline const Kernels<float>& kernels_of<float>(const KernelTable& table) { return table.f32; }
 template <>
 inline const Kernels<double>& kernels_of<double>(const KernelTable& table) { return table.f64; }
+
+template <class T>
+const LikelihoodKernels<T>& likelihood_kernels_of(const KernelTable& table);
+template <>
+inline const LikelihoodKernels<float>& likelihood_kernels_of<float>(const KernelTable& table) {
+  return table.likelihood32;
+}
+template <>
+inline const LikelihoodKernels<double>& likelihood_kernels_of<double>(const KernelTable& table) {
+  return table.likelihood64;
+}
 
 }  // namespace ekmfast
