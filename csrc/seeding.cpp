@@ -41,7 +41,8 @@ void draw_by(Mass mass, std::int64_t n, const double* uniform, std::int64_t n_dr
   }
   for (std::int64_t draw = 0; draw < n_draws; ++draw) {
     if (!(total > 0)) {
-      rows[draw] = static_cast<std::int64_t>(uniform[draw] * static_cast<double>(n));
+      // The product may be rounded up to n.
+      rows[draw] = std::min(n - 1, static_cast<std::int64_t>(uniform[draw] * static_cast<double>(n)));
       continue;
     }
     const double share = uniform[draw] * total;

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from ekmfast import EKMeans, ekm_step
+from ekmfast.fit.solver import solve
+from ekmfast.rows.array import ArrayRows
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
@@ -195,6 +197,62 @@ def test_a_child_forked_by_a_handler_finishes_the_call(n_threads):
         print(same, os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
         """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True 7\n", "")
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_child_forked_by_a_handler_finishes_the_passes(n_threads):
+    """Of many runs, which the threads of the pool make apart from each other or together."""
+    done = run_python(f"""
+        import os, signal, warnings
+        import numpy as np
+        from ekmfast.fit.solver import solve
+        from ekmfast.rows.array import ArrayRows
+
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(3_000, 32))
+        starts = rng.normal(size=(64, 40, 32))
+
+        def ends(n_alphas, n_threads):
+            alphas = np.repeat(np.linspace(0.1, 0.4, n_alphas), 64 // n_alphas)
+            options = dict(tol=0.0, radius=1.0, resolution=1e-13, max_iter=12, compete=True)
+            runs = solve(ArrayRows(X, None, n_threads), starts, alphas, **options)
+            return np.stack([run.centroids for run in runs])
+
+        warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+        parent, children = os.getpid(), []
+
+        def handler(*_):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            children.append(os.fork())
+
+        signal.signal(signal.SIGALRM, handler)
+        for n_alphas in (8, 1):
+            expected = ends(n_alphas, 1)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            same = (ends(n_alphas, {n_threads}) == expected).all()
+            if os.getpid() != parent:
+                os._exit(7 if same else 1)
+            print(same, os.waitstatus_to_exitcode(os.waitpid(children.pop(), 0)[1]))
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True 7\nTrue 7\n", "")
+
+
+@pytest.mark.parametrize("n_alphas", [8, 1])
+def test_ctrl_c_ends_passes_of_many_runs(n_alphas):
+    starts = MANY[:, :16, :]
+    alphas = np.resize(np.linspace(0.1, 0.4, n_alphas), len(starts))
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        solve(
+            ArrayRows(X[:9_000], None, 2),
+            starts,
+            alphas,
+            tol=0.0,
+            radius=1.0,
+            resolution=1e-13,
+            max_iter=100_000,
+            compete=True,
+        )
 
 
 def test_ctrl_c_of_a_handler_that_forked_ends_the_childs_call():

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from ekmfast import _core, _reference
+from ekmfast.fit.seeding import _choose_rows
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.unit import UnitRows
 
 DTYPES = [np.float32, np.float64]
 # One row, tails of every panel, several blocks and chunks; few and many features; tiles of
@@ -217,6 +219,44 @@ def test_rows_are_drawn_by_their_shares_of_the_sum(n, weighted, dtype):
     ]
     for n_threads in (1, 4):
         np.testing.assert_array_equal(_core.draw_rows(closest, s, uniform, n_threads), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["rows", "weights", "cosine"])
+@pytest.mark.parametrize("farthest", [False, True])
+@pytest.mark.parametrize(("n", "d", "seedings", "k"), [(9, 1, 1, 4), (1000, 5, 7, 1), (5001, 33, 5, 6)])
+def test_rows_are_chosen_as_by_single_passes(n, d, seedings, k, farthest, kind, dtype, isa):
+    X = problem(n, d, 1, 1, dtype, offset=3.0)[0]
+    s = np.arange(n).astype(dtype) % 3 if kind == "weights" else None
+    found = []
+    for n_threads in (0, 1, 2, 4):
+        rows = (UnitRows if kind == "cosine" else ArrayRows)(X, s, max(n_threads, 1))
+        rows.survey()
+        rows.compiled = n_threads > 0
+        random_state = np.random.RandomState(0)
+        found.append(_choose_rows(rows, k, farthest, seedings, random_state))
+        found.append(random_state.uniform())
+        assert found[-2].shape == (seedings, k)
+        np.testing.assert_array_equal(found[-2], found[0])
+        assert found[-1] == found[1]  # as many random numbers are drawn
+
+
+def test_rows_to_choose_that_do_not_fit_are_refused():
+    X, first, uniform = np.ones((5, 2)), np.zeros(3), np.zeros((1, 3, 2))
+    for bad, message in (
+        ({"first": np.ones(3)}, "first must be >= 0 and < 1"),
+        ({"first": np.zeros(0)}, r"first must have shape \(s,\)"),
+        ({"uniform": np.full((1, 3, 2), np.nan)}, "uniform must be >= 0 and < 1"),
+        ({"uniform": np.zeros((1, 2, 2))}, r"uniform must have shape \(k - 1, s, l\)"),
+        ({"X": np.ones((0, 2))}, "X must have a row"),
+    ):
+        given = {"X": X, "sample_weight": None, "first": first, "uniform": uniform}
+        with pytest.raises(ValueError, match=message):
+            _core.choose_rows(**given | bad, reference=None, n_threads=1)
+    # Where nothing has a mass all rows are equally likely, and the product with n may be rounded up.
+    last = np.full((1, 1, 1), np.nextafter(1, 0))
+    chosen = _core.choose_rows(np.ones((3, 1)), np.zeros(3), last[0, 0], last, None, 1)
+    np.testing.assert_array_equal(chosen, [[2, 2]])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

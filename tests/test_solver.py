@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import tracemalloc
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import WINDOW, Run, solve
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.unit import UnitRows
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):
@@ -416,6 +418,73 @@ def test_threads_do_not_change_what_runs_do():
         np.testing.assert_array_equal(a.centroids, b.centroids)
 
 
+def same_runs(some, others):
+    for a, b in zip(some, others, strict=True):
+        for name, value in asdict(a).items():
+            np.testing.assert_equal(asdict(b)[name], value, err_msg=name)
+
+
+def iterated(rows, starts, alphas, *, compiled, n_threads=1, max_iter=40, window=WINDOW, bounds=None):
+    """Runs of compiled passes, or of passes that are made one by one since somebody watches them."""
+    rows.n_threads = n_threads
+    return solve(
+        rows,
+        starts,
+        alphas,
+        tol=1e-5,
+        radius=2.0,
+        resolution=1e-13 if rows.dtype == float else 1e-6,
+        max_iter=max_iter,
+        window=window,
+        compete=True,
+        bounds=bounds,
+        space=rows.space,
+        n_threads=n_threads,
+        report=None if compiled else lambda runs: False,
+    )
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "rounded", "weights", "cosine"])
+@pytest.mark.parametrize("weighting", ["equilibrium", "maximum-entropy", "hard", "fuzzy"])
+@pytest.mark.parametrize("n_rows", [300, 9_000])  # one slice of rows, and several chunks
+def test_passes_of_compiled_code_end_with_the_bits_of_single_ones(n_rows, weighting, kind):
+    rng = np.random.default_rng(n_rows)
+    X = rng.normal(size=(n_rows, 9)) + 4 * rng.normal(size=(6, 9))[rng.integers(0, 6, n_rows)]
+    X = X.astype(np.float32) if kind == "float32" else X
+    weight = rng.integers(0, 3, n_rows).astype(X.dtype) if kind == "weights" else None
+    of = UnitRows if kind == "cosine" else ArrayRows
+    rows = of(X, weight, 1, weighting, 1.5)
+    rows.survey()
+    rows = rows.rounded() if kind == "rounded" else rows
+    starts = rows.take(np.stack([rng.choice(n_rows, 4, replace=False) for _ in range(15)]))
+    alphas = np.repeat([0.05, 0.2, 1.0], 5)
+    starts[4] += 1e3  # a centroid whose memberships underflow
+    if kind == "cosine":
+        starts /= np.linalg.norm(starts, axis=-1, keepdims=True)
+    single = iterated(rows, starts, alphas, compiled=False)
+    assert len({run.n_iter for run in single}) > 1
+    for n_threads in (1, 2, 5):
+        compiled = iterated(rows, starts, alphas, compiled=True, n_threads=n_threads)
+        same_runs(compiled, single)
+        few = iterated(rows, starts, alphas, compiled=True, n_threads=n_threads, max_iter=3)
+        assert max(run.n_iter for run in few) == 3
+        same_runs(few, iterated(rows, starts, alphas, compiled=False, max_iter=3))
+
+
+def test_passes_of_compiled_code_do_not_depend_on_the_runs_beside_them():
+    """Not even where so many runs share a pass that their chunks of rows are other ones."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3_000, 150))
+    rows = ArrayRows(X)
+    starts = X[np.stack([rng.choice(3_000, 60, replace=False) for _ in range(80)])]
+    alphas = np.repeat([0.05, 0.1], 40)
+    single = iterated(rows, starts, alphas, compiled=False, max_iter=4)
+    for n_threads in (1, 2):
+        same_runs(
+            iterated(rows, starts, alphas, compiled=True, n_threads=n_threads, max_iter=4), single
+        )
+
+
 def test_the_extension_refuses_what_does_not_fit():
     rules = (1e-4, 1e-9, 1e-13, 5, True, None, None)
     with pytest.raises(ValueError, match=r"starts must have shape \(s, k, d\)"):
@@ -441,7 +510,18 @@ def test_the_extension_refuses_what_does_not_fit():
         _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules[:5], np.ones(2), np.zeros(2))
     with pytest.raises(ValueError, match="window must be >= 0"):
         _core.Solver(np.zeros((3, 2, 2)), np.ones(3), 1.0, 1.0, 1.0, -1, True, None, None)
+    rows = np.ones((5, 2)), None, None, 1, 1
+    with pytest.raises(ValueError, match="X must have the features of the centroids"):
+        solver.iterate(np.ones((5, 3)), None, None, 1, 1)
+    with pytest.raises(ValueError, match="only rows in float64 can be rounded"):
+        solver.iterate(np.ones((5, 2), np.float32), None, None, 1, 1, rounded=True)
+    with pytest.raises(ValueError, match=r"fuzzifier must be finite and > 1"):
+        solver.iterate(*rows, weighting="fuzzy", fuzzifier=1.0)
+    features = _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules, "features")
+    with pytest.raises(ValueError, match="the weights of these rows have one sum"):
+        features.iterate(*rows)
     assert len(solver) == solver.n_going == 3
+    assert solver.get_run(0)["n_iter"] == 0
 
 
 def test_a_solver_that_two_threads_share_refuses_one_of_them():

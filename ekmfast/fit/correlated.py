@@ -45,6 +45,34 @@ SEARCH_SHARE = 0.98
 # Of the runs. Centroids that coincide at one alpha would not yet do so at a larger tolerance, which
 # may therefore be smaller than that of the fit.
 TOL, PASSES = 1e-3, 40
+# The alphas of the grid at which all starts run.
+FIRST = (1, 4, 7, 9)
+
+
+def _lowest(part: Problem, starts: Float64, alphas: Float64) -> Float64:
+    """The ends (A, K, D) with the lowest J found at each alpha (A,), from starts (S, K, D).
+
+    All starts run at the alphas `FIRST`. At those between them, runs begin where the best ones at the
+    next of these alphas, above and below, have ended.
+    """
+    lowest = np.full(len(alphas), np.inf)
+    ends = np.empty((len(alphas), *starts.shape[1:]))
+
+    def run(centroids: Float64, numbers: NDArray[np.intp]) -> None:
+        max_iter = min(PASSES, part.max_iter)
+        runs = part.solve(centroids, alphas[numbers], tol=TOL, max_iter=max_iter)
+        for i, (a, objective) in enumerate(zip(numbers, runs.objectives, strict=True)):
+            if objective < lowest[a]:
+                lowest[a], ends[a] = objective, runs.position(i)[0]
+
+    run(np.concatenate([starts] * len(FIRST)), np.repeat(FIRST, len(starts)))
+    others = np.setdiff1d(np.arange(len(alphas)), FIRST)
+    next_above = np.searchsorted(FIRST, others)
+    pairs = [(a, FIRST[i - 1]) for a, i in zip(others, next_above, strict=True) if i > 0]
+    pairs += [(a, FIRST[i]) for a, i in zip(others, next_above, strict=True) if i < len(FIRST)]
+    to, source = np.array(pairs).T
+    run(ends[source], to)
+    return ends
 
 
 def find_in_components(
@@ -72,14 +100,7 @@ def find_in_components(
     part = reduced.sketch(n_rows, random_state)
     starts = draw(part.survey.sample.on_host()) if given is None else few.of_rows(given)
     alphas = dvariance * MULTIPLES
-    runs = part.solve(
-        np.concatenate([starts] * len(alphas)),
-        np.repeat(alphas, len(starts)),
-        tol=TOL,
-        max_iter=min(PASSES, problem.max_iter),
-    )
-    lowest = runs.objectives.reshape(len(alphas), -1).argmin(axis=1)
-    ends = np.stack([runs.position(a * len(starts) + int(i))[0] for a, i in enumerate(lowest)])
+    ends = _lowest(part, starts, alphas)
     names = merge_all(ends, alphas)
     labels = reduced.survey.sample.on_host().label_each(ends, names.astype(np.int32))
     likelihood = likelihoods_of_labels(evidence, labels, weight, rows.n_threads)
