@@ -25,6 +25,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -427,7 +428,7 @@ def seen(given: dict[str, Any]) -> Any:
 def core_statistics(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         sum_wx, sum_w, sum_p, exponent, objective, reference = result
-        if ordinary(given):
+        if ordinary(given) and given["rounded"] is False:
             unit = np.exp2(exponent)
             sums = sum_wx * unit[..., None], sum_w * unit, sum_p * unit, objective
             check_sums(
@@ -452,6 +453,7 @@ def core_statistics(a: Arguments) -> Call:
         "fuzzifier": float(a.rng.uniform(1.5, 3)),
         "rescue": bool(a.rng.random() < 0.8),
         "factor": a.sample_weight(),
+        "rounded": bool(a.dtype == np.float64 and a.rng.random() < 0.3),
     }
     return Call(_core.statistics, arguments, check)
 
@@ -580,6 +582,29 @@ def core_draw_rows(a: Arguments) -> Call:
     }
     call = Call(_core.draw_rows, arguments, check)
     return call
+
+
+def core_choose_rows(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        n, shape = len(given["X"]), given["uniform"].shape
+        if result.shape != (shape[1], shape[0] + 1):
+            raise FaultError("as many rows as steps are not chosen")
+        if not (result.min() >= 0 and result.max() < n):
+            raise FaultError("a row that there is not")
+
+    while a.n == 0:
+        a = Arguments(a.rng, a.memory)
+    draws, steps = int(a.rng.integers(0, 4)), min(a.k, 5) - 1
+    arguments = {
+        "X": a.rows(),
+        "sample_weight": a.sample_weight(),
+        "first": a.memory.place(a.rng, a.rng.uniform(0, 1, a.s)),
+        "uniform": a.memory.place(a.rng, a.rng.uniform(0, 1, (steps, a.s, draws))),
+        "reference": a.maybe(a.array(a.d)),
+        "n_threads": a.threads,
+        "factor": a.sample_weight(),
+    }
+    return Call(_core.choose_rows, arguments, check)
 
 
 def core_accumulate(a: Arguments) -> Call:
@@ -1018,6 +1043,9 @@ def core_solver(a: Arguments) -> Call:
             if rng.random() < 0.3:
                 change_state(solver)
                 continue
+            if rng.random() < 0.4:
+                passes(solver, given["starts"].shape[2], given["space"])
+                continue
             call = Call(
                 solver.advance,
                 {
@@ -1031,6 +1059,25 @@ def core_solver(a: Arguments) -> Call:
             )
             replace_some(a, call, 0.4)
             attempt(call)
+
+    def passes(solver: _core.Solver, n_features: int, space: str) -> None:
+        n = int(rng.choice(ROWS))
+        arguments = {
+            "X": a.array(n, n_features, dtype=a.dtype),
+            "sample_weight": a.maybe(a.array(n, dtype=a.dtype)),
+            "reference": a.maybe(a.array(n_features)),
+            "n_threads": a.threads,
+            "weighting": str(rng.choice(WEIGHTINGS)),
+            "fuzzifier": 1.5,
+            "factor": a.maybe(a.array(n, dtype=a.dtype)),
+            "rounded": bool(a.dtype == np.float64 and rng.random() < 0.5),
+        }
+        # Any other number of passes might be one that takes hours.
+        call = Call(partial(solver.iterate, max_passes=int(rng.integers(-1, 5))), arguments)
+        if space == "features":
+            call.replaced.append("X")
+        replace_some(a, call, 0.4)
+        attempt(call)
 
     def change_state(solver: _core.Solver) -> None:
         index = int(rng.integers(len(solver)))
@@ -1184,6 +1231,7 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.closest": core_closest,
     "_core.label_each": core_label_each,
     "_core.draw_rows": core_draw_rows,
+    "_core.choose_rows": core_choose_rows,
     "_core.accumulate": core_accumulate,
     "_core.survey": core_survey,
     "_core.plausible_sums": core_plausible_sums,
@@ -1227,7 +1275,7 @@ def attempt(call: Call) -> bool:
     except FaultError:
         raise
     except call.refusals as error:
-        if not call.replaced and call.function.__name__ != "set_run":
+        if not call.replaced and getattr(call.function, "__name__", "") != "set_run":
             raise FaultError(f"good arguments were refused: {error}") from error
         return False
     call.check(result, call.arguments)

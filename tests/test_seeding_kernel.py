@@ -224,7 +224,9 @@ def test_rows_are_drawn_by_their_shares_of_the_sum(n, weighted, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["rows", "weights", "cosine"])
 @pytest.mark.parametrize("farthest", [False, True])
-@pytest.mark.parametrize(("n", "d", "seedings", "k"), [(9, 1, 1, 4), (1000, 5, 7, 1), (5001, 33, 5, 6)])
+@pytest.mark.parametrize(
+    ("n", "d", "seedings", "k"), [(9, 1, 1, 4), (1000, 5, 7, 1), (5001, 33, 5, 6)]
+)
 def test_rows_are_chosen_as_by_single_passes(n, d, seedings, k, farthest, kind, dtype, isa):
     X = problem(n, d, 1, 1, dtype, offset=3.0)[0]
     s = np.arange(n).astype(dtype) % 3 if kind == "weights" else None
@@ -253,7 +255,7 @@ def test_rows_to_choose_that_do_not_fit_are_refused():
         given = {"X": X, "sample_weight": None, "first": first, "uniform": uniform}
         with pytest.raises(ValueError, match=message):
             _core.choose_rows(**given | bad, reference=None, n_threads=1)
-    # Where nothing has a mass all rows are equally likely, and the product with n may be rounded up.
+    # Where nothing has a mass all rows are equally likely. The product with n is rounded up here.
     last = np.full((1, 1, 1), np.nextafter(1, 0))
     chosen = _core.choose_rows(np.ones((3, 1)), np.zeros(3), last[0, 0], last, None, 1)
     np.testing.assert_array_equal(chosen, [[2, 2]])

@@ -424,7 +424,9 @@ def same_runs(some, others):
             np.testing.assert_equal(asdict(b)[name], value, err_msg=name)
 
 
-def iterated(rows, starts, alphas, *, compiled, n_threads=1, max_iter=40, window=WINDOW, bounds=None):
+def iterated(
+    rows, starts, alphas, *, compiled, n_threads=1, max_iter=40, window=WINDOW, bounds=None
+):
     """Runs of compiled passes, or of passes that are made one by one since somebody watches them."""
     rows.n_threads = n_threads
     return solve(
@@ -435,9 +437,8 @@ def iterated(rows, starts, alphas, *, compiled, n_threads=1, max_iter=40, window
         radius=2.0,
         resolution=1e-13 if rows.dtype == float else 1e-6,
         max_iter=max_iter,
-        window=window,
+        window=WINDOW,
         compete=True,
-        bounds=bounds,
         space=rows.space,
         n_threads=n_threads,
         report=None if compiled else lambda runs: False,

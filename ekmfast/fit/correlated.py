@@ -52,8 +52,8 @@ FIRST = (1, 4, 7, 9)
 def _lowest(part: Problem, starts: Float64, alphas: Float64) -> Float64:
     """The ends (A, K, D) with the lowest J found at each alpha (A,), from starts (S, K, D).
 
-    All starts run at the alphas `FIRST`. At those between them, runs begin where the best ones at the
-    next of these alphas, above and below, have ended.
+    All starts run at the alphas `FIRST`. At those between them, runs begin where the best ones at
+    the next of these alphas, above and below, have ended.
     """
     lowest = np.full(len(alphas), np.inf)
     ends = np.empty((len(alphas), *starts.shape[1:]))
