@@ -424,10 +424,8 @@ def same_runs(some, others):
             np.testing.assert_equal(asdict(b)[name], value, err_msg=name)
 
 
-def iterated(
-    rows, starts, alphas, *, compiled, n_threads=1, max_iter=40, window=WINDOW, bounds=None
-):
-    """Runs of compiled passes, or of passes that are made one by one since somebody watches them."""
+def iterated(rows, starts, alphas, *, compiled, n_threads=1, max_iter=40):
+    """Runs of compiled passes, or of passes made one by one, since somebody watches them."""
     rows.n_threads = n_threads
     return solve(
         rows,
