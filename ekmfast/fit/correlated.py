@@ -2,7 +2,8 @@
 
 In the codes of a neural network the likelihood is a worse judge, since it counts the same
 information many times. It is therefore computed from some components (`fit.evidence`), J decides
-between starts at one alpha, all alphas are tried, and their ends are not refined to mixtures.
+between runs at one alpha, all alphas are tried, and their ends are not refined to mixtures. All
+starts run at four alphas, and their best ends go on to the alphas between these.
 
 The leading components that hold nearly all of the variance are far fewer than the features, and
 distances in them are nearly those between the rows. Runs in these components take a fraction of the
@@ -18,7 +19,9 @@ labelled tables, the mean ARI is .761 with 16 runs in all features, each to its 
 and .762 in the components (+.000 +- .001), in a quarter of the time (10 ms for 46, one thread, Zen
 5). On 158 synthetic ones of 4,000 to 40,000 rows and 32 to 128 features it is .848 and .853 (+.005
 +- .008), in a fifth (62 ms for 335). There 12 starts by `seeding.SEARCH_RULES`, of which fewer are
-farthest-first, lost .020.
+farthest-first, lost .020. All starts at all alphas, as it was in these comparisons, take about
+twice as long as now, and the mean ARI differs by .0000 +- .0001 (126 draws of codes) and .001 +-
+.003 (190 synthetic problems).
 """
 
 from __future__ import annotations
