@@ -74,9 +74,11 @@ def test_runs_iterate_in_components_on_some_of_the_rows(monkeypatch):
     monkeypatch.setattr(likeliest, "find_in_components", watched)
     model = EKMeans(3, random_state=0).fit(X)
     assert adjusted_rand_score(y, model.labels_) > 0.95
-    (n_rows, runs), chosen, polished, last = shapes
+    (n_rows, runs), others, chosen, polished, last = shapes
     assert n_rows < 3000
-    assert runs == (16 * 11, 3, 4)
+    assert runs == (16 * 4, 3, 4)
+    # At seven more alphas from the best ends at the next alphas: five of them are between two.
+    assert others == (n_rows, (5 * 2 + 2, 3, 4))
     assert chosen == (polished[0], (1, 3, 4))
     assert polished[0] < 13_000
     assert polished[1] == (1, 3, 64)

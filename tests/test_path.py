@@ -202,7 +202,9 @@ def test_likelihoods_are_those_of_the_specification(dtype, n, d, k):
         assert found[0][2] == wanted[2] == -np.inf
         several = [0, 1, 3, 4]
         constant = found[0][0] - wanted[0]
-        assert_allclose(found[0][several] - constant, np.array(wanted)[several], rtol=1e-10)
+        # Sums of at most 256 rows are formed in the dtype, relative to a row amid the others.
+        rtol = 1e-10 if dtype == np.float64 else 1e-6
+        assert_allclose(found[0][several] - constant, np.array(wanted)[several], rtol=rtol)
         alone = [likelihood.classification_likelihood(X, own, weight) for own in labels]
         assert_array_equal(alone, found[0])
 
