@@ -21,7 +21,9 @@
 #include "ekm.h"
 #include "labels.h"
 #include "likelihood.h"
+#include "maximization.h"
 #include "mixture.h"
+#include "moments.h"
 #include "parallel.h"
 #include "partial.h"
 #include "plausible.h"
@@ -627,18 +629,205 @@ py::array_t<std::int64_t> renumber(const py::array& labels, std::int64_t n_clust
   return out;
 }
 
-DoubleArray invert_halves(const DoubleArray& halves) {
-  const py::ssize_t axes = halves.ndim();
-  if (axes < 2 || halves.shape(axes - 1) != halves.shape(axes - 2) || halves.shape(axes - 1) < 1)
-    refuse("halves must have shape (..., d, d)");
-  check_aligned(halves, "halves");
-  const py::ssize_t d = halves.shape(axes - 1);
-  DoubleArray out(std::vector<py::ssize_t>(halves.shape(), halves.shape() + axes));
-  const double* in = halves.data();
-  double* whiteners = out.mutable_data();
-  const std::int64_t n = halves.size() / (d * d);
-  without_gil([&] { ekmfast::invert_halves(in, n, d, whiteners); });
+py::tuple moments_of_labels(const py::array& X, const py::array& sample_weight,
+                            const py::array& labels, std::int64_t n_clusters, bool full,
+                            int n_threads) {
+  if (X.ndim() != 2 || X.shape(1) < 1) refuse("X must have shape (n, d)");
+  if (labels.ndim() != 2) refuse("labels must have shape (l, n)");
+  if (n_clusters < 1 || n_clusters > std::int64_t{1} << 24)
+    refuse("n_clusters must be >= 1 and <= 2^24");
+  const py::ssize_t n = X.shape(0), d = X.shape(1), l = labels.shape(0), k = n_clusters;
+  const ekmfast::Labellings rows{readable<double>(X, {n, d}, "X"),
+                                 readable<double>(sample_weight, {n}, "sample_weight"),
+                                 readable<std::int32_t>(labels, {l, n}, "labels"), n, d, l, k};
+  if (std::any_of(rows.labels, rows.labels + l * n,
+                  [&](std::int32_t one) { return one < -1 || one >= k; }))
+    refuse("labels must be >= -1 and < n_clusters");
+  threads(n_threads);
+  DoubleArray means({l, k, d}), mass({l, k});
+  DoubleArray second = full ? DoubleArray({l, k, d, d}) : DoubleArray({l, k, d});
+  double *m = means.mutable_data(), *p = mass.mutable_data(), *q = second.mutable_data();
+  without_gil([&] { ekmfast::moments_of_labels(rows, full, n_threads, m, p, q); });
+  return py::make_tuple(means, mass, second);
+}
+
+std::optional<DoubleArray> whiteners(const DoubleArray& scatters) {
+  const py::ssize_t axes = scatters.ndim();
+  if (axes < 2 || scatters.shape(axes - 1) != scatters.shape(axes - 2) || scatters.shape(axes - 1) < 1)
+    refuse("scatters must have shape (..., d, d)");
+  check_aligned(scatters, "scatters");
+  const py::ssize_t d = scatters.shape(axes - 1);
+  DoubleArray out(std::vector<py::ssize_t>(scatters.shape(), scatters.shape() + axes));
+  const double* in = scatters.data();
+  double* found = out.mutable_data();
+  const std::int64_t n = scatters.size() / (d * d);
+  bool positive = true;
+  without_gil([&] { positive = ekmfast::find_whiteners(in, n, d, found); });
+  if (!positive) return std::nullopt;
   return out;
+}
+
+ekmfast::StepModel step_model(const std::string& kind, double prior, double scale_prior,
+                              double least_share, double least_scatter, double most_background,
+                              std::optional<double> regularization) {
+  using ekmfast::Kind;
+  const std::pair<const char*, Kind> kinds[] = {{"spherical", Kind::spherical},
+                                                {"diag", Kind::diag},
+                                                {"tied", Kind::tied},
+                                                {"full", Kind::full}};
+  for (const auto& [name, value] : kinds)
+    if (kind == name)
+      return {value, !regularization, prior, scale_prior, least_share, least_scatter,
+              most_background, regularization.value_or(0)};
+  refuse("kind must be spherical, diag, tied or full, got '" + kind + "'");
+}
+
+struct Axes {
+  py::ssize_t n, k, d;
+  bool matrices;
+
+  std::vector<py::ssize_t> of_scatters() const {
+    return matrices ? std::vector<py::ssize_t>{n, k, d, d} : std::vector<py::ssize_t>{n, k, d};
+  }
+};
+
+Axes axes_of(const py::array& means, const ekmfast::StepModel& model) {
+  if (means.ndim() != 3 || means.shape(0) < 1 || means.shape(1) < 1 || means.shape(2) < 1)
+    refuse("means must have shape (s, k, d)");
+  return {means.shape(0), means.shape(1), means.shape(2), model.matrices()};
+}
+
+// The parameters of mixtures, as arrays that Python gets.
+struct NewParameters {
+  DoubleArray weights, means, scatters, scales, background, whiteners;
+  ekmfast::Parameters<double> view;
+
+  explicit NewParameters(const Axes& a)
+      : weights({a.n, a.k}),
+        means({a.n, a.k, a.d}),
+        scatters(a.of_scatters()),
+        scales({a.n, a.k}),
+        background(a.n),
+        whiteners(a.of_scatters()),
+        view{weights.mutable_data(),    means.mutable_data(),     scatters.mutable_data(),
+             scales.mutable_data(),     background.mutable_data(), whiteners.mutable_data()} {}
+
+  py::tuple tuple() const { return py::make_tuple(weights, background, means, scatters, scales); }
+};
+
+// The sums of a pass from which the next mixtures follow, as arrays that Python gets.
+struct NewSums {
+  DoubleArray mass, weight, first, second, background;
+
+  explicit NewSums(const Axes& a)
+      : mass({a.n, a.k}),
+        weight({a.n, a.k}),
+        first({a.n, a.k, a.d}),
+        second(a.of_scatters()),
+        background(a.n) {}
+
+  py::tuple tuple() const { return py::make_tuple(mass, weight, first, second, background); }
+};
+
+std::optional<py::tuple> maximization(
+    const py::array& mass, const py::array& weight, const py::array& first,
+    const py::array& second, const py::array& background, const py::array& means,
+    const py::array& scales, const std::string& kind, double prior, double scale_prior,
+    double least_share, double least_scatter, double most_background,
+    std::optional<double> regularization, int n_threads) {
+  const ekmfast::StepModel model = step_model(kind, prior, scale_prior, least_share, least_scatter,
+                                              most_background, regularization);
+  const Axes a = axes_of(means, model);
+  const ekmfast::StepSums sums{readable<double>(mass, {a.n, a.k}, "mass"),
+                               readable<double>(weight, {a.n, a.k}, "weight"),
+                               readable<double>(first, {a.n, a.k, a.d}, "first"),
+                               readable<double>(second, a.of_scatters(), "second"),
+                               readable<double>(background, {a.n}, "background")};
+  const ekmfast::Parameters<const double> before{
+      nullptr, readable<double>(means, {a.n, a.k, a.d}, "means"),
+      nullptr, readable<double>(scales, {a.n, a.k}, "scales"),
+      nullptr, nullptr};
+  threads(n_threads);
+  const NewParameters after(a);
+  bool made = false;
+  without_gil([&] {
+    made = ekmfast::maximization(model, a.n, a.k, a.d, sums, before, n_threads, after.view);
+  });
+  if (!made) return std::nullopt;
+  return after.tuple();
+}
+
+template <class T>
+py::tuple expectation_maximization_on(const py::array& X, const MaybeArray& sample_weight, const py::array& centre,
+                     double unit, const py::array& weights, const py::array& background,
+                     const py::array& means, const py::array& scatters, const py::array& scales,
+                     const py::array& whiteners, const py::array& degrees,
+                     const py::array& constants, double log_volume, const py::array& likelihood,
+                     const ekmfast::StepModel& model, const ekmfast::Ends& ends, int n_threads) {
+  const Samples<T> s = samples_of<T>(X, sample_weight);
+  const Axes a = axes_of(means, model);
+  if (a.d != s.d) refuse("means must have shape (s, k, d)");
+  const auto one_each = [&](const py::array& array, const char* name) {
+    return readable<double>(array, {a.n}, name);
+  };
+  const ekmfast::Parameters<const double> given{
+      readable<double>(weights, {a.n, a.k}, "weights"),
+      readable<double>(means, {a.n, a.k, a.d}, "means"),
+      readable<double>(scatters, a.of_scatters(), "scatters"),
+      readable<double>(scales, {a.n, a.k}, "scales"),
+      one_each(background, "background"),
+      readable<double>(whiteners, a.of_scatters(), "whiteners")};
+  const double *about = readable<double>(centre, {a.d}, "centre"),
+               *own_degrees = one_each(degrees, "degrees"),
+               *own_constants = one_each(constants, "constants"),
+               *before = one_each(likelihood, "likelihood");
+  for (py::ssize_t i = 0; i < a.n; ++i)
+    if (!(own_degrees[i] > 0)) refuse("degrees must be above 0");
+  if (!(std::isfinite(unit) && unit > 0)) refuse("unit must be finite and above 0");
+  // A call ends after so many passes, even if a number in the mixture is none.
+  if (!(ends.first >= 1 && ends.last >= ends.first && ends.last - ends.first < 1000))
+    refuse("first and last must be >= 1, and at most 1000 passes apart");
+  if (ends.last > ends.max_iter) refuse("last must be at most max_iter");
+  if (std::isnan(log_volume)) refuse("log_volume must be a number");
+  threads(n_threads);
+  const NewParameters found(a);
+  NewSums sums(a);
+  DoubleArray likely(a.n), classified(a.n);
+  py::array_t<std::int8_t> ended(a.n);
+  py::array_t<std::int64_t> n_iter(a.n);
+  double *l = likely.mutable_data(), *c = classified.mutable_data();
+  ekmfast::Outcome* const outcomes = reinterpret_cast<ekmfast::Outcome*>(ended.mutable_data());
+  std::int64_t *passes_each = n_iter.mutable_data(), n_passes = 0;
+  double *mass = sums.mass.mutable_data(), *weight = sums.weight.mutable_data(),
+         *first = sums.first.mutable_data(), *second = sums.second.mutable_data(),
+         *beside = sums.background.mutable_data();
+  bool made = false;
+  without_gil([&] {
+    made = ekmfast::expectation_maximization(s, about, unit, model, a.n, a.k, own_degrees, own_constants, log_volume,
+                            given, before, ends, n_threads, found.view, l, c, outcomes, passes_each,
+                            mass, weight, first, second, beside, n_passes);
+  });
+  const std::optional<py::tuple> left = made ? std::nullopt : std::optional(sums.tuple());
+  return py::make_tuple(found.tuple(), likely, classified, ended, n_iter, n_passes, left);
+}
+
+py::tuple expectation_maximization(const py::array& X, const MaybeArray& sample_weight, const py::array& centre,
+                  double unit, const py::array& weights, const py::array& background,
+                  const py::array& means, const py::array& scatters, const py::array& scales,
+                  const py::array& whiteners, const py::array& degrees, const py::array& constants,
+                  double log_volume, const py::array& likelihood, std::int64_t first,
+                  std::int64_t last, std::int64_t max_iter, double total, double tol,
+                  std::int64_t race, double margin, double least_likelihood,
+                  double least_classified, const std::string& kind, double prior,
+                  double scale_prior, double least_share, double least_scatter,
+                  double most_background, std::optional<double> regularization, int n_threads) {
+  const ekmfast::StepModel model = step_model(kind, prior, scale_prior, least_share, least_scatter,
+                                              most_background, regularization);
+  const ekmfast::Ends ends{first, last,   max_iter,         total,           tol,
+                           race,  margin, least_likelihood, least_classified};
+  return (is_float32(X) ? expectation_maximization_on<float> : expectation_maximization_on<double>)(
+      X, sample_weight, centre, unit, weights, background, means, scatters, scales, whiteners,
+      degrees, constants, log_volume, likelihood, model, ends, n_threads);
 }
 
 template <class T>
@@ -1264,7 +1453,23 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("sample_weight").none(true), py::arg("labels").noconvert(), py::arg("n_clusters"),
         py::arg("tail"), py::arg("scale_prior"), py::arg("variance_prior"),
         py::arg("least_variance"), py::arg("reweightings"), py::arg("n_threads"));
-  m.def("invert_halves", &invert_halves, py::arg("halves").noconvert());
+  m.def("moments_of_labels", &moments_of_labels, py::arg("X"), py::arg("sample_weight"),
+        py::arg("labels"), py::arg("n_clusters"), py::arg("full"), py::arg("n_threads"));
+  m.def("whiteners", &whiteners, py::arg("scatters").noconvert());
+  m.def("maximization", &maximization, py::arg("mass"), py::arg("weight"), py::arg("first"),
+        py::arg("second"), py::arg("background"), py::arg("means"), py::arg("scales"),
+        py::arg("kind"), py::arg("prior"), py::arg("scale_prior"), py::arg("least_share"),
+        py::arg("least_scatter"), py::arg("most_background"),
+        py::arg("regularization").none(true), py::arg("n_threads"));
+  m.def("expectation_maximization", &expectation_maximization, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
+        py::arg("centre"), py::arg("unit"), py::arg("weights"), py::arg("background"),
+        py::arg("means"), py::arg("scatters"), py::arg("scales"), py::arg("whiteners"),
+        py::arg("degrees"), py::arg("constants"), py::arg("log_volume"), py::arg("likelihood"),
+        py::arg("first"), py::arg("last"), py::arg("max_iter"), py::arg("total"), py::arg("tol"),
+        py::arg("race"), py::arg("margin"), py::arg("least_likelihood"),
+        py::arg("least_classified"), py::arg("kind"), py::arg("prior"), py::arg("scale_prior"),
+        py::arg("least_share"), py::arg("least_scatter"), py::arg("most_background"),
+        py::arg("regularization").none(true), py::arg("n_threads"));
   m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),
         py::arg("means").noconvert(), py::arg("whiteners").noconvert(),
         py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),

@@ -248,28 +248,6 @@ void expectation(const Samples<T>& samples, const Mixtures& m, const double* cen
                            background, likelihood, classified);
 }
 
-// Row by row of the inverse, by forward substitution. NumPy has no inverse of a triangle, and its
-// general one takes several times as long.
-void invert_halves(const double* halves, std::int64_t n, std::int64_t d, double* whiteners) {
-  std::vector<double> inverse(static_cast<std::size_t>(d * d));
-  for (std::int64_t m = 0; m < n; ++m) {
-    const double* half = halves + m * d * d;
-    double* out = whiteners + m * d * d;
-    for (std::int64_t r = 0; r < d; ++r) {
-      double* row = inverse.data() + r * d;
-      std::fill(row, row + d, 0.0);
-      for (std::int64_t i = 0; i < r; ++i) {
-        const double factor = half[r * d + i];
-        const double* above = inverse.data() + i * d;
-        for (std::int64_t j = 0; j <= i; ++j) row[j] -= factor * above[j];
-      }
-      row[r] = 1;
-      for (std::int64_t j = 0; j <= r; ++j) row[j] /= half[r * d + r];
-      for (std::int64_t j = 0; j < d; ++j) out[j * d + r] = row[j];
-    }
-  }
-}
-
 template <class T>
 void densities(const Samples<T>& samples, const Mixtures& m, const double* centre, double unit,
                int n_threads, T* joint, std::int32_t* labels, T* largest, T* density) {

@@ -39,10 +39,6 @@ void expectation(const Samples<T>& samples, const Mixtures& mixtures, const doub
                  double unit, int n_threads, double* mass, double* weight, double* first,
                  double* second, double* background, double* likelihood, double* classified);
 
-// IN  halves (n, d, d), lower triangular, L with S = L L^T; what is above the diagonal is not read
-// OUT whiteners (n, d, d), upper triangular: the transposes of their inverses
-void invert_halves(const double* halves, std::int64_t n, std::int64_t d, double* whiteners);
-
 // IN  one mixture, centre (d,), unit
 // OUT joint (N, k) = log pi_k f_k, labels (N,) the largest of them, the first of equals, or -1 if the
 //     background's is larger, largest (N,) that number, density (N,) = log sum_k pi_k f_k. What is null

@@ -1,6 +1,6 @@
 from typing import Any, TypeAlias
 
-from numpy import float32, float64, int32, int64
+from numpy import float32, float64, int8, int32, int64
 from numpy.typing import NDArray
 
 _Samples: TypeAlias = NDArray[float32] | NDArray[float64]
@@ -115,7 +115,73 @@ def classification_likelihoods(
     n_threads: int,
 ) -> _Double: ...
 def renumber(labels: NDArray[int32], n_clusters: int) -> NDArray[int64]: ...
-def invert_halves(halves: _Double) -> _Double: ...
+def moments_of_labels(
+    X: _Double,
+    sample_weight: _Double,
+    labels: NDArray[int32],
+    n_clusters: int,
+    full: bool,
+    n_threads: int,
+) -> tuple[_Double, _Double, _Double]: ...
+def whiteners(scatters: _Double) -> _Double | None: ...
+def maximization(
+    mass: _Double,
+    weight: _Double,
+    first: _Double,
+    second: _Double,
+    background: _Double,
+    means: _Double,
+    scales: _Double,
+    kind: str,
+    prior: float,
+    scale_prior: float,
+    least_share: float,
+    least_scatter: float,
+    most_background: float,
+    regularization: float | None,
+    n_threads: int,
+) -> tuple[_Double, _Double, _Double, _Double, _Double] | None: ...
+def expectation_maximization(
+    X: _Samples,
+    sample_weight: _Samples | None,
+    centre: _Double,
+    unit: float,
+    weights: _Double,
+    background: _Double,
+    means: _Double,
+    scatters: _Double,
+    scales: _Double,
+    whiteners: _Double,
+    degrees: _Double,
+    constants: _Double,
+    log_volume: float,
+    likelihood: _Double,
+    first: int,
+    last: int,
+    max_iter: int,
+    total: float,
+    tol: float,
+    race: int,
+    margin: float,
+    least_likelihood: float,
+    least_classified: float,
+    kind: str,
+    prior: float,
+    scale_prior: float,
+    least_share: float,
+    least_scatter: float,
+    most_background: float,
+    regularization: float | None,
+    n_threads: int,
+) -> tuple[
+    tuple[_Double, _Double, _Double, _Double, _Double],
+    _Double,
+    _Double,
+    NDArray[int8],
+    NDArray[int64],
+    int,
+    tuple[_Double, _Double, _Double, _Double, _Double] | None,
+]: ...
 def densities(
     X: _Samples,
     centre: _Double,

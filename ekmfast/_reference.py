@@ -416,6 +416,76 @@ def mixture_sums(
     )
 
 
+def mixture_step(
+    sums: tuple[Array, Array, Array, Array, float],
+    means: Array,
+    scales: Array,
+    kind: str,
+    *,
+    prior: float,
+    scale_prior: float,
+    least_share: float,
+    least_scatter: float,
+    most_background: float,
+) -> tuple[Array, float, Array, Array, Array]:
+    """Return the next mixture of one step of expectation maximization.
+
+    Parameters
+    ----------
+    sums : tuple
+        The first five of what `mixture_sums` returns.
+    means : ndarray of shape (n_components, n_features)
+        The means of the mixture before.
+    scales : ndarray of shape (n_components,)
+        Its scales.
+    kind : {'spherical', 'diag', 'tied', 'full'}
+        What scatter matrices have in common.
+    prior, scale_prior, least_share, least_scatter, most_background
+        The constants of `ekmfast.fit.mixture`: the numbers of rows as if by which scatter matrices
+        and scales are shrunk, the least variance of the common scatter matrix in any direction, as
+        a share of the mean variance and at all, and the largest share of the background.
+
+    Returns
+    -------
+    weights, background, means, scatters, scales
+        The parameters. Scatters of the kinds 'spherical' and 'diag' are (n_components, n_features).
+    """
+    mass, weight, first, second, beside = sums
+    d = means.shape[1]
+    full = kind in ("tied", "full")
+    tiny = np.finfo(np.float64).tiny
+    share = min(beside / (max(mass.sum(), tiny) + beside), most_background)
+    weights = (1 - share) * mass / max(mass.sum(), tiny)
+    shift = first / np.maximum(weight, tiny)[:, None]
+    moments = []
+    for of_one, size, moved in zip(second, weight, shift, strict=True):
+        about_mean = (of_one if full else np.diag(of_one)) - size * np.outer(moved, moved)
+        moments.append(about_mean if full else np.diag(np.maximum(np.diag(about_mean), 0)))
+    common = sum(m / t for m, t in zip(moments, scales, strict=True)) / max(mass.sum(), tiny)
+    least = max(least_share * np.trace(common) / d, least_scatter)
+    variances, directions = np.linalg.eigh(common)
+    variances = np.maximum(variances, least)
+    common = directions * variances @ directions.T
+    inverse = directions / variances @ directions.T
+    relative = np.array([np.sum(m * inverse) for m in moments])
+    scales = (relative + scale_prior * d) / (d * (mass + scale_prior))
+    if kind == "tied":
+        scales = np.ones_like(scales)
+        scatters = np.array([common for _ in moments])
+    else:
+        scatters = np.array(
+            [
+                (m + prior * t * common) / (size + prior)
+                for m, t, size in zip(moments, scales, mass, strict=True)
+            ]
+        )
+    if not full:
+        scatters = np.diagonal(scatters, axis1=1, axis2=2)
+    if kind == "spherical":
+        scatters = np.repeat(scatters.mean(axis=1, keepdims=True), d, axis=1)
+    return weights, share, means + shift, scatters, scales
+
+
 def classification_likelihood(
     X: Array,
     labels: npt.NDArray[np.integer[Any]],

@@ -887,16 +887,169 @@ def core_renumber(a: Arguments) -> Call:
     return call
 
 
-def core_invert_halves(a: Arguments) -> Call:
+def core_whiteners(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         if not call.replaced:
-            unit = np.swapaxes(given["halves"], -1, -2) @ result
-            near(unit, np.broadcast_to(np.eye(d), unit.shape), 1, result, "the inverse")
+            unit = np.swapaxes(result, -1, -2) @ given["scatters"] @ result
+            near(unit, np.broadcast_to(np.eye(d), unit.shape), 1, result, "the whitened scatters")
 
     d = min(a.d, 33)
     halves = np.tril(a.rng.uniform(0.1, 0.2, (a.s, d, d)) / d, -1)
     halves += a.rng.uniform(0.5, 2, (a.s, d, 1)) * np.eye(d)
-    call = Call(_core.invert_halves, {"halves": a.memory.place(a.rng, halves)}, check)
+    scatters = halves @ np.swapaxes(halves, -1, -2)
+    call = Call(_core.whiteners, {"scatters": a.memory.place(a.rng, scatters)}, check)
+    return call
+
+
+def step_arguments(a: Arguments) -> dict[str, Any]:
+    """How sums become scatters of one of the kinds; the rows get a number of features for it."""
+    kind = str(a.rng.choice(["spherical", "diag", "tied", "full"]))
+    if kind in ("tied", "full"):
+        a.d, a.k = min(a.d, 33), min(a.k, 9)
+    return {
+        "kind": kind,
+        "prior": float(a.rng.uniform(1, 100)),
+        "scale_prior": float(a.rng.uniform(1, 20)),
+        "least_share": float(a.rng.uniform(0.01, 0.1)),
+        "least_scatter": 1e-18,
+        "most_background": 0.5,
+        "regularization": None if a.rng.random() < 0.7 else 1e-3,
+    }
+
+
+def scatters_of(a: Arguments, kind: str) -> np.ndarray:
+    """Scatters of the mixtures, of which every one has a whitener."""
+    variances: np.ndarray = a.rng.uniform(0.5, 2, (a.s, a.k, a.d))
+    return variances[..., None] * np.eye(a.d) if kind in ("tied", "full") else variances
+
+
+def core_maximization(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced:
+            return
+        if result is None:
+            raise FaultError("a step could not be made")
+        weights, background, means, scatters, scales = result
+        near(weights.sum(axis=-1) + background, np.ones(a.s), 1, weights, "the sum of the shares")
+        moved = given["first"] / given["weight"][..., None]
+        near(means, given["means"] + moved, 1, means, "means")
+        matrices = scatters if scatters.ndim == 4 else scatters[..., None] * np.eye(a.d)
+        if _core.whiteners(matrices) is None or not (scales > 0).all():
+            raise FaultError("a scatter matrix or a scale is not positive")
+
+    model = step_arguments(a)
+    mass = a.rng.uniform(5, 50, (a.s, a.k))
+    scatters = scatters_of(a, model["kind"])
+    arguments = {
+        "mass": mass,
+        "weight": mass * a.rng.uniform(0.5, 1, mass.shape),
+        "first": a.rng.uniform(-0.1, 0.1, (a.s, a.k, a.d)),
+        "second": mass.reshape(mass.shape + (1,) * (scatters.ndim - 2)) * scatters,
+        "background": a.rng.uniform(0, 5, a.s),
+        "means": a.rng.normal(size=(a.s, a.k, a.d)),
+        "scales": a.rng.uniform(0.5, 2, (a.s, a.k)),
+    }
+    if model["regularization"] is not None:
+        arguments["background"] *= 0
+    placed = {name: a.memory.place(a.rng, value) for name, value in arguments.items()}
+    call = Call(_core.maximization, placed | model | {"n_threads": a.threads}, check)
+    return call
+
+
+def core_expectation_maximization(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced:
+            return
+        _, likelihood, classified, outcome, n_iter, n_passes, _ = result
+        if not 1 <= n_passes <= given["last"] or (n_iter > n_passes).any():
+            raise FaultError(f"{n_passes} passes, of which {n_iter} were used")
+        if given["max_iter"] > 1:
+            return
+        if not outcome.all():
+            raise FaultError("a run goes on after the last iteration")
+        whiteners = given["whiteners"]
+        sizes = whiteners if whiteners.ndim == 3 else np.diagonal(whiteners, axis1=-2, axis2=-1)
+        offsets = np.log(given["weights"]) + np.log(sizes).sum(axis=-1)
+        offsets += given["constants"][:, None]
+        s = given["sample_weight"]
+        s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
+        for i in range(a.s):
+            joint = joint_of({**given, "offsets": offsets}, i)
+            constant = np.log(given["background"][i]) - given["log_volume"]
+            most = np.maximum(joint.max(axis=1), constant)
+            total = np.exp(joint - most[:, None]).sum(axis=1) + np.exp(constant - most)
+            scale = s.sum() * (1 + np.abs(joint).max(initial=0)) / given["total"]
+            wanted = s @ most / given["total"], s @ (most + np.log(total)) / given["total"]
+            near(classified[i], wanted[0], scale, given["X"], "classified")
+            near(likelihood[i], wanted[1], scale, given["X"], "likelihood")
+
+    model = step_arguments(a)
+    scatters, weights = scatters_of(a, model["kind"]), a.rng.uniform(0.5, 1, (a.s, a.k))
+    whiteners = 1 / np.sqrt(scatters) if scatters.ndim == 3 else _core.whiteners(scatters)
+    weight, last = a.sample_weight(), int(a.rng.integers(1, 4))
+    parameters = {
+        "centre": a.rng.normal(size=a.d),
+        "weights": weights,
+        "background": a.rng.uniform(0.1, 0.5, a.s),
+        "means": a.rng.normal(size=(a.s, a.k, a.d)),
+        "scatters": scatters,
+        "scales": a.rng.uniform(0.5, 2, (a.s, a.k)),
+        "whiteners": whiteners,
+        "degrees": a.rng.choice([3.0, 6.0, 20.0, np.inf], a.s),
+        "constants": a.rng.normal(size=a.s),
+        "likelihood": np.full(a.s, -np.inf),
+    }
+    arguments = {
+        "X": a.rows(),
+        "sample_weight": weight,
+        "unit": float(a.rng.uniform(0.5, 2)),
+        **{name: a.memory.place(a.rng, value) for name, value in parameters.items()},
+        "log_volume": float(a.rng.uniform(1, 5)),
+        "first": 1,
+        "last": last,
+        "max_iter": last + int(a.rng.integers(0, 2)),
+        "total": float(a.n if weight is None else weight.sum()) or 1.0,
+        "tol": 0.0,
+        "race": int(a.rng.integers(1, 5)),
+        "margin": 0.1,
+        "least_likelihood": -1.0,
+        "least_classified": -1.0,
+    }
+    arguments |= model | {"n_threads": a.threads}
+    call = Call(_core.expectation_maximization, arguments, check)
+    return call
+
+
+def core_moments_of_labels(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced:
+            return
+        means, mass, second = result
+        X, s = given["X"], given["sample_weight"]
+        for i, labels in enumerate(given["labels"]):
+            member = labels == np.arange(given["n_clusters"])[:, None]
+            near(mass[i], member @ s, s.sum(), X, "mass")
+            sums = (member * s) @ X
+            near(means[i] * mass[i][:, None], sums, 1 + (member * s) @ np.abs(X), X, "means")
+            diagonal = second[i]
+            if given["full"]:
+                diagonal = np.diagonal(second[i], axis1=-2, axis2=-1)
+            squares = (member * s) @ X**2
+            wanted = squares - mass[i][:, None] * means[i] ** 2
+            near(diagonal, wanted, 1 + squares, X, "second moments")
+
+    full = bool(a.rng.random() < 0.5)
+    if full:
+        a.d, a.k = min(a.d, 33), min(a.k, 9)
+    arguments = {
+        "X": a.array(a.n, a.d),
+        "sample_weight": a.memory.place(a.rng, a.rng.uniform(0.5, 2, a.n)),
+        "labels": a.memory.place(a.rng, a.rng.integers(-1, a.k, (a.s, a.n)).astype(np.int32)),
+        "n_clusters": a.k,
+        "full": full,
+        "n_threads": a.threads,
+    }
+    call = Call(_core.moments_of_labels, arguments, check)
     return call
 
 
@@ -1243,7 +1396,10 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.densities": core_densities,
     "_core.classification_likelihoods": core_classification_likelihoods,
     "_core.renumber": core_renumber,
-    "_core.invert_halves": core_invert_halves,
+    "_core.whiteners": core_whiteners,
+    "_core.maximization": core_maximization,
+    "_core.expectation_maximization": core_expectation_maximization,
+    "_core.moments_of_labels": core_moments_of_labels,
     "_core.Csr": core_sparse,
     "_core.settings": core_settings,
     "_core.Solver": core_solver,

@@ -579,13 +579,20 @@ def test_a_given_kind_keeps_the_clusters_of_ekmeans():
 @pytest.fixture
 def dtypes_read(monkeypatch):
     """The dtypes of the rows in each pass, in order."""
-    read, whole = [], ScaledRows.expectation
+    read, whole, iterations = [], ScaledRows.expectation, ScaledRows.iterate
 
     def expectation(self, mixtures):
         read.append(self.X.dtype)
         return whole(self, mixtures)
 
+    def iterate(self, mixtures, step, *, first, **settings):
+        found = iterations(self, mixtures, step, first=first, **settings)
+        last = found[5]
+        read.extend([self.X.dtype] * (last - first + 1))
+        return found
+
     monkeypatch.setattr(ScaledRows, "expectation", expectation)
+    monkeypatch.setattr(ScaledRows, "iterate", iterate)
     return read
 
 

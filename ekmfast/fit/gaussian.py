@@ -8,7 +8,6 @@ kernels of `fit.mixture` compute it, and all restarts share one reading of the r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,8 @@ from numpy.typing import NDArray
 
 from ekmfast.fit.mixture import (
     ScaledRows,
+    Step,
     StudentMixture,
-    Sums,
-    centred_moments,
-    invertible,
     label,
     moments_of_labels,
     quick_maximization,
@@ -30,8 +27,7 @@ from ekmfast.fit.mixture import (
 REGULARIZATION = 1e-6  # added to variances
 TOL = 1e-3
 MAX_ITER = 100
-# What it adds to the mass of a component.
-LEAST_MASS = 10 * float(np.finfo(np.float64).eps)
+STEP = Step(regularization=REGULARIZATION)
 
 
 def gaussian_labels(
@@ -42,27 +38,13 @@ def gaussian_labels(
     Each begins from labels (N,) of all rows, which ``GaussianMixture`` takes from hard k-means.
     """
     starts = stacked([_start(rows.X, k, labels) for labels in labellings])
-    fits = quick_maximization(starts, rows, max_iter=MAX_ITER, tol=TOL, step=_maximization)
+    fits = quick_maximization(starts, rows, max_iter=MAX_ITER, tol=TOL, step=STEP)
     best = max(fits, key=lambda fitted: fitted.likelihood).mixture[None]
-    last = _maximization(best, rows.expectation(best))
+    last = STEP(best, rows.expectation(best))
     return label(last[0], rows)
 
 
 def _start(X: NDArray[Any], k: int, labels: NDArray[Any]) -> StudentMixture:
     means, sums = moments_of_labels(X, np.ones(len(X)), labels, k, full=True)
     empty = StudentMixture(np.ones(k), means, sums.second, "full", np.inf, np.ones(k))
-    return _maximization(empty, sums)
-
-
-def _maximization(before: StudentMixture, sums: Sums) -> StudentMixture:
-    mass = sums.mass + LEAST_MASS
-    shift, second = centred_moments(sums, full=True)
-    regularization = REGULARIZATION * np.eye(before.means.shape[-1])
-    return invertible(
-        replace(
-            before,
-            weights=mass / mass.sum(axis=-1, keepdims=True),
-            means=before.means + shift,
-            scatters=second / mass[..., None, None] + regularization,
-        )
-    )
+    return STEP(empty, sums)

@@ -58,7 +58,6 @@ from ekmfast.fit.likelihood import REWEIGHTINGS, TAIL, likelihoods_of_labels
 from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     ScaledRows,
-    Sums,
     expectation_maximization,
     from_moments,
     label,
@@ -322,7 +321,7 @@ class _Search:
         centre, unit = self.whole.survey.mean, self.whole.radius
         rows = ScaledRows(X, weight, centre, unit, judge.rows.n_threads)
         few = rows
-        labels: list[NDArray[Any]] = [one.labels for one in candidates]
+        labels = np.stack([one.labels for one in candidates])
         if part is not judge.rows:
             places = np.stack([one.centroids for one in candidates])
             names = merge_all(places, np.array([one.alpha for one in candidates]))
@@ -331,12 +330,10 @@ class _Search:
             if _core.renumber(of_part, places.shape[1]).min() == candidates[0].n_distinct:
                 X = _dense(part.part(slice(None)))
                 weight = _relative(part.likelihood_weight(slice(None)), X)
-                few, labels = ScaledRows(X, weight, centre, unit, part.n_threads), [*of_part]
+                few, labels = ScaledRows(X, weight, centre, unit, part.n_threads), of_part
         scaled, s, k = (X - centre) / unit, weight.astype(np.float64), candidates[0].n_distinct
-        moments = [moments_of_labels(scaled, s, own, k, full=False) for own in labels]
-        means, sums = (list(some) for some in zip(*moments, strict=True))
-        tails = np.full(len(means), TAIL)
-        starts = from_moments(np.stack(means), Sums.stacked(sums), "diag", tails)
+        means, sums = moments_of_labels(scaled, s, labels, k, full=False, n_threads=rows.n_threads)
+        starts = from_moments(means, sums, "diag", np.full(len(means), TAIL))
         fitted = expectation_maximization(starts, few, max_iter=ITERATIONS, tol=EM_TOL)
         if few is not rows:
             mixtures = stacked([one.mixture for one in fitted])

@@ -31,7 +31,9 @@ A mixture may have a background, one more component of constant density f_0 (Eq.
 It takes part in the sums over i, and pi_0 = sum_n r_n0 / N is its share.
 
 The sums over rows are computed by the compiled kernels, for several mixtures in one reading of the
-rows. `ekmfast._reference` has them in plain NumPy.
+rows, and of rows in memory all iterations are (csrc/maximization.h). `ekmfast._reference` has both
+in plain NumPy. Where a matrix is not positive definite, or the common one has too small a variance
+in some direction, LAPACK computes the step by eigenvectors.
 
 References
 ----------
@@ -72,6 +74,10 @@ LEAST_VARIANCE = {"spherical": 0.01, "diag": 0.05, "tied": 0.01, "full": 0.01}
 # How much each parameter lowers the criterion, as a share of BIC's 1/2 ln N / N.
 PENALTY = 0.3
 
+# What the compiled code returns of mixtures, and the sums from which it computes them.
+PARAMETERS = ("weights", "background", "means", "scatters", "scales")
+MOMENTS = ("mass", "weight", "first", "second", "background")
+
 TINY = float(np.finfo(np.float64).tiny)
 # Rows may be read in float32 where its rounding errors are at most this share of the standard
 # deviation of the narrowest component, in its narrowest direction, and the tolerance is so large.
@@ -80,6 +86,10 @@ ROUNDING, QUICK_TOL = 1e-3, 1e-5
 LEAST_SCATTER = 1e-18
 # The rounding of a scatter matrix, as a share of its largest variance.
 SCATTER_ROUNDING = 1e-13
+# What scikit-learn's ``GaussianMixture`` adds to the mass of a component.
+LEAST_MASS = 10 * float(np.finfo(np.float64).eps)
+# Passes of one call of the compiled code, which allows no more.
+MOST_PASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,23 @@ class ScaledRows:
             )
         )
 
+    def iterate(self, mixtures: StudentMixture, step: Step, **settings: Any) -> Any:
+        """What the compiled code returns for some passes, with the other arguments it needs."""
+        arguments: dict[str, Any] = {
+            name: np.ascontiguousarray(getattr(mixtures, name), np.float64)
+            for name in (*PARAMETERS, "whiteners", "degrees", "constants")
+        }
+        arguments |= settings | step.settings(mixtures.kind, mixtures.means.shape[-1])
+        return _core.expectation_maximization(
+            X=self.X,
+            sample_weight=self.sample_weight,
+            centre=self.centre,
+            unit=self.unit,
+            log_volume=mixtures.log_volume,
+            n_threads=self.n_threads,
+            **arguments,
+        )
+
 
 @dataclass(frozen=True)
 class StudentMixture:
@@ -171,6 +198,11 @@ class StudentMixture:
     background: float | Float64 = 0.0
     log_volume: float = math.inf
 
+    def updated(self, found: tuple[Float64, ...]) -> StudentMixture:
+        """Mixtures with the parameters that the compiled code returns."""
+        parameters: dict[str, Any] = dict(zip(PARAMETERS, found, strict=True))
+        return replace(self, **parameters)
+
     @property
     def full(self) -> bool:
         return self.scatters.ndim > self.means.ndim
@@ -200,17 +232,23 @@ class StudentMixture:
         if not self.full:
             factors: Float64 = 1 / np.sqrt(self.scatters)
             return factors
-        halves = np.linalg.cholesky(self.scatters).astype(np.float64, copy=False)
-        return _core.invert_halves(halves)
+        found = _core.whiteners(np.ascontiguousarray(self.scatters))
+        if found is None:
+            raise np.linalg.LinAlgError("a scatter matrix is not positive definite")
+        return found
 
     @cached_property
     def offsets(self) -> Float64:
         """log pi_k and the terms of log f_k (K,) that do not depend on the row."""
-        d, v = self.means.shape[-1], np.asarray(self.degrees, np.float64)
-        constant = np.array([_constant(one, d) for one in v.flat]).reshape(v.shape)
         with np.errstate(divide="ignore"):  # a component without weight
-            offsets: Float64 = constant[..., None] + np.log(self.weights) - self.log_sizes
+            offsets: Float64 = self.constants[..., None] + np.log(self.weights) - self.log_sizes
         return offsets
+
+    @property
+    def constants(self) -> Float64:
+        """The terms of log f_k () that depend only on degrees of freedom and features."""
+        d, v = self.means.shape[-1], np.asarray(self.degrees, np.float64)
+        return np.array([_constant(one, d) for one in v.flat]).reshape(v.shape)
 
     @property
     def log_sizes(self) -> Float64:
@@ -388,43 +426,101 @@ def label(mixture: StudentMixture, rows: ScaledRows) -> NDArray[np.int32]:
     return labels
 
 
+@dataclass(frozen=True)
+class Step:
+    """How sums become the next mixtures.
+
+    Attributes
+    ----------
+    prior_share : float
+        Scatter matrices are shrunk as if by this share of `VARIANCE_PRIOR` or `MATRIX_PRIOR`.
+    regularization : float or None
+        If given, nothing is shrunk, but this is added to variances (`fit.gaussian`).
+    """
+
+    prior_share: float = 1.0
+    regularization: float | None = None
+
+    def __call__(self, before: StudentMixture, sums: Sums) -> StudentMixture:
+        """The mixtures, or the one, that the sums give."""
+        if before.means.ndim == 2:
+            return self(before[None], sums[None])[0]
+        parameters = {name: getattr(before, name) for name in ("means", "scales")}
+        parameters |= {name: getattr(sums, name) for name in MOMENTS}
+        arguments: dict[str, Any] = {
+            name: np.ascontiguousarray(value) for name, value in parameters.items()
+        }
+        arguments |= self.settings(before.kind, before.means.shape[-1])
+        found = _core.maximization(**arguments, n_threads=1)
+        if found is None:
+            return self.by_eigenvectors(before, sums)
+        return before.updated(found)
+
+    def settings(self, kind: str, d: int) -> dict[str, Any]:
+        """Those of the compiled step."""
+        return {
+            "kind": kind,
+            "prior": self.prior_share * _prior(kind, d),
+            "scale_prior": SCALE_PRIOR,
+            "least_share": LEAST_VARIANCE[kind],
+            "least_scatter": LEAST_SCATTER,
+            "most_background": MOST_BACKGROUND,
+            "regularization": self.regularization,
+        }
+
+    def by_eigenvectors(self, before: StudentMixture, sums: Sums) -> StudentMixture:
+        """The same where the compiled step cannot be made."""
+        kind, d, full = before.kind, before.means.shape[-1], before.full
+        shift, second = _centred_moments(sums, full=full)
+        after = replace(before, means=before.means + shift)
+        if self.regularization is not None:
+            mass = sums.mass + LEAST_MASS
+            added = self.regularization * (np.eye(d) if full else np.ones(d))
+            scatters = second / _widened(mass, second) + added
+            weights = mass / mass.sum(axis=-1, keepdims=True)
+            return _invertible(replace(after, weights=weights, scatters=scatters))
+        total = np.maximum(sums.mass.sum(axis=-1), TINY)
+        background = np.minimum(sums.background / (total + sums.background), MOST_BACKGROUND)
+        pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
+        common, inverse = _floored(
+            pooled / _widened(total, pooled), LEAST_VARIANCE[kind], full=full
+        )
+        of_all = (..., None, slice(None), slice(None)) if full else (..., None, slice(None))
+        common, inverse = common[of_all], inverse[of_all]
+        relative = (second * inverse).sum(axis=(-2, -1) if full else -1)
+        scales = (relative + SCALE_PRIOR * d) / (d * (sums.mass + SCALE_PRIOR))
+        if kind == "tied":
+            scales = np.ones_like(scales)
+            scatters = np.repeat(common, second.shape[-3], axis=-3)
+        else:
+            prior = self.prior_share * _prior(kind, d)
+            target = _widened(scales, second) * common
+            scatters = (second + prior * target) / _widened(sums.mass + prior, second)
+            if kind == "spherical":
+                scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
+        return _invertible(
+            replace(
+                after,
+                weights=sums.mass / total[..., None] * (1 - background)[..., None],
+                background=background,
+                scatters=scatters,
+                scales=scales,
+            )
+        )
+
+
+SHRUNK = Step()
+
+
 def maximization(before: StudentMixture, sums: Sums, prior_share: float = 1.0) -> StudentMixture:
     """The mixtures that the sums give, with scatter matrices that are shrunk as if by so many rows.
 
     The numbers of rows are the share of `VARIANCE_PRIOR` and `MATRIX_PRIOR`.
     """
-    kind, d, full = before.kind, before.means.shape[-1], before.full
-    shift, second = centred_moments(sums, full=full)
-    total = np.maximum(sums.mass.sum(axis=-1), TINY)
-    background = np.minimum(sums.background / (total + sums.background), MOST_BACKGROUND)
-    pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
-    common, inverse = _floored(pooled / _widened(total, pooled), LEAST_VARIANCE[kind], full=full)
-    of_all = (..., None, slice(None), slice(None)) if full else (..., None, slice(None))
-    common, inverse = common[of_all], inverse[of_all]
-    relative = (second * inverse).sum(axis=(-2, -1) if full else -1)
-    scales = (relative + SCALE_PRIOR * d) / (d * (sums.mass + SCALE_PRIOR))
-    if kind == "tied":
-        scales = np.ones_like(scales)
-        scatters = np.repeat(common, second.shape[-3], axis=-3)
-    else:
-        prior = prior_share * _prior(kind, d)
-        target = _widened(scales, second) * common
-        scatters = (second + prior * target) / _widened(sums.mass + prior, second)
-        if kind == "spherical":
-            scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
-    return invertible(
-        replace(
-            before,
-            weights=sums.mass / total[..., None] * (1 - background)[..., None],
-            background=background,
-            means=before.means + shift,
-            scatters=scatters,
-            scales=scales,
-        )
-    )
+    return Step(prior_share)(before, sums)
 
 
-def invertible(mixtures: StudentMixture) -> StudentMixture:
+def _invertible(mixtures: StudentMixture) -> StudentMixture:
     """The mixtures, of which every scatter matrix is made positive definite if it is not."""
     try:
         mixtures.whiteners  # noqa: B018  kept for the next pass
@@ -447,7 +543,7 @@ def _positive(scatters: Float64) -> Float64:
     return np.where(few[..., None, None], positive, scatters)
 
 
-def centred_moments(sums: Sums, *, full: bool) -> tuple[Float64, Float64]:
+def _centred_moments(sums: Sums, *, full: bool) -> tuple[Float64, Float64]:
     """By how much the means (K, D) move, and sum r u (x - m)(x - m)^T about the new ones."""
     weight = np.maximum(sums.weight, TINY)
     shift = sums.first / weight[..., None]
@@ -482,24 +578,24 @@ def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Flo
 
 
 def moments_of_labels(
-    X: Float64, s: Float64, labels: NDArray[Any], k: int, *, full: bool
+    X: Float64, s: Float64, labels: NDArray[Any], k: int, *, full: bool, n_threads: int = 1
 ) -> tuple[Float64, Sums]:
-    """The means (k, D) of the rows with each label from 0 on, and their sums about these."""
-    d = X.shape[1]
-    counts = np.bincount(labels + 1, minlength=k + 1)  # the first are those of the label -1
-    ends = counts.cumsum()
-    order = np.argsort(labels.astype(np.min_scalar_type(-k)), kind="stable")
-    mass = np.bincount(labels + 1, s, k + 1)[1:].astype(np.float64)
-    means = np.zeros((k, d))
-    second = np.zeros((k, d, d) if full else (k, d))
-    for i in np.flatnonzero(mass):
-        which = order[ends[i] : ends[i + 1]]
-        y, own = X.take(which, axis=0), s.take(which)
-        means[i] = own @ y / mass[i]
-        y -= means[i]
-        second[i] = (own[:, None] * y).T @ y if full else own @ y**2
-    zero = np.zeros(())
-    return means, Sums(mass, mass, np.zeros((k, d)), second, zero, zero, zero)
+    """The means (k, D) of the rows with each label from 0 on, and their sums about these.
+
+    Labels (L, N) are several labellings, whose means and sums have a leading axis.
+    """
+    alone = labels.ndim == 1
+    means, mass, second = _core.moments_of_labels(
+        np.ascontiguousarray(X),
+        np.ascontiguousarray(s),
+        np.ascontiguousarray(np.atleast_2d(labels), np.int32),
+        k,
+        full,
+        n_threads,
+    )
+    zero = np.zeros(len(means))
+    sums = Sums(mass, mass, np.zeros_like(means), second, zero, zero, zero)
+    return (means[0], sums[0]) if alone else (means, sums)
 
 
 def from_labels(
@@ -562,21 +658,46 @@ class Fitted:
         return self.likelihood - self.mixture.penalty(self.n_rows)
 
 
+@dataclass(frozen=True)
+class Race:
+    """Which runs end early since they are far behind the best one.
+
+    From the pass ``first`` on, those end of which both the likelihood and the classification
+    likelihood (see `Fitted`) are lower by more than ``margin`` than the largest of the runs that go
+    on, or than these limits if they are larger.
+    """
+
+    first: int
+    margin: float
+    likelihood: float
+    classified: float
+
+    def __call__(
+        self, iteration: int, likelihood: Float64, classified: Float64
+    ) -> NDArray[np.bool_]:
+        """Which of the runs that go on end after so many passes."""
+        far = likelihood < max(self.likelihood, float(likelihood.max())) - self.margin
+        far &= classified < max(self.classified, float(classified.max())) - self.margin
+        return far if iteration >= self.first else np.zeros_like(far)
+
+
 def expectation_maximization(
     mixtures: StudentMixture,
     rows: RowsOfMixtures,
     *,
     max_iter: int,
     tol: float,
-    step: Callable[[StudentMixture, Sums], StudentMixture] = maximization,
-    behind: Callable[[int, Float64, Float64], NDArray[np.bool_]] | None = None,
+    step: Callable[[StudentMixture, Sums], StudentMixture] = SHRUNK,
+    behind: Race | None = None,
 ) -> list[Fitted]:
     """Iterate each of several mixtures until its mean log density rises by less than ``tol``.
 
     One pass over the rows serves all that still go on. A result is the mixture of which the
-    likelihoods are known, that is the last but one. ``behind`` tells, from the number of iterations
-    and both likelihoods of all that go on (see `Fitted`), which of them end now.
+    likelihoods are known, that is the last but one. With ``behind``, runs also end that are far
+    behind others.
     """
+    if isinstance(rows, ScaledRows) and isinstance(step, Step):
+        return _compiled(mixtures, rows, max_iter, tol, step, behind)
     going = np.arange(len(mixtures.weights))
     before = np.full(len(going), -np.inf)
     found: list[Fitted | None] = [None] * len(going)
@@ -603,6 +724,53 @@ def expectation_maximization(
             mixtures, sums = mixtures[~ends], sums[~ends]
         before = likelihood
         mixtures = step(mixtures, sums)
+    return [fitted for fitted in found if fitted is not None]
+
+
+def _compiled(
+    mixtures: StudentMixture,
+    rows: ScaledRows,
+    max_iter: int,
+    tol: float,
+    step: Step,
+    behind: Race | None,
+) -> list[Fitted]:
+    """`expectation_maximization` of rows in memory, whose iterations are compiled."""
+    race = behind or Race(max_iter + 1, 0.0, 0.0, 0.0)
+    going, before = np.arange(len(mixtures.weights)), np.full(len(mixtures.weights), -np.inf)
+    found: list[Fitted | None] = [None] * len(going)
+    n_passes = 0
+    while len(going):
+        new, likelihood, classified, outcome, n_iter, n_passes, left = rows.iterate(
+            mixtures,
+            step,
+            likelihood=before,
+            first=n_passes + 1,
+            last=min(max_iter, n_passes + MOST_PASSES),
+            max_iter=max_iter,
+            total=rows.total,
+            tol=tol,
+            race=race.first,
+            margin=race.margin,
+            least_likelihood=race.likelihood,
+            least_classified=race.classified,
+        )
+        mixtures = mixtures.updated(new)
+        numbers = zip(
+            going, likelihood.tolist(), classified.tolist(), n_iter.tolist(), outcome, strict=True
+        )
+        for j, (i, likely, own, passes, end) in enumerate(numbers):
+            if end:
+                found[i] = Fitted(mixtures[j], likely, own, rows.total, passes, bool(end > 1))
+        goes_on = outcome == 0
+        going, before = going[goes_on], likelihood[goes_on]
+        if len(going):
+            mixtures = mixtures[goes_on]
+            if left is not None:
+                moments = {name: part[goes_on] for name, part in zip(MOMENTS, left, strict=True)}
+                zero = np.zeros(len(going))
+                sums = Sums(**moments, likelihood=zero, classified=zero)
+                mixtures = step.by_eigenvectors(mixtures, sums)
     return [fitted for fitted in found if fitted is not None]
 
 

@@ -60,6 +60,7 @@ from ekmfast.fit.mixture import (
     MATRICES,
     QUICK_TOL,
     Fitted,
+    Race,
     ScaledRows,
     StudentMixture,
     Sums,
@@ -81,9 +82,6 @@ KEPT = 3  # how many short runs go on, by each of the two criteria
 FAIR, MARGIN = 5, 0.03
 DEGREES = (3.0, 6.0, 20.0, np.inf)
 HEAVY = 6.0  # so many degrees of freedom, at most, make heavy tails
-
-# Which runs end now, by the number of iterations, their likelihoods and classification likelihoods.
-Behind = Callable[[int, Float64, Float64], NDArray[np.bool_]]
 
 
 class Start(NamedTuple):
@@ -196,7 +194,7 @@ class Runs:
         return self._ended(max(fits, key=lambda one: one.criterion))
 
     def _iterate(
-        self, mixtures: StudentMixture, iterations: int, behind: Behind | None = None
+        self, mixtures: StudentMixture, iterations: int, behind: Race | None = None
     ) -> list[Fitted]:
         return quick_maximization(
             mixtures, self.rows, max_iter=iterations, tol=self.tol, behind=behind
@@ -258,24 +256,13 @@ class Runs:
 
 def _far(
     mixtures: StudentMixture, n_rows: float, ended: list[Fitted], *, tails: bool = True
-) -> Behind:
+) -> Race:
     """What ends runs that are far behind the best one of them, or of other runs that ended."""
     penalty = mixtures.penalty(n_rows)
     least = max((one.criterion for one in ended), default=-np.inf)
-    least_likelihood = max((one.mixture_criterion for one in ended), default=-np.inf)
-
-    def below(values: Float64, least: float) -> NDArray[np.bool_]:
-        criterion = values - penalty
-        far: NDArray[np.bool_] = criterion < max(least, float(criterion.max())) - MARGIN
-        return far
-
-    def behind(iteration: int, likelihood: Float64, classified: Float64) -> NDArray[np.bool_]:
-        far = below(classified, least)
-        if tails:
-            far &= below(likelihood, least_likelihood)
-        return far if iteration >= FAIR else np.zeros_like(far)
-
-    return behind
+    likelihood = max((one.mixture_criterion for one in ended), default=-np.inf)
+    # Without regard to tails any likelihood is too low.
+    return Race(FAIR, MARGIN, likelihood + penalty if tails else np.inf, least + penalty)
 
 
 def chosen(fits: Iterable[Fitted]) -> Fitted:
