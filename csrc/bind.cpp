@@ -818,13 +818,13 @@ py::tuple expectation_maximization(const py::array& X, const MaybeArray& sample_
                   double log_volume, const py::array& likelihood, std::int64_t first,
                   std::int64_t last, std::int64_t max_iter, double total, double tol,
                   std::int64_t race, double margin, double least_likelihood,
-                  double least_classified, const std::string& kind, double prior,
+                  double least_classified, double same, const std::string& kind, double prior,
                   double scale_prior, double least_share, double least_scatter,
                   double most_background, std::optional<double> regularization, int n_threads) {
   const ekmfast::StepModel model = step_model(kind, prior, scale_prior, least_share, least_scatter,
                                               most_background, regularization);
-  const ekmfast::Ends ends{first, last,   max_iter,         total,           tol,
-                           race,  margin, least_likelihood, least_classified};
+  const ekmfast::Ends ends{first,  last,             max_iter,         total, tol, race,
+                           margin, least_likelihood, least_classified, same};
   return (is_float32(X) ? expectation_maximization_on<float> : expectation_maximization_on<double>)(
       X, sample_weight, centre, unit, weights, background, means, scatters, scales, whiteners,
       degrees, constants, log_volume, likelihood, model, ends, n_threads);
@@ -1467,7 +1467,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("degrees"), py::arg("constants"), py::arg("log_volume"), py::arg("likelihood"),
         py::arg("first"), py::arg("last"), py::arg("max_iter"), py::arg("total"), py::arg("tol"),
         py::arg("race"), py::arg("margin"), py::arg("least_likelihood"),
-        py::arg("least_classified"), py::arg("kind"), py::arg("prior"), py::arg("scale_prior"),
+        py::arg("least_classified"), py::arg("same"), py::arg("kind"), py::arg("prior"), py::arg("scale_prior"),
         py::arg("least_share"), py::arg("least_scatter"), py::arg("most_background"),
         py::arg("regularization").none(true), py::arg("n_threads"));
   m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),

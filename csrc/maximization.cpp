@@ -371,17 +371,27 @@ bool expectation_maximization(const Samples<T>& samples, const double* centre, d
       least_likelihood = std::max(least_likelihood, likely[at(p)]);
       least_classified = std::max(least_classified, own[at(p)]);
     }
+    // The runs of this pass without those that do the same as one before them.
+    std::vector<std::int64_t> distinct;
+    const auto same = [&](std::int64_t p) {
+      return std::any_of(distinct.begin(), distinct.end(), [&](std::int64_t q) {
+        return std::abs(likely[at(p)] - likely[at(q)]) < ends.same &&
+               std::abs(own[at(p)] - own[at(q)]) < ends.same;
+      });
+    };
     std::int64_t n_left = 0;
     for (std::int64_t p = 0; p < m; ++p) {
       const std::int64_t i = going[at(p)];
       const bool converged = std::abs(likely[at(p)] - likelihood[i]) < ends.tol,
-                 far = n_passes >= ends.race && likely[at(p)] < least_likelihood - ends.margin &&
+                 race = n_passes >= ends.race, follows = race && same(p),
+                 far = race && likely[at(p)] < least_likelihood - ends.margin &&
                        own[at(p)] < least_classified - ends.margin;
+      if (!follows) distinct.push_back(p);
       likelihood[i] = likely[at(p)];
       classified[i] = own[at(p)];
       n_iter[i] = n_passes;
       if (converged) outcomes[i] = Outcome::converged;
-      else if (far || n_passes == ends.max_iter) outcomes[i] = Outcome::ended;
+      else if (far || follows || n_passes == ends.max_iter) outcomes[i] = Outcome::ended;
       else going[at(n_left++)] = i;
       if (outcomes[i] != Outcome::goes_on || n_left - 1 == p) continue;
       // Its sums and parameters move to the place of one that ended.

@@ -165,6 +165,7 @@ def expectation_maximization(
     margin: float,
     least_likelihood: float,
     least_classified: float,
+    same: float,
     kind: str,
     prior: float,
     scale_prior: float,

@@ -1014,6 +1014,7 @@ def core_expectation_maximization(a: Arguments) -> Call:
         "margin": 0.1,
         "least_likelihood": -1.0,
         "least_classified": -1.0,
+        "same": float(a.rng.choice([0.0, 1e-3])),
     }
     arguments |= model | {"n_threads": a.threads}
     call = Call(_core.expectation_maximization, arguments, check)

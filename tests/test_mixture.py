@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import ekmfast
 from ekmfast import EKMeans, EquilibriumMixture
 from ekmfast._reference import mixture_log_joint, mixture_sums
-from ekmfast.fit import mixture_search
+from ekmfast.fit import gaussian, mixture_search
 from ekmfast.fit import shapes as shapes_module
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.mixture import (
@@ -33,7 +33,7 @@ from ekmfast.fit.mixture import (
     stacked,
 )
 from ekmfast.fit.mixture_rows import ScaledBlocks
-from ekmfast.fit.shapes import FAIR, MARGIN, Runs, _far, chosen, compact
+from ekmfast.fit.shapes import FAIR, MARGIN, SHORT, SHORT_FAIR, Runs, _far, chosen, compact
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.source import LocalSource
 
@@ -155,7 +155,7 @@ def test_several_mixtures_become_what_each_becomes_alone(kind):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("seed", range(4))
-def test_gaussian_labels_are_those_of_gaussian_mixture(seed):
+def test_gaussian_labels_are_those_of_gaussian_mixture(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     k, d = int(rng.integers(2, 5)), int(rng.integers(1, 5))
     X = np.concatenate([rng.normal(size=(200, d)) @ rng.normal(size=(d, d)) for _ in range(k)])
@@ -163,8 +163,13 @@ def test_gaussian_labels_are_those_of_gaussian_mixture(seed):
     peer = GaussianMixture(k, n_init=3, random_state=np.random.RandomState(seed))
     random_state = np.random.RandomState(seed)  # it begins from the labels of three fits of KMeans
     means = [KMeans(k, n_init=1, random_state=random_state).fit(X).labels_ for _ in range(3)]
+    soon = gaussian_labels(as_they_are(X), k, means)
+    monkeypatch.setattr(gaussian, "MAX_ITER", 100)
+    monkeypatch.setattr(gaussian, "RACE", None)
     labels = gaussian_labels(as_they_are(X), k, means)
     np.testing.assert_array_equal(labels, peer.fit(X).predict(X))
+    # In fewer iterations, and without restarts that fall behind, they are nearly the same.
+    assert adjusted_rand_score(labels, soon) > 0.97
 
 
 def test_a_component_without_shrinkage_is_the_maximum(monkeypatch):
@@ -692,6 +697,18 @@ def test_runs_that_are_far_behind_end_early():
         ended = expectation_maximization(starts, rows, max_iter=50, tol=0.0, behind=behind)
         assert ended[0].n_iter == last
     assert runs.search([first]).criterion >= first.criterion - 1e-6
+
+
+def test_short_runs_that_do_the_same_as_another_end_early():
+    X, _ = two_clusters(4.0)
+    halves = (X[:, 0] > 1).astype(int)
+    moved = np.where(np.arange(400) == 399, 0, halves)  # one row is in the other half
+    runs = Runs(as_they_are(X), ("diag",), (8.0,), 50, 0.0)
+    whole = runs.short([halves, moved], race=False)
+    first, second = runs.short([halves, moved])
+    assert SHORT_FAIR < whole[0].n_iter == first.n_iter <= SHORT
+    assert second.n_iter == SHORT_FAIR < whole[1].n_iter
+    assert second.likelihood < first.likelihood
 
 
 def test_the_likelihood_decides_among_heavy_tails_and_the_classification_likelihood_else():

@@ -449,6 +449,7 @@ def test_compiled_iterations_are_those_of_single_passes(kind, beside):
         (Race(4, 1e-4, -math.inf, math.inf), {4, 9}),  # the likelihood decides
         (Race(2, 100.0, -math.inf, -math.inf), {9}),
         (Race(2, 0.0, math.inf, math.inf), {2}),
+        (Race(4, 100.0, -math.inf, -math.inf, same=100.0), {4, 9}),  # the first one goes on
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
@@ -547,6 +548,7 @@ GOOD_ITERATIONS = {
     "margin": 0.0,
     "least_likelihood": 0.0,
     "least_classified": 0.0,
+    "same": 0.0,
 }
 
 

@@ -664,21 +664,35 @@ class Race:
 
     From the pass ``first`` on, those end of which both the likelihood and the classification
     likelihood (see `Fitted`) are lower by more than ``margin`` than the largest of the runs that go
-    on, or than these limits if they are larger.
+    on, or than these limits if they are larger. Those also end of which both differ by less than
+    ``same`` from those of a run before them: with the same degrees of freedom the two go to the
+    same maximum.
     """
 
     first: int
     margin: float
     likelihood: float
     classified: float
+    same: float = 0.0
 
     def __call__(
         self, iteration: int, likelihood: Float64, classified: Float64
     ) -> NDArray[np.bool_]:
         """Which of the runs that go on end after so many passes."""
+        if iteration < self.first:
+            return np.zeros(len(likelihood), bool)
         far = likelihood < max(self.likelihood, float(likelihood.max())) - self.margin
         far &= classified < max(self.classified, float(classified.max())) - self.margin
-        return far if iteration >= self.first else np.zeros_like(far)
+        distinct: list[int] = []
+        for i, pair in enumerate(zip(likelihood, classified, strict=True)):
+            differences = (
+                np.abs(np.subtract(pair, (likelihood[j], classified[j]))) for j in distinct
+            )
+            if any((apart < self.same).all() for apart in differences):
+                far[i] = True
+            else:
+                distinct.append(i)
+        return far
 
 
 def expectation_maximization(
@@ -754,6 +768,7 @@ def _compiled(
             margin=race.margin,
             least_likelihood=race.likelihood,
             least_classified=race.classified,
+            same=race.same,
         )
         mixtures = mixtures.updated(new)
         numbers = zip(

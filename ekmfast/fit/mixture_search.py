@@ -60,9 +60,12 @@ SEARCH_ROWS = 10_000
 # each component.
 SKETCH_ROWS = 2_000
 ROWS_PER_COMPONENT = 100
-# There are so many restarts, at every second alpha.
+# There are so many restarts, at every second alpha, or at every fourth one for one component more,
+# of which joined components are all that is needed.
 N_INIT = 4
-EVERY = 2
+EVERY, EVERY_OF_MORE = 2, 4
+# Of the restarts, whose labels are all that is needed.
+TOL, PASSES = 1e-2, 20
 GAUSSIAN_INIT = 3
 # Pairs of components that are joined to find mixtures of one component less.
 JOINED = 3
@@ -182,14 +185,17 @@ class MixtureSearch:
             return confirmed
         runs = self._runs(self.kinds)
         labels = [*self._labellings(k), *further]
+        races = self.box is None  # a background begins from several of the short runs
         joins = self.joins and 1 < k < len(self.rows.X) and not self._correlated
         more: list[Fitted] = []
         if joins or (self.box is not None and k < len(self.rows.X)):
-            more = runs.short(replace(self, gaussian_init=1)._labellings(k + 1))
+            every = EVERY_OF_MORE if self.box is None else self.every
+            of_more = replace(self, gaussian_init=1, every=every)
+            more = runs.short(of_more._labellings(k + 1), race=races)
             more = [fitted for fitted in more if len(fitted.mixture.weights) == k + 1]
         if joins:
             labels += self._joined(more)
-        short = best_of(runs.short(labels))
+        short = best_of(runs.short(labels, race=races))
         found = runs.search(short, self.kept)
         if self.box is None:
             return found
@@ -268,11 +274,13 @@ class MixtureSearch:
         starts = sketch.starts("auto", self.n_init, self.random_state)
         dvariance = resolve_alpha("dvariance", 2.0, sketch.dispersion)
         alphas = dvariance * MULTIPLES[:: self.every]
-        runs = sketch.best(starts, alphas)
-        merged = merge_all(np.stack([run.centroids for run in runs]), alphas)
+        all_starts, all_alphas = np.concatenate([starts] * len(alphas)), alphas.repeat(len(starts))
+        ends = list(sketch.ends(all_starts, all_alphas, tol=TOL, max_iter=PASSES))
+        lowest = np.reshape([objective for _, objective in ends], (len(alphas), -1)).argmin(axis=1)
+        found = np.stack([ends[a * len(starts) + i][0] for a, i in enumerate(lowest.tolist())])
         rows = sample.survey.sample.on_host()
-        for run, names in zip(runs, merged, strict=True):
-            yield rows.label(run.centroids, names)[self.weighted]
+        for centroids, names in zip(found, merge_all(found, alphas), strict=True):
+            yield rows.label(centroids, names)[self.weighted]
         if n >= k:
             centroids = initial_centroids(rows, k, "k-means", self.gaussian_init, self.random_state)
             nearest = [rows.nearest(each)[0][self.weighted] for each in centroids]

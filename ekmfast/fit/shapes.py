@@ -12,6 +12,8 @@ Among mixtures with light tails the classification likelihood decides. Which run
 by both.
 
 Of the runs that go on, those end from the fifth iteration on that are far below the best by both.
+So do short runs from the third one on, with a wider margin, and those that come as near to another
+run as if they went to the same maximum.
 
 Further starts have one component too many at first: from the best short runs with k + 1 components,
 pairs of components are joined (`joining`).
@@ -40,9 +42,16 @@ Runs that end early, rows in float32 and a Gaussian mixture that begins from som
 k-means were added later, to save time. The mean ARI changed by -.0011 (standard error .0017) on 88
 problems of 20,000 rows. On 440 smaller problems, with two random states each, it changed by -.0011
 (.0013) although half of the short runs ended after 4 iterations, which was left out again: on some
-problems the best one was lost. Tried without success: a Gaussian mixture that begins from
-equilibrium k-means (-.012 +- .006, 240 problems), short runs on 2,000 rows (-.009 +- .004, 40
-problems of 20,000 rows), and the same rows for k and for k + 1 components (-.0024 +- .0012).
+problems the best one was lost. The wide margin of short runs, by which fits take much less time
+where full matrices have too many parameters, the few alphas of equilibrium k-means for one
+component more, its large tolerance, and fewer iterations of the Gaussian mixture came last. On 800
+problems of 300 to 6,000 rows these changed the mean ARI by .0004 (.0015), on 180 problems of 20,000
+rows by .0000 (.0015), and by .0002 (.0025) with a background (104 problems), whose short runs must
+come to their ends. Tried without success: a Gaussian mixture that begins from equilibrium
+k-means (-.012 +- .006, 240 problems) or from hard k-means on 2,000 of 20,000 rows (-.0049 +- .0023,
+180 problems), short runs on 2,000 rows (-.009 +- .004, 40 problems of 20,000 rows), the same rows
+for k and for k + 1 components (-.0024 +- .0012), and, for one component more, two alphas
+(-.0033 +- .0016, 240 problems) or no Gaussian mixture (-.0024 +- .0019, 160 problems).
 """
 
 from __future__ import annotations
@@ -77,8 +86,12 @@ Float64 = NDArray[np.float64]
 
 SHORT = 12  # iterations of a short run
 SHORT_DEGREES = 8.0
+SHORT_TOL = 3e-4  # at least
+# From this iteration on those end of which both criteria are so far below the best ones, also of
+# the kinds before, and those of which both differ so little from those of a run before it.
+SHORT_FAIR, SHORT_MARGIN, SAME = 3, 0.5, 3e-3
 KEPT = 3  # how many short runs go on, by each of the two criteria
-# From this iteration on those end of which both criteria are so far below the best ones.
+# From this iteration on those runs that go on end of which both criteria are so far below.
 FAIR, MARGIN = 5, 0.03
 DEGREES = (3.0, 6.0, 20.0, np.inf)
 HEAVY = 6.0  # so many degrees of freedom, at most, make heavy tails
@@ -141,7 +154,8 @@ class Runs:
         # The group of the best one goes first, so that others are compared with it.
         groups = [(start.kind, start.labels.max()) for start in found]
         starts = sorted(found, key=lambda one: groups.index((one.kind, one.labels.max())))
-        fits = self._run(starts, self.max_iter, race=self.races)
+        settings = {"first": FAIR, "margin": MARGIN, "tails": self.tails}
+        fits = self._run(starts, self.max_iter, self.tol, settings if self.races else None)
         return self._ended(chosen(fits) if self.tails else best_of(fits)[0])
 
     def _distinct(
@@ -156,10 +170,11 @@ class Runs:
                 break
         return found
 
-    def short(self, labellings: Iterable[NDArray[Any]]) -> list[Fitted]:
+    def short(self, labellings: Iterable[NDArray[Any]], *, race: bool = True) -> list[Fitted]:
         """The results of short runs from labels (N,).
 
-        Equal ones count once, and only those with the most clusters are used.
+        Equal ones count once, and only those with the most clusters are used. Without ``race`` all
+        come to their end.
         """
         degrees = SHORT_DEGREES if len(self.degrees) > 1 else self.degrees[0]
         distinct = {labels.tobytes(): labels for labels in map(compact, labellings)}
@@ -168,7 +183,9 @@ class Runs:
         most = max(int(labels.max()) for labels in distinct.values())
         used = [labels for labels in distinct.values() if labels.max() == most]
         starts = [Start(labels, kind, degrees) for kind in self.kinds for labels in used]
-        return self._run(starts, min(SHORT, self.max_iter))
+        settings = {"first": SHORT_FAIR, "margin": SHORT_MARGIN, "same": SAME, "tails": True}
+        tol, iterations = max(SHORT_TOL, self.tol), min(SHORT, self.max_iter)
+        return self._run(starts, iterations, tol, settings if race and self.races else None)
 
     def with_background(self, labellings: Iterable[NDArray[Any]], box: Box) -> Fitted:
         """The mixture with the largest criterion that has a background, whose label is -1.
@@ -187,18 +204,16 @@ class Runs:
             ]
             mixtures = stacked(starts)
             # None ends early, as a background takes many iterations to find its rows.
-            fits += self._iterate(mixtures, self.max_iter)
+            fits += self._iterate(mixtures, self.max_iter, self.tol)
         if self.report is not None:
             for one in fits:
                 self.report(one)
         return self._ended(max(fits, key=lambda one: one.criterion))
 
     def _iterate(
-        self, mixtures: StudentMixture, iterations: int, behind: Race | None = None
+        self, mixtures: StudentMixture, iterations: int, tol: float, behind: Race | None = None
     ) -> list[Fitted]:
-        return quick_maximization(
-            mixtures, self.rows, max_iter=iterations, tol=self.tol, behind=behind
-        )
+        return quick_maximization(mixtures, self.rows, max_iter=iterations, tol=tol, behind=behind)
 
     def _ended(self, fitted: Fitted) -> Fitted:
         """What a run that may have read the rows in float32 ends with in float64."""
@@ -226,16 +241,22 @@ class Runs:
         widest = int(mixture.log_sizes.argmax())
         return np.where(labels == widest, -1, labels)
 
-    def _run(self, starts: Sequence[Start], iterations: int, *, race: bool = False) -> list[Fitted]:
-        """Runs from the starts. In a race those end early that are far behind."""
+    def _run(
+        self,
+        starts: Sequence[Start],
+        iterations: int,
+        tol: float,
+        race: dict[str, Any] | None,
+    ) -> list[Fitted]:
+        """Runs from the starts. In a race, of which `_far` gets the settings, some end early."""
         fits: list[Fitted] = []
         for (kind, _), alike in groupby(starts, lambda one: (one.kind, one.labels.max())):
             several = list(alike)
             means, sums = zip(*(self._moments_of(one.labels) for one in several), strict=True)
             degrees = np.array([one.degrees for one in several])
             mixtures = from_moments(np.stack(means), Sums.stacked(sums), kind, degrees)
-            behind = _far(mixtures, self.rows.total, fits, tails=self.tails) if race else None
-            fits += self._iterate(mixtures, iterations, behind)
+            behind = None if race is None else _far(mixtures, self.rows.total, fits, **race)
+            fits += self._iterate(mixtures, iterations, tol, behind)
         if self.report is not None:
             for fitted in fits:
                 self.report(fitted)
@@ -255,14 +276,21 @@ class Runs:
 
 
 def _far(
-    mixtures: StudentMixture, n_rows: float, ended: list[Fitted], *, tails: bool = True
+    mixtures: StudentMixture,
+    n_rows: float,
+    ended: list[Fitted],
+    *,
+    first: int = FAIR,
+    margin: float = MARGIN,
+    same: float = 0.0,
+    tails: bool = True,
 ) -> Race:
     """What ends runs that are far behind the best one of them, or of other runs that ended."""
     penalty = mixtures.penalty(n_rows)
     least = max((one.criterion for one in ended), default=-np.inf)
     likelihood = max((one.mixture_criterion for one in ended), default=-np.inf)
     # Without regard to tails any likelihood is too low.
-    return Race(FAIR, MARGIN, likelihood + penalty if tails else np.inf, least + penalty)
+    return Race(first, margin, likelihood + penalty if tails else np.inf, least + penalty, same)
 
 
 def chosen(fits: Iterable[Fitted]) -> Fitted:
