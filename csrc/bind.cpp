@@ -758,12 +758,13 @@ std::optional<py::tuple> maximization(
 }
 
 template <class T>
-py::tuple expectation_maximization_on(const py::array& X, const MaybeArray& sample_weight, const py::array& centre,
-                     double unit, const py::array& weights, const py::array& background,
-                     const py::array& means, const py::array& scatters, const py::array& scales,
-                     const py::array& whiteners, const py::array& degrees,
-                     const py::array& constants, double log_volume, const py::array& likelihood,
-                     const ekmfast::StepModel& model, const ekmfast::Ends& ends, int n_threads) {
+py::tuple expectation_maximization_on(
+    const py::array& X, const MaybeArray& sample_weight, const py::array& centre, double unit,
+    const py::array& weights, const py::array& background, const py::array& means,
+    const py::array& scatters, const py::array& scales, const py::array& whiteners,
+    const py::array& degrees, const py::array& constants, double log_volume,
+    const py::array& likelihood, const ekmfast::StepModel& model, const ekmfast::Ends& ends,
+    int n_threads) {
   const Samples<T> s = samples_of<T>(X, sample_weight);
   const Axes a = axes_of(means, model);
   if (a.d != s.d) refuse("means must have shape (s, k, d)");
@@ -803,31 +804,33 @@ py::tuple expectation_maximization_on(const py::array& X, const MaybeArray& samp
          *beside = sums.background.mutable_data();
   bool made = false;
   without_gil([&] {
-    made = ekmfast::expectation_maximization(s, about, unit, model, a.n, a.k, own_degrees, own_constants, log_volume,
-                            given, before, ends, n_threads, found.view, l, c, outcomes, passes_each,
-                            mass, weight, first, second, beside, n_passes);
+    made = ekmfast::expectation_maximization(
+        s, about, unit, model, a.n, a.k, own_degrees, own_constants, log_volume, given, before, ends,
+        n_threads, found.view, l, c, outcomes, passes_each, mass, weight, first, second, beside,
+        n_passes);
   });
   const std::optional<py::tuple> left = made ? std::nullopt : std::optional(sums.tuple());
   return py::make_tuple(found.tuple(), likely, classified, ended, n_iter, n_passes, left);
 }
 
-py::tuple expectation_maximization(const py::array& X, const MaybeArray& sample_weight, const py::array& centre,
-                  double unit, const py::array& weights, const py::array& background,
-                  const py::array& means, const py::array& scatters, const py::array& scales,
-                  const py::array& whiteners, const py::array& degrees, const py::array& constants,
-                  double log_volume, const py::array& likelihood, std::int64_t first,
-                  std::int64_t last, std::int64_t max_iter, double total, double tol,
-                  std::int64_t race, double margin, double least_likelihood,
-                  double least_classified, double same, const std::string& kind, double prior,
-                  double scale_prior, double least_share, double least_scatter,
-                  double most_background, std::optional<double> regularization, int n_threads) {
+py::tuple expectation_maximization(
+    const py::array& X, const MaybeArray& sample_weight, const py::array& centre, double unit,
+    const py::array& weights, const py::array& background, const py::array& means,
+    const py::array& scatters, const py::array& scales, const py::array& whiteners,
+    const py::array& degrees, const py::array& constants, double log_volume,
+    const py::array& likelihood, std::int64_t first, std::int64_t last, std::int64_t max_iter,
+    double total, double tol, std::int64_t race, double margin, double least_likelihood,
+    double least_classified, double same, const std::string& kind, double prior,
+    double scale_prior, double least_share, double least_scatter, double most_background,
+    std::optional<double> regularization, int n_threads) {
   const ekmfast::StepModel model = step_model(kind, prior, scale_prior, least_share, least_scatter,
                                               most_background, regularization);
   const ekmfast::Ends ends{first,  last,             max_iter,         total, tol, race,
                            margin, least_likelihood, least_classified, same};
-  return (is_float32(X) ? expectation_maximization_on<float> : expectation_maximization_on<double>)(
-      X, sample_weight, centre, unit, weights, background, means, scatters, scales, whiteners,
-      degrees, constants, log_volume, likelihood, model, ends, n_threads);
+  const auto call =
+      is_float32(X) ? expectation_maximization_on<float> : expectation_maximization_on<double>;
+  return call(X, sample_weight, centre, unit, weights, background, means, scatters, scales, whiteners,
+              degrees, constants, log_volume, likelihood, model, ends, n_threads);
 }
 
 template <class T>
@@ -1461,14 +1464,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("kind"), py::arg("prior"), py::arg("scale_prior"), py::arg("least_share"),
         py::arg("least_scatter"), py::arg("most_background"),
         py::arg("regularization").none(true), py::arg("n_threads"));
-  m.def("expectation_maximization", &expectation_maximization, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
-        py::arg("centre"), py::arg("unit"), py::arg("weights"), py::arg("background"),
-        py::arg("means"), py::arg("scatters"), py::arg("scales"), py::arg("whiteners"),
-        py::arg("degrees"), py::arg("constants"), py::arg("log_volume"), py::arg("likelihood"),
-        py::arg("first"), py::arg("last"), py::arg("max_iter"), py::arg("total"), py::arg("tol"),
-        py::arg("race"), py::arg("margin"), py::arg("least_likelihood"),
-        py::arg("least_classified"), py::arg("same"), py::arg("kind"), py::arg("prior"), py::arg("scale_prior"),
-        py::arg("least_share"), py::arg("least_scatter"), py::arg("most_background"),
+  m.def("expectation_maximization", &expectation_maximization, py::arg("X").noconvert(),
+        py::arg("sample_weight").none(true), py::arg("centre"), py::arg("unit"),
+        py::arg("weights"), py::arg("background"), py::arg("means"), py::arg("scatters"),
+        py::arg("scales"), py::arg("whiteners"), py::arg("degrees"), py::arg("constants"),
+        py::arg("log_volume"), py::arg("likelihood"), py::arg("first"), py::arg("last"),
+        py::arg("max_iter"), py::arg("total"), py::arg("tol"), py::arg("race"), py::arg("margin"),
+        py::arg("least_likelihood"), py::arg("least_classified"), py::arg("same"),
+        py::arg("kind"), py::arg("prior"), py::arg("scale_prior"), py::arg("least_share"),
+        py::arg("least_scatter"), py::arg("most_background"),
         py::arg("regularization").none(true), py::arg("n_threads"));
   m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),
         py::arg("means").noconvert(), py::arg("whiteners").noconvert(),

@@ -315,13 +315,15 @@ bool maximization(const StepModel& model, std::int64_t n, std::int64_t k, std::i
 }
 
 template <class T>
-bool expectation_maximization(const Samples<T>& samples, const double* centre, double unit, const StepModel& model,
-             std::int64_t n, std::int64_t k, const double* degrees, const double* constants,
-             double log_volume, const Parameters<const double>& given,
-             const double* likelihood_before, const Ends& ends, int n_threads,
-             const Parameters<double>& found, double* likelihood, double* classified, Outcome* outcomes,
-             std::int64_t* n_iter, double* mass, double* weight, double* first, double* second,
-             double* background, std::int64_t& n_passes) {
+bool expectation_maximization(const Samples<T>& samples, const double* centre, double unit,
+                              const StepModel& model, std::int64_t n, std::int64_t k,
+                              const double* degrees, const double* constants, double log_volume,
+                              const Parameters<const double>& given,
+                              const double* likelihood_before, const Ends& ends, int n_threads,
+                              const Parameters<double>& found, double* likelihood,
+                              double* classified, Outcome* outcomes, std::int64_t* n_iter,
+                              double* mass, double* weight, double* first, double* second,
+                              double* background, std::int64_t& n_passes) {
   const std::int64_t d = samples.d, size = model.matrices() ? d * d : d;
   const double infinity = std::numeric_limits<double>::infinity();
   for (std::int64_t i = 0; i < n; ++i)

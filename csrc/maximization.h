@@ -86,12 +86,14 @@ enum class Outcome : std::int8_t { goes_on, ended, converged };
 //     mass (n, k), weight, first, second, background: sums of the last pass, only if a step failed
 //     n_passes: the number of the last pass
 template <class T>
-bool expectation_maximization(const Samples<T>& samples, const double* centre, double unit, const StepModel& model,
-             std::int64_t n, std::int64_t k, const double* degrees, const double* constants,
-             double log_volume, const Parameters<const double>& given,
-             const double* likelihood_before, const Ends& ends, int n_threads,
-             const Parameters<double>& found, double* likelihood, double* classified, Outcome* outcomes,
-             std::int64_t* n_iter, double* mass, double* weight, double* first, double* second,
-             double* background, std::int64_t& n_passes);
+bool expectation_maximization(const Samples<T>& samples, const double* centre, double unit,
+                              const StepModel& model, std::int64_t n, std::int64_t k,
+                              const double* degrees, const double* constants, double log_volume,
+                              const Parameters<const double>& given,
+                              const double* likelihood_before, const Ends& ends, int n_threads,
+                              const Parameters<double>& found, double* likelihood,
+                              double* classified, Outcome* outcomes, std::int64_t* n_iter,
+                              double* mass, double* weight, double* first, double* second,
+                              double* background, std::int64_t& n_passes);
 
 }  // namespace ekmfast
