@@ -12,6 +12,7 @@
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "sparse.inl"
+#include "sparse_mixture.inl"
 #include "statistics.inl"
 #include "steps.inl"
 #include "survey.inl"
@@ -61,7 +62,9 @@ constexpr SparseKernels<U, I> sparse_kernels_for() {
            sparse_weigh<Weighting::hard, U, I>, sparse_weigh<Weighting::fuzzy, U, I>},
           sparse_products<false, U, I>,
           sparse_products<true, U, I>,
-          sparse_scatter<U, I>};
+          sparse_scatter<U, I>,
+          mixture_squares<U, I>,
+          mixture_scatter<U, I>};
 }
 
 }  // namespace
@@ -79,6 +82,7 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     from_lines,
     sparse_norms,
     sparse_scratch_bytes,
+    {mixture_lines, mixture_weights, mixture_densities},
     {weighted_sums<false>, weighted_sums<true>, scaled_distances, tail_weights,
      sum_of_logs},
     {free_step, turn, leap}};

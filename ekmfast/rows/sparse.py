@@ -170,6 +170,14 @@ class SparseRows(ArrayRows):
         """``||x_n - c_k||^2`` (n, K) of the rows from ``first`` to ``last``."""
         return self._csr.distances(first, last, np.ascontiguousarray(centroids), self.n_threads)
 
+    def expectation(self, *mixtures: Any) -> tuple[Float64, ...]:
+        """The sums of mixtures with variances: ``_core.Csr.expectation``."""
+        return self._csr.expectation(*mixtures, self.n_threads)
+
+    def log_densities(self, *mixture_and_out: Any) -> None:
+        """Write log densities under a mixture to arrays: ``_core.Csr.densities``."""
+        self._csr.densities(*mixture_and_out, self.n_threads)
+
     def parts(self) -> Iterator[NDArray[Any]]:
         """Yield the rows, dense, a few at a time; NaN and infinity raise an error before."""
         self.refuse_not_finite()
