@@ -138,8 +138,7 @@ def test_several_mixtures_become_what_each_becomes_alone(kind):
     rows = as_they_are(rng.normal(size=(500, 3)) * 2)
     labels = rng.integers(0, 2, (3, 500))
     starts = [
-        from_labels(rows, own, kind, v)
-        for own, v in zip(labels, (3.0, 8.0, math.inf), strict=True)
+        from_labels(rows, own, kind, v) for own, v in zip(labels, (3.0, 8.0, math.inf), strict=True)
     ]
     settings = {"max_iter": 40, "tol": 1e-3}
     together = expectation_maximization(stacked(starts), rows, **settings)
@@ -668,9 +667,7 @@ def test_runs_that_are_far_behind_end_early():
     other = (X[:, 0] > X[:, 0].mean()) * (np.arange(400) % 2)
     rows = as_they_are(X)
     runs = Runs(rows, ("full",), (np.inf,), 50, 1e-12)
-    starts = stacked(
-        [from_labels(as_they_are(X), labels, "full", np.inf) for labels in (y, other)]
-    )
+    starts = stacked([from_labels(as_they_are(X), labels, "full", np.inf) for labels in (y, other)])
     first, second = expectation_maximization(
         starts, rows, max_iter=50, tol=0.0, behind=_far(starts, rows.total, [])
     )

@@ -94,8 +94,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         The largest number that ``'auto'`` tries.
     covariance_type : {'auto', 'full', 'tied', 'diag', 'spherical'}, default='auto'
         As for ``GaussianMixture``; ``'auto'`` chooses ``'diag'`` or ``'full'``. For sparse rows it
-        is ``'diag'``, and ``'tied'`` and ``'full'`` are refused: their matrices would have D x D
-        entries.
+        means ``'diag'``, or ``'spherical'`` where 2^22 numbers do not hold the sampled rows, and
+        ``'tied'`` and ``'full'`` are refused, whose matrices would have D x D entries.
     degrees_of_freedom : 'auto' or float > 2, default='auto'
         Those of the Student distributions; ``inf`` for Gaussians. ``'auto'`` chooses from 3, 6, 20
         and infinity, the same for all components.
@@ -161,11 +161,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     The components are searched for on a sample of at most 10,000 rows, and their parameters are
     then computed from all rows, in their dtype.
 
-    Sparse rows are read in float64 whatever their dtype is, and their parameters are those of the
-    dense array with the same ``covariance_type``. Where 2^22 numbers hold the sample, it is searched
-    as dense rows are; otherwise the search begins from the labels of :class:`EKMeans` alone. A
-    variance has a relative error of about 1e-16 times the square of the mean there, relative to the
-    origin, over the variance.
+    Sparse rows are read in float64 whatever their dtype is. Where 2^22 numbers hold the sample, it
+    is searched as dense rows are, and the result is that of the dense array with the same
+    ``covariance_type``. Otherwise the search begins from the labels of :class:`EKMeans` alone. The
+    relative error of a variance is about 1e-16 times the squared mean over the variance.
 
     Where features are strongly correlated, as in codes of neural networks, the likelihood is a poor
     judge. There, and without a background, a mixture of ``'diag'`` (or of the given type) that
@@ -381,8 +380,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             # In ``fit`` the survey finds NaN and infinity, and names their row.
             nonlocal checked_by_sklearn
             checked_by_sklearn = True
-            options = {"ensure_all_finite": not reset, "accept_sparse": "csr"}
-            return check_data(self, X, reset=reset, **options)
+            return check_data(
+                self, X, reset=reset, ensure_all_finite=not reset, accept_sparse="csr"
+            )
 
         if is_cuda_array(X):
             check_array(X)  # which says that it is not taken

@@ -370,10 +370,9 @@ def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
 
 def in_few_numbers(rows: ArrayRows) -> ArrayRows | None:
     """Sparse rows as dense ones, if `DENSE` numbers hold them, else None."""
-    if np.prod(rows.X.shape) > DENSE:
+    if rows.n_rows * rows.n_features > DENSE:
         return None
-    s = rows.sample_weight
-    X = np.ascontiguousarray(rows.X.toarray())
+    s, X = rows.sample_weight, _dense(rows.X)
     return ArrayRows(X, None if s is None else s.astype(X.dtype), rows.n_threads)
 
 

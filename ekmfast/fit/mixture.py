@@ -149,10 +149,14 @@ class ScaledRows:
             )
         )
 
-    def densities(self, mixture: StudentMixture, *out: NDArray[Any] | None) -> None:
+    def densities(self, mixture: StudentMixture, out: Sequence[Any]) -> None:
         """Write log densities to the arrays ``joint``, ``labels``, ... of `densities`."""
+        joint, labels, largest, density = out
         one = for_kernels(mixture[None])
-        _core.densities(self.X, self.centre, self.unit, *one, *out, self.n_threads)
+        threads = self.n_threads
+        _core.densities(
+            self.X, self.centre, self.unit, *one, joint, labels, largest, density, threads
+        )
 
     def moments(self, labels: NDArray[Any], k: int, *, full: bool) -> tuple[Float64, Sums]:
         """`moments_of_labels` of rows that are not scaled any more."""
@@ -394,7 +398,7 @@ def densities(
     first of equals, or -1 if the background's is larger, ``largest`` (N,) that number, and
     ``density`` (N,) log sum_k pi_k f_k. They have the dtype of X, except for ``labels``.
     """
-    rows.densities(mixture, joint, labels, largest, density)
+    rows.densities(mixture, (joint, labels, largest, density))
 
 
 def label(mixture: StudentMixture, rows: ScaledRows) -> NDArray[np.int32]:
@@ -527,7 +531,8 @@ def from_labels(
 ) -> StudentMixture:
     """The mixture of one component for each label from 0 on, each of which some row must have.
 
-    The rows must not be scaled any more. With a box there is a background, and its rows have the label -1.
+    The rows must not be scaled any more. With a box there is a background, and its rows have the
+    label -1.
     """
     k = int(labels.max()) + 1
     means, sums = rows.moments(labels, k, full=kind in MATRICES)

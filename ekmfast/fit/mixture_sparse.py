@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,11 +42,11 @@ class ScaledSparseRows(ScaledRows):
 
     def expectation(self, mixtures: StudentMixture) -> Sums:
         """The sums for several mixtures, one pass over the rows for each."""
-        return Sums(*self._rows.expectation(self.centre, self.unit, *for_kernels(mixtures)))
+        return Sums(*self._rows.expectation(self.centre, self.unit, for_kernels(mixtures)))
 
-    def densities(self, mixture: StudentMixture, *out: NDArray[Any] | None) -> None:
+    def densities(self, mixture: StudentMixture, out: Sequence[Any]) -> None:
         one = for_kernels(mixture[None])
-        self._rows.log_densities(self.centre, self.unit, *one, *out)
+        self._rows.log_densities(self.centre, self.unit, one, out)
 
     def moments(self, labels: NDArray[Any], k: int, *, full: bool) -> tuple[Float64, Sums]:
         """The means (k, D) of the rows with each label from 0 on, and their sums about these."""
