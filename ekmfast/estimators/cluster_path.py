@@ -70,8 +70,8 @@ def cluster_path(
         The largest number to try. Numbers above the square root of the number of sampled rows, or
         above the number of different rows, are not tried.
     covariance_type, degrees_of_freedom, max_iter, tol
-        As in :class:`EquilibriumMixture`. With more than 100 features, or for sparse
-        rows, ``'auto'`` means ``'diag'``.
+        As in :class:`EquilibriumMixture`. With more than 100 features, and for
+        sparse rows, ``'auto'`` means ``'diag'``.
     background : bool, default=False
         Whether each mixture has one more component, for rows that belong to no cluster, as in
         :class:`EquilibriumMixture`. It is not counted by ``n_clusters``, and its rows have the

@@ -232,9 +232,10 @@ class MixtureSearch:
         """The best mixture of sparse rows that begins from the clusters of `EKMeans`.
 
         One run after another, since arrays of K D numbers may take more memory than the rows. Of
-        18,000 texts with 100,000 words and 20 topics (one set, made by a generator) `EKMeans` had
+        18,000 texts with 100,000 words and 20 topics (`bench/sparse_mixture`) `EKMeans` had
         an ARI of .963, the mixture of the kind 'spherical' .967 and that of the kind 'diag', which
-        has more variances than the texts have numbers, .171.
+        has more variances than the texts have numbers, .171. On a second set the first two had
+        .985 and .996.
         """
         alone = k == 1 or self.rows.n_rows <= k or self.sample.dispersion == 0
         labels = np.zeros(self.rows.n_rows, np.intp) if alone else self._clusters(k)
