@@ -33,6 +33,7 @@
 #include "simd/dispatch.h"
 #include "solver.h"
 #include "sparse.h"
+#include "sparse_mixture.h"
 
 namespace py = pybind11;
 using ekmfast::Isa;
@@ -548,6 +549,25 @@ ekmfast::Mixtures mixtures_of(const DoubleArray& means, const DoubleArray& white
           background.data()};
 }
 
+// What a pass over rows gives for the next mixtures.
+struct MixturePass {
+  DoubleArray mass, weight, first, second, beside, likelihood, classified;
+  double *p, *w, *f, *q, *b, *l, *c;
+
+  MixturePass(const ekmfast::Mixtures& m, std::int64_t features)
+      : MixturePass(m.n, m.k, static_cast<py::ssize_t>(features), m.full) {}
+  MixturePass(py::ssize_t n, py::ssize_t k, py::ssize_t d, bool full)
+      : mass({n, k}), weight({n, k}), first({n, k, d}),
+        second(full ? DoubleArray({n, k, d, d}) : DoubleArray({n, k, d})), beside(n),
+        likelihood(n), classified(n), p(mass.mutable_data()), w(weight.mutable_data()),
+        f(first.mutable_data()), q(second.mutable_data()), b(beside.mutable_data()),
+        l(likelihood.mutable_data()), c(classified.mutable_data()) {}
+
+  py::tuple tuple() const {
+    return py::make_tuple(mass, weight, first, second, beside, likelihood, classified);
+  }
+};
+
 template <class T>
 py::tuple expectation_of(const py::array& X, const std::optional<py::array>& sample_weight,
                          const DoubleArray& centre, double unit, const DoubleArray& means,
@@ -558,15 +578,12 @@ py::tuple expectation_of(const py::array& X, const std::optional<py::array>& sam
   const ekmfast::Mixtures m =
       mixtures_of(means, whiteners, offsets, degrees, background, centre, unit, s.d);
   threads(n_threads);
-  const py::ssize_t n = means.shape(0), k = means.shape(1), d = means.shape(2);
-  DoubleArray mass({n, k}), weight({n, k}), first({n, k, d}), beside(n), likelihood(n), classified(n);
-  DoubleArray second = m.full ? DoubleArray({n, k, d, d}) : DoubleArray({n, k, d});
-  double *p = mass.mutable_data(), *w = weight.mutable_data(), *f = first.mutable_data(),
-         *q = second.mutable_data(), *b = beside.mutable_data(), *l = likelihood.mutable_data(),
-         *c = classified.mutable_data();
+  MixturePass out(m, s.d);
   const double* about = centre.data();
-  without_gil([&] { ekmfast::expectation(s, m, about, unit, n_threads, p, w, f, q, b, l, c); });
-  return py::make_tuple(mass, weight, first, second, beside, likelihood, classified);
+  without_gil([&] {
+    ekmfast::expectation(s, m, about, unit, n_threads, out.p, out.w, out.f, out.q, out.b, out.l, out.c);
+  });
+  return out.tuple();
 }
 
 py::tuple expectation(const py::array& X, const std::optional<py::array>& sample_weight,
@@ -1007,6 +1024,38 @@ class Csr {
     return out;
   }
 
+  py::tuple expectation(const DoubleArray& centre, double unit, const DoubleArray& means,
+                        const DoubleArray& whiteners, const DoubleArray& offsets,
+                        const DoubleArray& degrees, const DoubleArray& background,
+                        int n_threads) const {
+    need_order();
+    const ekmfast::Mixtures m =
+        variances_of(means, whiteners, offsets, degrees, background, centre, unit);
+    threads(n_threads);
+    MixturePass out(m, s_.d);
+    const double* about = centre.data();
+    without_gil([&] {
+      ekmfast::expectation(s_, m, about, unit, n_threads, out.p, out.w, out.f, out.q, out.b, out.l,
+                           out.c);
+    });
+    return out.tuple();
+  }
+
+  void densities(const DoubleArray& centre, double unit, const DoubleArray& means,
+                 const DoubleArray& whiteners, const DoubleArray& offsets,
+                 const DoubleArray& degrees, const DoubleArray& background, const MaybeArray& joint,
+                 const MaybeArray& labels, const MaybeArray& largest, const MaybeArray& density,
+                 int n_threads) const {
+    need_order();
+    const ekmfast::Mixtures m =
+        variances_of(means, whiteners, offsets, degrees, background, centre, unit);
+    if (m.n != 1) refuse("means must be those of one mixture");
+    if (m.k > std::int64_t{1} << 31) refuse("means must be at most 2^31");
+    threads(n_threads);
+    (s_.is_float ? &Csr::densities_of<float> : &Csr::densities_of<double>)(
+        *this, m, centre.data(), unit, joint, labels, largest, density, n_threads);
+  }
+
   py::tuple survey() const {
     need_order();
     DoubleArray mean(s_.d), low(s_.d), high(s_.d);
@@ -1019,6 +1068,30 @@ class Csr {
  private:
   void need_order() const {
     if (!ascending_) refuse("the columns of X must ascend in each row");
+  }
+
+  ekmfast::Mixtures variances_of(const DoubleArray& means, const DoubleArray& whiteners,
+                                 const DoubleArray& offsets, const DoubleArray& degrees,
+                                 const DoubleArray& background, const DoubleArray& centre,
+                                 double unit) const {
+    const ekmfast::Mixtures m =
+        mixtures_of(means, whiteners, offsets, degrees, background, centre, unit, s_.d);
+    if (m.full) refuse("whiteners must have shape (s, k, d) for sparse rows");
+    return m;
+  }
+
+  template <class U>
+  static void densities_of(const Csr& own, const ekmfast::Mixtures& m, const double* centre,
+                           double unit, const MaybeArray& joint, const MaybeArray& labels,
+                           const MaybeArray& largest, const MaybeArray& density, int n_threads) {
+    const py::ssize_t n = own.s_.n, k = m.k;
+    U* const j = writable_or_null<U>(joint, {n, k}, "joint");
+    std::int32_t* const l = writable_or_null<std::int32_t>(labels, {n}, "labels");
+    U* const most = writable_or_null<U>(largest, {n}, "largest");
+    U* const all = writable_or_null<U>(density, {n}, "density");
+    without_gil([&] {
+      ekmfast::densities(own.s_, m, centre, unit, n_threads, j, l, most, all);
+    });
   }
 
   template <class U>
@@ -1498,6 +1571,16 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def("accumulate", &Csr::accumulate, py::arg("weights").noconvert(), py::arg("n_threads"))
       .def("distances", &Csr::distances, py::arg("begin"), py::arg("end"),
            py::arg("centroids").noconvert(), py::arg("n_threads"))
+      .def("expectation", &Csr::expectation, py::arg("centre"), py::arg("unit"),
+           py::arg("means").noconvert(), py::arg("whiteners").noconvert(),
+           py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),
+           py::arg("background").noconvert(), py::arg("n_threads"))
+      .def("densities", &Csr::densities, py::arg("centre"), py::arg("unit"),
+           py::arg("means").noconvert(), py::arg("whiteners").noconvert(),
+           py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),
+           py::arg("background").noconvert(), py::arg("joint").none(true),
+           py::arg("labels").none(true), py::arg("largest").none(true),
+           py::arg("density").none(true), py::arg("n_threads"))
       .def("survey", &Csr::survey);
   py::class_<GuardedSolver>(m, "Solver", py::module_local())
       .def(py::init(&make_solver), py::arg("starts").noconvert(), py::arg("alpha").noconvert(),

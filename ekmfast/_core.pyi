@@ -231,6 +231,32 @@ class Csr:
     ) -> _Double: ...
     def accumulate(self, weights: _Samples, n_threads: int) -> tuple[_Double, _Double]: ...
     def distances(self, begin: int, end: int, centroids: _Double, n_threads: int) -> _Double: ...
+    def expectation(
+        self,
+        centre: _Double,
+        unit: float,
+        means: _Double,
+        whiteners: _Double,
+        offsets: _Double,
+        degrees: _Double,
+        background: _Double,
+        n_threads: int,
+    ) -> tuple[_Double, _Double, _Double, _Double, _Double, _Double, _Double]: ...
+    def densities(
+        self,
+        centre: _Double,
+        unit: float,
+        means: _Double,
+        whiteners: _Double,
+        offsets: _Double,
+        degrees: _Double,
+        background: _Double,
+        joint: _Samples | None,
+        labels: NDArray[int32] | None,
+        largest: _Samples | None,
+        density: _Samples | None,
+        n_threads: int,
+    ) -> None: ...
     def survey(self) -> tuple[float, _Double, float, _Double, _Double]: ...
 
 class Solver:

@@ -673,9 +673,9 @@ def core_exp2(a: Arguments) -> Call:
     return Call(_core.exp2_kernel, {"x": x}, check)
 
 
-def mixture_arguments(a: Arguments, several: int) -> dict[str, Any]:
-    """A mixture as the kernels take it, and the units of its rows."""
-    full = bool(a.rng.random() < 0.5)
+def mixture_arguments(a: Arguments, several: int, share: float = 0.5) -> dict[str, Any]:
+    """A mixture as the kernels take it, and the units of its rows; a share of them is full."""
+    full = bool(a.rng.random() < share)
     if full:
         a.d, a.k = min(a.d, 33), min(a.k, 9)
     whiteners = a.rng.uniform(0.3, 1, (several, a.k, a.d))
@@ -783,26 +783,29 @@ def core_partial_distances(a: Arguments) -> Call:
     return Call(_core.partial_distances, arguments, check)
 
 
+def check_expectation(result: Any, given: dict[str, Any]) -> None:
+    mass, _, _, _, background, likelihood, classified = result
+    s = given["sample_weight"]
+    s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
+    for i in range(len(given["means"])):
+        joint = joint_of(given, i)
+        constant = float(given["background"][i])
+        most = np.maximum(joint.max(axis=1), constant)
+        r = np.exp(joint - most[:, None])
+        beside = np.exp(constant - most)
+        total = r.sum(axis=1) + beside
+        # Rounding of a log density is a share of what its distance takes away.
+        scale = s.sum() * (1 + np.abs(joint).max(initial=0))
+        near(classified[i], s @ most, scale, given["X"], "classified")
+        near(likelihood[i], s @ (most + np.log(total)), scale, given["X"], "likelihood")
+        near(mass[i], s @ (r / total[:, None]), scale, given["X"], "mass")
+        near(background[i], s @ (beside / total), scale, given["X"], "background")
+
+
 def core_expectation(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
-        mass, _, _, _, background, likelihood, classified = result
-        if call.replaced or not ordinary_mixture(given):
-            return
-        s = given["sample_weight"]
-        s = np.ones(len(given["X"])) if s is None else np.asarray(s, np.float64)
-        for i in range(len(given["means"])):
-            joint = joint_of(given, i)
-            constant = float(given["background"][i])
-            most = np.maximum(joint.max(axis=1), constant)
-            r = np.exp(joint - most[:, None])
-            beside = np.exp(constant - most)
-            total = r.sum(axis=1) + beside
-            # Rounding of a log density is a share of what its distance takes away.
-            scale = s.sum() * (1 + np.abs(joint).max(initial=0))
-            near(classified[i], s @ most, scale, given["X"], "classified")
-            near(likelihood[i], s @ (most + np.log(total)), scale, given["X"], "likelihood")
-            near(mass[i], s @ (r / total[:, None]), scale, given["X"], "mass")
-            near(background[i], s @ (beside / total), scale, given["X"], "background")
+        if not call.replaced and ordinary_mixture(given):
+            check_expectation(result, given)
 
     mixture = mixture_arguments(a, a.s)
     arguments = {"X": a.rows(), "sample_weight": a.sample_weight(), **mixture}
@@ -810,38 +813,45 @@ def core_expectation(a: Arguments) -> Call:
     return call
 
 
-def core_densities(a: Arguments) -> Call:
-    outputs = ("joint", "labels", "largest", "density")
+DENSITIES = ("joint", "labels", "largest", "density")
 
-    def check(result: Any, given: dict[str, Any]) -> None:
-        if call.replaced or not ordinary_mixture(given, outputs):
-            return
-        joint = joint_of(given, 0)
-        scale = 1 + np.abs(joint).max(initial=0)
-        constant = float(given["background"][0])
-        most = joint.max(axis=1, initial=constant)
-        if given["joint"] is not None:
-            near(given["joint"], joint, scale, given["X"], "joint")
-        if given["largest"] is not None:
-            near(given["largest"], most, scale, given["X"], "largest")
-        if given["labels"] is not None:
-            labels = given["labels"]
-            chosen = np.where(labels < 0, constant, joint[np.arange(len(joint)), labels])
-            near(chosen, most, scale, given["X"], "the largest")
-        if given["density"] is not None:
-            total = np.exp(joint - most[:, None]).sum(axis=1) + np.exp(constant - most)
-            density = most + np.log(total)
-            near(given["density"], density, scale, given["X"], "density")
 
-    mixture = mixture_arguments(a, 1)
-    arguments = {"X": a.rows(), **mixture}
-    arguments |= {
+def density_outputs(a: Arguments) -> dict[str, Any]:
+    return {
         "joint": a.maybe(a.full((a.n, a.k), np.nan, a.dtype)),
         "labels": a.maybe(a.full((a.n,), -1, np.int32)),
         "largest": a.maybe(a.full((a.n,), np.nan, a.dtype)),
         "density": a.maybe(a.full((a.n,), np.nan, a.dtype)),
     }
-    call = Call(_core.densities, arguments | {"n_threads": a.threads}, check, outputs)
+
+
+def check_densities(given: dict[str, Any]) -> None:
+    joint = joint_of(given, 0)
+    scale = 1 + np.abs(joint).max(initial=0)
+    constant = float(given["background"][0])
+    most = joint.max(axis=1, initial=constant)
+    if given["joint"] is not None:
+        near(given["joint"], joint, scale, given["X"], "joint")
+    if given["largest"] is not None:
+        near(given["largest"], most, scale, given["X"], "largest")
+    if given["labels"] is not None:
+        labels = given["labels"]
+        chosen = np.where(labels < 0, constant, joint[np.arange(len(joint)), labels])
+        near(chosen, most, scale, given["X"], "the largest")
+    if given["density"] is not None:
+        total = np.exp(joint - most[:, None]).sum(axis=1) + np.exp(constant - most)
+        density = most + np.log(total)
+        near(given["density"], density, scale, given["X"], "density")
+
+
+def core_densities(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if not call.replaced and ordinary_mixture(given, DENSITIES):
+            check_densities(given)
+
+    mixture = mixture_arguments(a, 1)
+    arguments = {"X": a.rows(), **mixture, **density_outputs(a)}
+    call = Call(_core.densities, arguments | {"n_threads": a.threads}, check, DENSITIES)
     return call
 
 
@@ -1073,6 +1083,16 @@ def core_sparse(a: Arguments) -> Call:
             return
         check_sums(found, dense, C, alpha, s, np.zeros(a.d), inner["weighting"], inner["fuzzifier"])
 
+    def check_sums_of_mixture(result: Any, inner: dict[str, Any]) -> None:
+        given = inner | {"X": dense, "sample_weight": outer.arguments["sample_weight"]}
+        if not inner_replaced and ordinary_mixture(given):
+            check_expectation(result, given)
+
+    def check_log_densities(result: Any, inner: dict[str, Any]) -> None:
+        given = inner | {"X": dense}
+        if not inner_replaced and ordinary_mixture(given, DENSITIES):
+            check_densities(given)
+
     inner_replaced: list[str] = []
 
     def use(**given: Any) -> None:
@@ -1129,6 +1149,13 @@ def core_sparse(a: Arguments) -> Call:
                 {"begin": 0, "end": a.n, "centroids": a.array(a.k, a.d), **threads},
             ),
             Call(matrix.survey, {}),
+            Call(matrix.expectation, mixture_arguments(a, a.s, 0) | threads, check_sums_of_mixture),
+            Call(
+                matrix.densities,
+                mixture_arguments(a, 1, 0) | density_outputs(a) | threads,
+                check_log_densities,
+                DENSITIES,
+            ),
         ]
         call = calls[rng.integers(len(calls))]
         replace_some(a, call, 0.5)

@@ -13,6 +13,7 @@
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "sparse.inl"
+#include "sparse_mixture.inl"
 #include "statistics.inl"
 #include "steps.inl"
 #include "survey.inl"
@@ -68,7 +69,9 @@ constexpr SparseKernels<U, I> sparse_kernels_for() {
            sparse_weigh<Weighting::hard, U, I>, sparse_weigh<Weighting::fuzzy, U, I>},
           sparse_products<false, U, I>,
           sparse_products<true, U, I>,
-          sparse_scatter<U, I>};
+          sparse_scatter<U, I>,
+          mixture_squares<U, I>,
+          mixture_scatter<U, I>};
 }
 
 }  // namespace
@@ -86,6 +89,7 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     from_lines,
     sparse_norms,
     sparse_scratch_bytes,
+    {mixture_lines, mixture_weights, mixture_densities},
     likelihood_kernels_for<F32>(),
     likelihood_kernels_for<F64>(),
     {free_step, turn, leap},

@@ -127,6 +127,26 @@ struct SparseCentroids {
 };
 constexpr std::int64_t kLaneUnit = 8;  // a multiple of the lanes of every F64
 
+// A mixture of k components with variances as the kernels for sparse rows read it. For each column one
+// line of 2 kp numbers: the whiteners W of all components, and then Z, the products of their means and W.
+// With y = scale x,  q = sum_j (y_j W_kj - Z_kj)^2, and the rest is as for Mixture. Behind the k
+// components W and Z are 0, and the offsets -inf.
+struct SparseMixture {
+  std::int64_t kp;
+  const double* lines;    // (d, 2 kp)
+  const double* norms;    // (kp,) ||Z_k||^2
+  const double* offsets;  // (kp,)
+  double scale, degrees, power, n_features;
+  double background;
+};
+
+// Sums over rows that need no moments, all added to; as in MixtureSums.
+struct SparseMixtureTotals {
+  double* mass;    // (kp,)
+  double* weight;  // (kp,)
+  double *background, *likelihood, *classified, *witness;  // ()
+};
+
 // The functions for sparse rows of one instruction set. They compute in double for every U.
 template <class U, class I>
 struct SparseKernels {
@@ -151,6 +171,35 @@ struct SparseKernels {
   void (*scatter)(const SparseRows<U, I>& rows, std::int64_t begin, std::int64_t end,
                   std::int64_t first, std::int64_t last, const double* weights, std::int64_t kp,
                   double* sums);
+
+  // OUT out (end - begin, kp): q.
+  void (*mixture_squares)(const SparseRows<U, I>& rows, std::int64_t begin, std::int64_t end,
+                          const SparseMixture& mixture, double* out);
+
+  // Moments, in the columns first <= j < last, of y = scale x. OUT sums (last - first, 2 kp) (added to):
+  // of each column sum_n w_nk y_nj, and then sum_n w_nk y_nj^2.
+  void (*mixture_scatter)(const SparseRows<U, I>& rows, std::int64_t begin, std::int64_t end,
+                          std::int64_t first, std::int64_t last, double scale,
+                          const double* weights, std::int64_t kp, double* sums);
+};
+
+// The functions for mixtures of sparse rows that do not read them.
+struct SparseMixtureKernels {
+  // IN means, whiteners (k, d), shift (d,) of the means; OUT lines (d, 2 kp), columns first to last;
+  // squares (kp,) (added to), the sums of Z^2 over these columns.
+  void (*lines)(const double* means, const double* whiteners, const double* shift, std::int64_t d,
+                std::int64_t k, std::int64_t kp, std::int64_t first, std::int64_t last,
+                double* lines, double* squares);
+
+  // IN sample_weight (n,), or null for ones, scratch (kp,); squares (n, kp): IN q, OUT the weights w;
+  // OUT totals (added to).
+  void (*weights)(const SparseMixture& mixture, std::int64_t n, const double* sample_weight,
+                  double* squares, const SparseMixtureTotals& totals, double* scratch);
+
+  // IN squares (n, kp), scratch (kp,); OUT joint (n, kp), largest and density (n,) as in MixtureRows.
+  // Returns NaN if a q is not finite.
+  double (*densities)(const SparseMixture& mixture, std::int64_t n, const double* squares,
+                      double* joint, double* largest, double* density, double* scratch);
 };
 
 // The functions for the likelihood of rows and labels, of one instruction set. Rows x (n, width) lie
@@ -304,6 +353,7 @@ struct KernelTable {
   // OUT norms (kp,): the sums of squares of the columns of lines (d, kp).
   void (*sparse_norms)(const double* lines, std::int64_t d, std::int64_t kp, double* norms);
   std::int64_t (*sparse_scratch_bytes)(std::int64_t k);  // of 64-byte-aligned scratch, for `weigh`
+  SparseMixtureKernels sparse_mixture;
   LikelihoodKernels<float> likelihood32;
   LikelihoodKernels<double> likelihood64;
   StepKernels steps;

@@ -64,13 +64,14 @@ def cluster_path(
     Parameters
     ----------
     X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
-        Sparse rows are taken only if their features are so strongly correlated that they are
-        reduced to principal components.
+        Sparse rows are taken only if 2^22 numbers hold the sampled ones, or if their features are
+        so strongly correlated that they are reduced to principal components.
     max_clusters : int, default=15
         The largest number to try. Numbers above the square root of the number of sampled rows, or
         above the number of different rows, are not tried.
     covariance_type, degrees_of_freedom, max_iter, tol
-        As in :class:`EquilibriumMixture`. With more than 100 features ``'auto'`` means ``'diag'``.
+        As in :class:`EquilibriumMixture`. With more than 100 features, and for
+        sparse rows, ``'auto'`` means ``'diag'``.
     background : bool, default=False
         Whether each mixture has one more component, for rows that belong to no cluster, as in
         :class:`EquilibriumMixture`. It is not counted by ``n_clusters``, and its rows have the

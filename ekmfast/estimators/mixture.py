@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
@@ -32,6 +33,7 @@ from ekmfast.fit.background import Box, box_of
 from ekmfast.fit.cluster_path import MAX_CLUSTERS, NumberSearch, n_init_of_path
 from ekmfast.fit.mixture import (
     KINDS,
+    MATRICES,
     Fitted,
     ScaledRows,
     StudentMixture,
@@ -49,6 +51,7 @@ from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.device import is_cuda_array
 from ekmfast.rows.given import rows_of
 from ekmfast.rows.limits import overflow_of
+from ekmfast.rows.sparse import SparseRows
 from ekmfast.rows.threads import check_n_threads, one_blas_thread
 
 Float64 = NDArray[np.float64]
@@ -90,7 +93,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     max_clusters : int, default=15
         The largest number that ``'auto'`` tries.
     covariance_type : {'auto', 'full', 'tied', 'diag', 'spherical'}, default='auto'
-        As for ``GaussianMixture``; ``'auto'`` chooses ``'diag'`` or ``'full'``.
+        As for ``GaussianMixture``; ``'auto'`` chooses ``'diag'`` or ``'full'``. For sparse rows it
+        means ``'diag'``, or ``'spherical'`` where 2^22 numbers do not hold the sampled rows, and
+        ``'tied'`` and ``'full'`` are refused, whose matrices would have D x D entries.
     degrees_of_freedom : 'auto' or float > 2, default='auto'
         Those of the Student distributions; ``inf`` for Gaussians. ``'auto'`` chooses from 3, 6, 20
         and infinity, the same for all components.
@@ -148,13 +153,18 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     See Also
     --------
-    EKMeans : Round clusters, also in sparse rows and in rows on a GPU.
+    EKMeans : Round clusters, also in rows on a GPU.
     cluster_path : What ``n_components='auto'`` chooses the number from.
 
     Notes
     -----
     The components are searched for on a sample of at most 10,000 rows, and their parameters are
     then computed from all rows, in their dtype.
+
+    Sparse rows are read in float64 whatever their dtype is. Where 2^22 numbers hold the sample, it
+    is searched as dense rows are, and the result is that of the dense array with the same
+    ``covariance_type``. Otherwise the search begins from the labels of :class:`EKMeans` alone. The
+    relative error of a variance is about 1e-16 times the squared mean over the variance.
 
     Where features are strongly correlated, as in codes of neural networks, the likelihood is a poor
     judge. There, and without a background, a mixture of ``'diag'`` (or of the given type) that
@@ -248,7 +258,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), Blocks or Dask collection
             float32 and float64 are kept; other dtypes become float64. For Blocks, Dask collections
             and memory maps of 1 GiB or more, components are searched for in a sample, every
             iteration after that is a pass over the blocks, and ``labels_`` is not set.
@@ -262,6 +272,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         """
         self._check_parameters()
         rows = self._rows(X, sample_weight, reset=True)
+        if isinstance(rows, SparseRows) and self.covariance_type in MATRICES:
+            raise _no_matrices(f"covariance_type={self.covariance_type!r}")
         random_state = check_seed(self.random_state)
         least = 1 if isinstance(self.n_components, str) else self.n_components
         survey = rows.survey()
@@ -313,8 +325,10 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             report=report_mixture if self.verbose else None,
         )
         search = self._search(problem, random_state)
-        labels = numbers.labels_of(self._centre + self._unit * search.rows.X)
-        return search.best(numbers.best + 1, [] if labels is None else [labels])
+        found = None
+        if not issparse(search.rows.X):
+            found = numbers.labels_of(self._centre + self._unit * search.rows.X)
+        return search.best(numbers.best + 1, [] if found is None else [found])
 
     def _search(self, problem: Problem, random_state: np.random.RandomState) -> MixtureSearch:
         return MixtureSearch.of(
@@ -366,7 +380,9 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             # In ``fit`` the survey finds NaN and infinity, and names their row.
             nonlocal checked_by_sklearn
             checked_by_sklearn = True
-            return check_data(self, X, reset=reset, ensure_all_finite=not reset)
+            return check_data(
+                self, X, reset=reset, ensure_all_finite=not reset, accept_sparse="csr"
+            )
 
         if is_cuda_array(X):
             check_array(X)  # which says that it is not taken
@@ -379,7 +395,16 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         )
         if not checked_by_sklearn:  # blocks and Dask collections
             check_columns(self, rows.n_features, rows.feature_names, reset=reset)
+        if isinstance(rows, SparseRows) and not reset:
+            if self._mixture.full:
+                raise _no_matrices(f"this mixture has covariance_type_={self.covariance_type_!r}")
+            rows.refuse_not_finite()
         return cast("ArrayRows | BlockRows", rows)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.covariance_type not in MATRICES
+        return tags
 
     def _map(
         self, rows: ArrayRows | BlockRows, function: OfRows, n_columns: int | None, dtype: Any
@@ -392,7 +417,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), Blocks or Dask collection
 
         Returns
         -------
@@ -409,7 +434,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), Blocks or Dask collection
 
         Returns
         -------
@@ -432,7 +457,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), Blocks or Dask collection
 
         Returns
         -------
@@ -472,7 +497,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), Blocks or Dask collection
+        X : array-like or sparse matrix of shape (N, D), Blocks or Dask collection
             The rows of blocks count by their weights.
         y : ignored
 
@@ -579,7 +604,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like or sparse matrix of shape (N, D)
         y : ignored
         sample_weight : array-like of shape (N,), default=None
 
@@ -598,7 +623,7 @@ class _Labels:
     mixture: StudentMixture
 
     def __call__(self, rows: ScaledRows) -> NDArray[Any]:
-        labels, largest = np.empty(len(rows.X), np.int32), np.empty(len(rows.X), rows.X.dtype)
+        labels, largest = np.empty(rows.n_rows, np.int32), np.empty(rows.n_rows, rows.X.dtype)
         densities(self.mixture, rows, labels=labels, largest=largest)
         _refuse_overflow(largest)
         return labels
@@ -611,7 +636,7 @@ class _Probabilities:
     mixture: StudentMixture
 
     def __call__(self, rows: ScaledRows) -> NDArray[Any]:
-        joint = np.empty((len(rows.X), len(self.mixture.weights)), rows.X.dtype)
+        joint = np.empty((rows.n_rows, len(self.mixture.weights)), rows.X.dtype)
         densities(self.mixture, rows, joint=joint)
         if self.mixture.has_background:
             beside = np.full((len(joint), 1), self.mixture.log_background, joint.dtype)
@@ -633,10 +658,18 @@ class _Density:
     classified: bool = False
 
     def __call__(self, rows: ScaledRows) -> NDArray[Any]:
-        density = np.empty(len(rows.X), rows.X.dtype)
+        density = np.empty(rows.n_rows, rows.X.dtype)
         densities(self.mixture, rows, **{"largest" if self.classified else "density": density})
         _refuse_overflow(density)
         return density.astype(np.float64) - self.log_unit
+
+
+def _no_matrices(what: str) -> ValueError:
+    return ValueError(
+        f"sparse rows need variances, but {what}: use covariance_type='diag' or 'spherical', or "
+        "reduce the rows to their leading components first, with make_pipeline(TruncatedSVD(50), "
+        "...), or take X.toarray(), where memory has room for it"
+    )
 
 
 def _refuse_overflow(log_densities: NDArray[Any]) -> None:

@@ -83,6 +83,6 @@ def box_of(rows: ArrayRows | BlockRows, survey: Survey, centre: Float64, unit: f
     if isinstance(rows, ArrayRows) and rows.sample_weight is not None:
         weighted = rows.sample_weight > 0
         if not weighted.all():
-            X = rows.X[weighted].astype(np.float64, copy=False)
-            low, high = X.min(axis=0), X.max(axis=0)
+            own = rows.subset(np.flatnonzero(weighted)).survey()
+            low, high = own.low, own.high
     return Box((low - centre) / unit, (high - centre) / unit)

@@ -43,6 +43,7 @@ from scipy.sparse import issparse
 
 from ekmfast.fit.background import Box
 from ekmfast.fit.evidence import evidence_features
+from ekmfast.fit.likeliest import in_few_numbers
 from ekmfast.fit.mixture import Fitted, ScaledRows, StudentMixture, label, maximization
 from ekmfast.fit.mixture_search import (
     N_INIT,
@@ -188,6 +189,9 @@ class NumberSearch:
         report: Callable[[Fitted], None] | None = None,
     ) -> None:
         rows, self._numbers = _sample(problem, random_state)
+        sparse = issparse(rows.X)
+        if sparse:  # few rows are searched as if they were dense
+            rows = in_few_numbers(rows) or rows
         features = evidence_features(rows.part(slice(None)), rows.sample_weight, VARIANCE_SHARE)
         if issparse(features):
             raise TypeError(
@@ -211,7 +215,7 @@ class NumberSearch:
         wide = n_features > MATRIX_FEATURES and covariance_type == "auto"
         self._settings: dict[str, Any] = {
             "random_state": random_state,
-            "kinds": kinds_of("diag" if wide else covariance_type),
+            "kinds": kinds_of("diag" if wide else covariance_type, sparse=sparse),
             "degrees": DEGREES if self._free_degrees else (float(degrees_of_freedom),),
             "n_init": n_init,
             "joins": False,  # `_fits` joins components of the mixtures themselves

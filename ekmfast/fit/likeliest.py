@@ -365,6 +365,14 @@ def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
     return problem.of(ArrayRows(X, weights, rows.n_threads), report), survey.mean
 
 
+def in_few_numbers(rows: ArrayRows) -> ArrayRows | None:
+    """Sparse rows as dense ones, if `DENSE` numbers hold them, else None."""
+    if rows.n_rows * rows.n_features > DENSE:
+        return None
+    s, X = rows.sample_weight, _dense(rows.X)
+    return ArrayRows(X, None if s is None else s.astype(X.dtype), rows.n_threads)
+
+
 def _dense(X: Any) -> NDArray[Any]:
     return np.ascontiguousarray(X.toarray() if issparse(X) else X)
 

@@ -105,17 +105,27 @@ class ScaledRows:
     n_threads : int
     """
 
-    X: NDArray[Any]
+    X: Any
     sample_weight: NDArray[Any] | None
     centre: Float64
     unit: float
     n_threads: int
 
+    @property
+    def n_rows(self) -> int:
+        return int(self.X.shape[0])
+
     @cached_property
     def total(self) -> float:
         """The sum of the weights."""
         s = self.sample_weight
-        return float(len(self.X) if s is None else s.sum(dtype=np.float64))
+        return float(self.n_rows if s is None else s.sum(dtype=np.float64))
+
+    @cached_property
+    def weights(self) -> Float64:
+        """The weights (N,), ones if there are none."""
+        s = self.sample_weight
+        return np.ones(self.n_rows) if s is None else s.astype(np.float64, copy=False)
 
     @cached_property
     def rounded(self) -> ScaledRows:
@@ -144,7 +154,7 @@ class ScaledRows:
                 self.sample_weight,
                 self.centre,
                 self.unit,
-                *_for_kernels(mixtures),
+                *for_kernels(mixtures),
                 self.n_threads,
             )
         )
@@ -165,6 +175,19 @@ class ScaledRows:
             n_threads=self.n_threads,
             **arguments,
         )
+
+    def densities(self, mixture: StudentMixture, out: Sequence[Any]) -> None:
+        """Write log densities to the arrays ``joint``, ``labels``, ... of `densities`."""
+        joint, labels, largest, density = out
+        one = for_kernels(mixture[None])
+        threads = self.n_threads
+        _core.densities(
+            self.X, self.centre, self.unit, *one, joint, labels, largest, density, threads
+        )
+
+    def moments(self, labels: NDArray[Any], k: int, *, full: bool) -> tuple[Float64, Sums]:
+        """`moments_of_labels` of rows that are not scaled any more."""
+        return moments_of_labels(self.X, self.weights, labels, k, full=full)
 
 
 @dataclass(frozen=True)
@@ -344,7 +367,7 @@ def stacked(mixtures: Sequence[StudentMixture]) -> StudentMixture:
     )
 
 
-def _for_kernels(
+def for_kernels(
     mixtures: StudentMixture,
 ) -> tuple[Float64, Float64, Float64, Float64, Float64]:
     """Means, whiteners, offsets, degrees and backgrounds of several mixtures, for the kernels."""
@@ -413,15 +436,12 @@ def densities(
     first of equals, or -1 if the background's is larger, ``largest`` (N,) that number, and
     ``density`` (N,) log sum_k pi_k f_k. They have the dtype of X, except for ``labels``.
     """
-    one = _for_kernels(mixture[None])
-    _core.densities(
-        rows.X, rows.centre, rows.unit, *one, joint, labels, largest, density, rows.n_threads
-    )
+    rows.densities(mixture, (joint, labels, largest, density))
 
 
 def label(mixture: StudentMixture, rows: ScaledRows) -> NDArray[np.int32]:
     """The most likely component of each row (N,), -1 for the background."""
-    labels = np.empty(len(rows.X), np.int32)
+    labels = np.empty(rows.n_rows, np.int32)
     densities(mixture, rows, labels=labels)
     return labels
 
@@ -599,8 +619,7 @@ def moments_of_labels(
 
 
 def from_labels(
-    X: Float64,
-    s: Float64,
+    rows: ScaledRows,
     labels: NDArray[Any],
     kind: str,
     degrees: float,
@@ -608,15 +627,16 @@ def from_labels(
 ) -> StudentMixture:
     """The mixture of one component for each label from 0 on, each of which some row must have.
 
-    With a box there is a background, and its rows have the label -1.
+    The rows must not be scaled any more. With a box there is a background, and its rows have the
+    label -1.
     """
     k = int(labels.max()) + 1
-    means, sums = moments_of_labels(X, s, labels, k, full=kind in MATRICES)
+    means, sums = rows.moments(labels, k, full=kind in MATRICES)
     if box is None:
         return from_moments(means, sums, kind, degrees)
     least = FIRST_BACKGROUND / (1 - FIRST_BACKGROUND) * sums.mass.sum()
-    sums = replace(sums, background=np.maximum(s[labels < 0].sum(), least))
-    return from_moments(means, sums, kind, degrees).in_box(box, float(s.sum()))
+    sums = replace(sums, background=np.maximum(rows.weights[labels < 0].sum(), least))
+    return from_moments(means, sums, kind, degrees).in_box(box, rows.total)
 
 
 def from_moments(means: Float64, sums: Sums, kind: str, degrees: float | Float64) -> StudentMixture:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from ekmfast.fit.mixture import ScaledRows, StudentMixture, Sums
+from ekmfast.fit.mixture_sparse import ScaledSparseRows
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.blocks import Block
 from ekmfast.rows.blockwise import BlockRows, aligned
@@ -46,9 +48,10 @@ class ScaledBlocks:
 
 
 def _scaled(
-    X: NDArray[Any], s: NDArray[Any] | None, centre: Float64, unit: float, n_threads: int
+    X: Any, s: NDArray[Any] | None, centre: Float64, unit: float, n_threads: int
 ) -> ScaledRows:
-    return ScaledRows(X, s, aligned(centre), unit, n_threads)
+    kind = ScaledSparseRows if issparse(X) else ScaledRows
+    return kind(X, s, aligned(centre), unit, n_threads)
 
 
 def _sums_of_block(
@@ -69,7 +72,7 @@ def scaled(
     """Rows minus a centre, in units; ``total`` is the sum of their weights."""
     if isinstance(rows, BlockRows):
         return ScaledBlocks(rows, total, centre, unit)
-    return ScaledRows(rows.X, rows.sample_weight, centre, unit, rows.n_threads)
+    return _scaled(rows.X, rows.sample_weight, centre, unit, rows.n_threads)
 
 
 def map_rows(

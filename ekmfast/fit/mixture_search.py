@@ -31,13 +31,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.background import Box
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
-from ekmfast.fit.likeliest import find_likeliest
+from ekmfast.fit.likeliest import find_likeliest, in_few_numbers
 from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     Fitted,
@@ -47,6 +48,7 @@ from ekmfast.fit.mixture import (
     label,
     stacked,
 )
+from ekmfast.fit.mixture_sparse import ScaledSparseRows
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.seeding import initial_centroids
@@ -150,21 +152,23 @@ class MixtureSearch:
         """The search in a sample of the rows of a problem, relative to a centre and in units."""
         sample = problem.sample(n_rows, random_state)
         rows = sample.survey.sample.on_host()
+        sparse = issparse(rows.X)
+        if sparse and (dense := in_few_numbers(rows)) is not None:
+            rows, sample = dense, sample.of(dense)
         s = rows.sample_weight
         weighted = slice(None) if s is None else s > 0
-        X = (rows.X[weighted].astype(np.float64) - centre) / unit
+        own = None if s is None else s[weighted].astype(np.float64)
+        if issparse(rows.X):
+            scaled: ScaledRows = ScaledSparseRows(rows.X[weighted], own, centre, unit, n_threads)
+        else:
+            X = (rows.X[weighted].astype(np.float64) - centre) / unit
+            scaled = ScaledRows(X, own, np.zeros(X.shape[1]), 1.0, n_threads)
         return cls(
             sample,
-            ScaledRows(
-                X,
-                None if s is None else s[weighted].astype(np.float64),
-                np.zeros(X.shape[1]),
-                1.0,
-                n_threads,
-            ),
+            scaled,
             weighted,
             random_state,
-            kinds=kinds_of(covariance_type),
+            kinds=kinds_of(covariance_type, sparse=sparse, wide=issparse(rows.X)),
             degrees=degrees_of(degrees_of_freedom),
             **settings,
         )
@@ -180,6 +184,8 @@ class MixtureSearch:
         in all runs was worse on 24 problems of the family 'background' (.799 and .819): which runs
         go on is then decided before it has found its rows.
         """
+        if issparse(self.rows.X):
+            return self._of_sparse(k)
         confirmed = self._confirmed(k) if self.box is None and self._correlated else None
         if confirmed is not None:
             return confirmed
@@ -210,19 +216,40 @@ class MixtureSearch:
 
     def _confirmed(self, k: int) -> Fitted | None:
         """The mixture that begins from the clusters of `EKMeans`, or None if it changes them."""
-        if not 1 < k < len(self.rows.X):
+        if not 1 < k < self.rows.n_rows:
             return None
-        problem = self.sample.with_clusters(k)
-        dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
-        found, alpha = find_likeliest(problem, "auto", "auto", self.random_state, dvariance)
-        names = merge_all(found[None], np.array([alpha]))[0]
-        labels = compact(self.sample.survey.sample.on_host().label(found, names)[self.weighted])
+        labels = self._clusters(k)
         if labels.max() + 1 < k or np.bincount(labels).min() < LEAST_ROWS:
             return None
         runs = self._runs(self.kinds[:1])
         fitted = runs.search(runs.short([labels]))
         same = adjusted_rand(label(fitted.mixture, self.rows), labels) >= CONFIRMED
         return fitted if same else None
+
+    def _clusters(self, k: int) -> NDArray[np.intp]:
+        """The labels of the weighted rows by `EKMeans`."""
+        problem = self.sample.with_clusters(k)
+        dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
+        found, alpha = find_likeliest(problem, "auto", "auto", self.random_state, dvariance)
+        names = merge_all(found[None], np.array([alpha]))[0]
+        return compact(self.sample.survey.sample.on_host().label(found, names)[self.weighted])
+
+    def _of_sparse(self, k: int) -> Fitted:
+        """The best mixture of sparse rows that begins from the clusters of `EKMeans`.
+
+        One run after another, since arrays of K D numbers may take more memory than the rows. Of
+        18,000 texts with 100,000 words and 20 topics (`bench/sparse_mixture`) `EKMeans` had
+        an ARI of .963, the mixture of the kind 'spherical' .967 and that of the kind 'diag', which
+        has more variances than the texts have numbers, .171. On a second set the first two had
+        .985 and .996.
+        """
+        alone = k == 1 or self.rows.n_rows <= k or self.sample.dispersion == 0
+        labels = np.zeros(self.rows.n_rows, np.intp) if alone else self._clusters(k)
+        runs = Runs(self.rows, self.kinds, self.degrees, self.max_iter, self.tol, self.report)
+        found = runs.one_by_one(labels)
+        if self.box is None:
+            return found
+        return runs.with_background([runs.background_labels(found.mixture, self.box)], self.box)
 
     @cached_property
     def _correlated(self) -> bool:
@@ -247,12 +274,11 @@ class MixtureSearch:
     def from_more(self, more: Fitted) -> list[Fitted]:
         """Mixtures of one component less, from this one with two of its components joined."""
         rows = self.rows
-        s = np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
         joined = joined_labels(more.mixture, rows, JOINED)
         fits = []
         for kind in self.kinds if joined else ():
             starts = [
-                from_labels(rows.X, s, compact(each), kind, float(more.mixture.degrees), self.box)
+                from_labels(rows, compact(each), kind, float(more.mixture.degrees), self.box)
                 for each in joined
             ]
             fits += expectation_maximization(
@@ -287,9 +313,16 @@ class MixtureSearch:
             yield gaussian_labels(replace(self.rows, sample_weight=None), k, nearest)
 
 
-def kinds_of(covariance_type: str) -> tuple[str, ...]:
-    """The kinds of scatter matrices among which a parameter lets the search choose."""
-    return ("diag", "full") if covariance_type == "auto" else (covariance_type,)
+def kinds_of(covariance_type: str, *, sparse: bool = False, wide: bool = False) -> tuple[str, ...]:
+    """The kinds of scatter matrices among which a parameter lets the search choose.
+
+    ``sparse``: of sparse rows; ``wide``: of those that are not searched as dense ones.
+    """
+    if covariance_type != "auto":
+        return (covariance_type,)
+    if sparse:
+        return ("spherical",) if wide else ("diag",)
+    return ("diag", "full")
 
 
 def degrees_of(degrees_of_freedom: str | float) -> tuple[float, ...]:

@@ -77,7 +77,6 @@ from ekmfast.fit.mixture import (
     from_labels,
     from_moments,
     label,
-    moments_of_labels,
     quick_maximization,
     stacked,
 )
@@ -197,7 +196,7 @@ class Runs:
         fits: list[Fitted] = []
         for kind in self.kinds:
             starts = [
-                from_labels(self.rows.X, self._weights, labels, kind, v, box)
+                from_labels(self.rows, labels, kind, v, box)
                 for labels in distinct.values()
                 if labels.max() == most
                 for v in self.degrees
@@ -209,6 +208,26 @@ class Runs:
             for one in fits:
                 self.report(one)
         return self._ended(max(fits, key=lambda one: one.criterion))
+
+    def one_by_one(self, labels: NDArray[np.intp]) -> Fitted:
+        """The mixture that is chosen of those that begin from the same labels.
+
+        One run ends before the next one begins, and only those are kept that may be chosen.
+        """
+        means, sums = self.rows.moments(labels, int(labels.max()) + 1, full=False)
+        fits: list[Fitted] = []
+        for kind in self.kinds:
+            for v in self.degrees:
+                mixture = from_moments(means, sums, kind, v)
+                fits += expectation_maximization(
+                    mixture[None], self.rows, max_iter=self.max_iter, tol=self.tol
+                )
+                if self.report is not None:
+                    self.report(fits[-1])
+                light = [one for one in fits if one.mixture.degrees > HEAVY]
+                likeliest = max(fits, key=lambda one: one.mixture_criterion)
+                fits = [likeliest, *(one for one in best_of(light)[:1] if one is not likeliest)]
+        return chosen(fits)
 
     def _iterate(
         self, mixtures: StudentMixture, iterations: int, tol: float, behind: Race | None = None
@@ -230,8 +249,8 @@ class Runs:
 
         A component of which all rows are so keeps its labels.
         """
-        n_rows = float(self._weights.sum())
-        labels = label(mixture.with_background(FIRST_BACKGROUND, box, n_rows), self.rows)
+        beside = mixture.with_background(FIRST_BACKGROUND, box, self.rows.total)
+        labels = label(beside, self.rows)
         components = label(mixture, self.rows)
         return np.where(np.isin(components, labels), labels, components)
 
@@ -266,13 +285,8 @@ class Runs:
         key = labels.tobytes()
         if key not in self._moments:
             k, full = int(labels.max()) + 1, any(kind in MATRICES for kind in self.kinds)
-            self._moments[key] = moments_of_labels(self.rows.X, self._weights, labels, k, full=full)
+            self._moments[key] = self.rows.moments(labels, k, full=full)
         return self._moments[key]
-
-    @property
-    def _weights(self) -> Float64:
-        rows = self.rows
-        return np.ones(len(rows.X)) if rows.sample_weight is None else rows.sample_weight
 
 
 def _far(

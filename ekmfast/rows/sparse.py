@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -170,6 +170,36 @@ class SparseRows(ArrayRows):
     def squared_distances(self, centroids: Float64, first: int, last: int) -> Float64:
         """``||x_n - c_k||^2`` (n, K) of the rows from ``first`` to ``last``."""
         return self._csr.distances(first, last, np.ascontiguousarray(centroids), self.n_threads)
+
+    def expectation(
+        self, centre: Float64, unit: float, mixtures: tuple[Float64, ...]
+    ) -> tuple[Float64, ...]:
+        """The sums of mixtures with variances: ``_core.Csr.expectation``."""
+        means, whiteners, offsets, degrees, background = mixtures
+        return self._csr.expectation(
+            centre, unit, means, whiteners, offsets, degrees, background, self.n_threads
+        )
+
+    def log_densities(
+        self, centre: Float64, unit: float, mixture: tuple[Float64, ...], out: Sequence[Any]
+    ) -> None:
+        """Write log densities under a mixture to arrays: ``_core.Csr.densities``."""
+        means, whiteners, offsets, degrees, background = mixture
+        joint, labels, largest, density = out
+        self._csr.densities(
+            centre,
+            unit,
+            means,
+            whiteners,
+            offsets,
+            degrees,
+            background,
+            joint,
+            labels,
+            largest,
+            density,
+            self.n_threads,
+        )
 
     def parts(self) -> Iterator[NDArray[Any]]:
         """Yield the rows, dense, a few at a time; NaN and infinity raise an error before."""
