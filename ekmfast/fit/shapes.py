@@ -235,9 +235,10 @@ class Runs:
         return quick_maximization(mixtures, self.rows, max_iter=iterations, tol=tol, behind=behind)
 
     def _ended(self, fitted: Fitted) -> Fitted:
-        """What a run that may have read the rows in float32 ends with in float64."""
+        """What a run that read the rows in float32, or fell behind, ends with in float64."""
         left = self.max_iter - fitted.n_iter
-        if self.tol < QUICK_TOL or left < 2:  # one iteration cannot tell that it converged
+        ended = fitted.converged and self.tol < QUICK_TOL  # in float64
+        if ended or left < 2:  # one iteration cannot tell that it converged
             return fitted
         (end,) = expectation_maximization(
             fitted.mixture[None], self.rows, max_iter=left, tol=self.tol
