@@ -216,7 +216,6 @@ def test_it_finds_shapes_that_centroids_do_not(shapes):
     assert model.lower_bound_ == pytest.approx(model.score(X), rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("tol", [1e-4, 1e-7])
 def test_a_run_that_fell_behind_and_is_chosen_goes_on_to_its_end(shapes, tol, monkeypatch):
     monkeypatch.setattr(shapes_module, "MARGIN", -np.inf)  # all fall behind
@@ -226,6 +225,7 @@ def test_a_run_that_fell_behind_and_is_chosen_goes_on_to_its_end(shapes, tol, mo
     assert model.n_iter_ > FAIR
 
 
+@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("degrees", ["auto", 5.0, math.inf])
 def test_the_interface_is_that_of_gaussian_mixture(shapes, kind, degrees):
     X, _ = shapes
