@@ -47,7 +47,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,9 @@ class ScaledRows:
     unit : float > 0
     n_threads : int
     """
+
+    # Whether all passes of a run are one call of compiled code.
+    compiled: ClassVar[bool] = True
 
     X: Any
     sample_weight: NDArray[Any] | None
@@ -730,7 +733,7 @@ def expectation_maximization(
     likelihoods are known, that is the last but one. With ``behind``, runs also end that are far
     behind others.
     """
-    if isinstance(rows, ScaledRows) and isinstance(step, Step):
+    if isinstance(rows, ScaledRows) and rows.compiled and isinstance(step, Step):
         return _compiled(mixtures, rows, max_iter, tol, step, behind)
     going = np.arange(len(mixtures.weights))
     before = np.full(len(going), -np.inf)

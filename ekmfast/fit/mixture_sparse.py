@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ class ScaledSparseRows(ScaledRows):
     ----------
     X : csr_matrix or csr_array of shape (N, D), float32 or float64
     """
+
+    compiled: ClassVar[bool] = False
 
     @cached_property
     def _rows(self) -> SparseRows:
