@@ -77,8 +77,8 @@ def test_runs_iterate_in_components_on_some_of_the_rows(monkeypatch):
     (n_rows, runs), others, chosen, polished, last = shapes
     assert n_rows < 3000
     assert runs == (16 * 4, 3, 4)
-    # At seven more alphas from the best ends at the next alphas: five of them are between two.
-    assert others == (n_rows, (5 * 2 + 2, 3, 4))
+    # At seven more alphas from the best ends at the next alphas: six of them are between two.
+    assert others == (n_rows, (6 * 2 + 1, 3, 4))
     assert chosen == (polished[0], (1, 3, 4))
     assert polished[0] < 13_000
     assert polished[1] == (1, 3, 64)
