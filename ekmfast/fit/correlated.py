@@ -51,7 +51,7 @@ SEARCH_SHARE = 0.98
 # Of the runs. Centroids that coincide at one alpha would not yet do so at a larger tolerance, which
 # may therefore be smaller than that of the fit.
 TOL, PASSES = 1e-3, 40
-# The alphas of the grid at which all starts run. At the smallest, classes of few rows are found best.
+# The alphas of the grid at which all starts run. Classes of few rows are found at the smallest.
 FIRST = (0, 3, 6, 9)
 
 
