@@ -110,7 +110,7 @@ def problem_of(shape: tuple[int, int, int], seed: int) -> Problem:
         return problem
     rng = np.random.default_rng(seed)
     X = problem.X @ rng.normal(size=(width, d))
-    X += 0.3 * X.std() * rng.normal(size=(n, d))
+    X += 0.3 * X.std() * rng.normal(size=X.shape)
     return replace(problem, X=np.maximum(X, 0))
 
 
