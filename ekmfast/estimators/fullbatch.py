@@ -77,11 +77,8 @@ class FullBatchEstimator(CentroidEstimator):
         n_rows = max(SEARCH_ROWS, ROWS_PER_CLUSTER * problem.n_clusters)
         if isinstance(self.init, str) and is_worth_a_sample(problem, n_rows, n_init):
             starts = coarse_starts(problem, n_rows, self.init, n_init, alpha, random_state)
-            if problem.rows.shares_passes:
-                return problem.finish(starts, alpha)
-        else:
-            starts = self._starts(problem, random_state)
-        return problem.best(starts, np.array([alpha]))[0]
+            return problem.finish(starts, alpha)
+        return problem.best(self._starts(problem, random_state), np.array([alpha]))[0]
 
     def _alpha(self, problem: Problem) -> float:
         raise NotImplementedError

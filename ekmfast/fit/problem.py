@@ -15,7 +15,7 @@ from ekmfast.fit.checkpoint import Checkpoint
 from ekmfast.fit.seeding import initial_centroids
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, WINDOW, Run, Runs, solve
 from ekmfast.fit.spread import WEIGHT_UNDERFLOWS, check_spread
-from ekmfast.rows.protocol import Rows, RowsAtHand, Sums
+from ekmfast.rows.protocol import Rows, RowsAtHand, Sums, as_compiled
 from ekmfast.rows.survey import Survey
 
 Float64 = NDArray[np.float64]
@@ -290,7 +290,7 @@ class Problem:
         """
         rounded = self._rounded(alpha)
         if rounded is None:
-            return self.solve(starts, alpha).best
+            return self.best(starts, np.array([alpha]))[0]
         first = rounded.solve(starts, alpha, max_iter=self.max_iter - 1).best
         run = self.solve(first.centroids[None], alpha, max_iter=self.max_iter - first.n_iter).best
         run.n_iter += first.n_iter
@@ -299,8 +299,8 @@ class Problem:
 
     def _rounded(self, alpha: float) -> Problem | None:
         """The problem with passes in float32, if these save time and lose nothing that matters."""
-        rows, survey = self.rows, self.survey
-        if not (getattr(rows, "compiled", False) and self.dtype == np.float64):
+        rows, survey, compiled = self.rows, self.survey, as_compiled(self.rows)
+        if compiled is None or self.dtype != np.float64:
             return None
         sizes = min(self.n_clusters, rows.n_features)
         if sizes < LEAST_ROUNDED or self.tol < ROUNDED_TOL or self.max_iter < 2:
@@ -320,7 +320,7 @@ class Problem:
         if sharp and alpha * farthest * float(float32.eps) > ROUNDED_SCORES:
             return None
         other = copy(self)
-        other.rows = other.sums = rows.rounded()  # type: ignore[attr-defined]
+        other.rows = other.sums = compiled.rounded()
         other.dtype = np.dtype(np.float32)  # that of J
         return other
 

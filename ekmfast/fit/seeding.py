@@ -11,7 +11,7 @@ the rows are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from ekmfast._arguments import shown
 from ekmfast._parameters import COUNT, AnyOf, Constraint, Fault, OneOf
 from ekmfast.fit.solver import OBJECTIVE_RESOLUTION, solve
 from ekmfast.rows.columns import check_unmasked
-from ekmfast.rows.protocol import Compiled, RowsAtHand
+from ekmfast.rows.protocol import RowsAtHand, as_compiled
 
 Float64 = NDArray[np.float64]
 INITS = ("auto", "k-means++", "farthest", "k-means", "random")
@@ -160,9 +160,11 @@ def _choose_rows(
     """Numbers (n_init, K) of the rows that farthest-first or greedy k-means++ chooses."""
     n_candidates = 1 if farthest else 2 + int(np.log(n_clusters))
     first = random_state.uniform(size=n_init)
-    if getattr(rows, "compiled", False):
+    compiled = as_compiled(rows)
+    if compiled is not None:
+        # Farthest-first draws nothing, but takes as many random numbers as the loop below.
         uniform = random_state.uniform(size=(n_clusters - 1, n_init, n_candidates))
-        return cast(Compiled, rows).choose(first, uniform[..., :0] if farthest else uniform)
+        return compiled.choose(first, uniform[..., :0] if farthest else uniform)
     chosen = np.empty((n_init, n_clusters), np.intp)
     chosen[:, 0] = rows.draw(None, first)[0]
     closest = rows.distances(n_init)

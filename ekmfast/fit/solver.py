@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast import _core
-from ekmfast.rows.protocol import Compiled, Sums
+from ekmfast.rows.protocol import Sums, as_compiled
 
 Float64 = NDArray[np.float64]
 
@@ -172,8 +171,9 @@ def solve(
         for i, run in enumerate(runs):
             solver.set_run(i, asdict(run))
     found = Runs(solver)
-    if report is None and getattr(rows, "compiled", False):
-        cast(Compiled, rows).iterate(solver, max_iter - n_passes)
+    compiled = as_compiled(rows)
+    if report is None and compiled is not None:
+        compiled.iterate(solver, max_iter - n_passes)
         return found
     for _ in range(n_passes, max_iter):
         if not found.n_going:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,15 @@ class Compiled(Sums, Protocol):
         best of the L that are drawn with them, or the farthest one if L is 0.
         """
         ...
+
+    def rounded(self) -> Rows:
+        """The same rows in float64, whose sums are computed in float32: see `ArrayRows`."""
+        ...
+
+
+def as_compiled(rows: Sums) -> Compiled | None:
+    """The rows, if compiled code makes all passes of their loops."""
+    return cast(Compiled, rows) if getattr(rows, "compiled", False) else None
 
 
 class Batches(Protocol):
