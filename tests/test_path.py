@@ -108,7 +108,7 @@ def test_auto_on_the_imbalanced_sets(data, k, least):
 def test_auto_on_many_rows_chooses_on_a_sample(monkeypatch):
     X, y = set_a()
     whole = EKMeans(3, random_state=0).fit(X)
-    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SEARCH_ROWS", 1500)
+    monkeypatch.setattr(ekmfast.fit.likeliest, "SEARCH_ROWS", 1500)
     model = EKMeans(3, random_state=0).fit(X)
     assert whole.alpha_ / 2 <= model.alpha_ <= whole.alpha_ * 2
     again = EKMeans(3, alpha=model.alpha_, random_state=1).fit(X)
@@ -263,7 +263,7 @@ def test_auto_on_as_many_different_rows_as_clusters(metric, dtype):
 
 
 def test_auto_with_more_clusters_than_rows_of_a_search(monkeypatch):
-    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SEARCH_ROWS", 100)
+    monkeypatch.setattr(ekmfast.fit.likeliest, "SEARCH_ROWS", 100)
     X = np.random.default_rng(0).normal(size=(800, 2))
     with pytest.warns(ConvergenceWarning, match="without converging"):
         model = EKMeans(300, n_init=1, max_iter=1, random_state=0).fit(X)
@@ -271,7 +271,7 @@ def test_auto_with_more_clusters_than_rows_of_a_search(monkeypatch):
 
 
 def test_a_search_of_few_rows_finds_a_tiny_cluster(monkeypatch):
-    monkeypatch.setattr(ekmfast.estimators.ekmeans, "SEARCH_ROWS", 500)
+    monkeypatch.setattr(ekmfast.fit.likeliest, "SEARCH_ROWS", 500)
     rng = np.random.default_rng(0)
     parts = (
         rng.normal(0, 1, (6000, 2)),

@@ -180,7 +180,7 @@ def test_a_fitted_model_tells_the_same_of_rows_wherever_they_are(name, kind, met
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_fit_goes_on_from_its_checkpoint(name, kind, tmp_path, monkeypatch):
     # A smaller limit, so that the search for alpha runs on a sample of the rows.
-    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 500)
+    monkeypatch.setattr("ekmfast.fit.likeliest.SEARCH_ROWS", 500)
     monkeypatch.setattr("ekmfast.rows.blockwise.SAMPLE_ROWS", 500)
     given, own_weight = (X, WEIGHT) if kind == "array" else KINDS[kind](X, WEIGHT, tmp_path)
     path = tmp_path / "checkpoint"

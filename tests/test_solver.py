@@ -260,7 +260,7 @@ def test_no_fit_enters_the_unique_that_aborts_at_the_interpreters_exit(monkeypat
         raise AssertionError("a fit called numpy.unique")
 
     monkeypatch.setattr(where, "_unique_hash", entered)
-    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 200)  # a sample is taken
+    monkeypatch.setattr("ekmfast.fit.likeliest.SEARCH_ROWS", 200)  # a sample is taken
     X = set_a()[0][::10]
     cls(3, random_state=0).fit(X).predict(X)
     cls(3, random_state=0).fit(blocks.from_arrays(np.split(X, [100])), checkpoint=tmp_path / "fit")
@@ -557,7 +557,7 @@ def test_a_solver_that_two_threads_share_refuses_one_of_them():
 
 @pytest.mark.parametrize("n_rows", [200, 6000])
 def test_fewer_rows_with_weight_than_clusters(n_rows, monkeypatch):
-    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 5000)
+    monkeypatch.setattr("ekmfast.fit.likeliest.SEARCH_ROWS", 5000)
     X = np.random.default_rng(0).normal(size=(n_rows, 2))
     weight = np.zeros(n_rows)
     weight[:5] = 1
@@ -568,7 +568,7 @@ def test_fewer_rows_with_weight_than_clusters(n_rows, monkeypatch):
 
 @pytest.mark.parametrize("n_rows", [2000, 8000])
 def test_a_checkpoint_of_few_rows_in_blocks_is_written_too(n_rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("ekmfast.estimators.ekmeans.SEARCH_ROWS", 5000)
+    monkeypatch.setattr("ekmfast.fit.likeliest.SEARCH_ROWS", 5000)
     X = np.random.default_rng(0).normal(size=(n_rows, 2))
     data, path = blocks.from_arrays(np.split(X, 4)), tmp_path / "fit"
     whole = EKMeans(3, random_state=0).fit(data, checkpoint=path)

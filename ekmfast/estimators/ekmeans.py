@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from ekmfast._parameters import ALPHA, COUNT, POSITIVE, AnyOf, OneOf
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import resolve_alpha
+from ekmfast.fit.auto import find_clusters
 from ekmfast.fit.cluster_path import MAX_CLUSTERS, NumberSearch
-from ekmfast.fit.likeliest import ROWS_PER_CLUSTER, SEARCH_ROWS, find_likeliest
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.solver import Run
 from ekmfast.rows.threads import check_n_threads
@@ -212,10 +212,7 @@ callable, default='auto'
             problem = problem.with_clusters(search.best + 1)
         if self.alpha != "auto" or problem.n_clusters == 1 or problem.dispersion == 0:
             return super()._find(problem, random_state)
-        dvariance = resolve_alpha("dvariance", self.scale, problem.dispersion)
-        n_rows = max(SEARCH_ROWS, ROWS_PER_CLUSTER * problem.n_clusters)
-        sketch = problem.sketch(n_rows, random_state)
-        centroids, alpha = find_likeliest(sketch, self.init, self.n_init, random_state, dvariance)
+        centroids, alpha = find_clusters(problem, self.init, self.n_init, random_state, self.scale)
         if problem.survey.whole:
             problem = problem.at_hand()
         return problem.finish(centroids[None], alpha)

@@ -17,8 +17,8 @@ comparison of their ends in the steps 2 and 3: which labels are likelier is a cl
 where the centroids are.
 
 If features are strongly correlated, as codes of neural networks are, the likelihood is a worse
-judge, and the search is that of `fit.correlated`; of sparse rows, and where numbers are missing, it
-is that of `fit.search`, in all features.
+judge, and the search is that of `fit.correlated`; where numbers are missing, it is that of
+`fit.search`, in all features.
 
 The rules were chosen on problems of `bench/problems.py` with seeds that no published figure uses,
 against 16 starts at eleven alphas, each run to its end, of which J decided between starts and the
@@ -53,6 +53,7 @@ from scipy.sparse import issparse
 from ekmfast import _core
 from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.correlated import find_in_components
+from ekmfast.fit.directions import WIDE
 from ekmfast.fit.evidence import components_of
 from ekmfast.fit.likelihood import REWEIGHTINGS, TAIL, likelihoods_of_labels
 from ekmfast.fit.merging import merge_all
@@ -77,6 +78,7 @@ from ekmfast.fit.seeding import (
 )
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.survey import may_overflow
+from ekmfast.rows.unit import UnitRows, ZeroOrUnit, ZeroOrUnitRows
 
 Float64 = NDArray[np.float64]
 
@@ -124,6 +126,11 @@ class Candidate:
     likelihood: float
 
 
+def search_rows(n_clusters: int) -> int:
+    """The rows of a search, at most, besides those that are far from all its clusters."""
+    return max(SEARCH_ROWS, ROWS_PER_CLUSTER * n_clusters)
+
+
 def find_likeliest(
     problem: Problem,
     init: Any,
@@ -136,6 +143,7 @@ def find_likeliest(
     ``init`` and ``n_init`` are those of `EKMeans`; the grid of alphas are the `MULTIPLES` of
     ``dvariance``.
     """
+    problem = _dense(problem)
     rounded, centre = _in_float32(problem)
     rows = rounded.survey.sample.on_host()
     X, weight = rows.part(slice(None)), rows.likelihood_weight(slice(None))
@@ -152,7 +160,7 @@ def find_likeliest(
         random_state=random_state,
         rules=rules,
     )
-    if components is not None and (issparse(X) or rows.space == "features"):
+    if issparse(X) or (components is not None and rows.space == "features"):
         starts = draw(problem.survey.sample.on_host())
         found = compare_alphas(problem, starts, dvariance * MULTIPLES)
         run = found.runs[found.best]
@@ -309,14 +317,12 @@ class _Search:
         return _likeliest_labels(alike)[0]
 
     def _can_refine(self) -> bool:
-        if issparse(self.judge.evidence):
-            return bool(np.prod(self.judge.evidence.shape) <= DENSE)
         return not np.isnan(self.judge.evidence).any()
 
     def _mixture_labels(self, candidates: list[Candidate]) -> NDArray[np.int32]:
         """The labels (N,) of the likeliest mixture that is refined from a candidate."""
         judge, part = self.judge, self.part.survey.sample.on_host()
-        X = _dense(judge.evidence)
+        X = judge.evidence
         weight = _relative(judge.weight, X)
         centre, unit = self.whole.survey.mean, self.whole.radius
         rows = ScaledRows(X, weight, centre, unit, judge.rows.n_threads)
@@ -328,7 +334,7 @@ class _Search:
             of_part = part.label_each(places, names.astype(np.int32))
             # A small cluster may have no row in the part.
             if _core.renumber(of_part, places.shape[1]).min() == candidates[0].n_distinct:
-                X = _dense(part.part(slice(None)))
+                X = part.part(slice(None))
                 weight = _relative(part.likelihood_weight(slice(None)), X)
                 few, labels = ScaledRows(X, weight, centre, unit, part.n_threads), of_part
         scaled, s, k = (X - centre) / unit, weight.astype(np.float64), candidates[0].n_distinct
@@ -365,16 +371,31 @@ def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
     return problem.of(ArrayRows(X, weights, rows.n_threads), report), survey.mean
 
 
+def _dense(problem: Problem) -> Problem:
+    """The problem of the same rows as an array, if they are sparse ones that few numbers hold."""
+    rows = problem.survey.sample.on_host()
+    if not issparse(rows.X) or rows.n_features > WIDE:
+        return problem
+    return problem.of(dense_rows(rows), problem.report)
+
+
+def dense_rows(rows: ArrayRows) -> ArrayRows:
+    """Sparse rows as an array, with the same lengths, weights and threads."""
+    sparse: Any = rows.X
+    X, s = sparse.toarray(), rows.sample_weight
+    kind: type[ArrayRows] = ArrayRows
+    if rows.space == "unit":
+        kind = ZeroOrUnitRows if isinstance(rows, ZeroOrUnit) else UnitRows
+    return kind(X, None if s is None else s.astype(X.dtype), rows.n_threads)
+
+
 def in_few_numbers(rows: ArrayRows) -> ArrayRows | None:
     """Sparse rows as dense ones, if `DENSE` numbers hold them, else None."""
     if rows.n_rows * rows.n_features > DENSE:
         return None
-    s, X = rows.sample_weight, _dense(rows.X)
+    sparse: Any = rows.X
+    s, X = rows.sample_weight, sparse.toarray()
     return ArrayRows(X, None if s is None else s.astype(X.dtype), rows.n_threads)
-
-
-def _dense(X: Any) -> NDArray[Any]:
-    return np.ascontiguousarray(X.toarray() if issparse(X) else X)
 
 
 def _relative(sample_weight: NDArray[Any] | None, X: NDArray[Any]) -> NDArray[Any]:

@@ -34,11 +34,12 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
+from ekmfast.fit.auto import find_clusters
 from ekmfast.fit.background import Box
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
-from ekmfast.fit.likeliest import find_likeliest, in_few_numbers
+from ekmfast.fit.likeliest import in_few_numbers
 from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     Fitted,
@@ -229,8 +230,7 @@ class MixtureSearch:
     def _clusters(self, k: int) -> NDArray[np.intp]:
         """The labels of the weighted rows by `EKMeans`."""
         problem = self.sample.with_clusters(k)
-        dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
-        found, alpha = find_likeliest(problem, "auto", "auto", self.random_state, dvariance)
+        found, alpha = find_clusters(problem, "auto", "auto", self.random_state)
         names = merge_all(found[None], np.array([alpha]))[0]
         return compact(self.sample.survey.sample.on_host().label(found, names)[self.weighted])
 

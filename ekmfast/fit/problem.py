@@ -24,6 +24,8 @@ Float64 = NDArray[np.float64]
 # pass keeps for each cluster.
 FAR_PASSES = 2
 FAR_ROWS = 16
+# How far centroids may leave the box of the rows by rounding, relative to its distance from 0.
+BOUNDS_ROUNDING = 1e-9
 # Memory of the runs that are solved at a time, if they do not share passes.
 RUN_BYTES = 1 << 30
 # A sketch has one far row for so many rows of its sample.
@@ -99,7 +101,10 @@ class Problem:
                 raise ValueError(WEIGHT_UNDERFLOWS)
         # Centroids must stay inside the bounding box of the rows, extended by its width on every
         # side. A converged centroid may lie outside the box itself, since others can repel it.
-        self.bounds = low - (high - low), high + (high - low)
+        # Centroids of sparse rows, whose sums are relative to the origin, have rounding errors where
+        # a feature is constant.
+        room = (high - low) + BOUNDS_ROUNDING * np.maximum(np.abs(low), np.abs(high))
+        self.bounds = low - room, high + room
         # The sums that the solver uses. A semi-supervised fit replaces them by sums that include
         # the labels, and puts all that these depend on besides the rows into `further_inputs`.
         self.sums: Sums = rows
