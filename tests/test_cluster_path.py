@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
-from scipy.sparse import random as random_sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
@@ -293,9 +292,6 @@ def test_bad_rows_are_named(shapes):
     for fit in (cluster_path, EKMeans("auto").fit, EquilibriumMixture("auto").fit):
         with pytest.raises(ValueError, match="X must be finite, got NaN in row 3, column 1"):
             fit(X)
-    sparse = random_sparse(200, 30_000, 0.001, format="csr", random_state=0)
-    with pytest.raises(TypeError, match="in these sparse rows: give n_clusters a number"):
-        EKMeans("auto", random_state=0).fit(sparse)
     with pytest.raises(ValueError, match="init must not be an array if n_clusters is 'auto'"):
         EKMeans("auto", init=X[:2]).fit(shapes[0])
 

@@ -1,17 +1,20 @@
 """Sparse rows with very many features: the search in their leading directions."""
 
+import warnings
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.sparse import csr_array, csr_matrix
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
-from ekmfast import EKMeans
+from ekmfast import EKMeans, EquilibriumMixture, cluster_path
 from ekmfast.fit import directions as module
-from ekmfast.fit.directions import WIDE, is_wide, leading_directions, n_directions
-from ekmfast.fit.wide import find_in_directions, has_one_length
+from ekmfast.fit.directions import WIDE, is_by_angle, is_wide, leading_directions, n_directions
+from ekmfast.fit.wide import find_in_directions
 from ekmfast.rows.sparse import SparseRows
 
 K, D = 4, 3_000
@@ -32,6 +35,7 @@ def texts(seed=0, n_words=25, own_share=0.6):
 
 
 X, TOPICS = texts()
+CLEAR = texts(own_share=0.9)[0]
 
 
 def fitted(rows=X, **options):
@@ -52,8 +56,8 @@ def test_topics_are_found(make, dtype, metric):
 def test_topics_are_found_in_rows_of_different_lengths():
     lengths = np.random.default_rng(0).uniform(0.2, 5, len(TOPICS))
     longer = csr_matrix(sparse.diags(lengths) @ X)
-    assert has_one_length(SparseRows(X))
-    assert not has_one_length(SparseRows(longer))
+    assert is_by_angle(SparseRows(X))
+    assert not is_by_angle(SparseRows(longer))
     by_angle, same = fitted(longer, metric="cosine"), fitted(metric="cosine")
     assert_array_equal(by_angle.labels_, same.labels_)
     assert_allclose(by_angle.cluster_centers_, same.cluster_centers_, atol=1e-6)
@@ -166,6 +170,29 @@ def test_progress_is_that_of_all_features(capsys):
     fitted(verbose=1)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 2
+
+
+# --- the number of clusters ---
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_number_of_topics_is_found(metric):
+    model = fitted(CLEAR, n_clusters="auto", metric=metric, max_clusters=8)
+    assert len(model.cluster_centers_) == K
+    assert adjusted_rand_score(TOPICS, model.labels_) > 0.95
+
+
+def test_the_path_of_texts():
+    path = cluster_path(CLEAR, 6, random_state=0)
+    assert path.best == K - 1
+    assert path.n_components == 20
+    assert path.rows is None
+    assert path.labels.shape == (6, len(TOPICS))
+    assert adjusted_rand_score(TOPICS, path.labels[path.best]) > 0.95
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture = EquilibriumMixture("auto", max_clusters=6, random_state=0).fit(CLEAR)
+    assert len(mixture.weights_) == K
 
 
 # --- directions ---

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ekmfast._parameters import MISSING, check_seed
 from ekmfast.estimators.base import CentroidEstimator
 from ekmfast.fit.coarse import coarse_starts, is_worth_a_sample
-from ekmfast.fit.likeliest import ROWS_PER_CLUSTER, SEARCH_ROWS
+from ekmfast.fit.likeliest import search_rows
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import with_callbacks
 from ekmfast.fit.seeding import resolve_n_init
@@ -74,7 +74,7 @@ class FullBatchEstimator(CentroidEstimator):
     def _find(self, problem: Problem, random_state: np.random.RandomState) -> Run:
         """The run with the lowest objective."""
         alpha, n_init = self._alpha(problem), resolve_n_init(self.n_init, self.init)
-        n_rows = max(SEARCH_ROWS, ROWS_PER_CLUSTER * problem.n_clusters)
+        n_rows = search_rows(problem.n_clusters)
         if isinstance(self.init, str) and is_worth_a_sample(problem, n_rows, n_init):
             starts = coarse_starts(problem, n_rows, self.init, n_init, alpha, random_state)
             return problem.finish(starts, alpha)

@@ -27,7 +27,8 @@ Govaert 2000) had .773.
 Where features are strongly correlated, as the codes of neural networks are, the mixtures are those
 of the leading principal components (`evidence`), as for the choice of alpha, and the number is that
 of the lowest ICL. Classes of such rows are no Student distributions, and the likelihood prefers
-several components for a large class, while ICL charges components for their overlap.
+several components for a large class, while ICL charges components for their overlap. So it is where
+rows are sparse and wide, in their leading directions (`directions`).
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from ekmfast.fit.background import Box
+from ekmfast.fit.directions import InDirections, is_wide
 from ekmfast.fit.evidence import evidence_features
-from ekmfast.fit.likeliest import in_few_numbers
+from ekmfast.fit.likeliest import dense_rows
 from ekmfast.fit.mixture import Fitted, ScaledRows, StudentMixture, label, maximization
 from ekmfast.fit.mixture_search import (
     N_INIT,
@@ -73,6 +75,9 @@ DEGREES = (3.0, 8.0, math.inf)
 JOIN_GAIN = 0.06
 # The share of the variance that principal components hold, where features are strongly correlated.
 VARIANCE_SHARE = 0.9
+# The directions of wide sparse rows. On 27 draws of docstrings and 8 generated texts the mean ARI
+# was .31 and .75 in 10, .32 and .87 in 20, and .27 and .73 in 35 directions.
+DIRECTIONS = 20
 # An iteration of expectation maximization takes N D^2 operations for each component. With many
 # features there are fewer rows, and no full matrices.
 OPERATIONS = 2e7
@@ -188,18 +193,18 @@ class NumberSearch:
         tol: float = 1e-4,
         report: Callable[[Fitted], None] | None = None,
     ) -> None:
+        at_hand = problem.survey.sample.on_host()
+        sparse, wide = issparse(at_hand.X), is_wide(at_hand.X)
+        if wide:
+            problem = problem.of(InDirections.of(at_hand, DIRECTIONS).rows)
         rows, self._numbers = _sample(problem, random_state)
-        sparse = issparse(rows.X)
-        if sparse:  # few rows are searched as if they were dense
-            rows = in_few_numbers(rows) or rows
-        features = evidence_features(rows.part(slice(None)), rows.sample_weight, VARIANCE_SHARE)
-        if issparse(features):
-            raise TypeError(
-                "the number of clusters cannot be found in these sparse rows: give n_clusters a "
-                "number, or reduce X to a dense array, for instance by TruncatedSVD"
-            )
+        if sparse and not wide:
+            rows = dense_rows(rows)
+        features = rows.part(slice(None))
+        if not wide:
+            features = evidence_features(features, rows.sample_weight, VARIANCE_SHARE)
         n_features = int(features.shape[1])
-        reduced = issparse(rows.X) or n_features < rows.n_features
+        reduced = wide or n_features < rows.n_features
         self._n_components = n_features if reduced else None
         self._problem, self._n_threads = problem, n_threads
         s = rows.sample_weight
@@ -212,10 +217,10 @@ class NumberSearch:
         self._weighted = np.arange(len(self._X)) if s is None else np.flatnonzero(s)
         self._background = background
         self._free_degrees = degrees_of_freedom == "auto"
-        wide = n_features > MATRIX_FEATURES and covariance_type == "auto"
+        many = n_features > MATRIX_FEATURES and covariance_type == "auto"
         self._settings: dict[str, Any] = {
             "random_state": random_state,
-            "kinds": kinds_of("diag" if wide else covariance_type, sparse=sparse),
+            "kinds": kinds_of("diag" if many else covariance_type, sparse=sparse and not wide),
             "degrees": DEGREES if self._free_degrees else (float(degrees_of_freedom),),
             "n_init": n_init,
             "joins": False,  # `_fits` joins components of the mixtures themselves

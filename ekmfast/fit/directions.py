@@ -14,14 +14,15 @@ SIAM Review 53, 2011, algorithm 4.4.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.unit import is_zero
+from ekmfast.rows.unit import ZeroOrUnitRows, is_zero
 
 Float64 = NDArray[np.float64]
 
@@ -33,6 +34,12 @@ DIRECTION_ROWS = 10_000
 ITERATIONS, FURTHER = 3, 10
 # Directions whose singular value is a smaller share of the largest one are not kept.
 RESOLUTION = 1e-5
+
+
+# Rows have one length if their squared lengths differ by no more than this share.
+SAME_LENGTH = 1e-3
+# Rows whose length in the directions is a smaller share of the largest one have no angle there.
+LEAST_LENGTH = 1e-6
 
 
 def is_wide(X: Any) -> bool:
@@ -82,3 +89,54 @@ def _orthonormal(B: Float64) -> Float64:
     kept = np.flatnonzero(squares > RESOLUTION**2 * largest)[::-1]
     orthonormal: Float64 = B @ (turn[:, kept] / np.sqrt(squares[kept]))
     return orthonormal
+
+
+@dataclass(frozen=True)
+class InDirections:
+    """Rows of a CSR matrix in their leading directions.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (D, R)
+    features : ndarray of shape (N, R)
+        The rows in these directions.
+    weight : ndarray of shape (N,), or None
+    by_angle : bool
+        Whether the lengths of the rows do not matter: the metric is the cosine, or all rows have
+        the same length, as those of TF-IDF have. In the directions lengths then differ by how many
+        rare words a row has.
+    rows : ArrayRows
+        The features, divided by the lengths of the rows if these do not matter.
+    """
+
+    directions: Float64
+    features: Float64
+    weight: Float64 | None
+    by_angle: bool
+    rows: ArrayRows
+
+    @classmethod
+    def of(cls, rows: ArrayRows, n: int) -> Self:
+        """The rows in ``n`` directions, or in as many as there are."""
+        directions = leading_directions(rows, n)
+        features: Float64 = np.asarray(rows.X @ directions, np.float64)
+        s = rows.likelihood_weight(slice(None))
+        weight = None if s is None else s.astype(np.float64)
+        if not is_by_angle(rows):
+            own = ArrayRows(features, weight, rows.n_threads)
+            return cls(directions, features, weight, False, own)
+        lengths = np.linalg.norm(features, axis=1, keepdims=True)
+        there = lengths > LEAST_LENGTH * lengths.max()
+        unit = np.divide(features, lengths, where=there, out=np.zeros_like(features))
+        share = None if weight is None else (weight / weight.max()).astype(np.float32)
+        own = ZeroOrUnitRows(unit.astype(np.float32), share, rows.n_threads)
+        return cls(directions, features, weight, True, own)
+
+
+def is_by_angle(rows: ArrayRows) -> bool:
+    """Whether the rows of a CSR matrix have one length, or are divided by their lengths."""
+    if rows.space == "unit":
+        return True
+    X: Any = rows.X
+    squares = np.asarray(X.multiply(X).sum(axis=1), np.float64).ravel()
+    return bool(squares.min() >= (1 - SAME_LENGTH) * squares.max())

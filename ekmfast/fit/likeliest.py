@@ -53,7 +53,7 @@ from scipy.sparse import issparse
 from ekmfast import _core
 from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.correlated import find_in_components
-from ekmfast.fit.directions import WIDE
+from ekmfast.fit.directions import is_wide
 from ekmfast.fit.evidence import components_of
 from ekmfast.fit.likelihood import REWEIGHTINGS, TAIL, likelihoods_of_labels
 from ekmfast.fit.merging import merge_all
@@ -109,8 +109,6 @@ EM_TOL = 1e-4
 # which have few distinct values, clusters of a single category have no variance, and so too large a
 # likelihood.
 MOST = 1.1
-# Sparse rows are refined if so many numbers hold all their features.
-DENSE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -374,7 +372,7 @@ def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
 def _dense(problem: Problem) -> Problem:
     """The problem of the same rows as an array, if they are sparse ones that few numbers hold."""
     rows = problem.survey.sample.on_host()
-    if not issparse(rows.X) or rows.n_features > WIDE:
+    if not issparse(rows.X) or is_wide(rows.X):
         return problem
     return problem.of(dense_rows(rows), problem.report)
 
@@ -387,15 +385,6 @@ def dense_rows(rows: ArrayRows) -> ArrayRows:
     if rows.space == "unit":
         kind = ZeroOrUnitRows if isinstance(rows, ZeroOrUnit) else UnitRows
     return kind(X, None if s is None else s.astype(X.dtype), rows.n_threads)
-
-
-def in_few_numbers(rows: ArrayRows) -> ArrayRows | None:
-    """Sparse rows as dense ones, if `DENSE` numbers hold them, else None."""
-    if rows.n_rows * rows.n_features > DENSE:
-        return None
-    sparse: Any = rows.X
-    s, X = rows.sample_weight, sparse.toarray()
-    return ArrayRows(X, None if s is None else s.astype(X.dtype), rows.n_threads)
 
 
 def _relative(sample_weight: NDArray[Any] | None, X: NDArray[Any]) -> NDArray[Any]:

@@ -36,10 +36,11 @@ from scipy.sparse import issparse
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.auto import find_clusters
 from ekmfast.fit.background import Box
+from ekmfast.fit.directions import is_wide
 from ekmfast.fit.evidence import evidence_features
 from ekmfast.fit.gaussian import gaussian_labels
 from ekmfast.fit.joining import joined_labels
-from ekmfast.fit.likeliest import in_few_numbers
+from ekmfast.fit.likeliest import dense_rows
 from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     Fitted,
@@ -154,8 +155,9 @@ class MixtureSearch:
         sample = problem.sample(n_rows, random_state)
         rows = sample.survey.sample.on_host()
         sparse = issparse(rows.X)
-        if sparse and (dense := in_few_numbers(rows)) is not None:
-            rows, sample = dense, sample.of(dense)
+        if sparse and not is_wide(rows.X):
+            rows = dense_rows(rows)
+            sample = sample.of(rows)
         s = rows.sample_weight
         weighted = slice(None) if s is None else s > 0
         own = None if s is None else s[weighted].astype(np.float64)

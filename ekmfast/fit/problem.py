@@ -101,8 +101,8 @@ class Problem:
                 raise ValueError(WEIGHT_UNDERFLOWS)
         # Centroids must stay inside the bounding box of the rows, extended by its width on every
         # side. A converged centroid may lie outside the box itself, since others can repel it.
-        # Centroids of sparse rows, whose sums are relative to the origin, have rounding errors where
-        # a feature is constant.
+        # Sums of sparse rows are relative to the origin, so that centroids have rounding errors
+        # where a feature is constant.
         room = (high - low) + BOUNDS_ROUNDING * np.maximum(np.abs(low), np.abs(high))
         self.bounds = low - room, high + room
         # The sums that the solver uses. A semi-supervised fit replaces them by sums that include

@@ -22,21 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.fit.alpha import resolve_alpha
-from ekmfast.fit.directions import leading_directions, n_directions
+from ekmfast.fit.directions import LEAST_LENGTH, InDirections, n_directions
 from ekmfast.fit.likeliest import find_likeliest, search_rows
 from ekmfast.fit.moved import moved
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import initial_centroids, resolve_n_init
-from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.threads import one_blas_thread
-from ekmfast.rows.unit import ZeroOrUnitRows
 
 Float64 = NDArray[np.float64]
 
-# Rows have one length if their squared lengths differ by no more than this share.
-SAME_LENGTH = 1e-3
-# Rows whose length in the directions is a smaller share of the largest one have no angle there.
-LEAST_LENGTH = 1e-6
+# In the Euclidean metric the last run over rows of one length has so many times the alpha that is
+# found by angle: at smaller ones the centroids of topics with few words in common are repelled into
+# others. With 4, 16 and 64 times it the mean ARI was .29, .34 and .35 on 45 draws of docstrings,
+# and the same on generated texts.
 FLAT = 16.0
 
 
@@ -54,53 +52,27 @@ def find_in_directions(
     """
     rows, k = problem.survey.sample.on_host(), problem.n_clusters
     with one_blas_thread(n_directions(k)):
-        directions = leading_directions(rows, n_directions(k))
-        features: Float64 = rows.X @ directions
-        weight = rows.likelihood_weight(slice(None))
-        if weight is not None:
-            weight = weight.astype(np.float64)
-        by_angle = rows.space == "unit" or has_one_length(rows)
-        within = rows_in_directions(features, weight, rows.n_threads, by_angle=by_angle)
+        few = InDirections.of(rows, n_directions(k))
+        directions = few.directions
         report = moved(problem.report, lambda centroids: centroids @ directions.T)
-        reduced = problem.of(within, report)
+        reduced = problem.of(few.rows, report)
         if reduced.dispersion == 0:
             return None
         dvariance = resolve_alpha("dvariance", scale, reduced.dispersion)
         if not isinstance(init, str):
             n_init = resolve_n_init(n_init, init)
             starts = initial_centroids(rows, k, init, n_init, random_state) @ directions
-            if by_angle:
+            if few.by_angle:
                 starts /= np.maximum(np.linalg.norm(starts, axis=2, keepdims=True), LEAST_LENGTH)
             given = iter(starts)
             init = lambda *_: next(given)  # noqa: E731
         sketch = reduced.sketch(search_rows(k), random_state)
         centroids, alpha = find_likeliest(sketch, init, n_init, random_state, dvariance)
-        alpha *= reduced.dispersion / _dispersion(features, weight)
-        if by_angle and rows.space != "unit":
-            centroids = _means(within.nearest(centroids)[0], features, weight, centroids)
+        alpha *= reduced.dispersion / _dispersion(few.features, few.weight)
+        if few.by_angle and rows.space != "unit":
+            centroids = _means(few, centroids)
             alpha *= FLAT
         return centroids @ directions.T, alpha
-
-
-def has_one_length(rows: ArrayRows) -> bool:
-    """Whether all rows of a CSR matrix have the same length."""
-    X: Any = rows.X
-    squares = np.asarray(X.multiply(X).sum(axis=1), np.float64).ravel()
-    return bool(squares.min() >= (1 - SAME_LENGTH) * squares.max())
-
-
-def rows_in_directions(
-    features: Float64, weight: NDArray[Any] | None, n_threads: int, *, by_angle: bool
-) -> ArrayRows:
-    """Rows (N, R) as those of a fit, divided by their lengths if these do not matter."""
-    if not by_angle:
-        return ArrayRows(features, weight, n_threads)
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    there = lengths > LEAST_LENGTH * lengths.max()
-    unit = np.divide(features, lengths, where=there, out=np.zeros_like(features))
-    if weight is not None:
-        weight = (weight / weight.max()).astype(np.float32)
-    return ZeroOrUnitRows(unit.astype(np.float32), weight, n_threads)
 
 
 def _dispersion(features: Float64, weight: NDArray[Any] | None) -> float:
@@ -109,15 +81,12 @@ def _dispersion(features: Float64, weight: NDArray[Any] | None) -> float:
     return 0.5 * float(np.average(squares, weights=weight))
 
 
-def _means(
-    labels: NDArray[np.int32], features: Float64, weight: NDArray[Any] | None, centroids: Float64
-) -> Float64:
-    """The mean (K, R) of the rows of each label; a centroid without rows stays where it is."""
-    s = np.ones(len(features)) if weight is None else weight
-    mass = np.bincount(labels, s, len(centroids))
-    sums = np.stack(
-        [np.bincount(labels, s * column, len(centroids)) for column in features.T], axis=1
-    )
+def _means(few: InDirections, centroids: Float64) -> Float64:
+    """The mean (K, R) of each centroid's rows; a centroid without rows stays where it is."""
+    labels, k = few.rows.nearest(centroids)[0], len(centroids)
+    s = np.ones(len(labels)) if few.weight is None else few.weight
+    mass = np.bincount(labels, s, k)
+    sums = np.stack([np.bincount(labels, s * column, k) for column in few.features.T], axis=1)
     found = mass > 0
     means = centroids.copy()
     means[found] = sums[found] / mass[found, None]
