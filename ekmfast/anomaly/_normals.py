@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
+
+from ekmfast.rows.sparse import SparseRows
 
 Float64 = NDArray[np.float64]
 
@@ -30,6 +33,8 @@ class Normals:
     offset nor tiny or huge units cost digits. With M the shrunk pooled covariance in these units,
     ``whitener`` is a matrix W with W W' = M^-1. ``means`` are the centres after centring, division
     and multiplication by W.
+
+    Rows are an array or a CSR matrix, of which a few rows at a time become dense.
     """
 
     centre: Float64  # (D,), the mean of all rows
@@ -43,9 +48,9 @@ class Normals:
         """The score at the centre of the largest cluster, if the others are far away."""
         return float(np.log(self.sizes.max() / self.sizes.sum()))
 
-    def scores(self, X: NDArray[Any]) -> NDArray[Any]:
+    def scores(self, X: Any) -> NDArray[Any]:
         """``ln sum_k q_k exp(-1/2 (x - c_k)' M^-1 (x - c_k))`` of each row, in the dtype of X."""
-        scores = np.empty(len(X), X.dtype)
+        scores = np.empty(X.shape[0], X.dtype)
         log_share = np.log(self.sizes / self.sizes.sum())
         for rows in _chunks(X, len(self.means)):
             # Rows whose distance overflows get the lowest score.
@@ -56,7 +61,7 @@ class Normals:
         return scores
 
     def held_out_scores(
-        self, X: NDArray[Any], members: NDArray[np.intp], fitted: NDArray[Any]
+        self, X: Any, members: NDArray[np.intp], fitted: NDArray[Any]
     ) -> NDArray[Any]:
         """Leave-one-out score of each row of the fit, with the assignment to clusters unchanged.
 
@@ -106,15 +111,16 @@ class Normals:
                 scores[rows.start + own] = _finite(logsumexp(log_density, axis=1), X.dtype)
         return scores
 
-    def _centred(self, X: NDArray[Any]) -> Float64:
-        return np.asarray((X - self.centre) / self.unit, np.float64)
+    def _centred(self, X: Any) -> Float64:
+        dense = X.toarray() if issparse(X) else X
+        return np.asarray((dense - self.centre) / self.unit, np.float64)
 
 
-def fit_normals(X: NDArray[Any], members: NDArray[np.intp], centres: NDArray[Any]) -> Normals:
+def fit_normals(X: Any, members: NDArray[np.intp], centres: NDArray[Any]) -> Normals:
     """Fit the mixture: ``members`` holds each row's index in ``centres``, or a negative number."""
     n_features = X.shape[1]
-    centre = X.mean(axis=0, dtype=np.float64)
-    reach = float(np.maximum(X.max(axis=0) - centre, centre - X.min(axis=0)).max())
+    centre, low, high = _mean_and_box(X)
+    reach = float(np.maximum(high - centre, centre - low).max())
     unit = math.ldexp(1.0, math.frexp(reach)[1]) if reach > 0 else 1.0
     normals = Normals(centre, unit, np.eye(n_features), np.empty((0, n_features)), np.empty(0))
     means = normals._centred(np.asarray(centres, np.float64))
@@ -128,6 +134,14 @@ def fit_normals(X: NDArray[Any], members: NDArray[np.intp], centres: NDArray[Any
     return Normals(centre, unit, whitener, means @ whitener, sizes)
 
 
+def _mean_and_box(X: Any) -> tuple[Float64, NDArray[Any], NDArray[Any]]:
+    """Mean, minimum and maximum of each feature."""
+    if issparse(X):
+        survey = SparseRows(X).survey()
+        return survey.mean, survey.low, survey.high
+    return X.mean(axis=0, dtype=np.float64), X.min(axis=0), X.max(axis=0)
+
+
 def _whitener(covariance: Float64) -> Float64:
     """Matrix W such that W W' is the inverse of the shrunk covariance."""
     variance = np.diag(covariance).copy()
@@ -139,9 +153,10 @@ def _whitener(covariance: Float64) -> Float64:
     return np.asarray(vectors / np.sqrt(np.maximum(values, floor)), np.float64)
 
 
-def _chunks(X: NDArray[Any], n_clusters: int) -> list[slice]:
-    step = max(1, CHUNK // max(X.shape[1], n_clusters))
-    return [slice(start, min(start + step, len(X))) for start in range(0, len(X), step)]
+def _chunks(X: Any, n_clusters: int) -> list[slice]:
+    n_rows, n_features = X.shape
+    step = max(1, CHUNK // max(n_features, n_clusters))
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
 def _finite(scores: Float64, dtype: np.dtype[Any]) -> Float64:

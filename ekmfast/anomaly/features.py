@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted
 
 from ekmfast._parameters import ALPHA, COUNT, N_THREADS, AnyOf, Number, OneOf
@@ -15,6 +16,7 @@ from ekmfast.anomaly._normals import Normals, fit_normals
 from ekmfast.estimators.base import check_data
 from ekmfast.estimators.ekmeans import EKMeans
 from ekmfast.rows.array_api import like_x
+from ekmfast.rows.sparse import SparseRows
 
 # The share of the rows that small clusters may hold to be anomalies, if none is given.
 SMALL = 0.1
@@ -153,7 +155,7 @@ class EKMeansDetector(Detector):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), float32 or float64
+        X : array-like or sparse matrix of shape (N, D), float32 or float64
             At least ``n_clusters`` rows, and at least 2.
         y : ignored
 
@@ -194,7 +196,7 @@ class EKMeansDetector(Detector):
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like or sparse matrix of shape (N, D)
 
         Returns
         -------
@@ -204,8 +206,19 @@ class EKMeansDetector(Detector):
         check_is_fitted(self)
         return self._normals.scores(self._check(X, reset=False))
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def _check(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        return check_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
+        """X as an array, or as a CSR matrix without duplicates."""
+        checked = check_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
+        if not issparse(checked):
+            return checked
+        rows = SparseRows(checked)
+        rows.refuse_not_finite()
+        return rows.X
 
 
 def _large(sizes: NDArray[np.intp], contamination: float) -> NDArray[np.intp]:
