@@ -151,11 +151,10 @@ def test_no_dense_copy_is_made(monkeypatch):
 def test_a_full_column_far_from_zero_costs_no_digits():
     rows = np.column_stack([X, 1e6 + 1e-3 * np.random.default_rng(0).normal(size=N)])
     centres = np.array([rows[k == LABELS].mean(axis=0) for k in range(3)])
-    found, wanted = (_normals.fit_normals(x, LABELS, centres) for x in (csr_matrix(rows), rows))
-    scores = wanted.scores(rows)
-    assert_allclose(found.scores(csr_matrix(rows)), scores, rtol=1e-9)
-    held_out = [found.held_out_scores(csr_matrix(rows), LABELS, scores)]
-    assert_allclose(held_out, [wanted.held_out_scores(rows, LABELS, scores)], rtol=1e-9)
+    given, whole = (csr_matrix(rows), LABELS, centres), (rows, LABELS, centres)
+    found, wanted = _normals.fit_normals(*given), _normals.fit_normals(*whole)
+    assert_allclose(found.scores(csr_matrix(rows)), wanted.scores(rows), rtol=1e-9)
+    assert_allclose(found.held_out_scores(*given), wanted.held_out_scores(*whole), rtol=1e-9)
 
 
 # --- what is not valid ---

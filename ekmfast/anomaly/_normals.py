@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
@@ -23,6 +24,8 @@ FLOOR = 1e-4
 CHUNK = 1 << 22  # rows times the larger of D and K that are processed at a time
 # Least share of the variance in a row's direction that is left when the row is removed.
 LEAST_LEFT = 1e-12
+# An eigenvalue may be so much less than the floor, relatively, that it counts as no less.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,22 @@ class Normals:
     def scores(self, X: Any) -> NDArray[Any]:
         """``ln sum_k q_k exp(-1/2 (x - c_k)' M^-1 (x - c_k))`` of each row, in the dtype of X."""
         scores = np.empty(X.shape[0], X.dtype)
-        log_share = np.log(self.sizes / self.sizes.sum())
         for rows in _chunks(X, len(self.means)):
-            # Rows whose distance overflows get the lowest score.
             with np.errstate(over="ignore", invalid="ignore"):
                 z = self._centred(X[rows]) @ self.whitener
-                d = np.nan_to_num(cdist(z, self.means, "sqeuclidean"), nan=np.inf, posinf=np.inf)
-                scores[rows] = _finite(logsumexp(log_share - 0.5 * d, axis=1), X.dtype)
+            scores[rows] = self._scores_of(z, X.dtype)
         return scores
 
+    def _scores_of(self, z: Float64, dtype: np.dtype[Any]) -> Float64:
+        """Scores of rows that are centred, divided by the unit and multiplied by W."""
+        log_share = np.log(self.sizes / self.sizes.sum())
+        # Rows whose distance overflows get the lowest score.
+        with np.errstate(over="ignore", invalid="ignore"):
+            d = np.nan_to_num(cdist(z, self.means, "sqeuclidean"), nan=np.inf, posinf=np.inf)
+            return _finite(logsumexp(log_share - 0.5 * d, axis=1), dtype)
+
     def held_out_scores(
-        self, X: Any, members: NDArray[np.intp], fitted: NDArray[Any]
+        self, X: Any, members: NDArray[np.intp], centres: NDArray[Any]
     ) -> NDArray[Any]:
         """Leave-one-out score of each row of the fit, with the assignment to clusters unchanged.
 
@@ -72,23 +80,27 @@ class Normals:
         Morrison. It is exact for the first term. For the second it is applied to each feature
         separately, which is an approximation of a small change.
 
-        ``members`` holds each row's cluster; it is negative for rows in none of the clusters, whose
-        scores in ``fitted`` are already independent of them.
+        ``members`` and ``centres`` are those of `fit_normals`. Rows in none of the clusters get
+        their ``scores``, which are already independent of them.
         """
         n = self.sizes.sum()
-        scores = fitted.copy()
         if n < 2:
-            return scores
-        inverse = np.linalg.inv(self.whitener)
-        diagonal = (self.whitener**2).sum(axis=1)  # of M^-1
+            return self.scores(X)
+        scores = np.empty(X.shape[0], X.dtype)
+        centres = self._centred(np.asarray(centres, np.float64))
+        diagonal = np.einsum("ij,ij->i", self.whitener, self.whitener)  # of M^-1
         shifts = self.means @ self.whitener.T  # M^-1 times the centres
         for rows in _chunks(X, len(self.means)):
-            z = self._centred(X[rows]) @ self.whitener
+            x = self._centred(X[rows])
+            with np.errstate(over="ignore", invalid="ignore"):
+                z = x @ self.whitener
+            others = np.flatnonzero(members[rows] < 0)
+            scores[rows.start + others] = self._scores_of(z[others], X.dtype)
             for k in range(len(self.means)):
                 own = np.flatnonzero(members[rows] == k)
                 r = z[own] - self.means[k]
                 a = self.sizes[k] / max(self.sizes[k] - 1, 1)
-                lost = SHRINK * a / n * (r @ inverse) ** 2
+                lost = SHRINK * a / n * (x[own] - centres[k]) ** 2
                 lost /= np.maximum(1 - lost * diagonal, LEAST_LEFT)
                 solved = r @ self.whitener.T
                 length = (r**2).sum(axis=1) + (lost * solved**2).sum(axis=1)
@@ -122,7 +134,7 @@ def fit_normals(X: Any, members: NDArray[np.intp], centres: NDArray[Any]) -> Nor
     centre, low, high = _mean_and_box(X)
     reach = float(np.maximum(high - centre, centre - low).max())
     unit = math.ldexp(1.0, math.frexp(reach)[1]) if reach > 0 else 1.0
-    normals = Normals(centre, unit, np.eye(n_features), np.empty((0, n_features)), np.empty(0))
+    normals = Normals(centre, unit, np.empty((0, 0)), np.empty((0, n_features)), np.empty(0))
     means = normals._centred(np.asarray(centres, np.float64))
     scatter = np.zeros((n_features, n_features))
     for rows in _chunks(X, len(means)):
@@ -130,7 +142,8 @@ def fit_normals(X: Any, members: NDArray[np.intp], centres: NDArray[Any]) -> Nor
         residuals = normals._centred(X[rows][which >= 0]) - means[which[which >= 0]]
         scatter += residuals.T @ residuals
     sizes = np.bincount(members[members >= 0], minlength=len(means)).astype(np.float64)
-    whitener = _whitener(scatter / sizes.sum())
+    scatter /= sizes.sum()
+    whitener = _whitener(scatter)
     return Normals(centre, unit, whitener, means @ whitener, sizes)
 
 
@@ -143,14 +156,29 @@ def _mean_and_box(X: Any) -> tuple[Float64, NDArray[Any], NDArray[Any]]:
 
 
 def _whitener(covariance: Float64) -> Float64:
-    """Matrix W such that W W' is the inverse of the shrunk covariance."""
+    """Matrix W such that W W' is the inverse of the shrunk covariance, which is overwritten.
+
+    Eigenvalues below the floor are replaced by it. If there are none, W is computed from Cholesky's
+    factor, in half of the memory. That takes an eighth of the time of the eigenvectors with 3,000
+    features (one thread of a Zen 5).
+    """
     variance = np.diag(covariance).copy()
-    covariance = covariance * (1 - SHRINK)
+    covariance *= 1 - SHRINK
     mean = variance.mean()
     floor = FLOOR * mean if mean > 0 else 1.0
-    covariance[np.diag_indices(len(covariance))] = np.maximum(variance, floor)
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors / np.sqrt(np.maximum(values, floor)), np.float64)
+    diagonal = np.diag_indices(len(covariance))
+    covariance[diagonal] = np.maximum(variance, floor)
+    above = covariance.copy()
+    above[diagonal] -= (1 - ROUNDING) * floor
+    # The matrices are symmetric: their transposes have the order that LAPACK can overwrite.
+    if lapack.dpotrf(above.T, overwrite_a=True)[1]:
+        values, vectors = np.linalg.eigh(covariance)
+        vectors /= np.sqrt(np.maximum(values, floor))
+        return np.asarray(vectors, np.float64)
+    del above
+    factor, _ = lapack.dpotrf(covariance.T, lower=True, clean=True, overwrite_a=True)
+    inverse: Float64 = lapack.dtrtri(factor, lower=True, overwrite_c=True)[0]
+    return inverse.T
 
 
 def _chunks(X: Any, n_clusters: int) -> list[slice]:

@@ -182,8 +182,9 @@ class EKMeansDetector(Detector):
         index_among_large = np.full(len(sizes), -1)
         index_among_large[self.large_] = np.arange(len(self.large_))
         members = index_among_large[labels]
-        self._normals = fit_normals(X, members, self.clustering_.cluster_centers_[self.large_])
-        scores = self._normals.held_out_scores(X, members, self._normals.scores(X))
+        centres = self.clustering_.cluster_centers_[self.large_]
+        self._normals = fit_normals(X, members, centres)
+        scores = self._normals.held_out_scores(X, members, centres)
         if free:
             self._set_free_threshold(scores, self._normals.best)
         else:
@@ -218,7 +219,8 @@ class EKMeansDetector(Detector):
             return checked
         rows = SparseRows(checked)
         rows.refuse_not_finite()
-        return rows.X
+        unique: NDArray[Any] = rows.X
+        return unique
 
 
 def _large(sizes: NDArray[np.intp], contamination: float) -> NDArray[np.intp]:
