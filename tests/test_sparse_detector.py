@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.sparse import csr_array, csr_matrix
 from sklearn.base import clone
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -18,7 +19,7 @@ from sklearn.utils import get_tags
 from test_sparse import LABELS, D, N, X, data, frame_of, indices, makers, of, peak
 
 from ekmfast import load, save
-from ekmfast.anomaly import EKMeansDetector, _normals
+from ekmfast.anomaly import EKMeansDetector, _normals, features
 
 METHODS = "score_samples", "decision_function", "predict"
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -190,6 +191,27 @@ def test_other_columns_are_refused():
         model.predict(csr_matrix(X)[:, :29])
     with pytest.raises(ValueError, match=r"1 sample\(s\) .* minimum of 2 is required"):
         detector(n_clusters=1).fit(csr_matrix(X)[:1])
+
+
+@pytest.mark.parametrize("make", [np.zeros, csr_matrix, csr_array])
+def test_more_features_than_a_covariance_has_room_for(make):
+    """Refused before anything is computed; the advice is good for the same rows."""
+    said = (
+        r"X has 20000 features, of which EKMeansDetector takes at most 16384.*"
+        r"make_pipeline\(TruncatedSVD\(50\), EKMeansDetector\(\)\)"
+    )
+    with pytest.raises(ValueError, match=said):
+        detector().fit(make((60, 20_000)))
+    rows = sparse.hstack([csr_matrix(X), csr_matrix((N, 20_000))])
+    chain = make_pipeline(TruncatedSVD(20, random_state=0), detector(contamination=0.05)).fit(rows)
+    assert len(chain.predict(rows)) == N
+
+
+def test_the_limit_can_be_reached(monkeypatch):
+    monkeypatch.setattr(features, "MAX_FEATURES", D)
+    detector().fit(csr_matrix(X))
+    with pytest.raises(ValueError, match="X has 31 features"):
+        detector().fit(np.hstack([X, X[:, :1]]))
 
 
 # --- as others use it ---

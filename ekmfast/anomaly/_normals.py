@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from ekmfast.rows.sparse import SparseRows
+from ekmfast.rows.threads import one_blas_thread
 
 Float64 = NDArray[np.float64]
 
@@ -170,15 +171,19 @@ def _whitener(covariance: Float64) -> Float64:
     covariance[diagonal] = np.maximum(variance, floor)
     above = covariance.copy()
     above[diagonal] -= (1 - ROUNDING) * floor
-    # The matrices are symmetric: their transposes have the order that LAPACK can overwrite.
-    if lapack.dpotrf(above.T, overwrite_a=True)[1]:
-        values, vectors = np.linalg.eigh(covariance)
-        vectors /= np.sqrt(np.maximum(values, floor))
-        return np.asarray(vectors, np.float64)
+    # OpenBLAS 0.3.30 with two threads ends the interpreter in the factorization of 16,000 features.
+    with one_blas_thread():
+        # The matrices are symmetric: their transposes have the order that LAPACK can overwrite.
+        if not lapack.dpotrf(above.T, overwrite_a=True)[1]:
+            del above
+            factor, _ = lapack.dpotrf(covariance.T, lower=True, clean=True, overwrite_a=True)
+            inverse: Float64 = lapack.dtrtri(factor, lower=True, overwrite_c=True)[0]
+            return inverse.T
     del above
-    factor, _ = lapack.dpotrf(covariance.T, lower=True, clean=True, overwrite_a=True)
-    inverse: Float64 = lapack.dtrtri(factor, lower=True, overwrite_c=True)[0]
-    return inverse.T
+    with one_blas_thread(len(covariance)):
+        values, vectors = np.linalg.eigh(covariance)
+    vectors /= np.sqrt(np.maximum(values, floor))
+    return np.asarray(vectors, np.float64)
 
 
 def _chunks(X: Any, n_clusters: int) -> list[slice]:
