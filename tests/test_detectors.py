@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ekmfast import EKMeans, blocks
 from ekmfast.anomaly import AutoencoderDetector, EKMeansDetector, reconstruction_loss
-from ekmfast.anomaly._normals import fit_normals
+from ekmfast.anomaly._normals import _whitener, fit_normals
 from ekmfast.autoencoder import ConvAutoencoder, DeepEKM, export, finetune, load, pretrain
 from ekmfast.autoencoder.seen import digests, unseen
 from ekmfast.datasets import open_image_folder
@@ -154,12 +154,14 @@ def test_held_out_scores_are_those_of_a_fit_without_the_row(kind, n_features, pr
     members = EKMeans(3, random_state=0).fit_predict(X)
     members[5] = -1  # a row of a cluster that counts as abnormal
 
-    def normals(keep):
-        centres = [X[keep & (members == k)].mean(axis=0) for k in range(3)]
-        return fit_normals(X[keep], members[keep], np.array(centres))
+    def centres(keep):
+        return np.array([X[keep & (members == k)].mean(axis=0) for k in range(3)])
 
-    fitted = normals(np.full(120, True))
-    held_out = fitted.held_out_scores(X, members, fitted.scores(X))
+    def normals(keep):
+        return fit_normals(X[keep], members[keep], centres(keep))
+
+    everything = np.full(120, True)
+    held_out = normals(everything).held_out_scores(X, members, centres(everything))
     for i in range(0, 120, 5):
         if (members == members[i]).sum() == 1:
             continue
@@ -168,13 +170,34 @@ def test_held_out_scores_are_those_of_a_fit_without_the_row(kind, n_features, pr
         assert held_out[i] == pytest.approx(expected, rel=precision, abs=precision)
 
 
+@pytest.mark.parametrize("case", ["plain", "constant features", "correlated"])
+def test_the_whitener_is_a_root_of_the_inverse(case):
+    """Also where eigenvalues are below the floor, so that Cholesky's factor cannot be used."""
+    rng = np.random.default_rng(0)
+    Y = rng.normal(size=(50, 12)) * np.geomspace(0.1, 1, 12)
+    if case == "constant features":
+        Y[:, 1::3] = 0
+    if case == "correlated":
+        Y[:, 2:] = 0.005 * Y[:, :1] + 1e-4 * Y[:, 2:]
+    S = Y.T @ Y / len(Y)
+    floor = 1e-4 * np.diag(S).mean()
+    M = 0.7 * S
+    np.fill_diagonal(M, np.maximum(np.diag(S), floor))
+    values, vectors = np.linalg.eigh(M)
+    assert (values[0] < 0.9 * floor) == (case == "correlated")
+    inverse = vectors / np.maximum(values, floor) @ vectors.T
+    W = _whitener(S)
+    np.testing.assert_allclose(W @ W.T, inverse, rtol=1e-7, atol=1e-10 * inverse.max())
+    assert np.allclose(W, np.triu(W)) == (case != "correlated")
+
+
 def test_a_row_that_is_a_cluster_of_its_own_is_abnormal_when_held_out():
     rng = np.random.default_rng(0)
     X = np.vstack([rng.normal(size=(60, 2)), [[50.0, 50.0]]])
     detector = EKMeansDetector(2, contamination=0.03, random_state=0)
     members = np.repeat([0, 1], [60, 1])
-    normals = fit_normals(X, members, np.array([X[:60].mean(axis=0), X[60]]))
-    held_out = normals.held_out_scores(X, members, normals.scores(X))
+    fitted = X, members, np.array([X[:60].mean(axis=0), X[60]])
+    held_out = fit_normals(*fitted).held_out_scores(*fitted)
     assert held_out.argmin() == 60
     assert held_out[60] < held_out[:60].min() - 100
     assert detector.fit(X).labels_[60] == 1

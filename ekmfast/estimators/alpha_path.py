@@ -121,7 +121,7 @@ verbose
 
 def check_array_of_rows(X: Any) -> NDArray[Any]:
     """X as an array or CSR matrix that the kernels can read."""
-    check_kind(X, sparse=True)
+    check_kind(X)
     data = check_array(
         X,
         dtype=[np.float64, np.float32],

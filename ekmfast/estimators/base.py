@@ -84,10 +84,9 @@ def check_data(
 ) -> NDArray[Any]:
     """X as a C-contiguous array of float32 or float64, checked like any input of scikit-learn.
 
-    ``options`` are those of `sklearn.utils.validation.validate_data`. With ``accept_sparse="csr"``
-    sparse matrices of any format become CSR matrices. Errors name the columns of a
-    table that hold no numbers, and the row and column of NaN or infinity in an array; masked
-    entries are refused.
+    Sparse matrices of any format become CSR matrices. ``options`` are those of
+    `sklearn.utils.validation.validate_data`. Errors name the columns of a table that hold no
+    numbers, and the row and column of NaN or infinity in an array; masked entries are refused.
     """
     if isinstance(X, Blocks) or is_dask(X) or is_cuda_array(X):
         raise TypeError(
@@ -95,7 +94,7 @@ def check_data(
             f"{type(X).__name__}: give it an array, such as a sample of the rows"
         )
     X = as_numpy(X)
-    check_kind(X, sparse=bool(options.get("accept_sparse")))
+    check_kind(X)
     names = names_unknown_to_sklearn(X)
     with warnings.catch_warnings() if names else nullcontext():
         if names:
@@ -107,6 +106,7 @@ def check_data(
             dtype=[np.float64, np.float32],
             order="C",
             ensure_all_finite=False,
+            accept_sparse="csr",
             **options,
         )
     if ensure_all_finite and not issparse(rows):
@@ -255,7 +255,7 @@ class CentroidEstimator(
         # In sparse rows every method finds them, and names the row and the column.
         # Of rows with missing numbers `PartialRows` finds infinity.
         finite = not reset and not issparse(X) and self.missing == "error"
-        return check_data(self, X, reset=reset, ensure_all_finite=finite, accept_sparse="csr")
+        return check_data(self, X, reset=reset, ensure_all_finite=finite)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -380,9 +380,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             # In ``fit`` the survey finds NaN and infinity, and names their row.
             nonlocal checked_by_sklearn
             checked_by_sklearn = True
-            return check_data(
-                self, X, reset=reset, ensure_all_finite=not reset, accept_sparse="csr"
-            )
+            return check_data(self, X, reset=reset, ensure_all_finite=not reset)
 
         if is_cuda_array(X):
             check_array(X)  # which says that it is not taken

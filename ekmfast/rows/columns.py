@@ -57,29 +57,18 @@ def _listed(names: Sequence[str]) -> str:
     return "".join(lines + ["- ...\n"] * (len(names) > SHOWN))
 
 
-def check_kind(X: Any, name: str = "X", *, sparse: bool = False) -> None:
+def check_kind(X: Any, name: str = "X") -> None:
     """Refuse input that cannot become an array of numbers without loss or with a clear error.
 
     Raises
     ------
     TypeError
-        For sparse matrices, unless ``sparse`` is True, for dates and for text, naming the column of
-        a table, and for what is no array, such as a path or a generator.
+        For dates and for text, naming the column of a table, and for what is no array, such as a
+        path or a generator.
     ValueError
         For masked arrays with masked entries, and for a table without columns.
     """
-    matrix = is_sparse(X)
-    if not sparse and (matrix or _has_sparse_columns(X)):
-        dense = X.shape[0] * X.shape[1] * 8 / 2**30
-        size = f"{dense:.3g} GiB" if dense >= 0.01 else "less than 0.01 GiB"
-        raise TypeError(
-            f"{name} is a sparse {'matrix' if matrix else 'frame'}, but dense data is required: "
-            "take an estimator that reads sparse rows, such as EKMeans, reduce them to their "
-            "leading components first, with make_pipeline(TruncatedSVD(50), ...), or take "
-            f"{name}.{'toarray()' if matrix else 'sparse.to_dense()'}, {size}, where memory has "
-            "room for it"
-        )
-    if matrix:
+    if is_sparse(X):
         return
     if type(X).__name__ == "LazyFrame":  # of polars, which warns if it is asked for its columns
         raise TypeError(f"{name} is a LazyFrame: give {name}.collect()")
@@ -99,13 +88,6 @@ def is_sparse(X: Any) -> bool:
     """Whether X is sparse; SciPy is not imported for that, which `import ekmfast` does not need."""
     scipy_sparse = sys.modules.get("scipy.sparse")
     return scipy_sparse is not None and bool(scipy_sparse.issparse(X))
-
-
-def _has_sparse_columns(X: Any) -> bool:
-    """Whether X is a frame of pandas whose columns are all sparse, as scikit-learn asks it."""
-    if not hasattr(X, "iloc") or X.ndim != 2 or not len(X.columns):
-        return False
-    return all(str(dtype).startswith("Sparse") for dtype in X.dtypes)
 
 
 def check_unmasked(values: Any, name: str) -> None:

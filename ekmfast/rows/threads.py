@@ -104,7 +104,7 @@ _limit = _BlasLimit()
 
 
 @contextmanager
-def one_blas_thread(n_features: int) -> Iterator[None]:
+def one_blas_thread(n_features: int = 0) -> Iterator[None]:
     """Limit the BLAS to one thread, unless there are many features.
 
     The threads of a BLAS wait for each other. If another process uses a processor, this takes far
