@@ -223,6 +223,21 @@ void statistics(const SparseSamples& s, const double* centroids, const double* a
   });
 }
 
+void iterate(Solver& solver, const SparseSamples& s, Weighting weighting, double fuzzifier,
+             int n_threads, std::int64_t& left) {
+  const i64 k = solver.k(), n_groups = solver.n_groups();
+  const auto pass = [&](const double* centroids, const double* alpha, i64 n, int threads,
+                        double* sum_wx, double* sum_w, double* sum_p, double* objective) {
+    std::vector<double> exponent(static_cast<std::size_t>(n * k));
+    statistics(s, centroids, alpha, n, k, weighting, fuzzifier, threads, sum_wx, sum_w, sum_p,
+               exponent.data(), objective);
+  };
+  const std::vector<double> origin(static_cast<std::size_t>(s.d));
+  // Problems do not share what a pass reads, so that several at a time would only take more memory.
+  const bool apart = !solver.is_long() && n_groups > 1 && n_groups >= n_threads;
+  solver.iterate(pass, origin.data(), apart ? Passes::apart : Passes::single, n_threads, left);
+}
+
 template <class U>
 double weights(const SparseSamples& s, const double* centroids, double alpha, i64 k,
                int n_threads, U* out) {

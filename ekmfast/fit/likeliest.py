@@ -180,12 +180,13 @@ def _polished(
     problem: Problem, centroids: Float64, alpha: float, passes: int = LAST_PASSES
 ) -> Float64:
     """The centroids (K, D) after further passes over the rows of a search."""
-    end = problem.solve(
+    runs = problem.solve(
         centroids[None],
         alpha,
         max_iter=min(passes, problem.max_iter),
         tol=max(LAST_TOL, problem.tol),
-    ).best
+    )
+    end = runs.whole(0)
     # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads
     # to the means of clusters that are narrow beside their distances.
     if end.step is None or not np.isfinite(end.step).all():
