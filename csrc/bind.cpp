@@ -1166,8 +1166,6 @@ class Csr {
 struct GuardedSolver : ekmfast::Solver {
   using ekmfast::Solver::Solver;
   std::atomic<bool> busy{false};
-  // Of candidates that nobody needs any more.
-  std::shared_ptr<ekmfast::KeptMemory> memory = std::make_shared<ekmfast::KeptMemory>();
 };
 
 // Holds a solver during its lifetime. It does not wait for another holder but is refused, since the
@@ -1216,7 +1214,7 @@ std::unique_ptr<GuardedSolver> make_solver(const DoubleArray& starts, const Doub
 py::tuple candidates(GuardedSolver& solver) {
   const Hold hold(solver);
   const py::ssize_t n = solver.n_going(), k = solver.k(), d = solver.d();
-  DoubleArray centroids = kept_array({n, k, d}, solver.memory), alpha(n);
+  DoubleArray centroids = kept_array({n, k, d}, solver.memory()), alpha(n);
   solver.candidates(centroids.mutable_data(), alpha.mutable_data());
   return py::make_tuple(centroids, alpha);
 }
@@ -1289,7 +1287,7 @@ template <class T>
 py::object matrix_of(const ekmfast::LongVector<T>& values, const GuardedSolver& solver) {
   if (values.empty()) return py::none();
   DoubleArray out = kept_array({static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())},
-                               solver.memory);
+                               solver.memory());
   std::copy(values.begin(), values.end(), out.mutable_data());
   return out;
 }

@@ -525,7 +525,8 @@ void Solver::iterate_all(const Several& runs, const SumsOfPass& pass, const doub
 void Solver::iterate_singly(const Several& runs, const SumsOfPass& pass, const double* reference,
                             int n_threads, std::int64_t& left) const {
   const std::size_t weights = static_cast<std::size_t>(n_weights());
-  Vector memory, wx(static_cast<std::size_t>(k_ * d_)), w(weights), p(weights);
+  const KeptNumbers wx(memory_, k_ * d_);
+  Vector memory, w(weights), p(weights);
   for (Several own = going(runs); left > 0 && !own.empty(); own = going(runs)) {
     // The child of a fork begins again where its parent was: some runs may have had this pass.
     std::int64_t n_iter = own.front()->n_iter;
@@ -534,9 +535,9 @@ void Solver::iterate_singly(const Several& runs, const SumsOfPass& pass, const d
       if (run->n_iter > n_iter) continue;
       poll_between_calls();
       double objective = 0;
-      pass(candidate(*run, memory), &run->alpha, 1, n_threads, wx.data(), w.data(), p.data(), &objective);
+      pass(candidate(*run, memory), &run->alpha, 1, n_threads, wx.get(), w.data(), p.data(), &objective);
       ++run->n_iter;
-      advance_one(*run, wx.data(), w.data(), p.data(), objective, reference);
+      advance_one(*run, wx.get(), w.data(), p.data(), objective, reference);
     }
     if (rules_.compete) give_up_losing_runs(runs);
     --left;

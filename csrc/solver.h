@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
+#include "kept.h"
 #include "kernels/kernels.h"
 #include "large_pages.h"
 
@@ -90,6 +92,8 @@ class Solver {
   Space space() const { return rules_.space; }
   bool is_long() const;  // whether proposals are computed from moves and turns
   std::int64_t n_going() const;
+  // Of candidates, sums and results that nobody needs any more.
+  const std::shared_ptr<KeptMemory>& memory() const { return memory_; }
 
   // OUT centroids (n_going, k, d) and alpha (n_going,) for which the caller computes sums and J.
   void candidates(double* centroids, double* alpha) const;
@@ -165,6 +169,7 @@ class Solver {
   const std::int64_t k_, d_;
   Rules rules_;
   std::vector<Run> runs_;
+  std::shared_ptr<KeptMemory> memory_ = std::make_shared<KeptMemory>();
 };
 
 }  // namespace ekmfast

@@ -25,13 +25,13 @@ double work(const SparseSamples& s, i64 k) {
 
 // Centroids as the kernels read them. Scores have a scale q (see kernels.h), distances have none.
 struct Lines {
-  Numbers lines;
+  KeptNumbers lines;
   std::vector<double> bias;
   SparseCentroids view;
 
   Lines(const SparseSamples& s, const double* centroids, i64 k, double q, bool for_distances,
         int n_threads)
-      : lines(s, s.d * padded(k)), bias(static_cast<std::size_t>(padded(k))) {
+      : lines(s.memory, s.d * padded(k)), bias(static_cast<std::size_t>(padded(k))) {
     const i64 d = s.d;
     const i64 kp = padded(k), n_tasks = (d + kTileColumns - 1) / kTileColumns;
     double* out = lines.get();
@@ -134,7 +134,7 @@ void rescue(const SparseSamples& s, const Rows& rows, const Kernel& kernels, Wei
       std::fill(own + c.k, own + c.kp, 0.0);
     }
   };
-  const Numbers all(s, c.k * s.d);
+  const KeptNumbers all(s.memory, c.k * s.d);
   std::vector<double> totals(2 * k + 1);
   sum_rows(s, rows, kernels, c.k, n_threads, weigh, all.get(), totals.data());
   for (i64 j : columns) {

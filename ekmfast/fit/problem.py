@@ -356,11 +356,12 @@ class Problem:
         centroids, objectives = np.empty((n_runs, *starts.shape[1:])), np.empty(n_runs)
         for part in self._groups(n_runs, starts[0].size):
             numbers = np.arange(n_runs)[part]
-            own = starts[numbers % len(starts)]
+            own = starts[part] if len(starts) == n_runs else starts[numbers % len(starts)]
             runs = self.solve(own, alphas[part], tol=tol, max_iter=max_iter)
             for i, number in enumerate(numbers.tolist()):
                 centroids[number] = runs.position(i)[0]
             objectives[part] = runs.objectives
+            del runs, own  # before the next ones take memory
         return centroids, objectives
 
     def _groups(self, n_runs: int, size: int) -> Iterator[slice]:
