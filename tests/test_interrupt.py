@@ -237,6 +237,44 @@ def test_a_child_forked_by_a_handler_finishes_the_passes(n_threads):
     assert (done.returncode, done.stdout, done.stderr) == (0, "True 7\nTrue 7\n", "")
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_child_forked_by_a_handler_finishes_the_passes_over_sparse_rows(n_threads):
+    """Those of long centroids, of which each serves one run, so that some have had one more."""
+    done = run_python(f"""
+        import os, signal, warnings
+        import numpy as np
+        from scipy.sparse import random
+        from ekmfast.fit.solver import solve
+        from ekmfast.rows.sparse import SparseRows
+
+        rng = np.random.default_rng(0)
+        X = random(20_000, 7_000, 0.005, "csr", random_state=rng)
+        starts = X[rng.integers(0, 20_000, 8 * 20)].toarray().reshape(8, 20, 7_000)
+
+        def ends(n_threads):
+            options = dict(tol=0.0, radius=1.0, resolution=1e-13, max_iter=10, compete=True)
+            runs = solve(SparseRows(X, None, n_threads), starts, 2.0, **options)
+            return np.stack([run.centroids for run in runs]), [run.n_iter for run in runs]
+
+        warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+        parent, children = os.getpid(), []
+
+        def handler(*_):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            children.append(os.fork())
+
+        signal.signal(signal.SIGALRM, handler)
+        expected = ends(1)
+        signal.setitimer(signal.ITIMER_REAL, 0.15)
+        found = ends({n_threads})
+        same = (found[0] == expected[0]).all() and found[1] == expected[1] == [10] * 8
+        if os.getpid() != parent:
+            os._exit(7 if same else 1)
+        print(same, os.waitstatus_to_exitcode(os.waitpid(children.pop(), 0)[1]))
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True 7\n", "")
+
+
 @pytest.mark.parametrize("n_alphas", [8, 1])
 def test_ctrl_c_ends_passes_of_many_runs(n_alphas):
     starts = MANY[:, :16, :]
