@@ -233,9 +233,11 @@ void iterate(Solver& solver, const SparseSamples& s, Weighting weighting, double
                exponent.data(), objective);
   };
   const std::vector<double> origin(static_cast<std::size_t>(s.d));
-  // Problems do not share what a pass reads, so that several at a time would only take more memory.
-  const bool apart = !solver.is_long() && n_groups > 1 && n_groups >= n_threads;
-  solver.iterate(pass, origin.data(), apart ? Passes::apart : Passes::single, n_threads, left);
+  // Problems do not share what a pass reads. Those of several runs at a time, or copies of runs that go on
+  // apart from each other, would take memory in vain if the centroids are long.
+  Passes passes = n_groups > 1 && n_groups >= n_threads ? Passes::apart : Passes::shared;
+  if (solver.is_long()) passes = Passes::single;
+  solver.iterate(pass, origin.data(), passes, n_threads, left);
 }
 
 template <class U>
