@@ -960,6 +960,11 @@ class Csr {
 
   bool ascending() const { return ascending_; }
 
+  const ekmfast::SparseSamples& samples() const {
+    need_order();
+    return s_;
+  }
+
   py::tuple statistics(const DoubleArray& centroids, const DoubleArray& alpha, int n_threads,
                        const std::string& weighting, double fuzzifier) const {
     need_order();
@@ -1161,8 +1166,6 @@ class Csr {
 struct GuardedSolver : ekmfast::Solver {
   using ekmfast::Solver::Solver;
   std::atomic<bool> busy{false};
-  // Of candidates that nobody needs any more.
-  std::shared_ptr<ekmfast::KeptMemory> memory = std::make_shared<ekmfast::KeptMemory>();
 };
 
 // Holds a solver during its lifetime. It does not wait for another holder but is refused, since the
@@ -1211,7 +1214,7 @@ std::unique_ptr<GuardedSolver> make_solver(const DoubleArray& starts, const Doub
 py::tuple candidates(GuardedSolver& solver) {
   const Hold hold(solver);
   const py::ssize_t n = solver.n_going(), k = solver.k(), d = solver.d();
-  DoubleArray centroids = kept_array({n, k, d}, solver.memory), alpha(n);
+  DoubleArray centroids = kept_array({n, k, d}, solver.memory()), alpha(n);
   solver.candidates(centroids.mutable_data(), alpha.mutable_data());
   return py::make_tuple(centroids, alpha);
 }
@@ -1263,6 +1266,18 @@ DoubleArray iterate(GuardedSolver& solver, const py::array& X, const MaybeArray&
       solver, X, sample_weight, reference, max_passes, n_threads, weighting, fuzzifier, factor, rounded);
 }
 
+void iterate_sparse(GuardedSolver& solver, const Csr& X, std::int64_t max_passes, int n_threads,
+                    const std::string& weighting, double fuzzifier) {
+  const Hold hold(solver);
+  const ekmfast::SparseSamples& s = X.samples();
+  const Weighting rule = check_weighting(weighting, fuzzifier, solver.k());
+  if (s.d != solver.d()) refuse("X must have the features of the centroids");
+  if (solver.space() == ekmfast::Space::features)
+    refuse("the weights of these rows have one sum, not one for each feature");
+  threads(n_threads);
+  without_gil([&] { ekmfast::iterate(solver, s, rule, fuzzifier, n_threads, max_passes); });
+}
+
 ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
   if (i < 0 || i >= static_cast<std::int64_t>(solver.runs().size())) refuse("no such run");
   return solver.runs()[static_cast<std::size_t>(i)];
@@ -1271,9 +1286,27 @@ ekmfast::Run& run_at(GuardedSolver& solver, std::int64_t i) {
 template <class T>
 py::object matrix_of(const ekmfast::LongVector<T>& values, const GuardedSolver& solver) {
   if (values.empty()) return py::none();
-  DoubleArray out({static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())});
+  DoubleArray out = kept_array({static_cast<py::ssize_t>(solver.k()), static_cast<py::ssize_t>(solver.d())},
+                               solver.memory());
   std::copy(values.begin(), values.end(), out.mutable_data());
   return out;
+}
+
+py::dict result_of(const ekmfast::Run& run, const GuardedSolver& solver) {
+  return py::dict(
+      py::arg("centroids") = matrix_of(run.centroids, solver), py::arg("alpha") = run.alpha,
+      py::arg("objective") = run.objective, py::arg("size") = run.size,
+      py::arg("n_halvings") = run.n_halvings, py::arg("n_jumps") = run.n_jumps,
+      py::arg("jumping") = run.jumping, py::arg("held") = run.held, py::arg("least") = run.least,
+      py::arg("n_still") = run.n_still, py::arg("n_iter") = run.n_iter,
+      py::arg("converged") = run.converged, py::arg("given_up") = run.given_up,
+      py::arg("done") = run.done, py::arg("history") = run.history);
+}
+
+// What a run has found. That it can be continued takes several more matrices.
+py::dict result(GuardedSolver& solver, std::int64_t i) {
+  const Hold hold(solver);
+  return result_of(run_at(solver, i), solver);
 }
 
 py::dict get_run(GuardedSolver& solver, std::int64_t i) {
@@ -1289,16 +1322,11 @@ py::dict get_run(GuardedSolver& solver, std::int64_t i) {
     past.append(py::make_tuple(matrix_of(run.moves[j], solver), matrix_of(run.turns[j], solver)));
   if (run.remembers)
     past.append(py::make_tuple(matrix_of(run.centroids, solver), matrix_of(run.step, solver)));
-  return py::dict(
-      py::arg("centroids") = matrix_of(run.centroids, solver), py::arg("alpha") = run.alpha,
-      py::arg("objective") = run.objective, py::arg("step") = matrix_of(run.step, solver),
-      py::arg("size") = run.size, py::arg("leap") = matrix_of(run.leap, solver),
-      py::arg("past") = past, py::arg("n_halvings") = run.n_halvings,
-      py::arg("n_jumps") = run.n_jumps, py::arg("jumping") = run.jumping,
-      py::arg("held") = run.held, py::arg("least") = run.least, py::arg("n_still") = run.n_still,
-      py::arg("n_iter") = run.n_iter, py::arg("converged") = run.converged,
-      py::arg("given_up") = run.given_up, py::arg("done") = run.done,
-      py::arg("history") = run.history);
+  py::dict state = result_of(run, solver);
+  state["step"] = matrix_of(run.step, solver);
+  state["leap"] = matrix_of(run.leap, solver);
+  state["past"] = past;
+  return state;
 }
 
 // pybind11 says RuntimeError where a value cannot be converted.
@@ -1593,6 +1621,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            py::arg("reference").none(true), py::arg("max_passes"), py::arg("n_threads"),
            py::arg("weighting") = "equilibrium", py::arg("fuzzifier") = 2.0,
            py::arg("factor") = py::none(), py::arg("rounded") = false)
+      .def("iterate_sparse", &iterate_sparse, py::arg("X"), py::arg("max_passes"),
+           py::arg("n_threads"), py::arg("weighting"), py::arg("fuzzifier"))
+      .def("result", &result, py::arg("index"))
       .def("get_run", &get_run, py::arg("index"))
       .def("set_run", &set_run, py::arg("index"), py::arg("state"))
       .def_property_readonly("objectives", &objectives)

@@ -342,7 +342,7 @@ void iterate(Solver& solver, const Samples<T>& samples, const T* reference, Weig
                   sum_wx, sum_w, sum_p, exponent.data(), objective);
   };
   const std::vector<double> about(reference, reference + samples.d);
-  solver.iterate(pass, about.data(), apart, n_threads, left);
+  solver.iterate(pass, about.data(), apart ? Passes::apart : Passes::shared, n_threads, left);
 }
 
 template <class T>

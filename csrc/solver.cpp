@@ -475,9 +475,12 @@ std::vector<std::vector<std::size_t>> Solver::shares(int n_threads) const {
   return found;
 }
 
-void Solver::iterate(const SumsOfPass& pass, const double* reference, bool apart, int n_threads,
+void Solver::iterate(const SumsOfPass& pass, const double* reference, Passes passes, int n_threads,
                      std::int64_t& left) {
-  if (n_threads == 1 || !apart) return iterate_all(all_runs(), pass, reference, n_threads, left);
+  if (passes == Passes::single || runs_.size() == 1)
+    return iterate_singly(all_runs(), pass, reference, n_threads, left);
+  if (n_threads == 1 || passes == Passes::shared)
+    return iterate_all(all_runs(), pass, reference, n_threads, left);
   // Copies iterate, which then replace the runs: see advance_all.
   const auto numbers = shares(n_threads);
   std::vector<std::vector<Run>> copies(numbers.size());
@@ -516,6 +519,42 @@ void Solver::iterate_all(const Several& runs, const SumsOfPass& pass, const doub
     advance_all(runs, wx.data(), w.data(), p.data(), objective.data(), reference, n_threads);
     --left;
   }
+}
+
+// The same with a pass for each run.
+void Solver::iterate_singly(const Several& runs, const SumsOfPass& pass, const double* reference,
+                            int n_threads, std::int64_t& left) const {
+  const std::size_t weights = static_cast<std::size_t>(n_weights());
+  const KeptNumbers wx(memory_, k_ * d_);
+  Vector memory, w(weights), p(weights);
+  for (Several own = going(runs); left > 0 && !own.empty(); own = going(runs)) {
+    // The child of a fork begins again where its parent was: some runs may have had this pass.
+    std::int64_t n_iter = own.front()->n_iter;
+    for (const Run* run : own) n_iter = std::min(n_iter, run->n_iter);
+    for (Run* run : own) {
+      if (run->n_iter > n_iter) continue;
+      poll_between_calls();
+      double objective = 0;
+      pass(candidate(*run, memory), &run->alpha, 1, n_threads, wx.get(), w.data(), p.data(), &objective);
+      ++run->n_iter;
+      advance_one(*run, wx.get(), w.data(), p.data(), objective, reference);
+    }
+    if (rules_.compete) give_up_losing_runs(runs);
+    --left;
+  }
+}
+
+// Where the run goes next, as `propose` writes it, but without a copy where it is a vector of the run.
+// `memory` is for a proposal that may not be changed.
+const double* Solver::candidate(Run& run, Vector& memory) const {
+  if (rules_.space != Space::unit) {
+    if (!run.leap.empty()) return run.leap.data();
+    if (run.step.empty()) return run.centroids.data();
+  }
+  Vector& there = run.leap.empty() ? run.spare[0] : memory;
+  there.resize(run.centroids.size());
+  propose(run, there.data());
+  return there.data();
 }
 
 void Solver::advance_one(Run& run, const double* wx, const double* w, const double* p,
@@ -621,7 +660,7 @@ TurningSums Solver::turn_short(Run& run, Vector before, const Pass& pass, bool s
 // The same for long centroids. The new step replaces the last one in its memory, and the newest turn and
 // move the oldest.
 TurningSums Solver::turn_long(Run& run, Vector before, const Pass& pass, bool shorten) const {
-  run.step.resize(before.size());
+  run.step.resize(before.size(), 0.0);
   Turning t{before.data(), run.centroids.data(), run.step.data(), nullptr, {}, nullptr, nullptr, 0};
   if (run.remembers) {
     for (auto* kept : {&run.turns, &run.moves}) {

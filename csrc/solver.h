@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
+#include "kept.h"
 #include "kernels/kernels.h"
 #include "large_pages.h"
 
@@ -63,6 +65,13 @@ struct Run {
   Run(const double* start, std::int64_t size, double alpha);
 };
 
+// Which runs a pass over the rows serves, where Solver::iterate makes the passes.
+enum class Passes {
+  shared,  // all that are not done
+  apart,   // threads make passes for some of the runs each
+  single,  // one, which takes memory for the candidates and sums of one run
+};
+
 // Computes the sums of one pass for n sets of centroids: IN centroids (n, k, d), alpha (n,); OUT what
 // advance() takes of them. Several threads may call it at a time.
 typedef std::function<void(const double* centroids, const double* alpha, std::int64_t n, int n_threads,
@@ -83,6 +92,8 @@ class Solver {
   Space space() const { return rules_.space; }
   bool is_long() const;  // whether proposals are computed from moves and turns
   std::int64_t n_going() const;
+  // Of candidates, sums and results that nobody needs any more.
+  const std::shared_ptr<KeptMemory>& memory() const { return memory_; }
 
   // OUT centroids (n_going, k, d) and alpha (n_going,) for which the caller computes sums and J.
   void candidates(double* centroids, double* alpha) const;
@@ -94,9 +105,9 @@ class Solver {
                const double* objective, const double* reference, int n_threads);
 
   // Makes passes until all runs are done, but not more than `left`, from which it subtracts those made.
-  // If `apart`, threads make passes for some of the runs each, instead of sharing every pass. The sums
-  // of a run must then not depend on the others, and the runs end as they do together.
-  void iterate(const SumsOfPass& pass, const double* reference, bool apart, int n_threads,
+  // A pass for each of several runs counts as one. If passes are not shared, the sums of a run must not
+  // depend on the others, and the runs end as they do together.
+  void iterate(const SumsOfPass& pass, const double* reference, Passes passes, int n_threads,
                std::int64_t& left);
   // How many groups of runs that are not done can be iterated apart from each other: those of one alpha
   // belong together if they compete.
@@ -111,6 +122,9 @@ class Solver {
                    const double* objective, const double* reference, int n_threads) const;
   void iterate_all(const Several& runs, const SumsOfPass& pass, const double* reference, int n_threads,
                    std::int64_t& left) const;
+  void iterate_singly(const Several& runs, const SumsOfPass& pass, const double* reference,
+                      int n_threads, std::int64_t& left) const;
+  const double* candidate(Run& run, LongVector<double>& memory) const;
   void advance_one(Run& run, const double* wx, const double* w, const double* p, double objective,
                const double* reference) const;
   // The sums of a pass for one run, as `advance` takes them.
@@ -155,6 +169,7 @@ class Solver {
   const std::int64_t k_, d_;
   Rules rules_;
   std::vector<Run> runs_;
+  std::shared_ptr<KeptMemory> memory_ = std::make_shared<KeptMemory>();
 };
 
 }  // namespace ekmfast

@@ -25,13 +25,13 @@ double work(const SparseSamples& s, i64 k) {
 
 // Centroids as the kernels read them. Scores have a scale q (see kernels.h), distances have none.
 struct Lines {
-  Numbers lines;
+  KeptNumbers lines;
   std::vector<double> bias;
   SparseCentroids view;
 
   Lines(const SparseSamples& s, const double* centroids, i64 k, double q, bool for_distances,
         int n_threads)
-      : lines(s, s.d * padded(k)), bias(static_cast<std::size_t>(padded(k))) {
+      : lines(s.memory, s.d * padded(k)), bias(static_cast<std::size_t>(padded(k))) {
     const i64 d = s.d;
     const i64 kp = padded(k), n_tasks = (d + kTileColumns - 1) / kTileColumns;
     double* out = lines.get();
@@ -134,7 +134,7 @@ void rescue(const SparseSamples& s, const Rows& rows, const Kernel& kernels, Wei
       std::fill(own + c.k, own + c.kp, 0.0);
     }
   };
-  const Numbers all(s, c.k * s.d);
+  const KeptNumbers all(s.memory, c.k * s.d);
   std::vector<double> totals(2 * k + 1);
   sum_rows(s, rows, kernels, c.k, n_threads, weigh, all.get(), totals.data());
   for (i64 j : columns) {
@@ -221,6 +221,23 @@ void statistics(const SparseSamples& s, const double* centroids, const double* a
         rescue(s, rows, kernels, weighting, lines.view, columns, n_threads, wx, w, p, e);
     }
   });
+}
+
+void iterate(Solver& solver, const SparseSamples& s, Weighting weighting, double fuzzifier,
+             int n_threads, std::int64_t& left) {
+  const i64 k = solver.k(), n_groups = solver.n_groups();
+  const auto pass = [&](const double* centroids, const double* alpha, i64 n, int threads,
+                        double* sum_wx, double* sum_w, double* sum_p, double* objective) {
+    std::vector<double> exponent(static_cast<std::size_t>(n * k));
+    statistics(s, centroids, alpha, n, k, weighting, fuzzifier, threads, sum_wx, sum_w, sum_p,
+               exponent.data(), objective);
+  };
+  const std::vector<double> origin(static_cast<std::size_t>(s.d));
+  // Problems do not share what a pass reads. Those of several runs at a time, or copies of runs that go on
+  // apart from each other, would take memory in vain if the centroids are long.
+  Passes passes = n_groups > 1 && n_groups >= n_threads ? Passes::apart : Passes::shared;
+  if (solver.is_long()) passes = Passes::single;
+  solver.iterate(pass, origin.data(), passes, n_threads, left);
 }
 
 template <class U>

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kept.h"
+#include "solver.h"
 #include "weighting.h"
 
 namespace ekmfast {
@@ -44,6 +45,10 @@ void statistics(const SparseSamples& samples, const double* centroids, const dou
                 std::int64_t n_problems, std::int64_t k, Weighting weighting, double fuzzifier,
                 int n_threads, double* sum_wx, double* sum_w, double* sum_p, double* exponent,
                 double* objective);
+
+// Makes passes for the runs of a solver until all are done, but at most `left`.
+void iterate(Solver& solver, const SparseSamples& samples, Weighting weighting, double fuzzifier,
+             int n_threads, std::int64_t& left);
 
 template <class U>
 double weights(const SparseSamples& samples, const double* centroids, double alpha, std::int64_t k,

@@ -16,13 +16,13 @@ namespace {
 
 // One of several mixtures as the kernels read it.
 struct ReadyMixture {
-  Numbers lines;
+  KeptNumbers lines;
   std::vector<double> norms, offsets;
   SparseMixture view;
 
   ReadyMixture(const SparseSamples& s, const Mixtures& all, i64 at, const std::vector<double>& shift,
                double unit, int n_threads)
-      : lines(s, s.d * 2 * padded(all.k)),
+      : lines(s.memory, s.d * 2 * padded(all.k)),
         norms(static_cast<std::size_t>(padded(all.k))),
         offsets(static_cast<std::size_t>(padded(all.k)), -HUGE_VAL) {
     const i64 d = s.d, k = all.k, kp = padded(k), n_tasks = (d + kTileColumns - 1) / kTileColumns;

@@ -1095,6 +1095,10 @@ def core_sparse(a: Arguments) -> Call:
 
     inner_replaced: list[str] = []
 
+    def passes(matrix: _core.Csr, starts: Any, alpha: Any, space: str, **given: Any) -> None:
+        solver = _core.Solver(starts, alpha, 1e-6, 1e-9, 1e-12, 2, True, None, None, space)
+        solver.iterate_sparse(matrix, int(rng.integers(-1, 5)), **given)
+
     def use(**given: Any) -> None:
         d = given["n_features"]
         if isinstance(d, int) and 10**6 < d < 2**40:
@@ -1102,6 +1106,17 @@ def core_sparse(a: Arguments) -> Call:
         matrix = _core.Csr(**given)
         threads = {"n_threads": a.threads}
         calls = [
+            Call(
+                partial(passes, matrix),
+                {
+                    "starts": a.array(a.s, a.k, a.d),
+                    "alpha": a.alpha(a.s),
+                    "space": str(rng.choice(["free", "unit"])),
+                    "weighting": str(rng.choice(WEIGHTINGS)),
+                    "fuzzifier": float(rng.uniform(1.5, 3)),
+                    **threads,
+                },
+            ),
             Call(
                 matrix.statistics,
                 {
@@ -1289,6 +1304,7 @@ def core_solver(a: Arguments) -> Call:
             )
         ):
             solver.get_run(index)
+            solver.result(index)
             solver.position(index)
 
     bounded = rng.random() < 0.5

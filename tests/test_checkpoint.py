@@ -11,7 +11,7 @@ from test_blocks import START, clusters, split
 
 from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans, blocks
 from ekmfast.fit.checkpoint import Checkpoint
-from ekmfast.fit.solver import Run
+from ekmfast.fit.solver import WholeRun
 
 
 def in_blocks(X, weight=None):
@@ -127,7 +127,7 @@ def some_runs():
     rng = np.random.default_rng(0)
     runs = []
     for i in range(3):
-        run = Run(rng.normal(size=(2, 3)), 0.5)
+        run = WholeRun(rng.normal(size=(2, 3)), 0.5)
         run.objective, run.history, run.n_iter = 3.5, [4.5, 3.5], 2
         run.step = rng.normal(size=(2, 3))
         run.leap = rng.normal(size=(2, 3)) if i else None

@@ -237,6 +237,50 @@ def test_a_child_forked_by_a_handler_finishes_the_passes(n_threads):
     assert (done.returncode, done.stdout, done.stderr) == (0, "True 7\nTrue 7\n", "")
 
 
+def test_a_child_forked_by_a_handler_finishes_the_passes_over_sparse_rows():
+    """Each of them serves one run, so that some runs may have had one more than the others."""
+    done = run_python("""
+        import os, signal, time, warnings
+        import numpy as np
+        from scipy.sparse import csr_matrix
+        from ekmfast import _core
+        from ekmfast.fit.solver import solve
+        from ekmfast.rows.sparse import SparseRows
+
+        # So much work that the handler is called while threads share some of it.
+        _core.set_isa("base")
+        rng = np.random.default_rng(0)
+        n, stored, d, k = 14_000, 1_000, 2_000, 70
+        start = np.arange(0, n * stored + 1, stored)
+        columns = np.tile(np.arange(stored, dtype=np.int32), n)
+        X = csr_matrix((rng.normal(size=n * stored), columns, start), (n, d))
+        starts = X[rng.integers(0, n, 3 * k)].toarray().reshape(3, k, d)
+
+        def ends():
+            options = dict(tol=0.0, radius=1.0, resolution=1e-13, max_iter=2, compete=True)
+            runs = solve(SparseRows(X, None, 2), starts, 1e-2, **options)
+            return np.stack([run.centroids for run in runs]), [run.n_iter for run in runs]
+
+        warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+        parent, children = os.getpid(), []
+
+        def handler(*_):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            children.append(os.fork())
+
+        signal.signal(signal.SIGALRM, handler)
+        began = time.monotonic()
+        expected = ends()
+        signal.setitimer(signal.ITIMER_REAL, 0.4 * (time.monotonic() - began))
+        found = ends()
+        same = (found[0] == expected[0]).all() and found[1] == expected[1] == [2] * 3
+        if os.getpid() != parent:
+            os._exit(7 if same else 1)
+        print(same, os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True 7\n", "")
+
+
 @pytest.mark.parametrize("n_alphas", [8, 1])
 def test_ctrl_c_ends_passes_of_many_runs(n_alphas):
     starts = MANY[:, :16, :]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from data import set_a, set_c, set_d
 from numpy.testing import assert_allclose
+from scipy.sparse import random as sparse_random
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import kmeans_plusplus
 from sklearn.datasets import load_wine
@@ -34,7 +35,8 @@ from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import WINDOW, Run, solve
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.unit import UnitRows
+from ekmfast.rows.sparse import SparseRows
+from ekmfast.rows.unit import UnitRows, unit_sparse_rows
 
 
 def problem_of(X, tol=1e-6, max_iter=2000):
@@ -347,7 +349,7 @@ def test_a_proposal_is_andersons_where_the_step_points_and_that_of_momentum_else
     compared = {"Anderson": 0, "momentum": 0}
 
     def report(runs):
-        for run in runs:
+        for run in runs.wholes():
             if run.leap is None or not 2 <= len(run.past) <= 6:
                 continue
             *past, (centroids, step) = run.past
@@ -391,7 +393,7 @@ def test_a_run_that_was_copied_goes_on_to_the_same_bits():
     options = {"tol": 1e-8, "radius": 1.0, "resolution": 1e-13, "max_iter": 200}
     whole = solve(problem.rows, starts, 1.0, **options)
     some = solve(problem.rows, starts, 1.0, **options | {"max_iter": 7})
-    rest = solve(problem.rows, starts, 1.0, runs=list(some), **options)
+    rest = solve(problem.rows, starts, 1.0, runs=list(some.wholes()), **options)
     for a, b in zip(whole, rest, strict=True):
         np.testing.assert_array_equal(a.centroids, b.centroids)
         assert a.history == b.history
@@ -419,7 +421,7 @@ def test_threads_do_not_change_what_runs_do():
 
 
 def same_runs(some, others):
-    for a, b in zip(some, others, strict=True):
+    for a, b in zip(some.wholes(), others.wholes(), strict=True):
         for name, value in asdict(a).items():
             np.testing.assert_equal(asdict(b)[name], value, err_msg=name)
 
@@ -484,6 +486,32 @@ def test_passes_of_compiled_code_do_not_depend_on_the_runs_beside_them():
         )
 
 
+@pytest.mark.parametrize("weighting", ["equilibrium", "maximum-entropy", "hard", "fuzzy"])
+@pytest.mark.parametrize("space", ["free", "unit"])
+@pytest.mark.parametrize("n_features", [40, 5_000, 50_000])
+def test_compiled_passes_over_sparse_rows_end_with_the_bits_of_single_ones(
+    n_features, space, weighting
+):
+    """Of narrow and wide rows, and of so wide ones that centroids are long."""
+    rng = np.random.default_rng(n_features)
+    X = sparse_random(400, n_features, 12 / n_features, "csr", random_state=rng)
+    X = X[np.flatnonzero(np.diff(X.indptr))]
+    weight = rng.integers(1, 3, X.shape[0]).astype(float)
+    options = weight, 1, weighting, 1.5
+    rows = unit_sparse_rows(X, *options) if space == "unit" else SparseRows(X, *options)
+    rows.survey()
+    starts = rows.take(np.stack([rng.choice(X.shape[0], 4, replace=False) for _ in range(4)]))
+    alphas = np.repeat([0.5, 5.0], 2)
+    if space == "free":
+        starts[1] += 1e3  # a centroid whose memberships underflow
+    single = iterated(rows, starts, alphas, compiled=False, max_iter=15)
+    for n_threads in (1, 2, 5):
+        compiled = iterated(rows, starts, alphas, compiled=True, n_threads=n_threads, max_iter=15)
+        same_runs(compiled, single)
+        few = iterated(rows, starts, alphas, compiled=True, n_threads=n_threads, max_iter=3)
+        same_runs(few, iterated(rows, starts, alphas, compiled=False, max_iter=3))
+
+
 def test_the_extension_refuses_what_does_not_fit():
     rules = (1e-4, 1e-9, 1e-13, 5, True, None, None)
     with pytest.raises(ValueError, match=r"starts must have shape \(s, k, d\)"):
@@ -498,12 +526,14 @@ def test_the_extension_refuses_what_does_not_fit():
     sums = np.zeros((3, 2, 2)), np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3), np.zeros(2)
     with pytest.raises(ValueError, match="sums must be those of the candidates"):
         solver.advance(*(part[:2] for part in sums), 1)
-    with pytest.raises(ValueError, match="no such run"):
-        solver.get_run(3)
+    for method in (solver.get_run, solver.result):
+        with pytest.raises(ValueError, match="no such run"):
+            method(3)
+    whole = solver.get_run(0)
     with pytest.raises(ValueError, match=r"step must have shape \(k, d\)"):
-        solver.set_run(0, solver.get_run(0) | {"step": np.zeros(3)})
+        solver.set_run(0, whole | {"step": np.zeros(3)})
     with pytest.raises(ValueError, match=r"centroids must have shape \(k, d\)"):
-        solver.set_run(0, solver.get_run(0) | {"centroids": np.ones((4, 1)), "n_iter": 9})
+        solver.set_run(0, whole | {"centroids": np.ones((4, 1)), "n_iter": 9})
     assert solver.get_run(0)["n_iter"] == 0  # an error leaves the run as it was
     with pytest.raises(ValueError, match="low must not be above high"):
         _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules[:5], np.ones(2), np.zeros(2))
@@ -516,7 +546,14 @@ def test_the_extension_refuses_what_does_not_fit():
         solver.iterate(np.ones((5, 2), np.float32), None, None, 1, 1, rounded=True)
     with pytest.raises(ValueError, match=r"fuzzifier must be finite and > 1"):
         solver.iterate(*rows, weighting="fuzzy", fuzzifier=1.0)
+    csr = [_core.Csr(np.ones(1), np.zeros(1, np.int32), np.array([0, 1]), d, None) for d in (2, 3)]
+    with pytest.raises(ValueError, match="X must have the features of the centroids"):
+        solver.iterate_sparse(csr[1], 1, 1, "equilibrium", 2.0)
+    with pytest.raises(ValueError, match=r"fuzzifier must be finite and > 1"):
+        solver.iterate_sparse(csr[0], 1, 1, "fuzzy", 1.0)
     features = _core.Solver(np.zeros((3, 2, 2)), np.ones(3), *rules, "features")
+    with pytest.raises(ValueError, match="the weights of these rows have one sum"):
+        features.iterate_sparse(csr[0], 1, 1, "equilibrium", 2.0)
     with pytest.raises(ValueError, match="the weights of these rows have one sum"):
         features.iterate(*rows)
     assert len(solver) == solver.n_going == 3

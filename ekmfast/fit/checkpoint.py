@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast._files import check_output, replace_file
-from ekmfast.fit.solver import Run, Runs
+from ekmfast.fit.solver import Runs, WholeRun
 
 FORMAT = "ekmfast checkpoint 2"
 # The format of ekmfast 0.1.0, which does not say which estimator wrote the file.
@@ -74,15 +74,15 @@ class Checkpoint:
         self.n_passes += 1
         stop = self.report is not None and self.report(runs)
         if stop or self.n_passes % self.interval == 0 or not runs.n_going:
-            self.write(runs)
+            self.write(runs.wholes())
         return stop
 
     def end(self, runs: Runs) -> None:
         """Write the last passes of a fit that was stopped by ``max_iter``."""
         if self.n_passes % self.interval and runs.n_going:
-            self.write(runs)
+            self.write(runs.wholes())
 
-    def write(self, runs: Runs) -> None:
+    def write(self, runs: Iterable[WholeRun]) -> None:
         """Write the runs into the file."""
         arrays: dict[str, Any] = {}
         plain = []
@@ -104,7 +104,7 @@ class Checkpoint:
 
         replace_file(self.path, fill)
 
-    def read(self, max_iter: int) -> list[Run] | None:
+    def read(self, max_iter: int) -> list[WholeRun] | None:
         """The runs in the file, of at most ``max_iter`` passes; None if there is no file.
 
         Raises
@@ -164,7 +164,7 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return digest.digest()
 
 
-def _parse(file: Any) -> tuple[dict[str, Any], list[Run]]:
+def _parse(file: Any) -> tuple[dict[str, Any], list[WholeRun]]:
     if not zipfile.is_zipfile(file):
         raise ValueError("it is not a complete NumPy archive")
     file.seek(0)
@@ -182,8 +182,8 @@ def _parse(file: Any) -> tuple[dict[str, Any], list[Run]]:
     return header, [_run(arrays, i, plain) for i, plain in enumerate(header["runs"])]
 
 
-def _run(arrays: dict[str, NDArray[Any]], i: int, plain: dict[str, Any]) -> Run:
-    run = Run(arrays[f"{i}.centroids"], plain["alpha"])
+def _run(arrays: dict[str, NDArray[Any]], i: int, plain: dict[str, Any]) -> WholeRun:
+    run = WholeRun(arrays[f"{i}.centroids"], plain["alpha"])
     for name in PLAIN:
         setattr(run, name, plain[name])
     run.history = arrays[f"{i}.history"].tolist()

@@ -42,8 +42,9 @@ def coarse_starts(
     """Starts (S, K, D) of the fit at one alpha, from runs on ``n_rows`` rows and the far ones."""
     sketch = problem.sketch(n_rows, random_state)
     starts = sketch.starts(init, n_init, random_state)
-    runs = sketch.ends(starts, np.full(n_init, alpha), tol=max(TOL, problem.tol), max_iter=PASSES)
-    ends, objectives = zip(*runs, strict=True)
+    ends, objectives = sketch.ends(
+        starts, np.full(n_init, alpha), tol=max(TOL, problem.tol), max_iter=PASSES
+    )
     order = np.argsort(objectives, kind="stable")
     lowest = objectives[order[0]]
     kept: list[int] = []
@@ -52,4 +53,4 @@ def coarse_starts(
             break
         if not kept or objectives[i] > objectives[kept[-1]] + EQUAL * abs(lowest):
             kept.append(int(i))
-    return np.stack([ends[i] for i in kept])
+    return ends[kept]

@@ -186,12 +186,13 @@ def _polished(
     problem: Problem, centroids: Float64, alpha: float, passes: int = LAST_PASSES
 ) -> Float64:
     """The centroids (K, D) after further passes over the rows of a search."""
-    end = problem.solve(
+    runs = problem.solve(
         centroids[None],
         alpha,
         max_iter=min(passes, problem.max_iter),
         tol=max(LAST_TOL, problem.tol),
-    ).best
+    )
+    end = runs.whole(0)
     # A run ends before a step that is shorter than its tolerance. It is taken here, since it leads
     # to the means of clusters that are narrow beside their distances.
     if end.step is None or not np.isfinite(end.step).all():
@@ -218,6 +219,18 @@ def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
     return sorted(middle, key=lambda one: -one.likelihood)[:KEPT]
 
 
+def _beside(candidates: list[Candidate]) -> tuple[Float64, NDArray[np.intp]]:
+    """Centroids (S, K, D) of the likeliest, to go on at their alphas and at those beside these."""
+    pairs = [
+        (one.centroids, one.multiple + step)
+        for one in _likeliest_labels(candidates)
+        for step in (-1, 0, 1)
+        if 0 <= one.multiple + step < len(MULTIPLES)
+    ]
+    centroids, multiples = zip(*pairs, strict=True)
+    return np.stack(centroids), np.array(multiples)
+
+
 class _Judge:
     """Labels of some rows, and their likelihood."""
 
@@ -232,25 +245,26 @@ class _Judge:
         self.reweightings = reweightings
 
     def candidates(
-        self, ends: list[tuple[Float64, float]], multiples: NDArray[np.intp], alphas: Float64
+        self, ends: Float64, objectives: Float64, multiples: NDArray[np.intp], alphas: Float64
     ) -> list[Candidate]:
         """What runs ended with, except for local minima of J that are far above the lowest.
 
+        ``ends`` (R, K, D) is not copied if all are kept: of wide rows it may be most of the memory.
         The number of clusters is given, so that only candidates with the most clusters are kept: at
         small alphas some centroids coincide.
         """
-        objectives = np.array([objective for _, objective in ends])
         lowest = np.full(len(MULTIPLES), np.inf)  # J at each alpha
         np.minimum.at(lowest, multiples, objectives)
         lowest = lowest[multiples]
         # Rounding may make J of rows that equal their centroids negative.
         low = np.flatnonzero(objectives <= lowest + (MOST - 1) * np.abs(lowest))
-        places = np.stack([ends[i][0] for i in low])
+        places = ends if len(low) == len(ends) else ends[low]
         names = merge_all(places, alphas[low]).astype(np.int32)
         labels = self.rows.label_each(places, names)
         n_distinct = _core.renumber(labels, places.shape[1])
         most = n_distinct == n_distinct.max()
-        low, places, labels = low[most], places[most], labels[most]
+        low, labels = low[most], labels[most]
+        places = places if most.all() else places[most]
         likelihood = likelihoods_of_labels(
             self.evidence, labels, self.weight, self.rows.n_threads, self.reweightings
         )
@@ -271,18 +285,8 @@ class _Search:
         X, weight = rows.part(slice(None)), rows.likelihood_weight(slice(None))
         judge = _Judge(rows, X, weight, FIRST_REWEIGHTINGS)
         numbers = np.repeat(FIRST, len(starts))
-        starts = np.concatenate([starts] * len(FIRST))
-        first = self.run(starts, numbers, judge, FIRST_TOL, FIRST_PASSES)
-        pairs = [
-            (one.centroids, one.multiple + step)
-            for one in _likeliest_labels(first)
-            for step in (-1, 0, 1)
-            if 0 <= one.multiple + step < len(MULTIPLES)
-        ]
-        centroids, multiples = zip(*pairs, strict=True)
-        return self.choose(
-            self.run(np.stack(centroids), np.array(multiples), self.judge, NEXT_TOL, NEXT_PASSES)
-        )
+        again = _beside(self.run(starts, numbers, judge, FIRST_TOL, FIRST_PASSES))
+        return self.choose(self.run(*again, self.judge, NEXT_TOL, NEXT_PASSES))
 
     def run(
         self,
@@ -292,11 +296,11 @@ class _Search:
         tol: float,
         max_iter: int,
     ) -> list[Candidate]:
-        """What runs from starts (S, K, D) end with, S alphas being given by their multiples."""
+        """What runs from the starts (S, K, D), in turn, end with at alphas given by multiples."""
         alphas = self.dvariance * MULTIPLES[multiples]
         tol, max_iter = max(tol, self.part.tol), min(max_iter, self.part.max_iter)
-        ends = list(self.part.ends(starts, alphas, tol=tol, max_iter=max_iter))
-        return judge.candidates(ends, multiples, alphas)
+        ends, objectives = self.part.ends(starts, alphas, tol=tol, max_iter=max_iter)
+        return judge.candidates(ends, objectives, multiples, alphas)
 
     def choose(self, candidates: list[Candidate]) -> Candidate:
         """The candidate whose labels are nearest to those of the likeliest mixture."""

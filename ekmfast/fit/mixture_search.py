@@ -302,10 +302,9 @@ class MixtureSearch:
         starts = sketch.starts("auto", self.n_init, self.random_state)
         dvariance = resolve_alpha("dvariance", 2.0, sketch.dispersion)
         alphas = dvariance * MULTIPLES[:: self.every]
-        all_starts, all_alphas = np.concatenate([starts] * len(alphas)), alphas.repeat(len(starts))
-        ends = list(sketch.ends(all_starts, all_alphas, tol=TOL, max_iter=PASSES))
-        lowest = np.reshape([objective for _, objective in ends], (len(alphas), -1)).argmin(axis=1)
-        found = np.stack([ends[a * len(starts) + i][0] for a, i in enumerate(lowest.tolist())])
+        ends, J = sketch.ends(starts, alphas.repeat(len(starts)), tol=TOL, max_iter=PASSES)
+        lowest = J.reshape(len(alphas), -1).argmin(axis=1)
+        found = ends[np.arange(len(alphas)) * len(starts) + lowest]
         rows = sample.survey.sample.on_host()
         for centroids, names in zip(found, merge_all(found, alphas), strict=True):
             yield rows.label(centroids, names)[self.weighted]

@@ -352,12 +352,22 @@ class Problem:
 
     def ends(
         self, starts: Float64, alphas: Float64, *, tol: float, max_iter: int
-    ) -> Iterator[tuple[Float64, float]]:
-        """Yield where runs from starts (S, K, D) at alphas (S,) end: centroids (K, D), and J."""
-        for part in self._groups(len(starts), starts[0].size):
-            runs = self.solve(starts[part], alphas[part], tol=tol, max_iter=max_iter)
-            centroids = (runs.position(i)[0] for i in range(len(runs)))
-            yield from zip(centroids, runs.objectives.tolist(), strict=True)
+    ) -> tuple[Float64, Float64]:
+        """Where runs at alphas (R,) end: centroids (R, K, D), and J (R,).
+
+        They begin from the starts (S, K, D) in turn, again and again if there are fewer of them.
+        """
+        n_runs = len(alphas)
+        centroids, objectives = np.empty((n_runs, *starts.shape[1:])), np.empty(n_runs)
+        for part in self._groups(n_runs, starts[0].size):
+            numbers = np.arange(n_runs)[part]
+            own = starts[part] if len(starts) == n_runs else starts[numbers % len(starts)]
+            runs = self.solve(own, alphas[part], tol=tol, max_iter=max_iter)
+            for i, number in enumerate(numbers.tolist()):
+                centroids[number] = runs.position(i)[0]
+            objectives[part] = runs.objectives
+            del runs, own  # before the next ones take memory
+        return centroids, objectives
 
     def _groups(self, n_runs: int, size: int) -> Iterator[slice]:
         """Slices of runs that are solved at a time: all, if problems share passes.

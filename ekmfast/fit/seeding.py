@@ -62,7 +62,7 @@ def _matrix(init: Any) -> Float64 | None:
         given = np.asarray(init)
         # Objects may be numbers. Complex numbers and dates are refused, since the conversion would
         # drop the imaginary part or the unit.
-        return np.array(given, np.float64, order="C") if given.dtype.kind in "biufO" else None
+        return np.asarray(given, np.float64, order="C") if given.dtype.kind in "biufO" else None
     except (TypeError, ValueError, OverflowError):
         return None
 

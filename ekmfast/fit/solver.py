@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ekmfast import _core
-from ekmfast.rows.protocol import Sums, as_compiled
+from ekmfast.rows.protocol import Sums, as_iterated
 
 Float64 = NDArray[np.float64]
 
@@ -33,17 +33,12 @@ UNIT_ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 @dataclass
 class Run:
-    """The state of one restart, copied from the compiled solver."""
+    """What one restart has found, copied from the compiled solver."""
 
     centroids: Float64  # (K, D), the last accepted ones
     alpha: float
     objective: float = np.inf
-    step: Float64 | None = None  # (K, D), the step from these centroids
     size: float = 1.0  # the share of the step that is tried
-    leap: Float64 | None = None  # (K, D), the proposal, tried before the step
-    # Pairs (centroids, step). If K D > 2^17, pairs of their changes instead: of centroids + step,
-    # and of the step; then the last pair may be the centroids and step of this run.
-    past: list[tuple[Float64, Float64]] = field(default_factory=list)
     n_halvings: int = 0
     n_jumps: int = 0
     jumping: bool = False  # a weak column takes its exact ratio, so J may rise
@@ -62,8 +57,19 @@ class Run:
         return self.n_halvings > MAX_HALVINGS
 
 
+@dataclass
+class WholeRun(Run):
+    """The whole state of one restart, from which it can be continued."""
+
+    step: Float64 | None = None  # (K, D), the step from the centroids
+    leap: Float64 | None = None  # (K, D), the proposal, tried before the step
+    # Pairs (centroids, step). If K D > 2^17, pairs of their changes instead: of centroids + step,
+    # and of the step; then the last pair may be the centroids and step of this run.
+    past: list[tuple[Float64, Float64]] = field(default_factory=list)
+
+
 class Runs(Sequence[Run]):
-    """All restarts of one fit. An item is a copy of the state of one restart."""
+    """All restarts of one fit. An item is a copy of what one restart has found."""
 
     def __init__(self, solver: _core.Solver) -> None:
         self._solver = solver
@@ -74,7 +80,14 @@ class Runs(Sequence[Run]):
     def __getitem__(self, index: int) -> Run:  # type: ignore[override]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return Run(**self._solver.get_run(index % len(self)))
+        return Run(**self._solver.result(index % len(self)))
+
+    def whole(self, index: int) -> WholeRun:
+        """A copy of the whole state of one restart."""
+        return WholeRun(**self._solver.get_run(index))
+
+    def wholes(self) -> Iterator[WholeRun]:
+        return map(self.whole, range(len(self)))
 
     def __iter__(self) -> Iterator[Run]:
         return map(self.__getitem__, range(len(self)))
@@ -113,7 +126,7 @@ def solve(
     space: str = "free",
     compete: bool = False,
     report: Callable[[Runs], bool] | None = None,
-    runs: Sequence[Run] | None = None,
+    runs: Sequence[WholeRun] | None = None,
     n_threads: int = 1,
 ) -> Runs:
     """Iterate from every start (S, K, D) until its step is <= tol * sqrt(K) * radius.
@@ -146,7 +159,7 @@ def solve(
     report : callable, default=None
         Called after each pass. If it returns True, the iteration stops. Without it the passes over
         rows in memory are made by compiled code, and the runs end with the same bits.
-    runs : sequence of Run, default=None
+    runs : sequence of WholeRun, default=None
         The runs of an interrupted iteration, which is continued.
     n_threads : int
         The number of threads for the steps of the runs.
@@ -171,9 +184,9 @@ def solve(
         for i, run in enumerate(runs):
             solver.set_run(i, asdict(run))
     found = Runs(solver)
-    compiled = as_compiled(rows)
-    if report is None and compiled is not None:
-        compiled.iterate(solver, max_iter - n_passes)
+    iterated = as_iterated(rows)
+    if report is None and iterated is not None:
+        iterated.iterate(solver, max_iter - n_passes)
         return found
     for _ in range(n_passes, max_iter):
         if not found.n_going:

@@ -42,6 +42,7 @@ class ArrayRows:
 
     at_hand = True
     shares_passes = True
+    iterated = True
     compiled = True
     space = "free"
     # Whether sums are computed in float32 although X is float64: see `rounded`.

@@ -124,6 +124,7 @@ class PartialRows(ArrayRows):
     """
 
     space = "features"
+    iterated = False
     compiled = False
 
     def __init__(

@@ -26,17 +26,23 @@ class Sums(Protocol):
         ...
 
 
-class Compiled(Sums, Protocol):
-    """Rows of which compiled code makes all passes of a loop, if ``compiled`` is true.
+class Iterated(Sums, Protocol):
+    """Rows of which compiled code makes all passes of the solver, if ``iterated`` is true.
 
     The results have the same bits as those of the loop around single passes.
     """
 
-    compiled: bool
+    iterated: bool
 
     def iterate(self, solver: _core.Solver, max_passes: int) -> None:
         """Make at most so many passes for the runs of a solver, until all are done."""
         ...
+
+
+class Compiled(Iterated, Protocol):
+    """Rows of which compiled code makes all passes of every loop, if ``compiled`` is true."""
+
+    compiled: bool
 
     def choose(self, first: Float64, uniform: Float64) -> NDArray[np.intp]:
         """Numbers (S, K) of the rows that are chosen for S starts, one after another.
@@ -49,6 +55,11 @@ class Compiled(Sums, Protocol):
     def rounded(self) -> Rows:
         """The same rows in float64, whose sums are computed in float32: see `ArrayRows`."""
         ...
+
+
+def as_iterated(rows: Sums) -> Iterated | None:
+    """The rows, if compiled code makes all passes of the solver."""
+    return cast(Iterated, rows) if getattr(rows, "iterated", False) else None
 
 
 def as_compiled(rows: Sums) -> Compiled | None:

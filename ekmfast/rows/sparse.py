@@ -126,6 +126,10 @@ class SparseRows(ArrayRows):
         )
         return CentredStatistics(*sums, self._origin)
 
+    def iterate(self, solver: _core.Solver, max_passes: int) -> None:
+        """Make at most so many passes over X, until all runs are done: see `Iterated`."""
+        solver.iterate_sparse(self._csr, max_passes, self.n_threads, self.weighting, self.fuzzifier)
+
     def followed_by(self, others: ArrayRows) -> Self:
         from scipy.sparse import vstack  # not above, since `import ekmfast` stays light
 
