@@ -46,7 +46,8 @@ DIRECTIONS = 100  # as scikit-learn recommends for latent semantic analysis
 def docstrings(package: str) -> tuple[csr_matrix, NDArray[np.intp]]:
     """TF-IDF of the docstrings of a package, and the parts of it in which they stand."""
     spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     root = Path(spec.origin).parent
     texts, parts = [], []
     for path in sorted(root.rglob("*.py")):
