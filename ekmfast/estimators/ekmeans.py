@@ -40,9 +40,10 @@ class EKMeans(FullBatchEstimator):
         choose by eye, computes the same likelihood). It compares the clusters on a sample of 10,000
         rows, to which it adds the rows that are far from the sample's clusters; they are found on
         2,000 of these rows, and the chosen centroids are iterated over all rows. If features are
-        strongly correlated, the likelihood is computed from their leading principal components, of
-        which sparse rows keep 50 at most, and the clusters of dense rows are found in those that
-        hold 98 % of the variance.
+        strongly correlated, the likelihood is computed from their leading principal components, and
+        the clusters are found in those that hold 98 % of the variance. Sparse rows with more than
+        500 features are searched in their leading directions (singular vectors); there alpha is a
+        multiple of the inverse dispersion in these.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the
         clusters are.

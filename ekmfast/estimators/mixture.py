@@ -94,7 +94,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         The largest number that ``'auto'`` tries.
     covariance_type : {'auto', 'full', 'tied', 'diag', 'spherical'}, default='auto'
         As for ``GaussianMixture``; ``'auto'`` chooses ``'diag'`` or ``'full'``. For sparse rows it
-        means ``'diag'``, or ``'spherical'`` where 2^22 numbers do not hold the sampled rows, and
+        means ``'diag'``, or ``'spherical'`` where they have more than 500 features, and
         ``'tied'`` and ``'full'`` are refused, whose matrices would have D x D entries.
     degrees_of_freedom : 'auto' or float > 2, default='auto'
         Those of the Student distributions; ``inf`` for Gaussians. ``'auto'`` chooses from 3, 6, 20
@@ -161,7 +161,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     The components are searched for on a sample of at most 10,000 rows, and their parameters are
     then computed from all rows, in their dtype.
 
-    Sparse rows are read in float64 whatever their dtype is. Where 2^22 numbers hold the sample, it
+    Sparse rows are read in float64 whatever their dtype is. Of at most 500 features, it
     is searched as dense rows are, and the result is that of the dense array with the same
     ``covariance_type``. Otherwise the search begins from the labels of :class:`EKMeans` alone. The
     relative error of a variance is about 1e-16 times the squared mean over the variance.
