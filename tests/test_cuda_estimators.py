@@ -274,7 +274,7 @@ def test_alpha_is_found_on_the_card(data):
 @pytest.mark.parametrize("kind", [OnCard, np.asarray], ids=["on the card", "on the host"])
 def test_so_it_is_in_a_part_of_the_rows(data, kind, monkeypatch):
     monkeypatch.setattr("ekmfast.fit.likeliest.SEARCH_ROWS", 30)
-    monkeypatch.setattr("ekmfast.estimators.ekmeans.ROWS_PER_CLUSTER", 1)
+    monkeypatch.setattr("ekmfast.fit.likeliest.ROWS_PER_CLUSTER", 1)
     settings = {"n_init": 1, "max_iter": 3, "random_state": 0, "tol": 0.1}
     wanted = EKMeans(2, **settings).fit(data)
     got = EKMeans(2, device="cuda", **settings).fit(kind(data))
