@@ -34,8 +34,6 @@ DIRECTION_ROWS = 10_000
 ITERATIONS, FURTHER = 3, 10
 # Directions whose singular value is a smaller share of the largest one are not kept.
 RESOLUTION = 1e-5
-
-
 # Rows have one length if their squared lengths differ by no more than this share.
 SAME_LENGTH = 1e-3
 # Rows whose length in the directions is a smaller share of the largest one have no angle there.

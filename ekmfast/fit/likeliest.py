@@ -18,7 +18,8 @@ where the centroids are.
 
 If features are strongly correlated, as codes of neural networks are, the likelihood is a worse
 judge, and the search is that of `fit.correlated`; where numbers are missing, it is that of
-`fit.search`, in all features.
+`fit.search`, in all features. So it is for sparse rows that do not differ in their directions
+(`fit.wide`).
 
 The rules were chosen on problems of `bench/problems.py` with seeds that no published figure uses,
 against 16 starts at eleven alphas, each run to its end, of which J decided between starts and the

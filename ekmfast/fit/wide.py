@@ -16,6 +16,7 @@ directions (`fit.directions`) the rows are dense and short, and the search is th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from ekmfast.fit.likeliest import find_likeliest, search_rows
 from ekmfast.fit.moved import moved
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import initial_centroids, resolve_n_init
+from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.threads import one_blas_thread
 
 Float64 = NDArray[np.float64]
@@ -64,21 +66,20 @@ def find_in_directions(
             starts = initial_centroids(rows, k, init, n_init, random_state) @ directions
             if few.by_angle:
                 starts /= np.maximum(np.linalg.norm(starts, axis=2, keepdims=True), LEAST_LENGTH)
-            given = iter(starts)
-            init = lambda *_: next(given)  # noqa: E731
+            init = _one_by_one(starts)
         sketch = reduced.sketch(search_rows(k), random_state)
         centroids, alpha = find_likeliest(sketch, init, n_init, random_state, dvariance)
-        alpha *= reduced.dispersion / _dispersion(few.features, few.weight)
+        alpha *= reduced.dispersion / ArrayRows(few.features, few.weight).survey().dispersion
         if few.by_angle and rows.space != "unit":
             centroids = _means(few, centroids)
             alpha *= FLAT
         return centroids @ directions.T, alpha
 
 
-def _dispersion(features: Float64, weight: NDArray[Any] | None) -> float:
-    mean = np.average(features, axis=0, weights=weight)
-    squares = ((features - mean) ** 2).sum(axis=1)
-    return 0.5 * float(np.average(squares, weights=weight))
+def _one_by_one(starts: Float64) -> Callable[..., Float64]:
+    """An ``init`` that returns one of the starts (S, K, R) whenever it is called."""
+    left = iter(starts)
+    return lambda X, n_clusters, random_state: next(left)
 
 
 def _means(few: InDirections, centroids: Float64) -> Float64:
