@@ -88,6 +88,10 @@ def others(T):
         yield kernels.prepare(T, split), (
             array(T, 2, "A"), int64, int64, array(T, 1), array(T, 2), array(T, 1), array(T, 2)
         )  # fmt: skip
+    for split in (False, True) if T is np.float32 else (False,):
+        yield kernels.scale_centroids(T, split), (
+            f64, array(float64, 1), array(T, 2), array(T, 2), array(T, 2), array(T, 2)
+        )  # fmt: skip
     yield kernels.add_partial(), (f64, int64, array(float64, 1))
     for slices in (1, 16):
         yield kernels.add_onto(slices), (array(T, 2), int64, array(float64, 1))
@@ -106,6 +110,7 @@ def others(T):
             array(T, 2, "A"), array(T, 1), int64, int64, f64, i64
         )  # fmt: skip
     yield kernels.box(T), (array(T, 2, "A"), int64, int64, array(T, 2), array(T, 2))
+    yield kernels.fill(T), (array(T, 1), float64)
     yield kernels.gather(T), (array(T, 2, "A"), array(int64, 1), f64)
     yield kernels.exact_memberships(True, True), (
         array(T, 2, "A"), array(T, 1), int64, int64, f64, float64, array(int64, 1), f64, f64

@@ -15,8 +15,12 @@ from ekmfast.rows.cuda.division import segment_rows
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import THREADS, empty, host, is_aligned, run_on, upload
 from ekmfast.rows.cuda.locked import lock
+from ekmfast.rows.cuda.mirror import MOST_KEPT, Mirror
 
 Float64 = NDArray[np.float64]
+
+# `take` keeps memory for so many numbers of rows or fewer.
+FEW_NUMBERS = 1 << 15
 
 
 class Held(Protocol):
@@ -58,15 +62,34 @@ class ResidentRows:
         self.dense = bool(X.is_c_contiguous())
         self.aligned = is_aligned(X)
         self.s = upload(np.ones(1, self.dtype)) if sample_weight is None else sample_weight
+        self._taken: dict[int, Mirror] = {}
 
     def segments(self) -> Iterator[tuple[int, Any, Any]]:
         yield 0, self.X, self.s
 
     def take(self, index: NDArray[np.intp]) -> Float64:
-        out = empty((index.size, self.d), np.float64)
-        blocks = -(-index.size * self.d // THREADS)
+        shape, blocks = (index.size, self.d), -(-index.size * self.d // THREADS)
+        if 0 < index.size * self.d <= FEW_NUMBERS:
+            few = self._few(index.size)
+            few.host["numbers"][:] = index.ravel()
+            few.send()
+            launch(kernels.gather(self.dtype), blocks, self.X, few.card["numbers"],
+                   few.card["rows"])  # fmt: skip
+            few.fetch()
+            return few.host["rows"].reshape(*index.shape, self.d).copy()
+        out = empty(shape, np.float64)
         launch(kernels.gather(self.dtype), blocks, self.X, upload(index.ravel()), out)
         return host(out).reshape(*index.shape, self.d)
+
+    def _few(self, count: int) -> Mirror:
+        """Memory for the numbers of a few rows and for these rows, kept for the next call."""
+        if count not in self._taken:
+            if len(self._taken) >= MOST_KEPT:
+                self._taken.clear()
+            self._taken[count] = Mirror(
+                numbers=((count,), np.int64), rows=((count, self.d), np.float64)
+            )
+        return self._taken[count]
 
     def subset(self, index: NDArray[np.intp]) -> ResidentRows:
         out = empty((index.size, self.d), self.dtype)

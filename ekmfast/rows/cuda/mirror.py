@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ekmfast.rows.cuda.compiler import cuda
-from ekmfast.rows.cuda.layer import SIMULATED, stream_handle
+from ekmfast.rows.cuda.layer import SIMULATED, part_of, stream_handle
 
 if not SIMULATED:
     from cuda.bindings import driver
@@ -34,7 +34,7 @@ def _places(arrays: dict[str, Specification]) -> tuple[dict[str, slice], int]:
 def _views(memory: Any, arrays: dict[str, Specification]) -> dict[str, Any]:
     places, _ = _places(arrays)
     return {
-        name: memory[places[name]].view(np.dtype(dtype)).reshape(*shape)
+        name: part_of(memory, places[name], shape, np.dtype(dtype))
         for name, (shape, dtype) in arrays.items()
     }
 
@@ -86,20 +86,27 @@ class Mirror:
 
     Parameters
     ----------
+    there : dict of str to tuple of (shape, dtype), default=None
+        Arrays that the GPU alone has: they are in ``card`` and are never copied.
     **arrays : tuple of (shape, dtype)
         The shape and the dtype of each array, under its name.
     """
 
-    def __init__(self, **arrays: Specification) -> None:
+    def __init__(
+        self, there: dict[str, Specification] | None = None, **arrays: Specification
+    ) -> None:
         _, self._bytes = _places(arrays)
         self._pinned = cuda.pinned_array(self._bytes, np.uint8)
         self.host: dict[str, NDArray[Any]] = _views(np.asarray(self._pinned), arrays)
+        there = there or {}
         if SIMULATED:
             kind = type(cuda.device_array(1))  # wraps an array of the host, without a copy
             self.card = {name: kind(array) for name, array in self.host.items()}
+            self.card |= {name: cuda.device_array(*given) for name, given in there.items()}
         else:
-            memory = cuda.device_array(self._bytes, np.uint8)
-            self.card = _views(memory, arrays)
+            whole = arrays | there
+            memory = cuda.device_array(_places(whole)[1], np.uint8)
+            self.card = _views(memory, whole)
             self._here = self._pinned.ctypes.data
             self._there = memory.device_ctypes_pointer.value
 
@@ -109,12 +116,21 @@ class Mirror:
             stream = stream_handle()
             _check(driver.cuMemcpyHtoDAsync(self._there, self._here, self._bytes, stream))
 
-    def fetch(self) -> None:
-        """Copy from the GPU, after everything that was started before on the current stream."""
+    def receive(self) -> None:
+        """Copy from the GPU, in the order of the current stream; `wait` waits for the copy."""
         if not SIMULATED:
             stream = stream_handle()
             _check(driver.cuMemcpyDtoHAsync(self._here, self._there, self._bytes, stream))
-            _check(driver.cuStreamSynchronize(stream))
+
+    def wait(self) -> None:
+        """Wait for everything that was started before on the current stream."""
+        if not SIMULATED:
+            _check(driver.cuStreamSynchronize(stream_handle()))
+
+    def fetch(self) -> None:
+        """Copy from the GPU, after everything that was started before on the current stream."""
+        self.receive()
+        self.wait()
 
     def clear(self) -> None:
         """Set all numbers on the GPU to zero, in the order of the current stream."""

@@ -25,6 +25,7 @@ blocks, or of threads where it counts elements. A chunk is padded to whole tiles
 """
 
 from ekmfast.rows.cuda.kernels.assign import nearest
+from ekmfast.rows.cuda.kernels.centroids import CENTROIDS_A_BLOCK, scale_centroids
 from ekmfast.rows.cuda.kernels.chunks import (
     PREPARED,
     WEIGHED_COLUMNS,
@@ -61,10 +62,11 @@ from ekmfast.rows.cuda.kernels.fused import (
 )
 from ekmfast.rows.cuda.kernels.multiply import product, product_blocks
 from ekmfast.rows.cuda.kernels.rescue import exact_memberships, largest_exponents, raise_exponents
-from ekmfast.rows.cuda.kernels.seeding import box, closest, gather, row_masses
+from ekmfast.rows.cuda.kernels.seeding import box, closest, fill, gather, row_masses
 
 __all__ = [
     "CANCELLED",
+    "CENTROIDS_A_BLOCK",
     "EQUILIBRIUM",
     "FLOOR",
     "FUSED_SUMS",
@@ -84,6 +86,7 @@ __all__ = [
     "column_sums",
     "columns_for",
     "exact_memberships",
+    "fill",
     "fits_fused",
     "fused",
     "fused_width",
@@ -98,6 +101,7 @@ __all__ = [
     "raise_exponents",
     "row_masses",
     "rows_at_once",
+    "scale_centroids",
     "slices_for",
     "weigh",
     "weigh_columns",

@@ -149,6 +149,19 @@ def box(dtype: Real) -> Kernel:
 
 
 @lru_cache(None)
+def fill(dtype: Real) -> Kernel:
+    """OUT values (n,) = value; grid: all n."""
+    T = dtype
+
+    def write(values: Any, value: Any) -> None:
+        at = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+        if at < values.shape[0]:
+            values[at] = T(value)
+
+    return kernel(write)
+
+
+@lru_cache(None)
 def gather(dtype: Real) -> Kernel:
     """IN X (n, d), rows (m,); OUT out (m, d) = X[rows], of any dtype; grid: all m d."""
 

@@ -1,4 +1,4 @@
-"""Centroids in the forms that the kernels read, sent to the GPU."""
+"""Centroids in the forms that the kernels read, made on the GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.rows.cuda.layer import leading_bits_of
+from ekmfast.rows.cuda import kernels
+from ekmfast.rows.cuda.launch import launch
+from ekmfast.rows.cuda.layer import ceil_div, flat
 from ekmfast.rows.cuda.mirror import Mirror
 from ekmfast.rows.cuda.passes.base import Passes
 
@@ -19,7 +21,11 @@ LOG2E = 1 / np.log(2)
 
 @dataclass
 class Centroids:
-    """Centroids of S problems, relative to the reference."""
+    """Centroids of S problems, relative to the reference.
+
+    The arrays on the GPU hold them once `make_ready` has been called, which the work of a pass does
+    first, so that it is recorded with the rest.
+    """
 
     scaled: Any  # (S, K, D) = q c
     plain: Any  # (S, K, D) = c
@@ -29,65 +35,86 @@ class Centroids:
     q: Float64  # (S,)
     finite: NDArray[np.bool_]  # (S,), whether q c is finite in the dtype of the rows
     mirror: Mirror  # whose memory on the host is read until the pass has ended
+    splits: bool  # whether there are parts
+
+    def make_ready(self) -> None:
+        """Send the centroids and bring them into these forms."""
+        self.mirror.send()
+        sent, width = self.mirror.card, self.scaled.shape[0] * self.scaled.shape[1]
+        scale = kernels.scale_centroids(np.dtype(self.scaled.dtype).type, self.splits)
+        scaled, plain = flat(self.scaled, width), flat(self.plain, width)
+        launch(scale, ceil_div(width, kernels.CENTROIDS_A_BLOCK), sent["y"], sent["q"], scaled,
+               plain, self.bias, self.parts)  # fmt: skip
 
 
-def relative(passes: Passes, centroids: Float64) -> Float64:
-    """Centroids minus the reference, as a new array."""
-    return centroids - passes.reference.astype(np.float64)
+def _mirror(passes: Passes, dtype: Any, S: int, k: int, d: int, splits: bool) -> Mirror:
+    mirror = passes.kept.mirror(
+        "centroids",
+        dtype,
+        S,
+        k,
+        there={
+            "scaled": ((S, k, d), dtype),
+            "plain": ((S, k, d), dtype),
+            "bias": ((S, k), dtype),
+            "parts": ((S * k if splits else 1, 3 * d), dtype),
+        },
+        y=((S * k, d), np.float64),
+        q=((S,), np.float64),
+        reference=((d,), dtype),
+    )
+    mirror.host["reference"][:] = passes.reference
+    return mirror
 
 
-def exponent_scale(passes: Passes, y: Float64, alpha: Float64, dtype: Any) -> Float64:
+def _largest(y: Float64) -> Float64:
+    """The largest absolute value of each problem (S,); NaN if there is one."""
+    each = y.reshape(len(y), -1)
+    return cast(Float64, np.maximum(each.max(axis=1), -each.min(axis=1)))
+
+
+def exponent_scale(passes: Passes, largest: Float64, alpha: Float64, dtype: Any) -> Float64:
     """The factor q for which scores are exponents in base 2; see ``csrc/ekm.cpp``.
 
-    It is at least so large that q times a centroid is no denormal number. ``y`` is `relative`.
+    It is at least so large that q times a centroid is no denormal number. ``largest`` is the
+    largest absolute value of the centroids minus the reference.
     """
     if passes.weighting in ("hard", "fuzzy"):
-        return np.full(len(y), 1.0 if passes.weighting == "hard" else 2.0)
-    largest = np.maximum(y.max(axis=(1, 2)), -y.min(axis=(1, 2)))
+        return np.full(len(largest), 1.0 if passes.weighting == "hard" else 2.0)
     smallest, far = (1e-30, 1e19) if dtype is np.float32 else (1e-290, 1e154)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         floor = np.where(largest > 0, smallest / largest * np.minimum(1, far / largest), 0.0)
     return cast(Float64, np.maximum(alpha * LOG2E, floor))
 
 
-def send_for_weights(passes: Passes, dtype: Any, centroids: Float64, alpha: Float64) -> Centroids:
-    """Centroids (S, K, D) for the weights at alpha (S,), sent to the GPU."""
-    y = relative(passes, centroids)
-    return _send(passes, dtype, y, exponent_scale(passes, y, alpha, dtype))
+def for_weights(passes: Passes, dtype: Any, centroids: Float64, alpha: Float64) -> Centroids:
+    """Centroids (S, K, D) for the weights at alpha (S,)."""
+    return _centroids(passes, dtype, centroids, alpha)
 
 
-def send_for_distances(passes: Passes, dtype: Any, centroids: Float64, q: float) -> Centroids:
-    """Centroids (S, K, D) for scores ``q (y . c - ||c||^2 / 2)``, sent to the GPU."""
-    return _send(passes, dtype, relative(passes, centroids), np.full(len(centroids), q))
+def for_distances(passes: Passes, dtype: Any, centroids: Float64, q: float) -> Centroids:
+    """Centroids (S, K, D) for scores ``q (y . c - ||c||^2 / 2)``."""
+    return _centroids(passes, dtype, centroids, None, q)
 
 
-def _send(passes: Passes, dtype: Any, y: Float64, q: Float64) -> Centroids:
-    """The centroids ``y + reference``, sent to the GPU; y (S, K, D) is changed."""
-    S, k, d = y.shape
+def _centroids(
+    passes: Passes, dtype: Any, centroids: Float64, alpha: Float64 | None, q: float = 1.0
+) -> Centroids:
+    S, k, d = centroids.shape
     splits = passes.product.splits(dtype, S * k)
-    mirror = passes.kept.mirror(
-        "centroids",
-        dtype,
-        S,
-        k,
-        scaled=((S, k, d), dtype),
-        plain=((S, k, d), dtype),
-        bias=((S, k), dtype),
-        reference=((d,), dtype),
-        parts=((S * k if splits else 1, 3 * d), dtype),
-    )
-    here = mirror.host
-    here["reference"][:] = passes.reference
+    mirror = _mirror(passes, dtype, S, k, d, splits)
+    y = mirror.host["y"].reshape(S, k, d)
+    np.subtract(centroids, passes.reference, out=y)
+    largest = _largest(y)
+    scale = mirror.host["q"]
+    scale[:] = q if alpha is None else exponent_scale(passes, largest, alpha, dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        here["plain"][:] = y
-        here["bias"][:] = -0.5 * q[:, None] * np.einsum("skd,skd->sk", y, y)
-        y *= q[:, None, None]
-        here["scaled"][:] = y
-        # A sum is finite only if all of its terms are.
-        finite = np.isfinite(here["scaled"].sum(axis=(1, 2), dtype=np.float64))
-    if splits:
-        scaled, parts = here["scaled"].reshape(S * k, d), here["parts"]
-        parts[:, :d] = parts[:, 2 * d :] = leading_bits_of(scaled)
-        np.subtract(scaled, parts[:, :d], out=parts[:, d : 2 * d])
-    mirror.send()
-    return Centroids(**mirror.card, q=q, finite=finite, mirror=mirror)
+        # Rounding keeps the order of numbers, so all products are finite if the largest is.
+        finite = np.isfinite((scale * largest).astype(dtype))
+    return Centroids(
+        **{name: mirror.card[name] for name in ("scaled", "plain", "bias", "reference", "parts")},
+        q=scale.copy(),
+        finite=finite,
+        mirror=mirror,
+        splits=splits,
+    )

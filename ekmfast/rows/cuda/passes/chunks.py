@@ -76,6 +76,7 @@ def scored(passes: Passes, dtype: Any, c: Centroids, k: int, split: bool) -> Ite
 
     With ``split`` the scores may be computed from parts of the factors: see `CublasProduct`.
     """
+    c.make_ready()
     S, product = len(c.q), passes.product
     split = split and product.splits(dtype, S * k)
     b = buffers_for(passes, dtype, k, S, split)

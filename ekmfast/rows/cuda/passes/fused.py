@@ -56,6 +56,7 @@ def sum_fused(passes: Passes, dtype: Any, c: Centroids, k: int) -> Float64:
         # Sums are added when ``partial`` is full, wherever segments end, so that the order of
         # summation does not depend on segments. These hold a multiple of the rows of a block.
         filled = 0
+        c.make_ready()
         totals.clear()
         for _, X, s in rows.segments():
             n, first = X.shape[0], 0
@@ -70,7 +71,8 @@ def sum_fused(passes: Passes, dtype: Any, c: Centroids, k: int) -> Float64:
                     filled = 0
         if filled:
             add_partial(flat_partial, filled, totals.card["totals"])
+        totals.receive()
 
     passes.kept.run(("fused", dtype, S, k), work)
-    totals.fetch()
+    totals.wait()
     return totals.host["totals"].reshape(S, width).copy()

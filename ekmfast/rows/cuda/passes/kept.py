@@ -28,13 +28,18 @@ class Kept:
         # None for work that ran once.
         self.recordings: dict[tuple[Any, ...], Recording | None] = {}
 
-    def mirror(self, *key: Any, **arrays: Specification) -> Mirror:
+    def mirror(
+        self,
+        *key: Any,
+        there: dict[str, Specification] | None = None,
+        **arrays: Specification,
+    ) -> Mirror:
         """The mirror that ``key`` names."""
         if key not in self._mirrors:
             if len(self._mirrors) >= MOST_KEPT:
                 self._mirrors.clear()
                 self.recordings.clear()
-            self._mirrors[key] = Mirror(**arrays)
+            self._mirrors[key] = Mirror(there, **arrays)
         return self._mirrors[key]
 
     def scratch(self, key: tuple[Any, ...], **arrays: Specification) -> dict[str, Any]:
@@ -61,6 +66,8 @@ class Kept:
         if not self._records:
             work()
         elif key not in self.recordings:
+            if len(self.recordings) >= MOST_KEPT:
+                self.recordings.clear()
             work()
             self.recordings[key] = None
         else:

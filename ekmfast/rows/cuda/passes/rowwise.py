@@ -12,7 +12,7 @@ from ekmfast.rows.cuda.kernels import TILE
 from ekmfast.rows.cuda.launch import launch
 from ekmfast.rows.cuda.layer import THREADS, current_stream, empty, host, lanes_for, upload
 from ekmfast.rows.cuda.passes.base import Passes
-from ekmfast.rows.cuda.passes.centroids import send_for_distances, send_for_weights
+from ekmfast.rows.cuda.passes.centroids import for_distances, for_weights
 from ekmfast.rows.cuda.passes.chunks import scored, weighed
 from ekmfast.rows.cuda.passes.sums import add_partial
 
@@ -26,7 +26,7 @@ def assign(passes: Passes, centroids: Float64, labels: Any, squared_distances: A
     """
     k, d = centroids.shape
     T = passes.held.dtype
-    c = send_for_distances(passes, T, centroids[None], 1.0)
+    c = for_distances(passes, T, centroids[None], 1.0)
     exact = upload(centroids)
     lanes = lanes_for(max(k, d))
     find, per_block = kernels.nearest(T, lanes), THREADS // lanes
@@ -58,7 +58,7 @@ def assign(passes: Passes, centroids: Float64, labels: Any, squared_distances: A
 def weights(passes: Passes, centroids: Float64, alpha: float, out: Any) -> float:
     """Write the weights (N, K) of Eq. 38; return a number that is finite if all of them are."""
     k, T = centroids.shape[0], passes.held.dtype
-    c = send_for_weights(passes, T, centroids[None], np.array([alpha]))
+    c = for_weights(passes, T, centroids[None], np.array([alpha]))
     # The sums of one problem, of which the last two are not finite if a weight is not.
     totals = passes.kept.mirror("weights", k, sums=((2 * k + 2,), np.float64))
     totals.clear()

@@ -12,9 +12,9 @@ from ekmfast.rows.cuda import kernels
 from ekmfast.rows.cuda.division import STRETCH
 from ekmfast.rows.cuda.kernels import TILE
 from ekmfast.rows.cuda.launch import launch
-from ekmfast.rows.cuda.layer import ceil_div, empty, flat, host, upload
+from ekmfast.rows.cuda.layer import THREADS, address, ceil_div, empty, flat, host
 from ekmfast.rows.cuda.passes.base import Passes
-from ekmfast.rows.cuda.passes.centroids import send_for_distances
+from ekmfast.rows.cuda.passes.centroids import for_distances
 from ekmfast.rows.cuda.passes.chunks import scored
 from ekmfast.rows.cuda.passes.sums import add_partial
 
@@ -23,27 +23,36 @@ Float64 = NDArray[np.float64]
 
 def distances(passes: Passes, n_seedings: int) -> Any:
     """Infinite squared distances (S, N), with which `closest` begins when no row is chosen."""
-    return upload(np.full((n_seedings, passes.held.n), np.inf, passes.held.dtype))
+    found = empty((n_seedings, passes.held.n), passes.held.dtype)
+    if found.size:
+        launch(kernels.fill(passes.held.dtype), ceil_div(found.size, THREADS), flat(found), np.inf)
+    return found
 
 
 def closest(passes: Passes, candidates: Float64, closest: Any, update: bool = False) -> Float64:
     """See `RowsAtHand.closest`; the distances stay on the GPU."""
     S, each, _ = candidates.shape
     dtype, width = passes.held.dtype, S * each
-    c = send_for_distances(passes, dtype, candidates, 2.0)
+    c = for_distances(passes, dtype, candidates, 2.0)
     columns = kernels.columns_for(width)
     measure = kernels.closest(dtype, columns, passes.held.weighted, update)
     totals = passes.kept.mirror("closest", S, each, totals=((width,), np.float64))
-    totals.clear()
-    whole = closest
-    for at in scored(passes, dtype, c, each, split=False):
-        b, tiles, n = at.buffers, at.rows // TILE, at.X.shape[0]
-        if at.first == 0 and n < whole.shape[1]:
-            closest = whole[:, at.start : at.start + n]
-        launch(measure, tiles * ceil_div(width, columns), b.scores, c.bias, b.half_norm, b.Y,
-               flat(c.plain, width), at.s, at.first, n, closest, b.sums)  # fmt: skip
-        add_partial(b.sums, tiles, totals.card["totals"])
-    totals.fetch()
+
+    def work() -> None:
+        totals.clear()
+        mine = closest
+        for at in scored(passes, dtype, c, each, split=False):
+            b, tiles, n = at.buffers, at.rows // TILE, at.X.shape[0]
+            if at.first == 0 and n < closest.shape[1]:
+                mine = closest[:, at.start : at.start + n]
+            launch(measure, tiles * ceil_div(width, columns), b.scores, c.bias, b.half_norm, b.Y,
+                   flat(c.plain, width), at.s, at.first, n, mine, b.sums)  # fmt: skip
+            add_partial(b.sums, tiles, totals.card["totals"])
+        totals.receive()
+
+    # A recording reads and writes the distances where they lie.
+    passes.kept.run(("closest", S, each, update, address(closest)), work)
+    totals.wait()
     potentials = totals.host["totals"].reshape(S, each).copy()
     potentials[~c.finite] = np.nan
     return potentials
@@ -100,19 +109,32 @@ def _masses(
     stretches = ceil_div(held.n, STRETCH)
     masses, rows = np.empty((S, stretches)), np.empty((S, stretches), np.int64)
     find = kernels.row_masses(held.weighted, closest is not None, farthest)
-    none = upload(np.zeros((1, 1), held.dtype)) if closest is None else None
-    for start, X, s in held.segments() if held.weighted else _whole(held.n):
-        n = X.shape[0]
+    for start, n, s in _weights(passes):
         here = ceil_div(n, STRETCH)
-        found = empty((S, here), np.float64), empty((S, here), np.int64)
-        distances = none if closest is None else closest[:, start : start + n]
-        launch(find, here * S, distances, s, n, STRETCH, *found)
+        found = passes.kept.mirror(
+            "masses", S, here, masses=((S, here), np.float64), rows=((S, here), np.int64)
+        )
+        if closest is None:
+            distances = _one(passes, 2)
+        else:
+            distances = closest if n == held.n else closest[:, start : start + n]
+        launch(find, here * S, distances, s, n, STRETCH, *found.card.values())
+        found.fetch()
         at = start // STRETCH
-        masses[:, at : at + here] = host(found[0])
-        rows[:, at : at + here] = host(found[1]) + start
+        masses[:, at : at + here] = found.host["masses"]
+        rows[:, at : at + here] = found.host["rows"] + start
     return masses, rows
 
 
-def _whole(n: int) -> Iterator[tuple[int, Any, Any]]:
-    """One segment without rows and weights, for kernels that read distances alone."""
-    yield 0, np.broadcast_to(np.float32(0), (n, 1)), upload(np.ones(1))
+def _weights(passes: Passes) -> Iterator[tuple[int, int, Any]]:
+    """For each segment the first row, the number of rows, and their weights or a single number."""
+    if passes.held.weighted:
+        yield from ((start, X.shape[0], s) for start, X, s in passes.held.segments())
+    else:
+        yield 0, passes.held.n, _one(passes, 1)
+
+
+def _one(passes: Passes, ndim: int) -> Any:
+    """An array of one number that is not read, on the GPU."""
+    shape, T = (1,) * ndim, passes.held.dtype
+    return passes.kept.mirror("one", ndim, one=(shape, T)).card["one"]

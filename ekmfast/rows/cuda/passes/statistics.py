@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ekmfast import _core
 from ekmfast.rows.cuda.passes import rowwise, seeding, sums
 from ekmfast.rows.cuda.passes.base import Passes
-from ekmfast.rows.cuda.passes.centroids import send_for_weights
+from ekmfast.rows.cuda.passes.centroids import for_weights
 from ekmfast.rows.cuda.passes.fused import is_fused, sum_fused
 from ekmfast.rows.cuda.passes.rescue import rescue
 from ekmfast.rows.statistics import CentredStatistics
@@ -52,7 +52,7 @@ def _sum(
     S, k, d = centroids.shape
     if passes.held.n == 0:
         return np.zeros((S, k, d)), np.zeros((S, k)), np.zeros((S, k)), np.zeros(S)
-    c = send_for_weights(passes, dtype, centroids, alpha)
+    c = for_weights(passes, dtype, centroids, alpha)
     if is_fused(passes, dtype, k):
         found = sum_fused(passes, dtype, c, k)
         wx, w = found[:, : k * d], found[:, k * d : k * d + k]
