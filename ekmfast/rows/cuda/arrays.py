@@ -55,11 +55,11 @@ def _by_dlpack(X: Any, name: str) -> Any:
 
 def alike(array: Any, X: Any) -> Any:
     """A Numba array as an array of the library of X, without a copy."""
-    from ekmfast.rows.cuda.compiler import cuda
+    from ekmfast.rows.cuda.layer import finish
 
     library = type(X).__module__.partition(".")[0]
     if library in ("torch", "cupy"):  # whose streams need not wait for copies to the GPU
-        cuda.synchronize()
+        finish()
     if library == "torch":
         return sys.modules["torch"].as_tensor(array, device=X.device)
     if library == "cupy":

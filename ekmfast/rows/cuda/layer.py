@@ -284,6 +284,17 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> Any:
     return cuda.device_array(shape, dtype)
 
 
+def finish() -> None:
+    """Wait for what was started on the current stream.
+
+    The driver refuses to wait for all streams while another thread records a pass.
+    """
+    if not SIMULATED:
+        (error,) = driver.cuStreamSynchronize(stream_handle())
+        if error:
+            raise RuntimeError(f"what was started on the GPU failed: {error.name}")
+
+
 def part_of(memory: Any, place: slice, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """The bytes ``place`` of an array of bytes, as a C-contiguous array.
 

@@ -116,21 +116,12 @@ class Mirror:
             stream = stream_handle()
             _check(driver.cuMemcpyHtoDAsync(self._there, self._here, self._bytes, stream))
 
-    def receive(self) -> None:
-        """Copy from the GPU, in the order of the current stream; `wait` waits for the copy."""
+    def fetch(self) -> None:
+        """Copy from the GPU, after everything that was started before on the current stream."""
         if not SIMULATED:
             stream = stream_handle()
             _check(driver.cuMemcpyDtoHAsync(self._here, self._there, self._bytes, stream))
-
-    def wait(self) -> None:
-        """Wait for everything that was started before on the current stream."""
-        if not SIMULATED:
-            _check(driver.cuStreamSynchronize(stream_handle()))
-
-    def fetch(self) -> None:
-        """Copy from the GPU, after everything that was started before on the current stream."""
-        self.receive()
-        self.wait()
+            _check(driver.cuStreamSynchronize(stream))
 
     def clear(self) -> None:
         """Set all numbers on the GPU to zero, in the order of the current stream."""

@@ -21,9 +21,9 @@ LOG2E = 1 / np.log(2)
 
 @dataclass
 class Centroids:
-    """Centroids of S problems, relative to the reference.
+    """Centroids of S problems, relative to the reference, on their way to the GPU.
 
-    The arrays on the GPU hold them once `make_ready` has been called, which the work of a pass does
+    The arrays there hold them once `make_ready` has been called, which the work of a pass does
     first, so that it is recorded with the rest.
     """
 
@@ -38,8 +38,7 @@ class Centroids:
     splits: bool  # whether there are parts
 
     def make_ready(self) -> None:
-        """Send the centroids and bring them into these forms."""
-        self.mirror.send()
+        """Bring the centroids that were sent into these forms."""
         sent, width = self.mirror.card, self.scaled.shape[0] * self.scaled.shape[1]
         scale = kernels.scale_centroids(np.dtype(self.scaled.dtype).type, self.splits)
         scaled, plain = flat(self.scaled, width), flat(self.plain, width)
@@ -111,6 +110,8 @@ def _centroids(
     with np.errstate(over="ignore", invalid="ignore"):
         # Rounding keeps the order of numbers, so all products are finite if the largest is.
         finite = np.isfinite((scale * largest).astype(dtype))
+    # Copies are no part of recordings: one that is started alone runs while Python does the rest.
+    mirror.send()
     return Centroids(
         **{name: mirror.card[name] for name in ("scaled", "plain", "bias", "reference", "parts")},
         q=scale.copy(),

@@ -71,8 +71,7 @@ def sum_fused(passes: Passes, dtype: Any, c: Centroids, k: int) -> Float64:
                     filled = 0
         if filled:
             add_partial(flat_partial, filled, totals.card["totals"])
-        totals.receive()
 
     passes.kept.run(("fused", dtype, S, k), work)
-    totals.wait()
+    totals.fetch()
     return totals.host["totals"].reshape(S, width).copy()

@@ -48,11 +48,10 @@ def closest(passes: Passes, candidates: Float64, closest: Any, update: bool = Fa
             launch(measure, tiles * ceil_div(width, columns), b.scores, c.bias, b.half_norm, b.Y,
                    flat(c.plain, width), at.s, at.first, n, mine, b.sums)  # fmt: skip
             add_partial(b.sums, tiles, totals.card["totals"])
-        totals.receive()
 
     # A recording reads and writes the distances where they lie.
     passes.kept.run(("closest", S, each, update, address(closest)), work)
-    totals.wait()
+    totals.fetch()
     potentials = totals.host["totals"].reshape(S, each).copy()
     potentials[~c.finite] = np.nan
     return potentials

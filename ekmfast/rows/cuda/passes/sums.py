@@ -51,10 +51,9 @@ def sum_chunks(passes: Passes, dtype: Any, c: Centroids, k: int) -> dict[str, Fl
             passes.product.sums(scores, Y, DEPTH, products)
             add_products(b.flat_products, m // DEPTH, totals.card["wx"])
             add_partial(b.sums, m // TILE, totals.card["sums"])
-        totals.receive()
 
     passes.kept.run(("chunks", dtype, S, k), work)
-    totals.wait()
+    totals.fetch()
     return totals.host
 
 
