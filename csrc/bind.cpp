@@ -22,6 +22,7 @@
 #include "labels.h"
 #include "likelihood.h"
 #include "maximization.h"
+#include "merge.h"
 #include "mixture.h"
 #include "moments.h"
 #include "parallel.h"
@@ -643,6 +644,41 @@ py::array_t<std::int64_t> renumber(const py::array& labels, std::int64_t n_clust
   py::array_t<std::int64_t> out(labels.shape(0));
   std::int64_t* distinct = out.mutable_data();
   without_gil([&] { ekmfast::renumber(in, l, n, n_clusters, distinct); });
+  return out;
+}
+
+py::tuple shared_labels(const py::array& first, const py::array& second) {
+  const py::ssize_t n = first.ndim() == 1 ? first.shape(0) : 0;
+  const std::int32_t* a = readable<std::int32_t>(first, {n}, "first");
+  const std::int32_t* b = readable<std::int32_t>(second, {n}, "second");
+  const auto clusters = [n](const std::int32_t* labels, const char* name) {
+    std::int64_t most = 0;
+    for (py::ssize_t i = 0; i < n; ++i) {
+      if (labels[i] < 0 || labels[i] >= 1 << 24)
+        refuse(std::string(name) + " must be >= 0 and < 2^24");
+      most = std::max<std::int64_t>(most, labels[i] + 1);
+    }
+    return most;
+  };
+  const std::int64_t height = clusters(a, "first"), width = clusters(b, "second");
+  ekmfast::SharedLabels found{};
+  without_gil([&] { found = ekmfast::shared_labels(a, b, n, height, width); });
+  return py::make_tuple(found.in_both, found.in_first, found.in_second);
+}
+
+py::array_t<std::int32_t> merge_close(const py::array& centroids, const py::array& alphas,
+                                      double coincident, double rounding) {
+  if (centroids.ndim() != 3 || centroids.shape(1) < 1 || centroids.shape(2) < 1)
+    refuse("centroids must have shape (r, k, d)");
+  const py::ssize_t r = centroids.shape(0), k = centroids.shape(1), d = centroids.shape(2);
+  if (k > py::ssize_t{1} << 24) refuse("centroids must be at most 2^24");
+  const double* places = readable<double>(centroids, {r, k, d}, "centroids");
+  const double* own = readable<double>(alphas, {r}, "alphas");
+  py::array_t<std::int32_t> out({r, k});
+  std::int32_t* first = out.mutable_data();
+  without_gil([&] {
+    ekmfast::merge_close(places, own, r, k, d, coincident, rounding, first);
+  });
   return out;
 }
 
@@ -1411,6 +1447,17 @@ py::tuple position(GuardedSolver& solver, std::int64_t i) {
   return py::make_tuple(matrix_of(run.centroids, solver), run.alpha);
 }
 
+DoubleArray positions(GuardedSolver& solver) {
+  const Hold hold(solver);
+  const std::size_t size = solver.k() * solver.d();
+  const auto n_runs = static_cast<py::ssize_t>(solver.runs().size()),
+             k = static_cast<py::ssize_t>(solver.k()), d = static_cast<py::ssize_t>(solver.d());
+  DoubleArray out({n_runs, k, d});
+  double* at = out.mutable_data();
+  for (const ekmfast::Run& run : solver.runs()) at = std::copy_n(run.centroids.data(), size, at);
+  return out;
+}
+
 DoubleArray objectives(GuardedSolver& solver) {
   const Hold hold(solver);
   DoubleArray out(static_cast<py::ssize_t>(solver.runs().size()));
@@ -1553,6 +1600,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
         py::arg("degrees").noconvert(), py::arg("background").noconvert(), py::arg("n_threads"));
   m.def("renumber", &renumber, py::arg("labels").noconvert(), py::arg("n_clusters"));
+  m.def("shared_labels", &shared_labels, py::arg("first").noconvert(),
+        py::arg("second").noconvert());
+  m.def("merge_close", &merge_close, py::arg("centroids").noconvert(),
+        py::arg("alphas").noconvert(), py::arg("coincident"), py::arg("rounding"));
   m.def("classification_likelihoods", &classification_likelihoods, py::arg("X").noconvert(),
         py::arg("sample_weight").none(true), py::arg("labels").noconvert(), py::arg("n_clusters"),
         py::arg("tail"), py::arg("scale_prior"), py::arg("variance_prior"),
@@ -1628,6 +1679,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def("set_run", &set_run, py::arg("index"), py::arg("state"))
       .def_property_readonly("objectives", &objectives)
       .def("position", &position, py::arg("index"))
+      .def_property_readonly("positions", &positions)
       .def_property_readonly("n_going", [](GuardedSolver& solver) {
         const Hold hold(solver);
         return solver.n_going();

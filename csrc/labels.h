@@ -10,4 +10,13 @@ namespace ekmfast {
 void renumber(std::int32_t* labels, std::int64_t n_labellings, std::int64_t n, std::int64_t k,
               std::int64_t* distinct);
 
+// How many pairs of rows, counted twice and with each row beside itself, share a label.
+struct SharedLabels {
+  std::int64_t in_both, in_first, in_second;
+};
+
+// IN first (n,) in [0, height), second (n,) in [0, width).
+SharedLabels shared_labels(const std::int32_t* first, const std::int32_t* second, std::int64_t n,
+                           std::int64_t height, std::int64_t width);
+
 }  // namespace ekmfast

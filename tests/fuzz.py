@@ -897,6 +897,41 @@ def core_renumber(a: Arguments) -> Call:
     return call
 
 
+def core_shared_labels(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if not call.replaced:
+            table = np.zeros((k, k), np.int64)
+            np.add.at(table, (first, second), 1)
+            sums = [int((x**2).sum()) for x in (table, table.sum(axis=1), table.sum(axis=0))]
+            if list(result) != sums:
+                raise FaultError("rows that share labels are miscounted")
+
+    k = a.k
+    first, second = (a.rng.integers(0, k, a.n).astype(np.int32) for _ in range(2))
+    arguments = {
+        "first": a.memory.place(a.rng, first),
+        "second": a.memory.place(a.rng, second),
+    }
+    call = Call(_core.shared_labels, arguments, check)
+    return call
+
+
+def core_merge_close(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if ((result < 0) | (result > np.arange(result.shape[1]))).any():
+            raise FaultError("a centroid coincides with none before it")
+        if not (np.take_along_axis(result, result.astype(np.intp), axis=1) == result).all():
+            raise FaultError("the first of a group coincides with another one")
+
+    arguments = {
+        "centroids": a.array(a.s, a.k, a.d),
+        "alphas": a.alpha(a.s),
+        "coincident": 0.01,
+        "rounding": 1e-14,
+    }
+    return Call(_core.merge_close, arguments, check)
+
+
 def core_whiteners(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         if not call.replaced:
@@ -1306,6 +1341,7 @@ def core_solver(a: Arguments) -> Call:
             solver.get_run(index)
             solver.result(index)
             solver.position(index)
+            _ = solver.positions
 
     bounded = rng.random() < 0.5
     arguments = {
@@ -1440,6 +1476,8 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.densities": core_densities,
     "_core.classification_likelihoods": core_classification_likelihoods,
     "_core.renumber": core_renumber,
+    "_core.shared_labels": core_shared_labels,
+    "_core.merge_close": core_merge_close,
     "_core.whiteners": core_whiteners,
     "_core.maximization": core_maximization,
     "_core.expectation_maximization": core_expectation_maximization,

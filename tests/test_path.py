@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 import ekmfast.estimators.ekmeans
 from ekmfast import EKMeans, alpha_path, blocks
 from ekmfast._reference import classification_likelihood as classification_likelihood_of
-from ekmfast.fit import likelihood
+from ekmfast.fit import likelihood, merging
 from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.likelihood import classification_likelihood
 from ekmfast.fit.merging import merge_all, merge_coincident
@@ -305,7 +305,7 @@ def test_a_sketch_stands_for_all_rows():
     assert few.sketch(500, np.random.RandomState(0)).rows.sample_weight.sum() == pytest.approx(4)
 
 
-def test_merge_all_is_merge_coincident_of_each():
+def test_merge_all_is_merge_coincident_of_each(monkeypatch):
     rng = np.random.default_rng(0)
     centroids = rng.normal(size=(6, 5, 3))
     centroids[1, 4] = centroids[1, 0]
@@ -314,7 +314,10 @@ def test_merge_all_is_merge_coincident_of_each():
     # Each coincides with the next one only, in an order that is not theirs.
     centroids[5] = centroids[5, 0] + 0.09 * np.array([[3.0], [0], [2], [4], [1]]) * [1, 0, 0]
     alphas = np.array([1.0, 1.0, 1.0, 0.5, 1e-3, 1.0])
+    merged = merge_all(centroids, alphas)
+    monkeypatch.setattr(merging, "MERGE_ENTRIES", 1)  # for many centroids
     wanted = [merge_coincident(*pair) for pair in zip(centroids, alphas, strict=True)]
+    assert_array_equal(merged, wanted)
     assert_array_equal(merge_all(centroids, alphas), wanted)
 
 

@@ -43,9 +43,8 @@ that compares the first runs (-.000 +- .000 on 1,196 problems).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +55,12 @@ from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.correlated import find_in_components
 from ekmfast.fit.directions import is_wide
 from ekmfast.fit.evidence import components_of
-from ekmfast.fit.likelihood import REWEIGHTINGS, TAIL, likelihoods_of_labels
+from ekmfast.fit.likelihood import (
+    REWEIGHTINGS,
+    TAIL,
+    classification_likelihoods,
+    distinct_labels,
+)
 from ekmfast.fit.merging import merge_all
 from ekmfast.fit.mixture import (
     ScaledRows,
@@ -112,8 +116,7 @@ EM_TOL = 1e-4
 MOST = 1.1
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """What one run ended with, and its labels of the rows of the search."""
 
     centroids: Float64  # (K, D)
@@ -123,6 +126,7 @@ class Candidate:
     multiple: int  # of the grid `MULTIPLES`
     n_distinct: int  # labels
     likelihood: float
+    kind: int  # the same number for all candidates of a list that have the same labels
 
 
 def search_rows(n_clusters: int) -> int:
@@ -207,11 +211,14 @@ def _likeliest_labels(candidates: list[Candidate]) -> list[Candidate]:
     Of several candidates with the same labels it is that of the middle alpha with the lowest J
     there; of two middle alphas the larger, at which distant centroids repel each other less.
     """
-    alike: dict[bytes, list[Candidate]] = {}
+    alike: dict[int, list[Candidate]] = {}
     for one in candidates:
-        alike.setdefault(one.labels.tobytes(), []).append(one)
+        alike.setdefault(one.kind, []).append(one)
     middle = []
     for group in alike.values():
+        if len(group) == 1:
+            middle += group
+            continue
         alphas = sorted({one.alpha for one in group})
         at_middle = [one for one in group if one.alpha == alphas[len(alphas) // 2]]
         least = min(one.objective for one in at_middle)
@@ -266,12 +273,13 @@ class _Judge:
         most = n_distinct == n_distinct.max()
         low, labels = low[most], labels[most]
         places = places if most.all() else places[most]
-        likelihood = likelihoods_of_labels(
-            self.evidence, labels, self.weight, self.rows.n_threads, self.reweightings
-        )
+        kinds, first = distinct_labels(labels)
+        likelihood = classification_likelihoods(
+            self.evidence, labels[first], self.weight, self.rows.n_threads, self.reweightings
+        )[kinds]
         numbers = alphas[low], objectives[low], multiples[low], n_distinct[most], likelihood
         columns = (column.tolist() for column in numbers)
-        return list(map(Candidate, places, labels, *columns))
+        return list(map(Candidate, places, labels, *columns, kinds))
 
 
 class _Search:
@@ -310,13 +318,12 @@ class _Search:
         if len(distinct) < 2 or not self._can_refine():
             return kept[0]
         labels = self._mixture_labels(distinct)
-        known: dict[bytes, float] = {}
+        known: dict[int, float] = {}
         for one in candidates:
-            key = one.labels.tobytes()
-            if key not in known:
-                known[key] = adjusted_rand(one.labels, labels)
+            if one.kind not in known:
+                known[one.kind] = adjusted_rand(one.labels, labels)
         nearest = max(known.values())
-        alike = [one for one in candidates if known[one.labels.tobytes()] == nearest]
+        alike = [one for one in candidates if known[one.kind] == nearest]
         return _likeliest_labels(alike)[0]
 
     def _can_refine(self) -> bool:

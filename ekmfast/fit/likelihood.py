@@ -53,10 +53,25 @@ def likelihoods_of_labels(
     reweightings: int = REWEIGHTINGS,
 ) -> Float64:
     """`classification_likelihoods` of labellings (L, N), many of which may be equal."""
-    known: dict[bytes, int] = {}
-    numbers = [known.setdefault(own.tobytes(), len(known)) for own in labels]
-    distinct = labels[[numbers.index(i) for i in range(len(known))]]
+    numbers, first = distinct_labels(labels)
+    distinct = labels[first]
     return classification_likelihoods(X, distinct, sample_weight, n_threads, reweightings)[numbers]
+
+
+def distinct_labels(labels: NDArray[Any]) -> tuple[list[int], list[int]]:
+    """For each of the labellings (L, N) the number of its labels, and where each number is first.
+
+    Equal labels have the same number.
+    """
+    known: dict[bytes, int] = {}
+    numbers: list[int] = []
+    first: list[int] = []
+    for i, own in enumerate(labels):
+        number = known.setdefault(own.tobytes(), len(first))
+        if number == len(first):
+            first.append(i)
+        numbers.append(number)
+    return numbers, first
 
 
 def classification_likelihoods(

@@ -8,6 +8,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
+from ekmfast import _core
+
 # Two centroids coincide if alpha times the distance d between them is at most this. They stand for
 # one cluster then: which of the two is nearer to a row would depend on rounding errors.
 COINCIDENT = 5e-3
@@ -17,18 +19,22 @@ COINCIDENT = 5e-3
 # of data in which one row lies far from all others, since that row makes the range large.
 ROUNDING = 1e-14
 
-# Number of distances between centroids that are computed at a time.
+# Number of distances between centroids that are computed at a time. If all of them, times the
+# features, are no more, all pairs are compared.
 MERGE_ENTRIES = 1 << 19
 
 
 def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np.intp]:
     """For each centroid, the index of the first centroid that coincides with it.
 
-    The centroids are sorted by the coordinate of the largest range, so that coincident ones are
+    Many centroids are sorted by the coordinate of the largest range, so that coincident ones are
     close to each other in the order. The memory is therefore proportional to K, and so is the work
     if few centroids coincide.
     """
     n_clusters = len(centroids)
+    if centroids.size * n_clusters <= MERGE_ENTRIES:
+        only: NDArray[np.intp] = _merged(centroids[None], np.array([alpha]))[0]
+        return only
     centred = centroids - centroids.mean(axis=0)
     width = np.ptp(centred, axis=0)
     order = np.argsort(centred[:, width.argmax()], kind="stable")
@@ -60,25 +66,16 @@ def merge_coincident(centroids: NDArray[np.float64], alpha: float) -> NDArray[np
 def merge_all(centroids: NDArray[np.float64], alphas: NDArray[np.float64]) -> NDArray[np.intp]:
     """`merge_coincident` of several results (R, K, D) at alphas (R,), which gives (R, K).
 
-    All results are compared at a time if they are small.
+    All results are compared by one call if they are small.
     """
-    n_clusters = centroids.shape[1]
-    if centroids.size * n_clusters > MERGE_ENTRIES:
+    if centroids.size * centroids.shape[1] > MERGE_ENTRIES:
         return np.stack([merge_coincident(*one) for one in zip(centroids, alphas, strict=True)])
-    width = np.ptp(centroids, axis=1).max(axis=1)
-    between = centroids[:, :, None] - centroids[:, None]
-    d2 = np.einsum("rijd,rijd->rij", between, between)
-    with np.errstate(over="ignore"):  # centroids so far apart that distances overflow, too
-        rounding = (ROUNDING * width) ** 2
-    near = d2 <= np.maximum(2 * COINCIDENT / alphas, rounding)[:, None, None]
-    # Two centroids also count as one if others lie between them.
-    some = near.sum(axis=(1, 2)) > n_clusters
-    linked = near[some].astype(np.float32)
-    for _ in range((n_clusters - 1).bit_length()):
-        linked = np.minimum(linked @ linked, 1)
-    near[some] = linked > 0
-    first: NDArray[np.intp] = near.argmax(axis=2)
-    return first
+    return _merged(centroids, alphas)
+
+
+def _merged(centroids: NDArray[np.float64], alphas: NDArray[np.float64]) -> NDArray[np.intp]:
+    places, own = np.ascontiguousarray(centroids), np.asarray(alphas, np.float64)
+    return _core.merge_close(places, own, 2 * COINCIDENT, ROUNDING).astype(np.intp)
 
 
 def count_distinct(merged: NDArray[np.intp]) -> int:

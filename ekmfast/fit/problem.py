@@ -363,9 +363,9 @@ class Problem:
             numbers = np.arange(n_runs)[part]
             own = starts[part] if len(starts) == n_runs else starts[numbers % len(starts)]
             runs = self.solve(own, alphas[part], tol=tol, max_iter=max_iter)
-            for i, number in enumerate(numbers.tolist()):
-                centroids[number] = runs.position(i)[0]
-            objectives[part] = runs.objectives
+            if len(numbers) == n_runs:
+                return runs.positions, runs.objectives
+            centroids[part], objectives[part] = runs.positions, runs.objectives
             del runs, own  # before the next ones take memory
         return centroids, objectives
 

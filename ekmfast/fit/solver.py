@@ -107,6 +107,11 @@ class Runs(Sequence[Run]):
         return self._solver.position(index)
 
     @property
+    def positions(self) -> Float64:
+        """Centroids (S, K, D) of all runs."""
+        return self._solver.positions
+
+    @property
     def best(self) -> Run:
         """The run with the lowest objective; the first one if several have it."""
         return self[int(self.objectives.argmin())]
@@ -168,7 +173,7 @@ def solve(
     low, high = bounds or (None, None)
     solver = _core.Solver(
         np.ascontiguousarray(starts),
-        np.array(np.broadcast_to(np.asarray(alpha, np.float64), len(starts))),
+        np.full(len(starts), alpha, np.float64),
         max(float(tol) * unit, UNIT_ROUNDING * len(starts[0]) ** 0.5 if space == "unit" else 0.0),
         NOISE * resolution * unit,
         resolution,
