@@ -11,8 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import normalize
 
-from ekmfast import EKMeans, EquilibriumMixture, cluster_path
+from ekmfast import EKMeans, EquilibriumMixture, alpha_path, cluster_path
 from ekmfast.fit import directions as module
+from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.directions import WIDE, is_by_angle, is_wide, leading_directions, n_directions
 from ekmfast.fit.wide import find_in_directions
 from ekmfast.rows.sparse import SparseRows
@@ -244,3 +245,49 @@ def test_search_of_rows_that_are_alike_finds_nothing():
     rows = SparseRows(csr_matrix(np.ones((9, 1)) * np.eye(1, D)))
     problem = Problem(rows, 2, tol=1e-4, max_iter=10)
     assert find_in_directions(problem, "auto", "auto", np.random.RandomState(0), 2.0) is None
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_path_finds_the_topics_as_the_search_of_a_fit_does(metric):
+    path = alpha_path(X, K, metric=metric, random_state=0)
+    assert path.converged.all()
+    assert_allclose(path.alphas / path.dvariance, MULTIPLES)
+    assert adjusted_rand_score(TOPICS, path.labels[path.best]) > 0.95
+    assert path.n_components == n_directions(K)
+    # At the alpha that a fit chooses, which may lie outside of the grid, a run finds the same.
+    model = fitted(metric=metric, tol=1e-9)
+    same = alpha_path(X, K, [model.alpha_], metric=metric, tol=1e-9, random_state=0)
+    assert same.alphas.tolist() == [model.alpha_]
+    assert adjusted_rand_score(model.labels_, same.labels[0]) == 1
+    assert same.objective[0] == pytest.approx(model.objective_, rel=1e-6)
+    assert_array_equal(
+        EKMeans(K, alpha=model.alpha_, init=same.centroids[0]).fit_predict(X), same.labels[0]
+    )
+
+
+def test_a_path_takes_weights_sizes_starts_and_rows_of_zeros():
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(TOPICS))
+    path = alpha_path(X, K, target_sizes=SIZES, sample_weight=weight, random_state=0)
+    assert path.sizes.sum(axis=1) == pytest.approx(np.full(len(MULTIPLES), weight.sum()))
+    assert path.size_errors[path.best] < 0.05
+    starts = np.stack([X[k == TOPICS].mean(axis=0).A1 for k in range(K)])
+    given = alpha_path(X, K, init=starts, random_state=0)
+    assert adjusted_rand_score(TOPICS, given.labels[given.best]) > 0.95
+    rows = csr_matrix(sparse.vstack([csr_matrix((3, D)), X]))
+    path = alpha_path(rows, K, metric="cosine", zero_rows="label", random_state=0)
+    assert (path.labels[:, :3] == -1).all()
+    assert adjusted_rand_score(TOPICS, path.labels[path.best, 3:]) > 0.95
+
+
+def test_a_path_does_not_depend_on_the_number_of_threads():
+    one, four = (alpha_path(X, K, random_state=0, n_threads=n) for n in (1, 4))
+    assert_array_equal(one.centroids, four.centroids)
+    assert one.best == four.best
+
+
+def test_a_path_of_rows_that_are_alike_is_that_of_all_features():
+    rows = csr_matrix(np.ones((9, 1)) * np.eye(1, D))
+    path = alpha_path(rows, 2, [1.0, 2.0], random_state=0)
+    assert path.n_clusters_effective.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="alphas"):
+        alpha_path(X, K, [-1.0])

@@ -13,10 +13,19 @@ from ekmfast._parameters import check_parameters, check_seed
 from ekmfast.estimators.base import check_weight, readable
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
+from ekmfast.fit.directions import is_wide, n_directions
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress
-from ekmfast.fit.search import AlphaPath, compare_alphas, path_of, with_target_sizes
+from ekmfast.fit.search import (
+    AlphaPath,
+    Candidates,
+    compare_alphas,
+    compare_runs,
+    path_of,
+    with_target_sizes,
+)
 from ekmfast.fit.seeding import resolve_n_init
+from ekmfast.fit.wide import Reduced
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
 from ekmfast.rows.given import rows_of
@@ -55,7 +64,8 @@ def alpha_path(
     n_clusters : int
     alphas : array-like of shape (A,), default=None
         Positive numbers. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, each sqrt(2)
-        times the last one up to 8, and twice the last one from there.
+        times the last one up to 8, and twice the last one from there. For sparse rows with more
+        than 500 features it is the alpha of the rows in their leading directions (see Notes).
     target_sizes : array-like of shape (K,), default=None
         Wanted proportions of the sizes of the clusters, in any order, such as (2, 1, 1). ``best``
         is then the alpha whose sizes are nearest to them; ``size_errors`` says how near they are.
@@ -81,6 +91,12 @@ verbose
     -----
     The objective is J of arXiv 2402.14490 (see :mod:`ekmfast.kernels`). The likelihood is computed
     from at most 50,000 rows.
+
+    In sparse rows with more than 500 features, such as texts, most of the dispersion is that of
+    single words, and at the multiples of its inverse all centroids coincide. All restarts then run
+    in the leading directions of the rows (singular vectors), at alphas that correspond to those
+    given, and the run that is best there at an alpha is continued in all features. The likelihood
+    is that of the rows in these directions.
 
     Examples
     --------
@@ -108,15 +124,34 @@ verbose
     )
     report = Progress(None, X, rows.dtype, verbose).report
     problem = Problem(rows, n_clusters, tol=tol, max_iter=max_iter, report=report)
-    dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
-    starts = problem.starts(init, resolve_n_init(n_init, init), check_seed(random_state))
-    compared = _check_alphas(alphas, dvariance)
-    with one_blas_thread(rows.n_features):
-        found = compare_alphas(problem, starts, compared)
+    found, dvariance = _compare(problem, alphas, init, n_init, check_seed(random_state))
     path = path_of(problem, found, dvariance)
     if isinstance(problem.survey.sample, ZeroOrUnit):
         path.labels[:, problem.survey.sample.zero] = ZERO_LABEL
     return path if targets is None else with_target_sizes(path, targets)
+
+
+def _compare(
+    problem: Problem,
+    alphas: ArrayLike | None,
+    init: Any,
+    n_init: int | str,
+    random_state: np.random.RandomState,
+) -> tuple[Candidates, float]:
+    """The best run at each alpha, compared, and the alpha of the rule ``'dvariance'``."""
+    if is_wide(problem.survey.sample.X):
+        with one_blas_thread(n_directions(problem.n_clusters)):
+            reduced = Reduced.of(problem)
+            if reduced is not None:
+                dvariance = reduced.factor * reduced.dvariance(2.0)
+                compared = _check_alphas(alphas, dvariance)
+                runs = reduced.best(init, n_init, random_state, compared)
+                return compare_runs(problem, runs, compared, reduced.rows.rows), dvariance
+    dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
+    compared = _check_alphas(alphas, dvariance)
+    starts = problem.starts(init, resolve_n_init(n_init, init), random_state)
+    with one_blas_thread(problem.rows.n_features):
+        return compare_alphas(problem, starts, compared), dvariance
 
 
 def check_array_of_rows(X: Any) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from ekmfast.fit.merging import count_distinct, merge_all
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.solver import Run
+from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.survey import SAMPLE_ROWS
 
 Float64 = NDArray[np.float64]
@@ -34,7 +35,8 @@ class AlphaPath:
         Ascending.
     dvariance : float
         The alpha of the rule ``'dvariance'``. Alphas of different data sets are comparable as
-        multiples of it.
+        multiples of it. For sparse rows with more than 500 features it is the alpha that
+        corresponds to that of the rule for the rows in their leading directions.
     centroids : ndarray of shape (A, K, D), dtype of X
         The centroids of the restart with the lowest objective.
     labels : ndarray of shape (A, N) or (A, M), int32
@@ -56,8 +58,8 @@ class AlphaPath:
     n_components : int or None
         If the features are strongly correlated, as codes of neural networks are, the likelihood is
         computed from the leading principal components, which hold 70 % of the variance (of sparse
-        rows at most 50 components). This is their number. None if the likelihood is computed from
-        the features of X.
+        rows at most 50 components); of sparse rows with more than 500 features, from their leading
+        directions. This is their number. None if the likelihood is computed from the features of X.
     agreement : ndarray of shape (A,)
         The mean adjusted Rand index with the labels at the neighbouring alphas. It is near 1 where
         the labels hardly depend on alpha.
@@ -109,15 +111,24 @@ def compare_alphas(problem: Problem, starts: Float64, alphas: Float64) -> Candid
 
     The labels are those of the rows in the survey's sample, which may be all rows.
     """
-    n_clusters = starts.shape[1]
-    runs = problem.best(starts, alphas)
+    return compare_runs(problem, problem.best(starts, alphas), alphas)
+
+
+def compare_runs(
+    problem: Problem, runs: list[Run], alphas: Float64, reduced: ArrayRows | None = None
+) -> Candidates:
+    """Compare one run for each alpha (A,), by rows of fewer features if ``reduced`` is given."""
+    n_clusters = problem.n_clusters
     rows = problem.survey.sample.on_host()
     sample: slice | NDArray[np.intp] = slice(None)
     if rows.n_rows > SAMPLE_ROWS:
         sample = np.random.default_rng(0).choice(rows.n_rows, SAMPLE_ROWS, replace=False)
         sample.sort()
     sampled_weight = rows.likelihood_weight(sample)
-    evidence = evidence_features(rows.part(sample), sampled_weight)
+    if reduced is None:
+        evidence = evidence_features(rows.part(sample), sampled_weight)
+    else:
+        evidence = reduced.part(sample)
 
     labels = np.empty((len(runs), rows.n_rows), np.int32)
     merged = list(merge_all(np.stack([run.centroids for run in runs]), alphas))
