@@ -532,10 +532,13 @@ class CentroidEstimator(
             )
         n_clusters = len(self.cluster_centers_)
         if self.n_clusters_effective_ < n_clusters:
+            small = ""
+            if self._uses_alpha:
+                alpha = f"alpha={self.alpha_:.3g}"
+                small = f"{alpha} may be too small (alpha_path compares others), or "
             warnings.warn(
-                f"only {self.n_clusters_effective_} of {n_clusters} centroids are distinct: "
-                + ("alpha may be too small, or " if self._uses_alpha else "")
-                + "n_clusters may be too large for X.",
+                f"only {self.n_clusters_effective_} of {n_clusters} centroids are distinct: {small}"
+                "n_clusters may be too large for X.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
