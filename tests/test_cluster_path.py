@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 import ekmfast
 import ekmfast.fit.cluster_path
 from ekmfast import EKMeans, EquilibriumMixture, cluster_path
+from ekmfast.fit.apart import APART, PARTS, least_distance, preferring_apart
 from ekmfast.fit.cluster_path import relaxed
 from ekmfast.fit.joining import joined_labels
 from ekmfast.fit.mixture import ScaledRows, from_labels, maximization
@@ -317,3 +318,105 @@ def test_weights_of_float32_rows_with_correlated_features_are_taken(cls, sparse)
     for dtype in (np.float32, np.float64):
         rows = csr_matrix(X.astype(dtype)) if sparse else X.astype(dtype)
         assert adjusted_rand_score(y, cls("auto", random_state=0).fit_predict(rows, None, s)) > 0.9
+
+
+def skewed_classes(seed, sizes):
+    """Rows of 60 correlated features in which classes have one long tail in each direction."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(len(sizes), 6)) * 9 / np.sqrt(6)
+    parts = [
+        rng.exponential(size=(n, 6)) * rng.uniform(0.3, 1.5, size=6) + centre
+        for n, centre in zip(sizes, centres, strict=True)
+    ]
+    rows = np.concatenate(parts) @ rng.normal(size=(6, 60))
+    return rows + 0.1 * rng.normal(size=rows.shape), np.repeat(np.arange(len(sizes)), sizes)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 11, 12, 15])
+def test_a_skewed_class_of_correlated_features_is_not_split(seed):
+    X, y = skewed_classes(seed, (400, 20, 20))
+    path = cluster_path(X, 6, **ONE_THREAD)
+    assert path.distances is not None
+    model = EKMeans("auto", **ONE_THREAD).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.9
+
+
+def test_clusters_that_stand_apart_are_chosen():
+    X, y = skewed_classes(11, (400, 20, 20))
+    path = cluster_path(X, 6, **ONE_THREAD)
+    assert path.n_clusters[path.best] == 3
+    assert adjusted_rand_score(y, path.labels[2]) > 0.9
+    assert path.distances[0] == 0
+    assert path.distances[2] > 5
+    assert (path.distances[3:] < 5).all()
+    assert path.criterion[2] == path.icl[2]
+    others = np.delete(path.criterion - path.icl, 2)
+    assert (others >= 0.5 * len(X) * (1 - 1e-12)).all()
+    assert path.best == path.criterion.argmin()
+
+
+def test_there_are_no_distances_without_correlations(path):
+    assert path.distances is None
+
+
+def scaled_rows(X, weights=None):
+    return ScaledRows(np.ascontiguousarray(X), weights, np.zeros(X.shape[1]), 1.0, 1)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_the_least_distance_is_that_of_mahalanobis(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 3)) @ rng.normal(size=(3, 3))
+    y = rng.integers(0, 3, size=3000)
+    X[:, 0] += 9.0 * (y == 2)
+    X[:, 1] += 30.0 * (y == 1)
+    shapes = from_labels(scaled_rows(X), y, kind, math.inf)
+    pairs = []
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        between = shapes.means[i] - shapes.means[j]
+        scatter = (shapes.scatters[i] + shapes.scatters[j]) / 2
+        scatter = np.diag(scatter) if kind == "diag" else scatter
+        pairs.append(math.sqrt(between @ np.linalg.inv(scatter) @ between))
+    assert least_distance(scaled_rows(X), y, kind) == pytest.approx(min(pairs))
+
+
+def test_the_halves_of_a_cluster_do_not_stand_apart():
+    rng = np.random.default_rng(0)
+    for draw, expected in ((rng.normal, 2.65), (rng.random, PARTS)):
+        X = draw(size=(20_000, 1))
+        halves = (X[:, 0] > np.median(X)).astype(np.intp)
+        assert least_distance(scaled_rows(X), halves, "full") == pytest.approx(expected, rel=0.02)
+    assert PARTS < APART
+
+
+def test_few_rows_do_not_stand_apart_and_weights_count_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(103, 2))
+    X[100:] += 50
+    y = np.repeat([0, 1], [100, 3])
+    assert least_distance(scaled_rows(X), np.zeros(103, np.intp), "full") == 0
+    assert least_distance(scaled_rows(X), y, "full") == 0
+    weights = np.full(103, 2.0)
+    twice = least_distance(scaled_rows(np.repeat(X, 2, axis=0)), np.repeat(y, 2), "full")
+    assert twice > APART
+    assert least_distance(scaled_rows(X, weights), y, "full") == pytest.approx(twice)
+
+
+@pytest.mark.parametrize(
+    ("distances", "criteria", "best"),
+    [
+        ([0, 9, 8, 3], [50, 20, 10, -20], 2),  # not lower by .5 a row
+        ([0, 9, 8, 3], [50, 20, 10, -50], 3),
+        ([0, 9, 8, 3], [50, -90, 10, -20], 2),  # a smaller number is not chosen
+        ([0, 9, 4, 3], [50, 20, 10, -40], 3),
+        ([0, 4, 4, 3], [50, 20, 10, 30], 2),  # none stands apart
+        ([0, 3, 3, 3], [50, 20, 10, 30], 0),  # parts of one cluster
+        ([0, 3, 3, 3], [70, 20, 10, 30], 2),
+        ([0], [7], 0),
+    ],
+)
+def test_criteria_prefer_clusters_that_stand_apart(distances, criteria, best):
+    before = np.array(criteria, float)
+    raised = preferring_apart(before.copy(), np.array(distances, float), 100.0)
+    assert raised.argmin() == best
+    assert (raised >= before).all()

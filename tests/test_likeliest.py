@@ -20,7 +20,7 @@ def test_runs_read_rows_in_float32_about_their_mean(weighted):
     X = rng.normal(size=(200, 4)) + 1e8
     weight = rng.integers(0, 3, 200).astype(float) if weighted else None
     problem = problem_of(X, weight)
-    rounded, centre = likeliest._in_float32(problem)
+    rounded, centre = likeliest.in_float32(problem)
     assert rounded.dtype == np.float32
     assert_allclose(centre, np.average(X, axis=0, weights=weight))
     starts = X[:3][None]
@@ -33,7 +33,7 @@ def test_runs_read_rows_in_float32_about_their_mean(weighted):
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_squared_distances_stay_within_float32(scale):
     problem = problem_of(np.random.default_rng(0).normal(size=(50, 2)) * scale)
-    rounded, centre = likeliest._in_float32(problem)
+    rounded, centre = likeliest.in_float32(problem)
     assert rounded is problem
     assert not centre.any()
 
@@ -42,7 +42,7 @@ def test_squared_distances_stay_within_float32(scale):
 def test_weights_stay_within_float32(weight):
     X = np.random.default_rng(0).normal(size=(50, 2))
     problem = problem_of(X, np.full(50, weight))
-    assert likeliest._in_float32(problem)[0] is problem
+    assert likeliest.in_float32(problem)[0] is problem
 
 
 @pytest.mark.parametrize(("far", "weight"), [(1e25, 0.0), (1e45, 0.0), (1e19, 1e-37)])
@@ -50,7 +50,7 @@ def test_rows_of_little_weight_may_be_too_far_away_for_float32(far, weight):
     X = np.random.default_rng(0).normal(size=(60, 2)) + np.repeat([[0], [9]], 30, axis=0)
     s = np.ones(60)
     X[0], s[0] = far, weight
-    assert likeliest._in_float32(problem_of(X, s))[0].dtype == np.float64
+    assert likeliest.in_float32(problem_of(X, s))[0].dtype == np.float64
     centroids = EKMeans(2, random_state=0).fit(X, sample_weight=s).cluster_centers_
     expected = [X[1:30].mean(axis=0), X[30:].mean(axis=0)]
     assert_allclose(centroids[centroids[:, 0].argsort()], expected, atol=0.5)

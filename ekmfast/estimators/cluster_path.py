@@ -71,7 +71,8 @@ def cluster_path(
         above the number of different rows, are not tried.
     covariance_type, degrees_of_freedom, max_iter, tol
         As in :class:`EquilibriumMixture`. With more than 100 features, and for
-        sparse rows, ``'auto'`` means ``'diag'``.
+        sparse rows, ``'auto'`` means ``'diag'``. If features are strongly correlated, it means
+        ``'full'`` (``'diag'`` with more than 100 principal components) and 4 degrees of freedom.
     background : bool, default=False
         Whether each mixture has one more component, for rows that belong to no cluster, as in
         :class:`EquilibriumMixture`. It is not counted by ``n_clusters``, and its rows have the
@@ -79,7 +80,8 @@ def cluster_path(
     sample_weight : array-like of shape (N,), default=None
         2 counts a row twice: criteria and the largest number depend on the sum of the weights.
     n_init : int or 'auto', default='auto'
-        The number of restarts of equilibrium k-means at each of six alphas; ``'auto'`` means 4.
+        The number of restarts of equilibrium k-means at each of six alphas; ``'auto'`` means 4. If
+        features are strongly correlated, there are twice as many at each of four alphas.
     random_state, n_threads
         As in :class:`EKMeans`.
     verbose : int, default=0
@@ -101,8 +103,9 @@ def cluster_path(
     Notes
     -----
     ``best`` is the number with the lowest ``criterion``, a Bayesian information criterion with a
-    smaller penalty, or ICL if features are strongly correlated. Where no clusters stand apart, no
-    criterion can find their number: look at ``stability``.
+    smaller penalty. If features are strongly correlated, it is ICL, and clusters that stand apart
+    are preferred (``distances``); the mixtures then begin from the clusters of :class:`EKMeans`
+    alone. Where no clusters stand apart, no criterion can find their number: look at ``stability``.
 
     References
     ----------

@@ -25,10 +25,25 @@ the iteration; the classification likelihood in place of the likelihood (ICL, Bi
 Govaert 2000) had .773.
 
 Where features are strongly correlated, as the codes of neural networks are, the mixtures are those
-of the leading principal components (`evidence`), as for the choice of alpha, and the number is that
-of the lowest ICL. Classes of such rows are no Student distributions, and the likelihood prefers
-several components for a large class, while ICL charges components for their overlap. So it is where
-rows are sparse and wide, in their leading directions (`directions`).
+of the leading principal components (`evidence`), as for the choice of alpha, and the criterion is
+ICL, which charges components for their overlap. So it is where rows are sparse and wide, in their
+leading directions (`directions`).
+
+Classes of codes are no Student distributions, so that a search for the likeliest mixtures goes
+astray: the mixture of the true number of components often has parts of the large class in place of
+small classes, and ICL, too, often prefers two parts of a class to one. So mixtures of correlated
+features begin from the clusters of `EKMeans` alone (`clusterings`), all have the same degrees of
+freedom, and clusters that stand far apart (`apart`) raise the criteria of other numbers.
+
+The constants of that were chosen on 384 draws of 1 to 8 classes from codes of six models, 74 draws
+of 8 x 8 digits, 64 of codes that were learned without labels and 176 generated problems. On 288
+further draws of these codes the mean ARI of ``EKMeans("auto")`` is .956 where it was .874 with the
+search and the least ICL (+.083 +- .014), with the right number in 91 (76) %; with the true number
+it is .979, and that of HDBSCAN .908 (.969 without draws of one class). On 66 draws of digits the
+mean ARI is .607 (.344), and on 48 of codes without labels .225 (.203, +.022 +- .013). Where
+clusters overlap, they are joined too often now: on 144 generated problems, mixtures of 2 to 8
+dimensions in 40 to 128 features, the mean ARI is .632 (.658, -.026 +- .008). A limit `APART` of 5.5
+halves that, but costs .07 on digits. A fit takes .8 of the time.
 """
 
 from __future__ import annotations
@@ -42,9 +57,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from ekmfast.fit.apart import least_distance, preferring_apart
 from ekmfast.fit.background import Box
+from ekmfast.fit.clusterings import Clusterings
 from ekmfast.fit.directions import InDirections, is_wide
-from ekmfast.fit.evidence import evidence_features
+from ekmfast.fit.evidence import components_of
 from ekmfast.fit.likeliest import dense_rows
 from ekmfast.fit.mixture import Fitted, ScaledRows, StudentMixture, label, maximization
 from ekmfast.fit.mixture_search import (
@@ -75,6 +92,11 @@ DEGREES = (3.0, 8.0, math.inf)
 JOIN_GAIN = 0.06
 # The share of the variance that principal components hold, where features are strongly correlated.
 VARIANCE_SHARE = 0.9
+# Clusters there are found with so many times the restarts of other searches, at four alphas.
+RESTARTS = 2
+# The degrees of freedom of mixtures there, the same for every number: else two halves of a cluster
+# with light tails are often preferred to a whole one with heavy tails.
+CLUSTERED_DEGREES = 4.0
 # The directions of wide sparse rows. On 27 draws of docstrings and 8 generated texts the mean ARI
 # was .31 and .75 in 10, .32 and .87 in 20, and .27 and .73 in 35 directions.
 DIRECTIONS = 20
@@ -105,7 +127,13 @@ class ClusterPath:
     criterion : ndarray of shape (P,)
         As ``bic``, with .35 of its penalty for the entries of covariance matrices, and of the
         density after one iteration with covariance matrices that are less alike; or ``icl`` if
-        ``n_components`` is not None. Lower is better.
+        ``n_components`` is not None, raised as ``distances`` says. Lower is better.
+    distances : ndarray of shape (P,) or None
+        Where features are strongly correlated, the smallest Mahalanobis distance of two of the
+        clusters from which the mixtures began; 0 for one cluster, and where one has fewer than five
+        rows. The largest number with more than 5 is chosen, unless ``icl`` of a larger number is
+        lower by a half for each row. If no distance is larger than that of the halves of a
+        uniform cluster, 3.46, this holds for one cluster.
     stability : ndarray of shape (P,)
         The adjusted Rand index of the labels that two mixtures give to the rows, each found in one
         half of these. It is near 1 if other rows of the same kind would give the same clusters,
@@ -149,6 +177,7 @@ class ClusterPath:
     best: int
     n_components: int | None = None
     rows: NDArray[np.intp] | None = None
+    distances: Float64 | None = None
 
 
 class NumberSearch:
@@ -173,6 +202,8 @@ class NumberSearch:
     fits : list of Fitted
         The best mixture of 1, 2, 3 ... components that was found.
     criterion : ndarray of shape (P,)
+        As for `ClusterPath`.
+    distances : ndarray of shape (P,) or None
         As for `ClusterPath`.
     best : int
         The index of the lowest criterion.
@@ -201,10 +232,11 @@ class NumberSearch:
         if sparse and not wide:
             rows = dense_rows(rows)
         features = rows.part(slice(None))
-        if not wide:
-            features = evidence_features(features, rows.sample_weight, VARIANCE_SHARE)
+        components = None if wide else components_of(features, rows.sample_weight)
+        if components is not None:
+            features = components.first(VARIANCE_SHARE).of_rows(features)
         n_features = int(features.shape[1])
-        reduced = wide or n_features < rows.n_features
+        reduced = wide or components is not None
         self._n_components = n_features if reduced else None
         self._problem, self._n_threads = problem, n_threads
         s = rows.sample_weight
@@ -217,11 +249,19 @@ class NumberSearch:
         self._weighted = np.arange(len(self._X)) if s is None else np.flatnonzero(s)
         self._background = background
         self._free_degrees = degrees_of_freedom == "auto"
-        many = n_features > MATRIX_FEATURES and covariance_type == "auto"
+        kinds = kinds_of(covariance_type, sparse=sparse and not wide)
+        degrees = DEGREES if self._free_degrees else (float(degrees_of_freedom),)
+        # The rows and components in which clusters are found that are the only starts.
+        self._clustered = None if components is None else (rows, components)
+        self._shape = "full" if n_features <= MATRIX_FEATURES else "diag"
+        if covariance_type == "auto" and (self._shape == "diag" or components is not None):
+            kinds = (self._shape,)
+        if self._free_degrees and components is not None:
+            degrees = (CLUSTERED_DEGREES,)
         self._settings: dict[str, Any] = {
             "random_state": random_state,
-            "kinds": kinds_of("diag" if many else covariance_type, sparse=sparse and not wide),
-            "degrees": DEGREES if self._free_degrees else (float(degrees_of_freedom),),
+            "kinds": kinds,
+            "degrees": degrees,
             "n_init": n_init,
             "joins": False,  # `_fits` joins components of the mixtures themselves
             "tails": False,
@@ -231,19 +271,19 @@ class NumberSearch:
             "tol": tol,
             "report": report,
         }
-        search = self._search(self._weighted)
-        self._total = search.rows.total
+        own = self._rows(self._weighted)
+        self._total = own.total
         if problem.dispersion == 0:  # the cosine: rows differ by rounding errors alone
             max_clusters = 1
-        most = min(
-            max_clusters, math.isqrt(int(self._total)), len(np.unique(search.rows.X, axis=0))
-        )
-        self.fits = _fits(search, max(most, 1))
+        most = min(max_clusters, math.isqrt(int(self._total)), len(np.unique(own.X, axis=0)))
+        self.fits, self.distances = self._found(self._weighted, max(most, 1))
         if reduced:
             self.criterion = self._criteria([fitted.classified for fitted in self.fits])
         else:
-            likelihoods = [relaxed(fitted.mixture, search.rows) for fitted in self.fits]
+            likelihoods = [relaxed(fitted.mixture, own) for fitted in self.fits]
             self.criterion = self._criteria(likelihoods, SHAPE)
+        if self.distances is not None:
+            self.criterion = preferring_apart(self.criterion, self.distances, self._total)
         self.best = int(self.criterion.argmin())
 
     def labels_of(self, X: Float64) -> NDArray[np.int32] | None:
@@ -257,6 +297,26 @@ class NumberSearch:
         own = None if self._weight is None else self._weight[which]
         X = np.ascontiguousarray(self._X[which])
         return ScaledRows(X, own, np.zeros(X.shape[1]), 1.0, self._n_threads)
+
+    def _found(self, which: NDArray[np.intp], most: int) -> tuple[list[Fitted], Float64 | None]:
+        """Mixtures of 1, 2, 3 ... components of some of the sampled rows.
+
+        Where they begin from clusters, also how far these stand apart.
+        """
+        search = self._search(which)
+        if self._clustered is None:
+            return _fits(search, most), None
+        rows, components = self._clustered
+        problem = self._problem.of(rows.subset(which))
+        n_init = RESTARTS * search.n_init
+        clusterings = Clusterings(problem, components, search.random_state, n_init)
+        fits, distances = [], np.zeros(most)
+        for k in range(1, most + 1):
+            labels = clusterings.labels(k)
+            fits.append(search.from_clusters(labels))
+            if labels.max() + 1 == k:  # else these are fewer clusters
+                distances[k - 1] = least_distance(search.rows, labels, self._shape)
+        return fits, distances
 
     def _search(self, which: NDArray[np.intp]) -> MixtureSearch:
         """The search for mixtures of some of the sampled rows."""
@@ -283,10 +343,9 @@ class NumberSearch:
         if len(self.fits) == 1:
             return np.ones(1)
         order = random_state.permutation(self._weighted)
-        halves = [self._search(np.sort(order[i::2])) for i in (0, 1)]
         found = []
         every = self._rows(slice(None))
-        fits = [_fits(half, len(self.fits)) for half in halves]
+        fits = [self._found(np.sort(order[i::2]), len(self.fits))[0] for i in (0, 1)]
         for pair in zip(*fits, strict=True):
             one, other = (label(fitted.mixture, every) for fitted in pair)
             found.append(adjusted_rand(one + 1, other + 1))  # -1 is the label of the background
@@ -317,6 +376,7 @@ class NumberSearch:
             background_sizes=counts[:, 0],
             best=self.best,
             n_components=self._n_components,
+            distances=self.distances,
         )
 
 

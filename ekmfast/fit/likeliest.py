@@ -134,6 +134,11 @@ def search_rows(n_clusters: int) -> int:
     return max(SEARCH_ROWS, ROWS_PER_CLUSTER * n_clusters)
 
 
+def rows_of_runs(n_clusters: int) -> int:
+    """The rows on which the runs of a search iterate, at most, besides the far ones."""
+    return max(PART_ROWS, PART_ROWS_PER_CLUSTER * n_clusters)
+
+
 def find_likeliest(
     problem: Problem,
     init: Any,
@@ -147,10 +152,10 @@ def find_likeliest(
     ``dvariance``.
     """
     problem = _dense(problem)
-    rounded, centre = _in_float32(problem)
+    rounded, centre = in_float32(problem)
     rows = rounded.survey.sample.on_host()
     X, weight = rows.part(slice(None)), rows.likelihood_weight(slice(None))
-    n_rows = max(PART_ROWS, PART_ROWS_PER_CLUSTER * problem.n_clusters)
+    n_rows = rows_of_runs(problem.n_clusters)
     components = components_of(X, weight)
     rules, n_starts = (
         (SEARCH_RULES, len(SEARCH_RULES)) if components is None else (AUTO_RULES, AUTO_RESTARTS)
@@ -357,7 +362,7 @@ class _Search:
         return label(max(fitted, key=lambda one: one.criterion).mixture, rows)
 
 
-def _in_float32(problem: Problem) -> tuple[Problem, Float64]:
+def in_float32(problem: Problem) -> tuple[Problem, Float64]:
     """The problem of the rows minus a centre (D,) in float32, and the centre.
 
     Passes over them take about half the time. At the alphas of the search centroids that are nearer

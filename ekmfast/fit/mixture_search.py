@@ -236,6 +236,23 @@ class MixtureSearch:
         names = merge_all(found[None], np.array([alpha]))[0]
         return compact(self.sample.survey.sample.on_host().label(found, names)[self.weighted])
 
+    def from_clusters(self, labels: NDArray[np.intp]) -> Fitted:
+        """The best mixture that begins from these labels of the weighted rows alone."""
+        fits: list[Fitted] = []
+        for kind in self.kinds:
+            starts = [from_labels(self.rows, labels, kind, v) for v in self.degrees]
+            fits += expectation_maximization(
+                stacked(starts), self.rows, max_iter=self.max_iter, tol=self.tol
+            )
+        if self.report is not None:
+            for fitted in fits:
+                self.report(fitted)
+        best = best_of(fits)[0]
+        if self.box is None:
+            return best
+        runs = self._runs(self.kinds)
+        return runs.with_background([runs.background_labels(best.mixture, self.box)], self.box)
+
     def _of_sparse(self, k: int) -> Fitted:
         """The best mixture of sparse rows that begins from the clusters of `EKMeans`.
 
