@@ -32,6 +32,14 @@ def topics(
     rng = np.random.default_rng(seed)
     sizes = np.geomspace(1, 0.1, k)
     y = rng.choice(k, n_rows, p=sizes / sizes.sum())
+    return words_of(y, n_features, n_words, own_share, rng), y
+
+
+def words_of(
+    y: NDArray[np.intp], n_features: int, n_words: int, own_share: float, rng: np.random.Generator
+) -> csr_matrix:
+    """TF-IDF of texts of the topics y, a share of whose words is drawn as their topic does."""
+    n_rows, k = len(y), int(y.max()) + 1
     zipf = 1 / np.arange(1, n_features + 1)
     orders = np.stack([rng.permutation(n_features) for _ in range(k)])
     common = rng.permutation(n_features)
@@ -43,7 +51,7 @@ def topics(
     X.sum_duplicates()
     texts = np.bincount(X.indices, minlength=n_features)
     X.data = (1 + np.log(X.data)) * (np.log((1 + n_rows) / (1 + texts)) + 1)[X.indices]
-    return csr_matrix(normalize(X)), y
+    return csr_matrix(normalize(X))
 
 
 def main() -> None:
