@@ -15,7 +15,7 @@ from ekmfast import EKMeans, EquilibriumMixture, alpha_path, cluster_path
 from ekmfast.fit import directions as module
 from ekmfast.fit.alpha import MULTIPLES
 from ekmfast.fit.directions import WIDE, is_by_angle, is_wide, leading_directions, n_directions
-from ekmfast.fit.wide import find_in_directions
+from ekmfast.fit.wide import as_wide, find_in_directions
 from ekmfast.rows.sparse import SparseRows
 
 K, D = 4, 3_000
@@ -291,3 +291,56 @@ def test_a_path_of_rows_that_are_alike_is_that_of_all_features():
     assert path.n_clusters_effective.tolist() == [1, 1]
     with pytest.raises(ValueError, match="alphas"):
         alpha_path(X, K, [-1.0])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_array_of_texts_has_the_clusters_of_the_sparse_matrix(metric, dtype):
+    rows = X.astype(dtype)
+    sparse_model, model = fitted(rows, metric=metric), fitted(rows.toarray(), metric=metric)
+    assert model.converged_
+    assert model.cluster_centers_.dtype == dtype
+    assert_array_equal(model.labels_, sparse_model.labels_)
+    assert model.alpha_ == pytest.approx(sparse_model.alpha_, rel=1e-6)
+    assert_allclose(model.cluster_centers_, sparse_model.cluster_centers_, atol=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_paths_of_an_array_of_texts_are_those_of_the_sparse_matrix(metric):
+    array = X.toarray()
+    dense, found = (alpha_path(x, K, metric=metric, random_state=0) for x in (array, X))
+    assert_array_equal(dense.labels, found.labels)
+    assert dense.best == found.best
+
+
+def test_the_number_of_topics_of_an_array_is_that_of_the_sparse_matrix():
+    array = X.toarray()
+    dense, found = (cluster_path(x, 5, random_state=0) for x in (array, X))
+    assert_array_equal(dense.labels, found.labels)
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(TOPICS))
+    of_array = EKMeans("auto", max_clusters=5, random_state=0).fit(array, sample_weight=weight)
+    of_matrix = EKMeans("auto", max_clusters=5, random_state=0).fit(X, sample_weight=weight)
+    assert_array_equal(of_array.labels_, of_matrix.labels_)
+
+
+def test_which_arrays_are_searched_as_sparse_rows():
+    from ekmfast.fit.problem import Problem
+    from ekmfast.rows.array import ArrayRows
+
+    def is_searched(rows):
+        return as_wide(Problem(ArrayRows(rows), 2, tol=1e-4, max_iter=10)) is not None
+
+    array = X.toarray()
+    assert is_searched(array)
+    assert not is_searched(array[:, :WIDE])
+    assert not is_searched(array + 1.0)
+    for n_others, expected in ((900, True), (899, False)):
+        some = np.pad(np.ones((30, 100)), [(0, 0), (0, n_others)])
+        assert is_searched(some * np.arange(1.0, 31.0)[:, None]) == expected
+
+
+def test_rows_of_zeros_in_an_array_have_no_topic():
+    rows = np.concatenate([np.zeros((3, D)), X.toarray()])
+    model = fitted(rows, metric="cosine", zero_rows="label")
+    assert_array_equal(model.labels_[:3], -1)
+    assert adjusted_rand_score(TOPICS, model.labels_[3:]) > 0.95

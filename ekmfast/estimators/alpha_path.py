@@ -13,7 +13,7 @@ from ekmfast._parameters import check_parameters, check_seed
 from ekmfast.estimators.base import check_weight, readable
 from ekmfast.estimators.fullbatch import FullBatchEstimator
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
-from ekmfast.fit.directions import is_wide, n_directions
+from ekmfast.fit.directions import n_directions
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.progress import Progress
 from ekmfast.fit.search import (
@@ -25,7 +25,7 @@ from ekmfast.fit.search import (
     with_target_sizes,
 )
 from ekmfast.fit.seeding import resolve_n_init
-from ekmfast.fit.wide import Reduced
+from ekmfast.fit.wide import Reduced, as_wide
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
 from ekmfast.rows.given import rows_of
@@ -65,7 +65,8 @@ def alpha_path(
     alphas : array-like of shape (A,), default=None
         Positive numbers. None: 1/2 to 32 times the alpha of the rule ``'dvariance'``, each sqrt(2)
         times the last one up to 8, and twice the last one from there. For sparse rows with more
-        than 500 features it is the alpha of the rows in their leading directions (see Notes).
+        than 500 features, also in an array, it is the alpha of the rows in their leading
+        directions (see Notes).
     target_sizes : array-like of shape (K,), default=None
         Wanted proportions of the sizes of the clusters, in any order, such as (2, 1, 1). ``best``
         is then the alpha whose sizes are nearest to them; ``size_errors`` says how near they are.
@@ -139,14 +140,15 @@ def _compare(
     random_state: np.random.RandomState,
 ) -> tuple[Candidates, float]:
     """The best run at each alpha, compared, and the alpha of the rule ``'dvariance'``."""
-    if is_wide(problem.survey.sample.X):
+    wide = as_wide(problem) if problem.rows is problem.survey.sample else None
+    if wide is not None:
         with one_blas_thread(n_directions(problem.n_clusters)):
-            reduced = Reduced.of(problem)
+            reduced = Reduced.of(wide)
             if reduced is not None:
                 dvariance = reduced.factor * reduced.dvariance(2.0)
                 compared = _check_alphas(alphas, dvariance)
                 runs = reduced.best(init, n_init, random_state, compared)
-                return compare_runs(problem, runs, compared, reduced.rows.rows), dvariance
+                return compare_runs(wide, runs, compared, reduced.rows.rows), dvariance
     dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)
     compared = _check_alphas(alphas, dvariance)
     starts = problem.starts(init, resolve_n_init(n_init, init), random_state)

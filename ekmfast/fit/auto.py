@@ -11,7 +11,7 @@ from ekmfast.fit.alpha import resolve_alpha
 from ekmfast.fit.directions import is_wide
 from ekmfast.fit.likeliest import find_likeliest, search_rows
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.wide import find_in_directions
+from ekmfast.fit.wide import as_wide, find_in_directions
 
 Float64 = NDArray[np.float64]
 
@@ -28,10 +28,13 @@ def find_clusters(
     ``init``, ``n_init`` and ``scale`` are those of `EKMeans`.
     """
     given = init, n_init, random_state
-    if is_wide(problem.survey.sample.X):
-        found = find_in_directions(problem, *given, scale)
-        if found is not None:
-            return found
+    sparse = is_wide(problem.survey.sample.X)
+    found = find_in_directions(problem, *given, scale) if sparse else None
+    if found is not None:
+        return found
     dvariance = resolve_alpha("dvariance", scale, problem.dispersion)
     sketch = problem.sketch(search_rows(problem.n_clusters), random_state)
-    return find_likeliest(sketch, *given, dvariance)
+    wide = None if sparse else as_wide(sketch)
+    if wide is not None:
+        found = find_in_directions(wide, *given, scale)
+    return find_likeliest(sketch, *given, dvariance) if found is None else found

@@ -60,7 +60,7 @@ from scipy.sparse import issparse
 from ekmfast.fit.apart import least_distance, preferring_apart
 from ekmfast.fit.background import Box
 from ekmfast.fit.clusterings import Clusterings
-from ekmfast.fit.directions import InDirections, is_wide
+from ekmfast.fit.directions import InDirections
 from ekmfast.fit.evidence import components_of
 from ekmfast.fit.likeliest import dense_rows
 from ekmfast.fit.mixture import Fitted, ScaledRows, StudentMixture, label, maximization
@@ -73,6 +73,7 @@ from ekmfast.fit.mixture_search import (
 )
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
+from ekmfast.fit.wide import as_wide
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.protocol import RowsAtHand
 
@@ -224,10 +225,11 @@ class NumberSearch:
         tol: float = 1e-4,
         report: Callable[[Fitted], None] | None = None,
     ) -> None:
-        at_hand = problem.survey.sample.on_host()
-        sparse, wide = issparse(at_hand.X), is_wide(at_hand.X)
-        if wide:
-            problem = problem.of(InDirections.of(at_hand, DIRECTIONS).rows)
+        sparse = issparse(problem.survey.sample.on_host().X)
+        as_texts = as_wide(problem) if problem.rows is problem.survey.sample else None
+        wide = as_texts is not None
+        if as_texts is not None:
+            problem = problem.of(InDirections.of(as_texts.survey.sample.on_host(), DIRECTIONS).rows)
         rows, self._numbers = _sample(problem, random_state)
         if sparse and not wide:
             rows = dense_rows(rows)

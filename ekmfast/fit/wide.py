@@ -1,5 +1,7 @@
 """The searches of ``alpha='auto'`` and `alpha_path` in wide sparse rows: in their directions.
 
+Rows of an array that holds zeros mostly are searched as if they were sparse.
+
 Of texts, most of the dispersion in all features is that of single words, and the alphas of the
 grid, which are multiples of its inverse, are too small to tell topics apart. In the leading
 directions (`fit.directions`) the rows are dense and short, and the search is that of
@@ -21,16 +23,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from ekmfast.fit.alpha import resolve_alpha
-from ekmfast.fit.directions import LEAST_LENGTH, InDirections, n_directions
+from ekmfast.fit.directions import LEAST_LENGTH, WIDE, InDirections, is_wide, n_directions
 from ekmfast.fit.likeliest import find_likeliest, search_rows
 from ekmfast.fit.moved import moved
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import initial_centroids, resolve_n_init
 from ekmfast.fit.solver import Run
 from ekmfast.rows.array import ArrayRows
+from ekmfast.rows.given import rows_in_memory, unit_rows_in_memory
 from ekmfast.rows.threads import one_blas_thread
+from ekmfast.rows.unit import ZeroOrUnit
 
 Float64 = NDArray[np.float64]
 
@@ -39,6 +44,30 @@ Float64 = NDArray[np.float64]
 # others. With 4, 16 and 64 times it the mean ARI was .29, .34 and .35 on 45 draws of docstrings,
 # and the same on generated texts.
 FLAT = 16.0
+
+# The largest share of numbers other than zero of an array whose rows are searched as sparse ones.
+MOSTLY_ZEROS = 0.1
+
+
+def as_wide(problem: Problem) -> Problem | None:
+    """The problem of the same rows as wide sparse ones; None if they are of another kind.
+
+    The rows of an array are of this kind if most of its numbers are zero, as those of texts are.
+    """
+    rows: Any = problem.survey.sample
+    if is_wide(rows.X):
+        return problem
+    X = rows.X
+    if not isinstance(X, np.ndarray) or X.shape[1] <= WIDE or rows.space == "features":
+        return None
+    if np.count_nonzero(X) > MOSTLY_ZEROS * X.size:
+        return None
+    given = csr_matrix(X), rows.sample_weight, rows.n_threads
+    if rows.space == "unit":
+        sparse = unit_rows_in_memory(*given, zeros=isinstance(rows, ZeroOrUnit))
+    else:
+        sparse = rows_in_memory(*given)
+    return problem.of(sparse, problem.report)
 
 
 class Reduced:
