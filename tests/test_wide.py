@@ -344,3 +344,17 @@ def test_rows_of_zeros_in_an_array_have_no_topic():
     model = fitted(rows, metric="cosine", zero_rows="label")
     assert_array_equal(model.labels_[:3], -1)
     assert adjusted_rand_score(TOPICS, model.labels_[3:]) > 0.95
+
+
+def test_a_callable_of_starts_gets_the_array():
+    array, given = X.toarray(), []
+
+    def init(rows, n_clusters, random_state):
+        given.append(type(rows))
+        return rows[random_state.choice(len(rows), n_clusters, replace=False)]
+
+    model = fitted(array, init=init, n_init=3)
+    assert model.cluster_centers_.shape == (K, D)
+    path = alpha_path(array, K, init=init, n_init=3, random_state=0)
+    assert adjusted_rand_score(TOPICS, path.labels[path.best]) > 0.5
+    assert given == [np.ndarray] * 6

@@ -25,7 +25,7 @@ from ekmfast.fit.search import (
     with_target_sizes,
 )
 from ekmfast.fit.seeding import resolve_n_init
-from ekmfast.fit.wide import Reduced, as_wide
+from ekmfast.fit.wide import Reduced, as_wide, given_for_array
 from ekmfast.rows.blocks import Blocks
 from ekmfast.rows.columns import check_kind
 from ekmfast.rows.given import rows_of
@@ -147,6 +147,8 @@ def _compare(
             if reduced is not None:
                 dvariance = reduced.factor * reduced.dvariance(2.0)
                 compared = _check_alphas(alphas, dvariance)
+                if wide is not problem:
+                    init, n_init = given_for_array(problem, init, n_init, random_state)
                 runs = reduced.best(init, n_init, random_state, compared)
                 return compare_runs(wide, runs, compared, reduced.rows.rows), dvariance
     dvariance = resolve_alpha("dvariance", 2.0, problem.dispersion)

@@ -11,7 +11,7 @@ from ekmfast.fit.alpha import resolve_alpha
 from ekmfast.fit.directions import is_wide
 from ekmfast.fit.likeliest import find_likeliest, search_rows
 from ekmfast.fit.problem import Problem
-from ekmfast.fit.wide import as_wide, find_in_directions
+from ekmfast.fit.wide import as_wide, find_in_directions, given_for_array
 
 Float64 = NDArray[np.float64]
 
@@ -36,5 +36,6 @@ def find_clusters(
     sketch = problem.sketch(search_rows(problem.n_clusters), random_state)
     wide = None if sparse else as_wide(sketch)
     if wide is not None:
-        found = find_in_directions(wide, *given, scale)
+        of_array = given_for_array(sketch, *given)
+        found = find_in_directions(wide, *of_array, random_state, scale)
     return find_likeliest(sketch, *given, dvariance) if found is None else found

@@ -162,6 +162,20 @@ def find_in_directions(
         return reduced.lifted(centroids), alpha * reduced.factor
 
 
+def given_for_array(
+    problem: Problem, init: Any, n_init: int | str, random_state: np.random.RandomState
+) -> tuple[Any, int | str]:
+    """``init`` and ``n_init`` for the sparse rows of an array that is the problem's.
+
+    A callable is called with the array, for which it was written.
+    """
+    if not callable(init):
+        return init, n_init
+    rows, n_starts = problem.survey.sample.on_host(), resolve_n_init(n_init, init)
+    starts = initial_centroids(rows, problem.n_clusters, init, n_starts, random_state)
+    return _one_by_one(starts), n_starts
+
+
 def _one_by_one(starts: Float64) -> Callable[..., Float64]:
     """An ``init`` that returns one of the starts (S, K, R) whenever it is called."""
     left = iter(starts)
