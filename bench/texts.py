@@ -57,7 +57,8 @@ def docstrings(package: str) -> tuple[csr_matrix, NDArray[np.intp]]:
         if {"tests", "_vendor", "externals"} & set(place):
             continue
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            for kind in (SyntaxWarning, DeprecationWarning):  # escapes in strings of that file
+                warnings.simplefilter("ignore", kind)
             try:
                 tree = ast.parse(path.read_text(encoding="utf-8"))
             except SyntaxError:  # a file for another version of Python

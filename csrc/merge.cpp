@@ -1,7 +1,6 @@
 #include "merge.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace ekmfast {
 namespace {

@@ -27,7 +27,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ekmfast import _reference
 from ekmfast.rows.array import ArrayRows
-from ekmfast.rows.cuda import division, kernels, layer
+from ekmfast.rows.cuda import division, kernels
 from ekmfast.rows.cuda.memory import ResidentRows, StreamedRows
 from ekmfast.rows.cuda.passes import DEPTH, CudaPasses
 from ekmfast.rows.cuda.passes.survey import box
@@ -85,7 +85,7 @@ class ColumnMajor:
             else:
                 found = matrix(address, rows, columns, ld, at)
             if precision == IN_TF32:
-                found = layer.leading_bits_of(np.ascontiguousarray(found))
+                found = leading_bits_of(np.ascontiguousarray(found))
             return found
 
         for i in range(batches):
@@ -97,6 +97,11 @@ class ColumnMajor:
                 # Unlike a matrix product of NumPy, this gives equal columns equal results.
                 matrix(out, m, n, out_ld, i * out_step)[:] = np.einsum("ij,jk", *factors)
         return 0
+
+
+def leading_bits_of(array):
+    """float32 numbers with the first 10 bits of their mantissas, which TensorFloat-32 keeps."""
+    return (array.view(np.int32) & np.int32(-(1 << 13))).view(np.float32)
 
 
 def library():
@@ -191,7 +196,7 @@ def test_products_multiply(dtype):
 def test_products_of_parts_are_nearly_those_of_float32():
     rng = np.random.default_rng(0)
     Y, C = (rng.normal(size=(n, 40)).astype(np.float32) for n in (2 * DEPTH, 300))
-    parts = [layer.leading_bits_of(a) for a in (Y, C)]
+    parts = [leading_bits_of(a) for a in (Y, C)]
     Y3 = np.hstack([parts[0], parts[0], Y - parts[0]])
     C3 = np.hstack([parts[1], C - parts[1], parts[1]])
     wanted = Y.astype(float) @ C.T

@@ -140,7 +140,7 @@ def _compare(
     random_state: np.random.RandomState,
 ) -> tuple[Candidates, float]:
     """The best run at each alpha, compared, and the alpha of the rule ``'dvariance'``."""
-    wide = as_wide(problem) if problem.rows is problem.survey.sample else None
+    wide = as_wide(problem)
     if wide is not None:
         with one_blas_thread(n_directions(problem.n_clusters)):
             reduced = Reduced.of(wide)

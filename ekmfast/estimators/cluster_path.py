@@ -64,8 +64,8 @@ def cluster_path(
     Parameters
     ----------
     X : array-like or sparse matrix of shape (N, D), array on a GPU, Blocks or Dask collection
-        Sparse rows with more than 500 features, and arrays of which at most a tenth of the numbers
-        are not zero, are searched in their 20 leading directions (singular vectors).
+        Rows with more than 500 features, sparse ones or those of an array with at most a tenth of
+        numbers that are not zero, are searched in their 20 leading directions (singular vectors).
     max_clusters : int, default=15
         The largest number to try. Numbers above the square root of the number of sampled rows, or
         above the number of different rows, are not tried.

@@ -41,10 +41,10 @@ class EKMeans(FullBatchEstimator):
         rows, to which it adds the rows that are far from the sample's clusters; they are found on
         2,000 of these rows, and the chosen centroids are iterated over all rows. If features are
         strongly correlated, the likelihood is computed from their leading principal components, and
-        the clusters are found in those that hold 98 % of the variance. Sparse rows with more than
-        500 features, and arrays of which at most a tenth of the numbers are not zero, are searched
-        in their leading directions (singular vectors); there alpha is a multiple of the inverse
-        dispersion in these.
+        the clusters are found in those that hold 98 % of the variance. Rows with more than 500
+        features, sparse ones or those of an array with at most a tenth of numbers that are not
+        zero, are searched in their leading directions (singular vectors); there alpha is a multiple
+        of the inverse dispersion in these.
         ``'dvariance'`` is the paper's rule, ``scale / mean_n(1/2 ||x_n - mean||^2)``.
         ``GridSearchCV`` cannot choose alpha, because ``score`` rises with alpha whatever the
         clusters are.

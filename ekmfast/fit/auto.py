@@ -28,14 +28,16 @@ def find_clusters(
     ``init``, ``n_init`` and ``scale`` are those of `EKMeans`.
     """
     given = init, n_init, random_state
-    sparse = is_wide(problem.survey.sample.X)
-    found = find_in_directions(problem, *given, scale) if sparse else None
-    if found is not None:
-        return found
+    if is_wide(problem.survey.sample.X):
+        found = find_in_directions(problem, *given, scale)
+        if found is not None:
+            return found
     dvariance = resolve_alpha("dvariance", scale, problem.dispersion)
     sketch = problem.sketch(search_rows(problem.n_clusters), random_state)
-    wide = None if sparse else as_wide(sketch)
-    if wide is not None:
+    wide = as_wide(sketch)
+    if wide is not None and wide is not sketch:  # an array of mostly zeros
         of_array = given_for_array(sketch, *given)
         found = find_in_directions(wide, *of_array, random_state, scale)
-    return find_likeliest(sketch, *given, dvariance) if found is None else found
+        if found is not None:
+            return found
+    return find_likeliest(sketch, *given, dvariance)

@@ -226,10 +226,10 @@ class NumberSearch:
         report: Callable[[Fitted], None] | None = None,
     ) -> None:
         sparse = issparse(problem.survey.sample.on_host().X)
-        as_texts = as_wide(problem) if problem.rows is problem.survey.sample else None
-        wide = as_texts is not None
-        if as_texts is not None:
-            problem = problem.of(InDirections.of(as_texts.survey.sample.on_host(), DIRECTIONS).rows)
+        same = as_wide(problem)
+        wide = same is not None
+        if same is not None:
+            problem = problem.of(InDirections.of(same.survey.sample.on_host(), DIRECTIONS).rows)
         rows, self._numbers = _sample(problem, random_state)
         if sparse and not wide:
             rows = dense_rows(rows)

@@ -46,6 +46,8 @@ Float64 = NDArray[np.float64]
 FLAT = 16.0
 
 # The largest share of numbers other than zero of an array whose rows are searched as sparse ones.
+# On 70 draws of docstrings as arrays the mean ARI is .329 in the directions and .124 in all
+# features (+.206 +- .017), in .18 of the time (median).
 MOSTLY_ZEROS = 0.1
 
 
@@ -53,7 +55,10 @@ def as_wide(problem: Problem) -> Problem | None:
     """The problem of the same rows as wide sparse ones; None if they are of another kind.
 
     The rows of an array are of this kind if most of its numbers are zero, as those of texts are.
+    Rows in blocks, of which the sample has only some, are not.
     """
+    if problem.rows is not problem.survey.sample:
+        return None
     rows: Any = problem.survey.sample
     if is_wide(rows.X):
         return problem

@@ -274,12 +274,6 @@ def is_aligned(array: Any) -> bool:
     return SIMULATED or address(array) % 16 == 0
 
 
-def leading_bits_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """float32 numbers with the first 10 bits of their mantissas, which TensorFloat-32 keeps."""
-    kept: np.ndarray[Any, Any] = (array.view(np.int32) & np.int32(-(1 << 13))).view(np.float32)
-    return kept
-
-
 def empty(shape: int | tuple[int, ...], dtype: Any) -> Any:
     return cuda.device_array(shape, dtype)
 
