@@ -285,10 +285,17 @@ def test_a_path_does_not_depend_on_the_number_of_threads():
     assert one.best == four.best
 
 
-def test_a_path_of_rows_that_are_alike_is_that_of_all_features():
-    rows = csr_matrix(np.ones((9, 1)) * np.eye(1, D))
+@pytest.mark.parametrize("make", [csr_matrix, np.asarray])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_rows_that_are_alike_are_one_cluster(value, make):
+    rows = make(value * np.ones((9, 1)) * np.eye(1, D))
     path = alpha_path(rows, 2, [1.0, 2.0], random_state=0)
     assert path.n_clusters_effective.tolist() == [1, 1]
+    assert cluster_path(rows, 3, random_state=0).n_clusters.tolist() == [1]
+    assert EKMeans("auto", random_state=0).fit(rows).labels_.tolist() == [0] * 9
+
+
+def test_alphas_of_a_path_are_checked():
     with pytest.raises(ValueError, match="alphas"):
         alpha_path(X, K, [-1.0])
 

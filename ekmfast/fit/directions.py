@@ -56,7 +56,10 @@ def n_directions(n_clusters: int) -> int:
 
 
 def leading_directions(rows: ArrayRows, n: int) -> Float64:
-    """The first ``n`` directions (D, R) of the rows of a CSR matrix, orthonormal; R <= n."""
+    """The first ``n`` directions (D, R) of the rows of a CSR matrix, orthonormal; 1 <= R <= n.
+
+    Rows of zeros alone have none of their own, and get that of the first feature.
+    """
     X: Any = rows.X  # a CSR matrix
     s = rows.sample_weight
     there = ~is_zero(X)
@@ -65,9 +68,10 @@ def leading_directions(rows: ArrayRows, n: int) -> Float64:
     if len(numbers) > DIRECTION_ROWS:
         numbers = np.sort(draw.choice(numbers, DIRECTION_ROWS, replace=False))
     Z = X[numbers].astype(np.float64)
+    if not Z.data.any():
+        return np.eye(Z.shape[1], 1)
     # Scaled by powers of two, which is exact, so that squares neither overflow nor underflow.
-    if Z.nnz and (largest := np.abs(Z.data).max()) > 0:
-        Z.data = np.ldexp(Z.data, -np.frexp(largest)[1])
+    Z.data = np.ldexp(Z.data, -np.frexp(np.abs(Z.data).max())[1])
     if s is not None:
         weight = s[numbers].astype(np.float64)
         weight = np.sqrt(np.ldexp(weight, -np.frexp(weight.max(initial=0.0))[1]))
@@ -137,4 +141,4 @@ def is_by_angle(rows: ArrayRows) -> bool:
         return True
     X: Any = rows.X
     squares = np.asarray(X.multiply(X).sum(axis=1), np.float64).ravel()
-    return bool(squares.min() >= (1 - SAME_LENGTH) * squares.max())
+    return bool(squares.min() >= (1 - SAME_LENGTH) * squares.max() > 0)
