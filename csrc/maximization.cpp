@@ -146,13 +146,18 @@ class Step {
       value /= total;
       mean += value;
     }
-    const double least = std::max(model_.least_share * (mean / d), model_.least_scatter);
-    for (double& value : common) value = std::max(value, least);
+    const double share = model_.least_share * (mean / d);
+    const double least = std::max(share, model_.least_scatter);
+    double held = 0;
+    for (double& value : common) {
+      held += value < share ? value / share : 1;
+      value = std::max(value, least);
+    }
     for (std::int64_t c = 0; c < k_; ++c) {
       double* out = after.scatters + c * d_;
       double relative = 0;
       for (std::int64_t j = 0; j < d_; ++j) relative += out[j] / common[at(j)];
-      after.scales[c] = scale(relative, sums.mass[c]);
+      after.scales[c] = scale(relative, held, sums.mass[c]);
       const double target = model_.prior * after.scales[c], mass = sums.mass[c] + model_.prior;
       for (std::int64_t j = 0; j < d_; ++j) out[j] = (out[j] + target * common[at(j)]) / mass;
       if (model_.kind != Kind::spherical) continue;
@@ -193,7 +198,7 @@ class Step {
       double* out = after.scatters + c * size_;
       double relative = 0;
       for (std::int64_t i = 0; i < size_; ++i) relative += out[i] * inverse[i];
-      after.scales[c] = scale(relative, sums.mass[c]);
+      after.scales[c] = scale(relative, d, sums.mass[c]);
       const double target = model_.prior * after.scales[c], mass = sums.mass[c] + model_.prior;
       for (std::int64_t i = 0; i < size_; ++i) out[i] = (out[i] + target * common[i]) / mass;
     }
@@ -218,9 +223,12 @@ class Step {
     return true;
   }
 
-  double scale(double relative, double mass) const {
-    const double d = static_cast<double>(d_);
-    return (relative + model_.scale_prior * d) / (d * (mass + model_.scale_prior));
+  // The scale of a component, from its scatter relative to the common one, summed over directions. The
+  // common one, where it was not raised to its least variance, holds D of these sums itself, and less where
+  // it was. If D took the place of `held`, all scales would become smaller with each step, until their
+  // prior decides, by which small components then are too wide.
+  double scale(double relative, double held, double mass) const {
+    return (relative + model_.scale_prior * held) / (held * (mass + model_.scale_prior));
   }
 
   bool whiten(const Parameters<double>& after) {

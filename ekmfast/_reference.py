@@ -462,20 +462,24 @@ def mixture_step(
         about_mean = (of_one if full else np.diag(of_one)) - size * np.outer(moved, moved)
         moments.append(about_mean if full else np.diag(np.maximum(np.diag(about_mean), 0)))
     common = sum(m / t for m, t in zip(moments, scales, strict=True)) / max(mass.sum(), tiny)
-    least = max(least_share * np.trace(common) / d, least_scatter)
-    variances, directions = np.linalg.eigh(common)
-    variances = np.maximum(variances, least)
+    low = least_share * np.trace(common) / d
+    own, directions = np.linalg.eigh(common)
+    variances = np.maximum(own, max(low, least_scatter))
+    # How much of the matrix the common one holds itself: d if no variance is below that share.
+    held = sum(max(v, 0) / low if v < low and low > 0 else 1 for v in own)
+    # Each row has what a matrix is raised by, too.
+    raised = directions * (variances - own) @ directions.T if full else 0.0
     common = directions * variances @ directions.T
     inverse = directions / variances @ directions.T
     relative = np.array([np.sum(m * inverse) for m in moments])
-    scales = (relative + scale_prior * d) / (d * (mass + scale_prior))
+    scales = (relative + scale_prior * held) / (held * (mass + scale_prior))
     if kind == "tied":
         scales = np.ones_like(scales)
         scatters = np.array([common for _ in moments])
     else:
         scatters = np.array(
             [
-                (m + prior * t * common) / (size + prior)
+                (m + size * t * raised + prior * t * common) / (size + prior)
                 for m, t, size in zip(moments, scales, mass, strict=True)
             ]
         )

@@ -306,8 +306,8 @@ class StudentMixture:
 
     def in_box(self, box: Box, n_rows: float) -> StudentMixture:
         """The same mixture with the background of a box and of so many rows."""
-        k, d = self.means.shape[-2:]
-        return replace(self, log_volume=_log_volume(box, self.kind, d, n_rows / k))
+        k = self.means.shape[-2]
+        return replace(self, log_volume=_log_volume(box, self.kind, n_rows / k))
 
     @property
     def covariances(self) -> Float64:
@@ -343,11 +343,11 @@ def _constant(v: float, d: int) -> float:
     return float(gammaln((v + d) / 2) - gammaln(v / 2) - 0.5 * d * math.log(v * math.pi))
 
 
-def _log_volume(box: Box, kind: str, d: int, n_rows: float) -> float:
+def _log_volume(box: Box, kind: str, n_rows: float) -> float:
     """The logarithm of the volume of the background beside components of so many rows."""
     least = LEAST_VARIANCE[kind]
-    if kind != "tied":  # the variance of a component without variance, by `maximization`
-        least *= _prior(kind, d) / (n_rows + _prior(kind, d))
+    if kind not in MATRICES:  # the variance of a component without variance, by `maximization`
+        least *= VARIANCE_PRIOR / (n_rows + VARIANCE_PRIOR)
     return box.log_volume(least, round_=kind == "spherical")
 
 
@@ -505,20 +505,26 @@ class Step:
         total = np.maximum(sums.mass.sum(axis=-1), TINY)
         background = np.minimum(sums.background / (total + sums.background), MOST_BACKGROUND)
         pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
-        common, inverse = _floored(
-            pooled / _widened(total, pooled), LEAST_VARIANCE[kind], full=full
-        )
+        own = pooled / _widened(total, pooled)
+        common, inverse, held = _floored(own, LEAST_VARIANCE[kind], full=full)
         of_all = (..., None, slice(None), slice(None)) if full else (..., None, slice(None))
+        raised = (common - own)[of_all]
         common, inverse = common[of_all], inverse[of_all]
         relative = (second * inverse).sum(axis=(-2, -1) if full else -1)
-        scales = (relative + SCALE_PRIOR * d) / (d * (sums.mass + SCALE_PRIOR))
+        held = held[..., None]  # see `scale` of csrc/maximization.cpp
+        scales = (relative + SCALE_PRIOR * held) / (held * (sums.mass + SCALE_PRIOR))
         if kind == "tied":
             scales = np.ones_like(scales)
             scatters = np.repeat(common, second.shape[-3], axis=-3)
         else:
             prior = self.prior_share * _prior(kind, d)
-            target = _widened(scales, second) * common
-            scatters = (second + prior * target) / _widened(sums.mass + prior, second)
+            target = prior * common
+            if full:
+                # Each row has what the common matrix is raised by, too: with the prior alone large
+                # components would be narrower there than small ones, whose rows they would take.
+                target = target + _widened(sums.mass, second) * raised
+            scatters = second + _widened(scales, second) * target
+            scatters /= _widened(sums.mass + prior, second)
             if kind == "spherical":
                 scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
         return _invertible(
@@ -582,22 +588,40 @@ def _widened(values: Float64, to: Float64) -> Float64:
     return widened
 
 
-def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Float64]:
-    """The common scatter with a least variance in every direction, and its inverse."""
+def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Float64, Float64]:
+    """The common scatter with a least variance in every direction, and its inverse.
+
+    And how much of it the common scatter holds itself: one for each direction, less for one whose
+    variance was below the share of the mean variance.
+    """
+    d = common.shape[-1]
     if not full:
-        least = np.maximum(share * common.mean(axis=-1, keepdims=True), LEAST_SCATTER)
-        floored = np.maximum(common, least)
-        return floored, 1 / floored
-    trace = np.trace(common, axis1=-2, axis2=-1)
-    least = np.maximum(share * trace / common.shape[-1], LEAST_SCATTER)[..., None]
+        least = share * common.mean(axis=-1, keepdims=True)
+        floored = np.maximum(common, np.maximum(least, LEAST_SCATTER))
+        return floored, 1 / floored, _held(common, least)
+    least = share * np.trace(common, axis1=-2, axis2=-1)[..., None] / d
+    raised = np.maximum(least, LEAST_SCATTER)
     try:  # mostly all variances are above the least one, which takes less time to find out
-        np.linalg.cholesky(common - least[..., None] * np.eye(common.shape[-1]))
-        return common, np.linalg.inv(common).astype(np.float64, copy=False)
+        np.linalg.cholesky(common - raised[..., None] * np.eye(d))
+        inverse = np.linalg.inv(common).astype(np.float64, copy=False)
+        return common, inverse, np.full(common.shape[:-2], float(d))
     except np.linalg.LinAlgError:
-        variances, directions = np.linalg.eigh(common)
-    variances = np.maximum(variances, least)[..., None, :]
+        own, directions = np.linalg.eigh(common)
+    variances = np.maximum(own, raised)[..., None, :]
     back = np.swapaxes(directions, -1, -2)
-    return (directions * variances) @ back, (directions / variances) @ back
+    floored = (directions * variances) @ back
+    return floored, (directions / variances) @ back, _held(own, least)
+
+
+def _held(own: Float64, least: Float64) -> Float64:
+    """The sum over directions of the variance relative to the least one, where it is below.
+
+    It is at least 1, that of the largest variance, but for rounding where there is no variance.
+    """
+    below = (own < least) & (least > 0)
+    relative: Float64 = np.divide(np.maximum(own, 0.0), least, out=np.ones_like(own), where=below)
+    held: Float64 = np.maximum(relative.sum(axis=-1), 1.0)
+    return held
 
 
 def moments_of_labels(
