@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal, multivariate_t
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import adjusted_rand_score
@@ -26,6 +27,7 @@ from ekmfast.fit.mixture import (
     Sums,
     expectation_maximization,
     from_labels,
+    label,
     maximization,
     moments_of_labels,
     quick_maximization,
@@ -548,8 +550,7 @@ def test_runs_race_and_components_are_joined_unless_features_are_correlated(monk
     rng = np.random.default_rng(0)
     few = rng.normal(size=(300, 3)) * [8, 0.5, 0.5] + [0, 6, 0] * rng.integers(0, 2, (300, 1))
     correlated = few @ rng.normal(size=(3, 30)) + 0.1 * rng.normal(size=(300, 30))
-    # Long clusters, of which EKMeans cuts the longer one.
-    assert EquilibriumMixture(2, random_state=0).fit(correlated).covariance_type_ == "full"
+    EquilibriumMixture(2, background=True, random_state=0, max_iter=300).fit(correlated)
     assert not called
     assert not races
     EquilibriumMixture(2, random_state=0).fit(few)
@@ -586,6 +587,85 @@ def test_a_given_kind_keeps_the_clusters_of_ekmeans():
     model = EquilibriumMixture(3, covariance_type="spherical", random_state=0).fit(X)
     assert model.covariance_type_ == "spherical"
     assert adjusted_rand_score(y, model.labels_) > 0.95
+
+
+def long_clusters(seed, n_features=40, sizes=(250, 100, 40)):
+    """Long clusters that EKMeans cuts, in features of four factors."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    factors = rng.normal(size=(len(y), 4)) * [4, 0.5, 0.5, 0.5]
+    factors[:, 1] += 5 * y
+    mixed = factors @ rng.normal(size=(4, n_features))
+    return mixed + 0.1 * rng.normal(size=mixed.shape), y
+
+
+@pytest.mark.parametrize("kind", ["auto", "full", "tied"])
+@pytest.mark.parametrize("seed", range(3))
+def test_correlated_features_are_searched_in_their_components(kind, seed):
+    X, y = long_clusters(seed)
+    weight = np.random.default_rng(seed).integers(1, 3, len(X))
+    model = EquilibriumMixture(3, covariance_type=kind, random_state=0)
+    model.fit(X, sample_weight=weight)
+    assert adjusted_rand_score(y, EKMeans(3, random_state=0).fit(X).labels_) < 0.9
+    assert adjusted_rand_score(y, model.labels_) > 0.99
+    assert model.means_.shape == (3, 40)
+    np.testing.assert_array_equal(model.predict(X), model.labels_)
+    # Rows of no weight change nothing but the order of sums.
+    none = np.concatenate([weight, np.zeros(20, int)])
+    again = clone(model).fit(np.concatenate([X, X[:20] + 100]), sample_weight=none)
+    np.testing.assert_array_equal(again.labels_[: len(X)], model.labels_)
+
+
+def test_components_that_lose_a_component_are_not_used(monkeypatch):
+    X, _ = long_clusters(0)
+    lost = mixture_search.MixtureSearch._searched
+    used = []
+
+    def fewer(self, k, further):
+        inside = self.rows.X.shape[1] < X.shape[1]
+        used.append(inside)
+        return lost(self, k - 1 if inside else k, further)
+
+    monkeypatch.setattr(mixture_search.MixtureSearch, "_searched", fewer)
+    EquilibriumMixture(3, random_state=0).fit(X)
+    assert used == [True, False]
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_heavier_tails_are_tried_while_the_likelihood_rises(heavy):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(900, 4)), np.repeat([0, 1, 2], 300)
+    if heavy:
+        X /= np.sqrt(rng.chisquare(2, (900, 1)) / 2)
+    X[:, 0] += 20 * y
+    fits = []
+    rows = ScaledRows(X, None, np.zeros(4), 1.0, 1)
+    runs = Runs(rows, ("full",), (3.0, 6.0, 20.0, np.inf), 50, 1e-4, fits.append)
+    found = runs.from_labels(y)
+    degrees = [one.mixture.degrees for one in fits]
+    criteria = [one.mixture_criterion for one in fits]
+    assert degrees == ([np.inf, 20.0, 6.0, 3.0] if heavy else [np.inf, 20.0])
+    assert found.mixture.degrees == degrees[np.argmax(criteria)]
+
+
+# A component has as many rows as the others, or few.
+@pytest.mark.parametrize(("kind", "few"), [("diag", 200), ("full", 200), ("full", 40)])
+def test_directions_without_variance_do_not_move_scales(kind, few):
+    # In most directions the common scatter has its least variance. All scales fell with each step,
+    # and components were emptied: the mean log density fell by 17 from the given labels on.
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [250, 200, few])
+    X = np.concatenate([rng.normal(size=(len(y), 4)), 1e-3 * rng.normal(size=(len(y), 36))], axis=1)
+    X[:, 0] += 8 * y
+    rows = ScaledRows(X, None, np.zeros(40), 1.0, 1)
+    start = from_labels(rows, y, kind, np.inf)
+    first, last = (
+        expectation_maximization(start[None], rows, max_iter=n, tol=1e-9)[0] for n in (1, 200)
+    )
+    np.testing.assert_allclose(start.scales, 1, rtol=0.1)
+    np.testing.assert_allclose(last.mixture.scales, 1, rtol=0.1)
+    np.testing.assert_array_equal(label(last.mixture, rows), y)
+    assert last.likelihood > first.likelihood - 0.1
 
 
 # --- the time of the search ---------------------------------------------------------------------

@@ -229,6 +229,22 @@ class Runs:
                 fits = [likeliest, *(one for one in best_of(light)[:1] if one is not likeliest)]
         return chosen(fits)
 
+    def from_labels(self, labels: NDArray[np.intp]) -> Fitted:
+        """The mixture that is chosen of those that begin from the same labels.
+
+        Of each kind the one with the lightest tails comes first, and heavier ones as long as the
+        likelihood rises.
+        """
+        fits: list[Fitted] = []
+        for kind in self.kinds:
+            likeliest = -np.inf
+            for v in sorted(self.degrees, reverse=True):
+                fits += self._run([Start(labels, kind, v)], self.max_iter, self.tol, None)
+                if fits[-1].mixture_criterion < likeliest:
+                    break
+                likeliest = fits[-1].mixture_criterion
+        return self._ended(chosen(fits))
+
     def _iterate(
         self, mixtures: StudentMixture, iterations: int, tol: float, behind: Race | None = None
     ) -> list[Fitted]:
