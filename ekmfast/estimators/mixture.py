@@ -169,6 +169,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     Where features are strongly correlated, as in codes of neural networks, the likelihood is a poor
     judge. There, and without a background, a mixture of ``'diag'`` (or of the given type) that
     begins from the labels of :class:`EKMeans` is tried first, and kept if it hardly changes them.
+    Otherwise the components are searched for in the leading principal components, and computed
+    from the labels found there.
 
     The box of the background holds all rows with weight; of blocks, all rows. Along a constant
     feature its side is such that its density is about that of a component. For ``'spherical'`` the
