@@ -467,8 +467,7 @@ def mixture_step(
     variances = np.maximum(own, max(low, least_scatter))
     # How much of the matrix the common one holds itself: d if no variance is below that share.
     held = sum(max(v, 0) / low if v < low and low > 0 else 1 for v in own)
-    # Each row has what a matrix is raised by, too.
-    raised = directions * (variances - own) @ directions.T if full else 0.0
+    raised = directions * (variances - own) @ directions.T
     common = directions * variances @ directions.T
     inverse = directions / variances @ directions.T
     relative = np.array([np.sum(m * inverse) for m in moments])
@@ -479,10 +478,13 @@ def mixture_step(
     else:
         scatters = np.array(
             [
-                (m + size * t * raised + prior * t * common) / (size + prior)
+                (m + prior * t * common) / (size + prior)
                 for m, t, size in zip(moments, scales, mass, strict=True)
             ]
         )
+        if full:  # all are raised as much as the smallest one is by the prior
+            shares = prior / (mass.min() + prior) - prior / (mass + prior)
+            scatters += (shares * scales)[:, None, None] * raised
     if not full:
         scatters = np.diagonal(scatters, axis1=1, axis2=2)
     if kind == "spherical":

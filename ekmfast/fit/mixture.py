@@ -518,13 +518,15 @@ class Step:
             scatters = np.repeat(common, second.shape[-3], axis=-3)
         else:
             prior = self.prior_share * _prior(kind, d)
-            target = prior * common
+            target = _widened(scales, second) * common
+            scatters = (second + prior * target) / _widened(sums.mass + prior, second)
             if full:
-                # Each row has what the common matrix is raised by, too: with the prior alone large
-                # components would be narrower there than small ones, whose rows they would take.
-                target = target + _widened(sums.mass, second) * raised
-            scatters = second + _widened(scales, second) * target
-            scatters /= _widened(sums.mass + prior, second)
+                # The prior raises the matrices of small components most. With that alone large ones
+                # would be narrower in these directions, and take over the rows of small ones. So
+                # all are raised as much as the smallest one, in units of their scales.
+                shares = prior / (sums.mass + prior)
+                missing = scales * (shares.max(axis=-1, keepdims=True) - shares)
+                scatters += _widened(missing, second) * raised
             if kind == "spherical":
                 scatters = np.repeat(scatters.mean(axis=-1, keepdims=True), d, axis=-1)
         return _invertible(
