@@ -23,10 +23,10 @@ confirmed. With a limit of .9 the mean ARI of the codes without labels was .40.
 
 The search in components was added later, together with a mend of the iteration where many
 directions have hardly any variance (`mixture.Step`). Over all draws, confirmed ones too, the mean
-ARI rose from .908 to .930 on 126 draws of codes of a classifier (+.023 +- .013; 20 components had
-been lost before), from .211 to .242 on 42 draws of codes without labels (+.030
+ARI rose from .908 to .930 on 126 draws of codes of a classifier (+.022 +- .013; 20 components had
+been lost before), from .211 to .231 on 42 draws of codes without labels (+.020
 +- .013), and from .798 to .881 on 10 problems of codes that are mixtures of eight features (+.084
-+- .027). It fell from .557 to .534 on 210 draws of digits (-.023 +- .010). Fits took .13 to .43 of
++- .027). It fell from .557 to .532 on 210 draws of digits (-.025 +- .010). Fits took .12 to .39 of
 the time. Before that mend, components that hold .9 of the variance were worse than those with .7 on
 the third of these (-.090 +- .017, 8 problems) and on digits (-.030 +- .020, 22 draws), and better
 on codes without labels (+.034 +- .018, 27 draws). Of the degrees of freedom infinite ones were
