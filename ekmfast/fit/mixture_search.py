@@ -264,8 +264,8 @@ class MixtureSearch:
 
     def _in_components(self, k: int) -> MixtureSearch:
         """The search in the leading components of the weighted rows, which are not correlated."""
-        X, s = self.rows.X, self.rows.sample_weight
-        of_rows = ArrayRows(np.ascontiguousarray(evidence_features(X, s)), s, self.rows.n_threads)
+        s, n_threads = self.rows.sample_weight, self.rows.n_threads
+        of_rows = ArrayRows(np.ascontiguousarray(self._evidence), s, n_threads)
         problem = Problem(of_rows, k, tol=self.sample.tol, max_iter=self.sample.max_iter)
         centre, unit = centre_and_unit(problem)
         rows = replace(self.rows, X=(of_rows.X - centre) / unit, centre=np.zeros(len(centre)))
@@ -323,8 +323,12 @@ class MixtureSearch:
         2 to 5 classes, was .94 so, .83 with joined components, whose criterion was larger, and .82
         with the race.
         """
-        X, s = self.rows.X, self.rows.sample_weight
-        return bool(evidence_features(X, s).shape[1] < X.shape[1])
+        return bool(self._evidence.shape[1] < self.rows.X.shape[1])
+
+    @cached_property
+    def _evidence(self) -> Any:
+        """The rows themselves, or their leading components if features are strongly correlated."""
+        return evidence_features(self.rows.X, self.rows.sample_weight)
 
     def _joined(self, more: list[Fitted]) -> list[NDArray[np.intp]]:
         """Labels of short runs with one component more, two of which are joined."""
