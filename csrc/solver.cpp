@@ -112,43 +112,51 @@ void for_pieces(std::int64_t k, std::int64_t d, Body body) {
     for (std::int64_t i = 0; i < k; ++i) body(i, begin, std::min(d, begin + kLongPiece));
 }
 
-Vector difference(const Vector& a, const Vector& b) {
-  Vector out(a.size());
-  for (std::size_t i = 0; i < a.size(); ++i) out[i] = a[i] - b[i];
-  return out;
-}
+// n columns of `size` numbers, one after another: memory for each took longer than short columns.
+struct Columns {
+  std::size_t n, size;
+  Vector numbers;
+
+  Columns(std::size_t count, std::size_t length) : n(count), size(length), numbers(n * size, 0.0) {}
+  double* operator[](std::size_t j) { return numbers.data() + j * size; }
+  const double* operator[](std::size_t j) const { return numbers.data() + j * size; }
+  double product(std::size_t i, std::size_t j) const { return dot((*this)[i], (*this)[j], size); }
+  double norm(std::size_t j) const { return std::sqrt(product(j, j)); }
+};
 
 // What is left of a least-squares problem ||b - A gamma|| after A = Q R: the small R, and Q' b.
 struct Triangle {
-  std::vector<Vector> R;  // by columns
+  Columns R;
   Vector coefficients;
 
-  explicit Triangle(std::size_t n) : R(n, Vector(n, 0.0)), coefficients(n, 0.0) {}
+  explicit Triangle(std::size_t n) : R(n, n), coefficients(n, 0.0) {}
 };
 
 // Gram-Schmidt orthogonalisation. Overwrites the columns of A.
-Triangle orthogonalised(std::vector<Vector>& columns, Vector b) {
-  const std::size_t n = columns.size();
+Triangle orthogonalised(Columns& columns, Vector b) {
+  const std::size_t n = columns.n, size = columns.size;
   Triangle found(n);
   auto& [R, coefficients] = found;
   for (std::size_t j = 0; j < n; ++j) {
-    Vector& q = columns[j];
-    const double before = norm(q);
+    double* const q = columns[j];
+    const double before = columns.norm(j);
     for (int pass = 0; pass < 2; ++pass)  // the second one removes rounding errors of the first
       for (std::size_t i = 0; i < j; ++i) {
-        const double share = dot(columns[i], q);
+        const double share = columns.product(i, j);
+        const double* const earlier = columns[i];
         R[j][i] += share;
-        for (std::size_t m = 0; m < q.size(); ++m) q[m] -= share * columns[i][m];
+        for (std::size_t m = 0; m < size; ++m) q[m] -= share * earlier[m];
       }
-    const double length = norm(q);
+    const double length = columns.norm(j);
     if (!(length > 1e-14 * before)) {  // it is a linear combination of the columns before it
-      std::fill(q.begin(), q.end(), 0.0);
+      std::fill(q, q + size, 0.0);
       continue;
     }
     R[j][j] = length;
-    for (double& v : q) v /= length;
-    coefficients[j] = dot(q, b);
-    for (std::size_t m = 0; m < q.size(); ++m) b[m] -= coefficients[j] * q[m];
+    for (std::size_t m = 0; m < size; ++m) q[m] /= length;
+    const double share = dot(q, b.data(), size);
+    coefficients[j] = share;
+    for (std::size_t m = 0; m < size; ++m) b[m] -= share * q[m];
   }
   return found;
 }
@@ -182,35 +190,36 @@ Triangle from_products(const TurningSums& sums, std::size_t n, Vector& scale) {
 Vector least_squares(Triangle triangle) {
   auto& [R, coefficients] = triangle;
   const std::size_t n = coefficients.size();
-  std::vector<Vector> V(n, Vector(n, 0.0));
+  Columns V(n, n);
   for (std::size_t j = 0; j < n; ++j) V[j][j] = 1;
   for (int sweep = 0; sweep < 30; ++sweep) {
     bool turned = false;
     for (std::size_t p = 0; p < n; ++p)
       for (std::size_t q = p + 1; q < n; ++q) {
-        const double pp = dot(R[p], R[p]), qq = dot(R[q], R[q]), pq = dot(R[p], R[q]);
+        const double pp = R.product(p, p), qq = R.product(q, q), pq = R.product(p, q);
         if (!(std::fabs(pq) > 1e-15 * std::sqrt(pp * qq))) continue;
         turned = true;
         const double zeta = (qq - pp) / (2 * pq);
         const double t = std::copysign(1.0, zeta) / (std::fabs(zeta) + std::sqrt(1 + zeta * zeta));
         const double cosine = 1 / std::sqrt(1 + t * t), sine = cosine * t;
-        for (std::vector<Vector>* matrix : {&R, &V})
+        for (Columns* matrix : {&R, &V}) {
+          double *const a = (*matrix)[p], *const c = (*matrix)[q];
           for (std::size_t m = 0; m < n; ++m) {
-            double &a = (*matrix)[p][m], &c = (*matrix)[q][m];
-            const double old = a;
-            a = cosine * old - sine * c;
-            c = sine * old + cosine * c;
+            const double old = a[m];
+            a[m] = cosine * old - sine * c[m];
+            c[m] = sine * old + cosine * c[m];
           }
+        }
       }
     if (!turned) break;
   }
   double strongest = 0;
-  for (const Vector& column : R) strongest = std::max(strongest, norm(column));
+  for (std::size_t j = 0; j < n; ++j) strongest = std::max(strongest, R.norm(j));
   Vector gamma(n, 0.0);
   for (std::size_t j = 0; j < n; ++j) {
-    const double s = norm(R[j]);
+    const double s = R.norm(j);
     if (!(s > kWeakDirection * strongest)) continue;
-    const double share = dot(R[j], coefficients) / (s * s);
+    const double share = dot(R[j], coefficients.data(), n) / (s * s);
     for (std::size_t m = 0; m < n; ++m) gamma[m] += share * V[j][m];
   }
   return gamma;
@@ -236,12 +245,14 @@ bool points_on(double along, double way, double length) {
 // minimises ||g - sum gamma_j dG_j||, and the proposal is C + g - sum gamma_j (dC_j + dG_j).
 bool anderson(const Run& run, double* proposal) {
   const std::size_t n = run.past_steps.size(), size = run.step.size();
-  Vector scale;
-  std::vector<Vector> turns;
-  for (const Vector& past : run.past_steps) {
-    turns.push_back(difference(run.step, past));
-    scale.push_back(norm(turns.back()));
-    for (double& v : turns.back()) v /= scale.back();
+  Vector scale(n);
+  Columns turns(n, size);
+  for (std::size_t j = 0; j < n; ++j) {
+    double* const turn = turns[j];
+    const double *own = run.step.data(), *past = run.past_steps[j].data();
+    for (std::size_t i = 0; i < size; ++i) turn[i] = own[i] - past[i];
+    scale[j] = turns.norm(j);
+    for (std::size_t i = 0; i < size; ++i) turn[i] /= scale[j];
   }
   if (!(*std::min_element(scale.begin(), scale.end()) > 0)) return false;
   const Vector gamma = least_squares(orthogonalised(turns, run.step));
