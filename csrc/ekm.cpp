@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <type_traits>
@@ -10,6 +11,7 @@
 
 #include "driver.h"
 #include "kernels/kernels.h"
+#include "kept_rows.h"
 #include "kernels/tuning.h"
 #include "ordered_sum.h"
 #include "parallel.h"
@@ -110,12 +112,12 @@ Cut cut_of_statistics(std::int64_t n, std::int64_t d, std::int64_t k, std::int64
 }
 
 // Sums over all rows, (n_problems, sums_size), computed in T. The objective of a problem is NaN if
-// T cannot hold its centroids.
+// T cannot hold its centroids. Kept rows, or null, are those of the samples.
 template <class T, class U>
 std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
                             const double* alpha, std::int64_t n_problems, std::int64_t k,
                             const U* reference, Weighting weighting, double fuzzifier,
-                            int n_threads) {
+                            int n_threads, const KeptRows<T>* kept = nullptr) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   const auto slice_statistics = kernels.statistics[static_cast<int>(weighting)];
@@ -147,7 +149,10 @@ std::vector<double> sum_all(const Samples<U>& samples, const double* centroids,
     });
     all.add(chunk, std::move(part));
   };
-  if constexpr (std::is_same<T, U>::value) {
+  if (kept && *kept) {
+    for_chunks(cut, kernels.scratch_bytes(cut.slice_rows, d, k), n_threads,
+               [&](std::int64_t chunk, void* scratch) { sum_chunk(chunk, std::cref(*kept), scratch); });
+  } else if constexpr (std::is_same<T, U>::value) {
     for_chunks(kernels, samples, reference, cut, k, n_threads, sum_chunk);
   } else if constexpr (sizeof(T) < sizeof(U)) {
     const Narrowing narrowing(samples, reference, cut, kernels.scratch_bytes(cut.slice_rows, d, k));
@@ -179,12 +184,13 @@ template <class T>
 void statistics_of(const Samples<T>& samples, double weight, const double* centroids,
                    const double* alpha, std::int64_t n_problems, std::int64_t k, const T* reference,
                    Weighting weighting, double fuzzifier, bool rescue, int n_threads, double* sum_wx,
-                   double* sum_w, double* sum_p, double* exponent, double* objective) {
+                   double* sum_w, double* sum_p, double* exponent, double* objective,
+                   const KeptRows<T>* kept = nullptr) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   n_threads = useful_threads(
       n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
   const std::vector<double> total = sum_all<T>(samples, centroids, alpha, n_problems, k, reference,
-                                               weighting, fuzzifier, n_threads);
+                                               weighting, fuzzifier, n_threads, kept);
   const bool fuzzy = weighting == Weighting::fuzzy;
   // Where the sums are that show whether a column underflows: sum_w of the fuzzy weighting, whose
   // w = p^m underflow before the memberships p, else sum_p.
@@ -251,12 +257,12 @@ void rounded_statistics_of(const Samples<double>& samples, double weight, const 
                            const double* alpha, std::int64_t n_problems, std::int64_t k,
                            const double* reference, Weighting weighting, double fuzzifier,
                            int n_threads, double* sum_wx, double* sum_w, double* sum_p,
-                           double* exponent, double* objective) {
+                           double* exponent, double* objective, const KeptRows<float>* kept = nullptr) {
   const std::int64_t d = samples.d, size = sums_size(d, k);
   n_threads = useful_threads(
       n_threads, multiply_adds(samples.n, k, d) * static_cast<double>(n_problems));
   const std::vector<double> total = sum_all<float>(samples, centroids, alpha, n_problems, k, reference,
-                                                   weighting, fuzzifier, n_threads);
+                                                   weighting, fuzzifier, n_threads, kept);
   const std::int64_t mass = weighting == Weighting::fuzzy ? k * d : k * d + k;
   for (std::int64_t s = 0; s < n_problems; ++s) {
     const double* at = total.data() + s * size;
@@ -277,6 +283,35 @@ void rounded_statistics_of(const Samples<double>& samples, double weight, const 
     std::fill(e, e + k, 0.0);
     objective[s] = j;
   }
+}
+
+// iterate() of ekm.h with sums computed in S.
+template <class S, class T>
+void iterate_in(Solver& solver, const Samples<T>& samples, const T* reference, Weighting weighting,
+                double fuzzifier, int n_threads, std::int64_t& left) {
+  const std::int64_t k = solver.k(), n_groups = solver.n_groups();
+  const auto cut = [&](std::int64_t n_problems) {
+    return cut_of_statistics<S, T>(samples.n, samples.d, k, n_problems);
+  };
+  // Apart, threads need not wait for each other after each pass. With few groups of runs, however, all
+  // have work only if they share the chunks of each pass.
+  const std::int64_t n_chunks = cut(1).n_chunks;
+  const bool apart = n_groups > 1 && cut(solver.n_going()).n_chunks == n_chunks &&
+                     n_groups >= std::min<std::int64_t>(n_threads, n_chunks);
+  const double weight = total_weight(samples);
+  const KeptRows<S> kept(samples, reference, cut(1), k);
+  const auto pass = [&](const double* centroids, const double* alpha, std::int64_t n, int threads,
+                        double* sum_wx, double* sum_w, double* sum_p, double* objective) {
+    std::vector<double> exponent(static_cast<std::size_t>(n * k));
+    if constexpr (std::is_same<S, T>::value)
+      statistics_of(samples, weight, centroids, alpha, n, k, reference, weighting, fuzzifier, true,
+                    threads, sum_wx, sum_w, sum_p, exponent.data(), objective, &kept);
+    else
+      rounded_statistics_of(samples, weight, centroids, alpha, n, k, reference, weighting, fuzzifier,
+                            threads, sum_wx, sum_w, sum_p, exponent.data(), objective, &kept);
+  };
+  const std::vector<double> about(reference, reference + samples.d);
+  solver.iterate(pass, about.data(), apart ? Passes::apart : Passes::shared, n_threads, left);
 }
 
 }  // namespace
@@ -320,29 +355,10 @@ void rounded_statistics(const Samples<double>& samples, const double* centroids,
 template <class T>
 void iterate(Solver& solver, const Samples<T>& samples, const T* reference, Weighting weighting,
              double fuzzifier, bool rounded, int n_threads, std::int64_t& left) {
-  const std::int64_t k = solver.k(), n_groups = solver.n_groups();
-  const auto chunks = [&](std::int64_t n_problems) {
-    const auto cut = rounded ? cut_of_statistics<float, T> : cut_of_statistics<T, T>;
-    return cut(samples.n, samples.d, k, n_problems).n_chunks;
-  };
-  // Apart, threads need not wait for each other after each pass. With few groups of runs, however, all
-  // have work only if they share the chunks of each pass.
-  const bool apart = n_groups > 1 && chunks(solver.n_going()) == chunks(1) &&
-                     n_groups >= std::min<std::int64_t>(n_threads, chunks(1));
-  const double weight = total_weight(samples);
-  const auto pass = [&](const double* centroids, const double* alpha, std::int64_t n, int threads,
-                        double* sum_wx, double* sum_w, double* sum_p, double* objective) {
-    std::vector<double> exponent(static_cast<std::size_t>(n * k));
-    if constexpr (std::is_same<T, double>::value)
-      if (rounded)
-        return rounded_statistics_of(samples, weight, centroids, alpha, n, k, reference, weighting,
-                                     fuzzifier, threads, sum_wx, sum_w, sum_p, exponent.data(),
-                                     objective);
-    statistics_of(samples, weight, centroids, alpha, n, k, reference, weighting, fuzzifier, true, threads,
-                  sum_wx, sum_w, sum_p, exponent.data(), objective);
-  };
-  const std::vector<double> about(reference, reference + samples.d);
-  solver.iterate(pass, about.data(), apart ? Passes::apart : Passes::shared, n_threads, left);
+  if constexpr (std::is_same<T, double>::value)
+    if (rounded)
+      return iterate_in<float>(solver, samples, reference, weighting, fuzzifier, n_threads, left);
+  iterate_in<T>(solver, samples, reference, weighting, fuzzifier, n_threads, left);
 }
 
 template <class T>

@@ -43,6 +43,8 @@ constexpr Kernels<typename F::T> kernels_for() {
   static_assert(kRowUnit % panel_rows<F>() == 0, "slices must be whole panels");
   return {Tuned::kTileCentroids,
           scratch_bytes<F>,
+          packed_rows<F>,
+          pack<F>,
           {statistics<F, Weighting::equilibrium>, statistics<F, Weighting::maximum_entropy>,
            statistics<F, Weighting::hard>, statistics<F, Weighting::fuzzy>},
           weights<F>,

@@ -27,6 +27,9 @@ struct Rows {
   // prefetched in place of the rows, which are in the cache.
   const double* next = nullptr;
   std::int64_t next_stride = 0;
+  // What `pack` wrote for the rows of the slice in work, or null.
+  T* panels = nullptr;
+  T* half_norm = nullptr;
 };
 
 // K centroids made ready for the register tiles (see ekm.cpp, Prepared).
@@ -274,6 +277,14 @@ struct Kernels {
 
   // Bytes of 64-byte-aligned scratch that the functions below need for slices of these sizes.
   std::int64_t (*scratch_bytes)(std::int64_t slice_rows, std::int64_t d, std::int64_t k);
+
+  // How many rows the panels of a slice of n rows have, some of them empty; 0 where `statistics` makes
+  // no panels.
+  std::int64_t (*packed_rows)(std::int64_t n, std::int64_t d, std::int64_t k);
+
+  // IN rows, begin, end; OUT rows.panels (d packed_rows numbers, at a multiple of 64 bytes) and
+  // rows.half_norm (packed_rows numbers), which later calls for these rows read.
+  void (*pack)(const Rows<T>& rows, std::int64_t begin, std::int64_t end);
 
   // IN rows, begin, end (end - begin <= slice_rows), centroids[n_problems]; OUT sums[n_problems]
   // (added to). One read of the slice serves every problem. One function for each Weighting; q is

@@ -36,6 +36,18 @@ static T least_positive(const T* values, i64 n) {
   return least;
 }
 
+template <class F>
+static i64 packed_rows(i64 n, i64 d, i64 k) {
+  return is_tiny(k, d) || by_dots<typename F::T>(k, d) ? 0 : round_up(n, panel_rows<F>());
+}
+
+template <class F>
+static void pack(const Rows<typename F::T>& rows, i64 begin, i64 end) {
+  Panels<F> panels(rows, begin, end, rows.panels, rows.half_norm, Keep::slice, 1);
+  panels.open(0, end - begin);
+  for (i64 p = 0; p < end - begin; p += panel_rows<F>()) panels.pack(p);
+}
+
 template <class F, Weighting kWeighting>
 static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
                        const Centroids<typename F::T>* centroids, const Sums* sums,
@@ -47,16 +59,16 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems, scratch)) return;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = kWeighting != Weighting::fuzzy && by_dots<T>(k, d);
-  const bool shared = uses(Path::shared_panels);
-  const Keep keep = 
-      n_problems > 1 && shared ? Keep::slice : d < kRowProductMinD ? Keep::part : Keep::panel;
-  Panels<F> panels(rows, begin, end, s.panels, s.half_norm, keep, k);
+  const bool packed = rows.panels, shared = packed || (n_problems > 1 && uses(Path::shared_panels));
+  const Keep keep = shared ? Keep::slice : d < kRowProductMinD ? Keep::part : Keep::panel;
+  Panels<F> panels(rows, begin, end, packed ? rows.panels : s.panels,
+                   packed ? rows.half_norm : s.half_norm, keep, k);
   pack_weights<F>(rows, begin, n, n_padded, s);
   const T least = rows.sample_weight ? least_positive(s.sample_weight, n) : T(1);
   for (i64 problem = 0; problem < n_problems; ++problem) {
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
-    const bool packs = problem == 0 || !shared;
+    const bool packs = !packed && (problem == 0 || !shared);
     for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
     for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
     // J = sum s (1/2 ||y||^2 - e / q), its two sums apart: one rounding of 1 / q for all.
@@ -71,16 +83,16 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
         F best[kPanelVectors], cost[kPanelVectors];
         if (dots) {
           dot_panel<F, kDotMaxK>(rows, begin + p, n - p < P ? n - p : P, c, t,
-                                          s.half_norm + p, best);
+                                          panels.half_norm + p, best);
         } else {
           if (packs) panels.pack(p);
           score_panel<F>(panels.at(p), d, c, packs ? panels.prefetch(p) : Prefetch(), t, best);
         }
-        weigh_panel<F, kWeighting>(panels.at(p), d, c, s.sample_weight + p, s.half_norm + p, best,
-                                   t, s, cost);
+        weigh_panel<F, kWeighting>(panels.at(p), d, c, s.sample_weight + p, panels.half_norm + p,
+                                   best, t, s, cost);
         for (int v = 0; v < kPanelVectors; ++v) {
           const F weight = F::load(s.sample_weight + p + v * F::W);
-          norm = F::fma(weight, F::load(s.half_norm + p + v * F::W), norm);
+          norm = F::fma(weight, F::load(panels.half_norm + p + v * F::W), norm);
           e = F::fma(weight, cost[v], e);
         }
         if (p + P >= first + count || (vectors += kPanelVectors) + kPanelVectors > kCostVectors) {

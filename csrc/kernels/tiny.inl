@@ -179,6 +179,10 @@ static void tiny(const Rows<typename F::T>& in, i64 begin, i64 n, const Centroid
   }
 }
 
+static inline bool is_tiny(i64 k, i64 d) {
+  return uses(Path::tiny) && k <= kTinyMaxK && d <= kTinyMaxD && k * d <= kTinyMaxSize;
+}
+
 // True if K and D were so small that tiny() has computed the sums.
 template <class F, int K = kTinyMaxK, int D = kTinyMaxD>
 static inline bool try_tiny(const Rows<typename F::T>& in, i64 begin, i64 n,
