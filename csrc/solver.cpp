@@ -184,12 +184,34 @@ Triangle from_products(const TurningSums& sums, std::size_t n, Vector& scale) {
   return found;
 }
 
+// Writes gamma = R^-1 Q' b and returns whether no singular value of R is small: the largest is at most
+// ||R||, and the smallest at least 1 / ||R^-1||, in Frobenius norms.
+bool solve_well_conditioned(const Triangle& triangle, Vector& gamma) {
+  const auto& [R, coefficients] = triangle;
+  const std::size_t n = coefficients.size();
+  Columns inverse(n, n);
+  for (std::size_t j = 0; j < n; ++j) {
+    double* const x = inverse[j];
+    if (!(R[j][j] > 0)) return false;
+    x[j] = 1 / R[j][j];
+    for (std::size_t i = j; i-- > 0;) {
+      double sum = 0;
+      for (std::size_t m = i + 1; m <= j; ++m) sum += R[m][i] * x[m];
+      x[i] = -sum / R[i][i];
+    }
+    for (std::size_t i = 0; i <= j; ++i) gamma[i] += x[i] * coefficients[j];
+  }
+  return norm(R.numbers) * norm(inverse.numbers) < 1 / kWeakDirection;
+}
+
 // The gamma of least norm that minimises ||b - A gamma||, without the directions of small singular
 // values. One-sided Jacobi rotations give the singular value decomposition R V = U S, so that
 // gamma = V S^-1 U' Q' b.
 Vector least_squares(Triangle triangle) {
   auto& [R, coefficients] = triangle;
   const std::size_t n = coefficients.size();
+  Vector gamma(n, 0.0);
+  if (solve_well_conditioned(triangle, gamma)) return gamma;
   Columns V(n, n);
   for (std::size_t j = 0; j < n; ++j) V[j][j] = 1;
   for (int sweep = 0; sweep < 30; ++sweep) {
@@ -215,7 +237,7 @@ Vector least_squares(Triangle triangle) {
   }
   double strongest = 0;
   for (std::size_t j = 0; j < n; ++j) strongest = std::max(strongest, R.norm(j));
-  Vector gamma(n, 0.0);
+  std::fill(gamma.begin(), gamma.end(), 0.0);
   for (std::size_t j = 0; j < n; ++j) {
     const double s = R.norm(j);
     if (!(s > kWeakDirection * strongest)) continue;
