@@ -647,6 +647,16 @@ py::array_t<std::int64_t> renumber(const py::array& labels, std::int64_t n_clust
   return out;
 }
 
+py::array_t<std::int64_t> distinct_labels(const py::array& labels) {
+  if (labels.ndim() != 2) refuse("labels must have shape (l, n)");
+  const py::ssize_t l = labels.shape(0), n = labels.shape(1);
+  const std::int32_t* in = readable<std::int32_t>(labels, {l, n}, "labels");
+  py::array_t<std::int64_t> out(l);
+  std::int64_t* numbers = out.mutable_data();
+  without_gil([&] { ekmfast::distinct_labels(in, l, n, numbers); });
+  return out;
+}
+
 py::tuple shared_labels(const py::array& first, const py::array& second) {
   const py::ssize_t n = first.ndim() == 1 ? first.shape(0) : 0;
   const std::int32_t* a = readable<std::int32_t>(first, {n}, "first");
@@ -1600,6 +1610,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("whiteners").noconvert(), py::arg("offsets").noconvert(),
         py::arg("degrees").noconvert(), py::arg("background").noconvert(), py::arg("n_threads"));
   m.def("renumber", &renumber, py::arg("labels").noconvert(), py::arg("n_clusters"));
+  m.def("distinct_labels", &distinct_labels, py::arg("labels"));
   m.def("shared_labels", &shared_labels, py::arg("first").noconvert(),
         py::arg("second").noconvert());
   m.def("merge_close", &merge_close, py::arg("centroids").noconvert(),

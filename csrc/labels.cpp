@@ -21,6 +21,19 @@ void renumber(std::int32_t* labels, std::int64_t n_labellings, std::int64_t n, s
   }
 }
 
+void distinct_labels(const std::int32_t* labels, std::int64_t n_labellings, std::int64_t n,
+                     std::int64_t* numbers) {
+  std::vector<const std::int32_t*> first;  // of each number
+  for (std::int64_t i = 0; i < n_labellings; ++i) {
+    const std::int32_t* const own = labels + i * n;
+    // Different labellings mostly differ within a few rows.
+    const auto alike = [&](const std::int32_t* other) { return std::equal(own, own + n, other); };
+    const auto found = std::find_if(first.begin(), first.end(), alike);
+    numbers[i] = found - first.begin();
+    if (found == first.end()) first.push_back(own);
+  }
+}
+
 namespace {
 
 // Tables of so many numbers or fewer are small, even if there are fewer rows.

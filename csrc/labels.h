@@ -10,6 +10,11 @@ namespace ekmfast {
 void renumber(std::int32_t* labels, std::int64_t n_labellings, std::int64_t n, std::int64_t k,
               std::int64_t* distinct);
 
+// IN labels (n_labellings, n); OUT numbers (n_labellings,): equal labellings have the same number, from 0
+// on in the order of their first ones.
+void distinct_labels(const std::int32_t* labels, std::int64_t n_labellings, std::int64_t n,
+                     std::int64_t* numbers);
+
 // How many pairs of rows, counted twice and with each row beside itself, share a label.
 struct SharedLabels {
   std::int64_t in_both, in_first, in_second;

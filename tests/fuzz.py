@@ -897,6 +897,20 @@ def core_renumber(a: Arguments) -> Call:
     return call
 
 
+def core_distinct_labels(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced:
+            return
+        known: dict[bytes, int] = {}
+        if result.tolist() != [known.setdefault(own.tobytes(), len(known)) for own in labels]:
+            raise FaultError("labellings are not numbered in the order of their first ones")
+
+    some = a.rng.integers(0, a.k, (a.s, a.n)).astype(np.int32)
+    labels = some[a.rng.integers(0, a.s, 2 * a.s)]
+    call = Call(_core.distinct_labels, {"labels": a.memory.place(a.rng, labels)}, check)
+    return call
+
+
 def core_shared_labels(a: Arguments) -> Call:
     def check(result: Any, given: dict[str, Any]) -> None:
         if not call.replaced:
@@ -1476,6 +1490,7 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.densities": core_densities,
     "_core.classification_likelihoods": core_classification_likelihoods,
     "_core.renumber": core_renumber,
+    "_core.distinct_labels": core_distinct_labels,
     "_core.shared_labels": core_shared_labels,
     "_core.merge_close": core_merge_close,
     "_core.whiteners": core_whiteners,

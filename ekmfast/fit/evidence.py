@@ -133,8 +133,8 @@ def components_of(X: Any, sample_weight: NDArray[Any] | None = None) -> Componen
     if issparse(X):
         return _sparse_components(some, share, n_effective)
     mean = share @ some
-    missing = np.isnan(some)
-    if missing.any():
+    if np.isnan(mean).any():  # rows without missing numbers are spared a pass
+        missing = np.isnan(some)
         there = np.maximum(share @ ~missing, np.finfo(np.float64).tiny)
         mean = share @ np.where(missing, 0.0, some) / there
         # The means in place of missing numbers lower a variance by the share that is missing.
@@ -142,8 +142,11 @@ def components_of(X: Any, sample_weight: NDArray[Any] | None = None) -> Componen
     else:
         some -= mean
     some *= np.sqrt(share)[:, None]  # so that some.T @ some is the covariance
-    varying = np.sqrt((some**2).sum(axis=0)) > RESOLUTION * np.abs(mean)
-    if independent_share(some[:, varying], n_effective) >= INDEPENDENT_SHARE:
+    varying = np.sqrt(_squares(some)) > RESOLUTION * np.abs(mean)
+    if (
+        independent_share(some if varying.all() else some[:, varying], n_effective)
+        >= INDEPENDENT_SHARE
+    ):
         return None
     return Components(mean, *_principal(some))
 
@@ -169,7 +172,7 @@ def independent_share(centred: Float64, n_samples: float) -> float:
     """
     if centred.shape[1] < 2 or n_samples <= 2:
         return 1.0
-    unit = np.ascontiguousarray(centred / np.sqrt((centred**2).sum(axis=0)))
+    unit = np.ascontiguousarray(centred / np.sqrt(_squares(centred)))
     # Both products have the same sum of squares; compute the smaller matrix.
     if unit.shape[1] <= min(len(unit), KERNEL_FEATURES):
         # The kernel gives sums of w (x - reference). The threads of a BLAS wait for each other: the
@@ -180,6 +183,12 @@ def independent_share(centred: Float64, n_samples: float) -> float:
     else:
         product = unit.T @ unit if unit.shape[1] <= len(unit) else unit @ unit.T
     return _share_of(product, centred.shape[1], n_samples)
+
+
+def _squares(centred: Float64) -> Float64:
+    """The sum of squares (D,) of each feature."""
+    squares: Float64 = np.einsum("ij,ij->j", centred, centred)
+    return squares
 
 
 def _share_of(product: Float64, n_features: int, n_samples: float) -> float:

@@ -276,13 +276,18 @@ class _Judge:
         labels = self.rows.label_each(places, names)
         n_distinct = _core.renumber(labels, places.shape[1])
         most = n_distinct == n_distinct.max()
-        low, labels = low[most], labels[most]
-        places = places if most.all() else places[most]
+        if not most.all():
+            low, labels, places, n_distinct = (
+                low[most],
+                labels[most],
+                places[most],
+                n_distinct[most],
+            )
         kinds, first = distinct_labels(labels)
         likelihood = classification_likelihoods(
             self.evidence, labels[first], self.weight, self.rows.n_threads, self.reweightings
         )[kinds]
-        numbers = alphas[low], objectives[low], multiples[low], n_distinct[most], likelihood
+        numbers = alphas[low], objectives[low], multiples[low], n_distinct, likelihood
         columns = (column.tolist() for column in numbers)
         return list(map(Candidate, places, labels, *columns, kinds))
 

@@ -58,19 +58,16 @@ def likelihoods_of_labels(
     return classification_likelihoods(X, distinct, sample_weight, n_threads, reweightings)[numbers]
 
 
-def distinct_labels(labels: NDArray[Any]) -> tuple[list[int], list[int]]:
+def distinct_labels(labels: NDArray[np.int32]) -> tuple[list[int], list[int]]:
     """For each of the labellings (L, N) the number of its labels, and where each number is first.
 
     Equal labels have the same number.
     """
-    known: dict[bytes, int] = {}
-    numbers: list[int] = []
+    numbers = _core.distinct_labels(labels).tolist()
     first: list[int] = []
-    for i, own in enumerate(labels):
-        number = known.setdefault(own.tobytes(), len(first))
+    for i, number in enumerate(numbers):
         if number == len(first):
             first.append(i)
-        numbers.append(number)
     return numbers, first
 
 
@@ -113,13 +110,15 @@ def classification_likelihoods(
         s = s / s.mean()
     if issparse(X) or np.isnan(X).any():
         return np.array([_of_other_rows(X, own, s, reweightings) for own in labels], np.float64)
-    if int(labels.max()) >= X.shape[0]:  # more labels than rows, most of which no row has
+    n_clusters = int(labels.max()) + 1
+    if n_clusters > X.shape[0]:  # most labels have no row
         labels = np.stack([np.unique(own, return_inverse=True)[1] for own in labels])
+        n_clusters = int(labels.max()) + 1
     likelihoods = _core.classification_likelihoods(
         X,
         None if s is None else s.astype(X.dtype),
         np.ascontiguousarray(labels, np.int32),
-        int(labels.max()) + 1,
+        n_clusters,
         TAIL,
         SCALE_PRIOR,
         VARIANCE_PRIOR,
