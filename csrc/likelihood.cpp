@@ -22,24 +22,55 @@ constexpr std::int64_t kBlockRows = 256;
 // The largest copy of all rows in the order of their clusters, in numbers. Of more rows a copy of
 // each block is made whenever it is read.
 constexpr std::int64_t kKeptNumbers = 1 << 20;
+// The vectors of every instruction set divide rows of a multiple of so many numbers.
+template <class T>
+constexpr std::int64_t kLanes = kLaneUnit * static_cast<std::int64_t>(sizeof(double) / sizeof(T));
 
 // In float, rows are taken relative to one of them and in units of the largest number then: no digits are
 // lost to an offset of all rows, and squares and their inverses stay in the range of float.
 template <class T>
-struct Unit {
-  std::vector<T> origin;
+class Unit {
+ public:
   T inverse = 1;
+  const std::int64_t width;  // of a row that is copied, with zeros behind its features
+  const bool keeps_all;      // whether there is a copy of all rows
 
-  explicit Unit(const Samples<T>& samples) : origin(static_cast<std::size_t>(samples.d), T(0)) {
-    if (sizeof(T) == sizeof(double)) return;
-    find_reference(samples, origin.data());
+  explicit Unit(const Samples<T>& samples)
+      : width((samples.d + kLanes<T> - 1) / kLanes<T> * kLanes<T>),
+        keeps_all(samples.n * width <= kKeptNumbers),
+        samples_(samples),
+        origin_(static_cast<std::size_t>(samples.d), T(0)) {
+    if (sizeof(T) == sizeof(float)) find_unit();
+    if (!keeps_all) return;
+    rows_.resize(static_cast<std::size_t>(samples.n * width));
+    for (std::int64_t i = 0; i < samples.n; ++i) convert(i, rows_.data() + i * width);
+  }
+
+  // OUT row (width,): row i of the samples. Behind its features there must be zeros already.
+  void copy(std::int64_t i, T* row) const {
+    if (keeps_all) std::copy_n(rows_.data() + i * width, width, row);
+    else convert(i, row);
+  }
+
+ private:
+  void find_unit() {
+    find_reference(samples_, origin_.data());
     T largest = 0;
-    for (std::int64_t i = 0; i < samples.n; ++i)
-      for (std::int64_t j = 0; j < samples.d; ++j)
-        largest = std::max(largest, std::fabs(samples.x[i * samples.stride + j] -
-                                              origin[static_cast<std::size_t>(j)]));
+    for (std::int64_t i = 0; i < samples_.n; ++i)
+      for (std::int64_t j = 0; j < samples_.d; ++j)
+        largest = std::max(largest, std::fabs(samples_.x[i * samples_.stride + j] -
+                                              origin_[static_cast<std::size_t>(j)]));
     if (largest >= std::numeric_limits<T>::min() && std::isfinite(largest)) inverse = 1 / largest;
   }
+
+  void convert(std::int64_t i, T* row) const {
+    const T* x = samples_.x + i * samples_.stride;
+    for (std::int64_t j = 0; j < samples_.d; ++j)
+      row[j] = (x[j] - origin_[static_cast<std::size_t>(j)]) * inverse;
+  }
+
+  const Samples<T>& samples_;
+  std::vector<T> origin_, rows_;  // (d,), (n, width)
 };
 
 // One labelling. A step of the iteration is two readings of the rows: one sums the rows of each
@@ -58,7 +89,7 @@ class Labelling {
         kernels_(likelihood_kernels_of<T>(kernel_table(isa_in_use()))),
         k_(k),
         d_(samples.d),
-        width_((samples.d + kLanes - 1) / kLanes * kLanes),
+        width_(unit.width),
         model_(model),
         first_(at(k + 1), 0),
         order_(at(x_.n)),
@@ -70,7 +101,7 @@ class Labelling {
         variances_(zeros(k * width_)),
         near_(at(k * width_)),
         precisions_(at(k * width_)),
-        keeps_all_(x_.n * width_ <= kKeptNumbers),
+        keeps_all_(unit.keeps_all),
         rows_(at(width_ * (keeps_all_ ? x_.n : kBlockRows))) {
     for (std::int64_t i = 0; i < x_.n; ++i) ++first_[at(labels[i] + 1)];
     for (std::int64_t c = 0; c < k; ++c) first_[at(c + 1)] += first_[at(c)];
@@ -120,18 +151,13 @@ class Labelling {
   }
 
  private:
-  // A multiple of the lanes of every vector of T.
-  static constexpr std::int64_t kLanes = kLaneUnit * static_cast<std::int64_t>(sizeof(double) / sizeof(T));
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
   static Vector zeros(std::int64_t n) { return Vector(at(n), 0.0); }
 
   // Copies some rows, of numbers in the order of their clusters, to the beginning of rows_.
   void copy(std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T* x = x_.x + order_[at(i)] * x_.stride;
-      T* row = rows_.data() + (i - begin) * width_;
-      for (std::int64_t j = 0; j < d_; ++j) row[j] = (x[j] - unit_.origin[at(j)]) * unit_.inverse;
-    }
+    for (std::int64_t i = begin; i < end; ++i)
+      unit_.copy(order_[at(i)], rows_.data() + (i - begin) * width_);
   }
 
   template <class Body>  // body(cluster, number of the first row, how many, the rows in T)
