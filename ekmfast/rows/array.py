@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from ekmfast import _core
 from ekmfast.rows.batches import ShuffledBatches
@@ -282,7 +283,9 @@ class ArrayRows:
     def subset(self, numbers: NDArray[np.intp]) -> Self:
         s, f = self.sample_weight, self.factor
         own = None if s is None else s[numbers], None if f is None else f[numbers]
-        return self._of(self.X[numbers], *own)
+        # Of an array, `take` needs a third of the time.
+        X = self.X[numbers] if issparse(self.X) else self.X.take(numbers, axis=0)
+        return self._of(X, *own)
 
     def fetch(self, numbers: NDArray[np.intp]) -> Self:
         return self if len(numbers) == self.n_rows else self.subset(numbers)
