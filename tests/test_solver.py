@@ -340,13 +340,18 @@ def test_a_warning_says_why_a_run_did_not_converge(cls, run, said, unsaid):
 # --- the compiled solver ---
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_proposal_is_andersons_where_the_step_points_and_that_of_momentum_elsewhere(seed):
-    """The compiled solver and LAPACK find the same least-squares solution of least norm."""
+@pytest.mark.parametrize(("seed", "n_features", "k"), [*((i, 3, 4) for i in range(5)), (5, 1, 3)])
+def test_a_proposal_is_andersons_where_the_step_points_and_that_of_momentum_elsewhere(
+    seed, n_features, k
+):
+    """The compiled solver and LAPACK find the same least-squares solution of least norm.
+
+    There are more earlier steps than numbers in three centroids of one feature.
+    """
     rng = np.random.default_rng(seed)
-    X = rng.standard_t(4, (200, 3))
+    X = rng.standard_t(4, (200, n_features))
     problem = problem_of(X)
-    compared = {"Anderson": 0, "momentum": 0}
+    compared = {"Anderson": 0, "momentum": 0, "dependent": 0}
 
     def report(runs):
         for run in runs.wholes():
@@ -367,9 +372,10 @@ def test_a_proposal_is_andersons_where_the_step_points_and_that_of_momentum_else
             leap = np.clip(centroids + move, *problem.bounds)
             np.testing.assert_allclose(run.leap, leap, atol=1e-9 * unit)
             compared[kind] += 1
+            compared["dependent"] += turns.shape[1] > turns.shape[0]
         return False
 
-    starts = np.stack([X[rng.integers(0, 200, 4)] for _ in range(12)])
+    starts = np.stack([X[rng.integers(0, 200, k)] for _ in range(12)])
     solve(
         problem.rows,
         starts,
@@ -384,6 +390,7 @@ def test_a_proposal_is_andersons_where_the_step_points_and_that_of_momentum_else
     )
     assert compared["Anderson"] > 5
     assert compared["momentum"] > 5
+    assert compared["dependent"] > 5 or n_features > 1
 
 
 def test_a_run_that_was_copied_goes_on_to_the_same_bits():
@@ -470,6 +477,23 @@ def test_passes_of_compiled_code_end_with_the_bits_of_single_ones(n_rows, weight
         few = iterated(rows, starts, alphas, compiled=True, n_threads=n_threads, max_iter=3)
         assert max(run.n_iter for run in few) == 3
         same_runs(few, iterated(rows, starts, alphas, compiled=False, max_iter=3))
+
+
+@pytest.mark.parametrize(("n_features", "k"), [(2, 3), (3, 6), (40, 5), (33, 70), (300, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_kept_in_panels_change_no_bit(n_features, k, dtype, isa):
+    """Of every way in which kernels read rows; more rows than a slice, and a panel that is not full."""
+    n_rows = 300
+    rng = np.random.default_rng(k)
+    centres = 3 * rng.normal(size=(k, n_features))
+    X = (centres[rng.integers(0, k, n_rows)] + rng.normal(size=(n_rows, n_features))).astype(dtype)
+    rows = ArrayRows(X, rng.integers(0, 3, n_rows).astype(dtype))
+    rows.survey()
+    starts = rows.take(np.stack([rng.choice(n_rows, k, replace=False) for _ in range(3)]))
+    alphas = np.array([0.1, 0.1, 2.0]) / n_features
+    single = iterated(rows, starts, alphas, compiled=False, max_iter=10)
+    assert single[0].n_iter > 2
+    same_runs(iterated(rows, starts, alphas, compiled=True, max_iter=10), single)
 
 
 def test_passes_of_compiled_code_do_not_depend_on_the_runs_beside_them():
