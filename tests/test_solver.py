@@ -482,7 +482,7 @@ def test_passes_of_compiled_code_end_with_the_bits_of_single_ones(n_rows, weight
 @pytest.mark.parametrize(("n_features", "k"), [(2, 3), (3, 6), (40, 5), (33, 70), (300, 3)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_kept_in_panels_change_no_bit(n_features, k, dtype, isa):
-    """Of every way in which kernels read rows; more rows than a slice, and a panel that is not full."""
+    """Of every way in which kernels read rows, with a last panel that is not full."""
     n_rows = 300
     rng = np.random.default_rng(k)
     centres = 3 * rng.normal(size=(k, n_features))
