@@ -4,75 +4,79 @@
 #include <vector>
 
 #include "chunks.h"
+#include "kernels/kernels.h"
 #include "parallel.h"
+#include "simd/dispatch.h"
 
 namespace ekmfast {
 namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-constexpr std::int64_t kTogether = 4;  // rows whose products are added at a time
-constexpr std::int64_t kBetweenChecks = 1024;
-
-// Adds weight y y^T of kTogether rows (kTogether, d) to the upper triangle of out (d, d).
-void add_products(const double* y, const double* weight, std::int64_t d, double* out) {
-  const double *a = y, *b = y + d, *c = b + d, *e = c + d;
-  for (std::int64_t i = 0; i < d; ++i) {
-    const double wa = weight[0] * a[i], wb = weight[1] * b[i], wc = weight[2] * c[i],
-                 we = weight[3] * e[i];
-    double* row = out + i * d;
-    for (std::int64_t j = i; j < d; ++j) row[j] += (wa * a[j] + wb * b[j]) + (wc * c[j] + we * e[j]);
-  }
+// Rows that are copied at a time: their numbers stay in the L1 cache, but the products of their features
+// are added to the sums only once.
+std::int64_t block_rows(std::int64_t width) {
+  constexpr std::int64_t kNumbers = 1 << 12, kLeast = 16, kMost = 256;
+  return std::clamp(kNumbers / width, kLeast, kMost);
 }
 
-// Of one labelling.
+// The rows of one labelling that count, those of each cluster together.
+struct Grouped {
+  std::vector<std::int64_t> first, order;  // (k + 1,) of the rows of each cluster, in their order
+
+  Grouped(const std::int32_t* labels, std::int64_t n, std::int64_t k)
+      : first(at(k + 1), 0), order(at(n)) {
+    for (std::int64_t i = 0; i < n; ++i)
+      if (labels[i] >= 0) ++first[at(labels[i] + 1)];
+    for (std::int64_t c = 0; c < k; ++c) first[at(c + 1)] += first[at(c)];
+    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+    for (std::int64_t i = 0; i < n; ++i)
+      if (labels[i] >= 0) order[at(next[at(labels[i])]++)] = i;
+  }
+};
+
+// Of one labelling. The first reading of the rows gives the means, the second the moments about them.
 void moments(const Labellings& all, const std::int32_t* labels, bool full, double* means, double* mass,
              double* second) {
-  const std::int64_t n = all.n, d = all.d, k = all.k, size = full ? d * d : d;
-  std::fill(means, means + k * d, 0.0);
-  std::fill(mass, mass + k, 0.0);
-  std::fill(second, second + k * size, 0.0);
-  std::vector<std::int64_t> first(at(k + 1), 0), order(at(n));
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::int32_t c = labels[i];
-    if (c < 0) continue;
-    ++first[at(c + 1)];
-    mass[c] += all.weight[i];
-    double* sum = means + c * d;
-    for (std::int64_t j = 0; j < d; ++j) sum[j] += all.weight[i] * all.x[i * d + j];
-  }
-  checkpoint();
-  for (std::int64_t c = 0; c < k; ++c) {
-    first[at(c + 1)] += first[at(c)];
-    for (std::int64_t j = 0; j < d; ++j) means[c * d + j] = mass[c] != 0 ? means[c * d + j] / mass[c] : 0;
-  }
-  std::vector<std::int64_t> next(first.begin(), first.end() - 1);
-  for (std::int64_t i = 0; i < n; ++i)
-    if (labels[i] >= 0) order[at(next[at(labels[i])]++)] = i;
-
-  std::vector<double> y(at(kTogether * d)), weight(at(kTogether));
-  for (std::int64_t c = 0; c < k; ++c) {
-    if (mass[c] == 0) continue;
-    const double* mean = means + c * d;
-    double* out = second + c * size;
-    for (std::int64_t i = first[at(c)]; i < first[at(c + 1)]; i += kTogether) {
-      if (i % kBetweenChecks < kTogether) checkpoint();
-      for (std::int64_t r = 0; r < kTogether; ++r) {
-        const bool there = i + r < first[at(c + 1)];
-        const std::int64_t row = there ? order[at(i + r)] : 0;
-        weight[at(r)] = there ? all.weight[row] : 0;
-        for (std::int64_t j = 0; j < d; ++j) y[at(r * d + j)] = there ? all.x[row * d + j] - mean[j] : 0;
+  const std::int64_t d = all.d, k = all.k, size = full ? d * d : d;
+  const std::int64_t width = (d + kLaneUnit - 1) / kLaneUnit * kLaneUnit, most = block_rows(width);
+  const KernelTable& kernels = kernel_table(isa_in_use());
+  const Grouped rows(labels, all.n, k);
+  std::vector<double> x(at(most * width)), weight(at(most)), centre(at(width)),
+      sums(at(full ? width * width : width));
+  // body(n): the rows of cluster c, at most so many at a time, are the first n of x.
+  const auto for_blocks = [&](std::int64_t c, auto body) {
+    for (std::int64_t begin = rows.first[at(c)]; begin < rows.first[at(c + 1)]; begin += most) {
+      checkpoint();
+      const std::int64_t n = std::min(most, rows.first[at(c + 1)] - begin);
+      for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t row = rows.order[at(begin + i)];
+        std::copy_n(all.x + row * d, d, x.data() + i * width);  // behind the features are zeros
+        weight[at(i)] = all.weight[row];
       }
-      if (full) {
-        add_products(y.data(), weight.data(), d, out);
-        continue;
-      }
-      for (std::int64_t r = 0; r < kTogether; ++r)
-        for (std::int64_t j = 0; j < d; ++j) out[j] += weight[at(r)] * (y[at(r * d + j)] * y[at(r * d + j)]);
+      body(n);
     }
-    if (!full) continue;
-    for (std::int64_t i = 0; i < d; ++i)
-      for (std::int64_t j = 0; j < i; ++j) out[i * d + j] = out[j * d + i];
+  };
+  for (std::int64_t c = 0; c < k; ++c) {
+    double *const mean = means + c * d, *const out = second + c * size;
+    mass[c] = 0;
+    std::fill(centre.begin(), centre.end(), 0.0);
+    for_blocks(c, [&](std::int64_t n) {
+      for (std::int64_t i = 0; i < n; ++i) mass[c] += weight[at(i)];
+      kernels.likelihood64.sums(x.data(), n, width, weight.data(), nullptr, centre.data());
+    });
+    for (double& sum : centre) sum = mass[c] != 0 ? sum / mass[c] : 0;
+    std::copy_n(centre.data(), d, mean);
+    std::fill(sums.begin(), sums.end(), 0.0);
+    if (mass[c] != 0)
+      for_blocks(c, [&](std::int64_t n) {
+        if (full) kernels.scatter(x.data(), n, width, weight.data(), centre.data(), sums.data());
+        else kernels.likelihood64.squares(x.data(), n, width, weight.data(), centre.data(), sums.data());
+      });
+    if (!full) std::copy_n(sums.data(), d, out);
+    for (std::int64_t i = 0; full && i < d; ++i)
+      for (std::int64_t j = i; j < d; ++j)
+        out[i * d + j] = out[j * d + i] = sums[at(i * width + j)];
   }
 }
 

@@ -10,6 +10,7 @@
 #include "lines.inl"
 #include "mixture.inl"
 #include "narrow.inl"
+#include "scatter.inl"
 #include "scratch.inl"
 #include "simd/vectors.h"
 #include "sparse.inl"
@@ -95,6 +96,7 @@ const KernelTable EKMFAST_TABLE_OF(EKMFAST_ISA) = {
     likelihood_kernels_for<F32>(),
     likelihood_kernels_for<F64>(),
     {free_step, turn, leap},
+    scatter,
     narrow};
 
 }  // namespace ekmfast

@@ -368,6 +368,11 @@ struct KernelTable {
   LikelihoodKernels<float> likelihood32;
   LikelihoodKernels<double> likelihood64;
   StepKernels steps;
+  // IN rows x (n, width), one after another, width a multiple of kLaneUnit, weights (n,) >= 0, centre
+  // (width,); OUT x: the square roots of the weights times (x - centre); sums (width, width) (added to),
+  // from the diagonal on, of the products of two features of these.
+  void (*scatter)(double* x, std::int64_t n, std::int64_t width, const double* weights,
+                  const double* centre, double* sums);
   // IN rows x (n, d), the next one after `stride` numbers, factor (n,) or null for ones, reference (d,);
   // OUT rows (n, d), one after another: x factor - reference, rounded to float.
   void (*narrow)(const double* x, std::int64_t n, std::int64_t d, std::int64_t stride,
