@@ -3,7 +3,8 @@
 They are one of the starts of the search for a mixture. The iteration and the choice between
 restarts are those of ``GaussianMixture(k, n_init=restarts)`` with full matrices, but the kernels of
 `fit.mixture` compute it, and all restarts share one reading of the rows. To save time, restarts end
-early whose likelihood is far below the best one, and there are fewer iterations at most.
+early whose likelihood is far below the best one or nearly that of another, and there are fewer
+iterations at most.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ REGULARIZATION = 1e-6  # added to variances
 TOL = 1e-3
 # Its own default is 100. Only labels are needed, from which further iterations begin.
 MAX_ITER = 30
-# From this iteration on restarts end whose likelihood is so much below the best one.
-RACE = Race(4, 0.03, -np.inf, np.inf)
+# From this iteration on restarts end whose likelihood is so much below the best one, and those that
+# do the same as one before them.
+RACE = Race(4, 0.03, -np.inf, np.inf, same=3e-3)
 STEP = Step(regularization=REGULARIZATION)
 
 
