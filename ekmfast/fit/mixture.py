@@ -190,7 +190,8 @@ class ScaledRows:
 
     def moments(self, labels: NDArray[Any], k: int, *, full: bool) -> tuple[Float64, Sums]:
         """`moments_of_labels` of rows that are not scaled any more."""
-        return moments_of_labels(self.X, self.weights, labels, k, full=full)
+        s, threads = self.weights, self.n_threads
+        return moments_of_labels(self.X, s, labels, k, full=full, n_threads=threads)
 
 
 @dataclass(frozen=True)

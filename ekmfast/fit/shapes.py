@@ -294,9 +294,9 @@ class Runs:
         fits: list[Fitted] = []
         for (kind, _), alike in groupby(starts, lambda one: (one.kind, one.labels.max())):
             several = list(alike)
-            means, sums = zip(*(self._moments_of(one.labels) for one in several), strict=True)
+            means, sums = self._moments_of([one.labels for one in several])
             degrees = np.array([one.degrees for one in several])
-            mixtures = from_moments(np.stack(means), Sums.stacked(sums), kind, degrees)
+            mixtures = from_moments(means, sums, kind, degrees)
             behind = None if race is None else _far(mixtures, self.rows.total, fits, **race)
             fits += self._iterate(mixtures, iterations, tol, behind)
         if self.report is not None:
@@ -304,12 +304,17 @@ class Runs:
                 self.report(fitted)
         return fits
 
-    def _moments_of(self, labels: NDArray[np.intp]) -> tuple[Float64, Sums]:
-        key = labels.tobytes()
-        if key not in self._moments:
-            k, full = int(labels.max()) + 1, any(kind in MATRICES for kind in self.kinds)
-            self._moments[key] = self.rows.moments(labels, k, full=full)
-        return self._moments[key]
+    def _moments_of(self, labellings: Sequence[NDArray[np.intp]]) -> tuple[Float64, Sums]:
+        """The means and sums of labellings with the same number of labels, in parallel."""
+        keys = [labels.tobytes() for labels in labellings]
+        both = zip(keys, labellings, strict=True)
+        new = {key: labels for key, labels in both if key not in self._moments}
+        if new:
+            k, full = int(labellings[0].max()) + 1, any(kind in MATRICES for kind in self.kinds)
+            means, sums = self.rows.moments(np.stack(list(new.values())), k, full=full)
+            self._moments.update((key, (means[i], sums[i])) for i, key in enumerate(new))
+        found_means, found_sums = zip(*(self._moments[key] for key in keys), strict=True)
+        return np.stack(found_means), Sums.stacked(found_sums)
 
 
 def _far(
