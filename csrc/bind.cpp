@@ -827,7 +827,8 @@ py::tuple expectation_maximization_on(
     const py::array& scatters, const py::array& scales, const py::array& whiteners,
     const py::array& degrees, const py::array& constants, double log_volume,
     const py::array& likelihood, const ekmfast::StepModel& model, const ekmfast::Ends& ends,
-    int n_threads) {
+    bool rounded, int n_threads) {
+  if (rounded && sizeof(T) < sizeof(double)) refuse("only rows in float64 can be rounded");
   const Samples<T> s = samples_of<T>(X, sample_weight);
   const Axes a = axes_of(means, model);
   if (a.d != s.d) refuse("means must have shape (s, k, d)");
@@ -869,7 +870,7 @@ py::tuple expectation_maximization_on(
   without_gil([&] {
     made = ekmfast::expectation_maximization(
         s, about, unit, model, a.n, a.k, own_degrees, own_constants, log_volume, given, before, ends,
-        n_threads, found.view, l, c, outcomes, passes_each, mass, weight, first, second, beside,
+        rounded, n_threads, found.view, l, c, outcomes, passes_each, mass, weight, first, second, beside,
         n_passes);
   });
   const std::optional<py::tuple> left = made ? std::nullopt : std::optional(sums.tuple());
@@ -885,7 +886,7 @@ py::tuple expectation_maximization(
     double total, double tol, std::int64_t race, double margin, double least_likelihood,
     double least_classified, double same, const std::string& kind, double prior,
     double scale_prior, double least_share, double least_scatter, double most_background,
-    std::optional<double> regularization, int n_threads) {
+    std::optional<double> regularization, bool rounded, int n_threads) {
   const ekmfast::StepModel model = step_model(kind, prior, scale_prior, least_share, least_scatter,
                                               most_background, regularization);
   const ekmfast::Ends ends{first,  last,             max_iter,         total, tol, race,
@@ -893,7 +894,7 @@ py::tuple expectation_maximization(
   const auto call =
       is_float32(X) ? expectation_maximization_on<float> : expectation_maximization_on<double>;
   return call(X, sample_weight, centre, unit, weights, background, means, scatters, scales, whiteners,
-              degrees, constants, log_volume, likelihood, model, ends, n_threads);
+              degrees, constants, log_volume, likelihood, model, ends, rounded, n_threads);
 }
 
 template <class T>
@@ -1636,7 +1637,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("least_likelihood"), py::arg("least_classified"), py::arg("same"),
         py::arg("kind"), py::arg("prior"), py::arg("scale_prior"), py::arg("least_share"),
         py::arg("least_scatter"), py::arg("most_background"),
-        py::arg("regularization").none(true), py::arg("n_threads"));
+        py::arg("regularization").none(true), py::arg("rounded"), py::arg("n_threads"));
   m.def("densities", &densities, py::arg("X").noconvert(), py::arg("centre"), py::arg("unit"),
         py::arg("means").noconvert(), py::arg("whiteners").noconvert(),
         py::arg("offsets").noconvert(), py::arg("degrees").noconvert(),

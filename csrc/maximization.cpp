@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "chunks.h"
@@ -327,8 +328,8 @@ bool expectation_maximization(const Samples<T>& samples, const double* centre, d
                               const StepModel& model, std::int64_t n, std::int64_t k,
                               const double* degrees, const double* constants, double log_volume,
                               const Parameters<const double>& given,
-                              const double* likelihood_before, const Ends& ends, int n_threads,
-                              const Parameters<double>& found, double* likelihood,
+                              const double* likelihood_before, const Ends& ends, bool rounded,
+                              int n_threads, const Parameters<double>& found, double* likelihood,
                               double* classified, Outcome* outcomes, std::int64_t* n_iter,
                               double* mass, double* weight, double* first, double* second,
                               double* background, std::int64_t& n_passes) {
@@ -368,11 +369,14 @@ bool expectation_maximization(const Samples<T>& samples, const double* centre, d
         offsets[at(p * k + c)] = constants[i] + std::log(one.weights[c]) + log_size;
       }
     }
-    expectation(samples,
-                {m, k, model.matrices(), now.means.data(), now.whiteners.data(), offsets.data(),
-                 own_degrees.data(), log_background.data()},
-                centre, unit, n_threads, masses, weights, firsts, seconds, backgrounds,
-                likely.data(), own.data());
+    const Mixtures mixtures{m, k, model.matrices(), now.means.data(), now.whiteners.data(),
+                            offsets.data(), own_degrees.data(), log_background.data()};
+    const auto sum = [&](auto function) {
+      function(samples, mixtures, centre, unit, n_threads, masses, weights, firsts, seconds,
+               backgrounds, likely.data(), own.data());
+    };
+    if constexpr (std::is_same<T, double>::value) sum(rounded ? rounded_expectation : expectation<T>);
+    else sum(expectation<T>);
 
     double least_likelihood = ends.least_likelihood, least_classified = ends.least_classified;
     for (std::int64_t p = 0; p < m; ++p) {
@@ -439,7 +443,7 @@ bool expectation_maximization(const Samples<T>& samples, const double* centre, d
   template bool expectation_maximization<T>(                                                                        \
       const Samples<T>&, const double*, double, const StepModel&, std::int64_t, std::int64_t,      \
       const double*, const double*, double, const Parameters<const double>&, const double*,        \
-      const Ends&, int, const Parameters<double>&, double*, double*, Outcome*, std::int64_t*, double*, \
+      const Ends&, bool, int, const Parameters<double>&, double*, double*, Outcome*, std::int64_t*, double*, \
       double*, double*, double*, double*, std::int64_t&);
 EKMFAST_INSTANTIATE(float)
 EKMFAST_INSTANTIATE(double)

@@ -76,7 +76,7 @@ enum class Outcome : std::int8_t { goes_on, ended, converged };
 
 // Passes over the samples, each followed by a maximization step of the runs that go on. Returns
 // whether all steps could be made: if not, the runs that go on are as the last pass found them, and
-// its sums tell what to do.
+// its sums tell what to do. If `rounded`, which asks for double, sums are those of rounded_expectation().
 //
 // IN  centre (d,), unit > 0: rows are (x - centre) / unit
 //     degrees (n,) of freedom; constants (n,), the parts of log densities that depend on these only
@@ -91,8 +91,8 @@ bool expectation_maximization(const Samples<T>& samples, const double* centre, d
                               const StepModel& model, std::int64_t n, std::int64_t k,
                               const double* degrees, const double* constants, double log_volume,
                               const Parameters<const double>& given,
-                              const double* likelihood_before, const Ends& ends, int n_threads,
-                              const Parameters<double>& found, double* likelihood,
+                              const double* likelihood_before, const Ends& ends, bool rounded,
+                              int n_threads, const Parameters<double>& found, double* likelihood,
                               double* classified, Outcome* outcomes, std::int64_t* n_iter,
                               double* mass, double* weight, double* first, double* second,
                               double* background, std::int64_t& n_passes);

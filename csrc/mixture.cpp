@@ -9,6 +9,7 @@
 #include "chunks.h"
 #include "kernels/kernels.h"
 #include "kernels/tuning.h"
+#include "narrowing.h"
 #include "ordered_sum.h"
 #include "simd/dispatch.h"
 
@@ -24,9 +25,10 @@ struct Ready {
   double ratio;               // units of the caller in one of the kernels
   Mixture<T> view;
 
-  // reference: what the kernels subtract from rows
+  // reference: what is subtracted from rows
+  template <class R>
   Ready(const Mixtures& all, std::int64_t at, std::int64_t d, const double* centre, double unit,
-        const T* reference, int tile) {
+        const R* reference, int tile) {
     const std::int64_t k = all.k, size = all.full ? d * d : d;
     const double* w = all.whiteners + at * k * size;
     const double v = all.degrees[at];
@@ -94,16 +96,16 @@ std::vector<T> rounded(const double* centre, std::int64_t d) {
   return reference;
 }
 
-template <class T>
+template <class T, class R>
 std::vector<Ready<T>> make_ready(const Mixtures& m, std::int64_t d, const double* centre, double unit,
-                                 const T* reference, int tile) {
+                                 const R* reference, int tile) {
   std::vector<Ready<T>> ready;
   ready.reserve(static_cast<std::size_t>(m.n));  // views point into the vectors of each
   for (std::int64_t i = 0; i < m.n; ++i) ready.emplace_back(m, i, d, centre, unit, reference, tile);
   return ready;
 }
 
-// Calls body(rows, begin, end) for a slice, with its rows in T.
+// Calls body(rows, begin, end) for a slice, with its rows in T, which holds all numbers of U.
 template <class T, class U, class Body>
 void with_rows(const Samples<U>& samples, const U* reference, std::int64_t begin, std::int64_t end,
                Body body) {
@@ -134,7 +136,8 @@ void finish(const double* shift, double ratio, double weight, const double* firs
   }
 }
 
-// Sums computed in T; false if T overflows, and then they must not be used.
+// Sums computed in T, from rows that are centred and rounded if U holds more digits; false if T
+// overflows, and then they must not be used.
 template <class T, class U>
 bool expectation_in(const Samples<U>& samples, const Mixtures& m, const double* centre, double unit,
                     int n_threads, double* mass, double* weight, double* first, double* second,
@@ -142,27 +145,40 @@ bool expectation_in(const Samples<U>& samples, const Mixtures& m, const double* 
   const std::int64_t d = samples.d, k = m.k, size = sums_size(m, d);
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   const std::vector<U> reference = rounded<U>(centre, d);
-  const std::vector<T> ref(reference.begin(), reference.end());
   const std::vector<Ready<T>> ready =
-      make_ready<T>(m, d, centre, unit, ref.data(), kernels.tile_k);
+      make_ready<T>(m, d, centre, unit, reference.data(), kernels.tile_k);
   std::vector<Mixture<T>> views;
   for (const Ready<T>& one : ready) views.push_back(one.view);
 
   const Cut cut(samples.n, Cut::rows_in_cache<T>((m.full ? 2 : 1) * d + k), m.n * size);
   OrderedSum all(cut.n_chunks, m.n * size);
   const std::int64_t bytes = kernels.mixture_scratch(cut.slice_rows, d, k, m.full);
-  for_chunks(cut, bytes, n_threads, [&](std::int64_t chunk, void* scratch) {
-    OrderedSum::Part part = all.take();
-    std::vector<MixtureSums> sums;
-    for (std::int64_t i = 0; i < m.n; ++i) sums.push_back(sums_at(part.get() + i * size, m, d));
-    cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      with_rows<T>(samples, reference.data(), begin, end,
+  // with_slice(begin, end, scratch, body) calls body(rows, begin, end) for a slice.
+  const auto sum_chunks = [&](std::int64_t scratch_bytes, auto with_slice) {
+    for_chunks(cut, scratch_bytes, n_threads, [&](std::int64_t chunk, void* scratch) {
+      OrderedSum::Part part = all.take();
+      std::vector<MixtureSums> sums;
+      for (std::int64_t i = 0; i < m.n; ++i) sums.push_back(sums_at(part.get() + i * size, m, d));
+      cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
+        with_slice(begin, end, scratch,
                    [&](const Rows<T>& rows, std::int64_t from, std::int64_t to) {
-                     kernels.expectation(rows, from, to, views.data(), sums.data(), m.n, scratch);
-                   });
+          kernels.expectation(rows, from, to, views.data(), sums.data(), m.n, scratch);
+        });
+      });
+      all.add(chunk, std::move(part));
     });
-    all.add(chunk, std::move(part));
-  });
+  };
+  if constexpr (sizeof(T) < sizeof(U)) {
+    const Narrowing narrowing(samples, reference.data(), cut, bytes);
+    sum_chunks(narrowing.bytes, [&](std::int64_t begin, std::int64_t end, void* scratch, auto body) {
+      const Slice<T> slice = narrowing(begin, end, scratch);
+      body(slice.rows, slice.begin, slice.end);
+    });
+  } else {
+    sum_chunks(bytes, [&](std::int64_t begin, std::int64_t end, void*, auto body) {
+      with_rows<T>(samples, reference.data(), begin, end, body);
+    });
+  }
 
   bool held = true;
   std::vector<double> total = all.total();
@@ -190,9 +206,8 @@ bool densities_in(const Samples<U>& samples, const Mixtures& m, const double* ce
   const std::int64_t d = samples.d, k = m.k;
   const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
   const std::vector<U> reference = rounded<U>(centre, d);
-  const std::vector<T> ref(reference.begin(), reference.end());
   const std::vector<Ready<T>> ready =
-      make_ready<T>(m, d, centre, unit, ref.data(), kernels.tile_k);
+      make_ready<T>(m, d, centre, unit, reference.data(), kernels.tile_k);
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
   std::vector<double> witness(static_cast<std::size_t>(cut.n_chunks));
   const std::int64_t bytes = kernels.mixture_scratch(cut.slice_rows, d, k, m.full);
@@ -244,6 +259,17 @@ void expectation(const Samples<T>& samples, const Mixtures& m, const double* cen
   if (!expectation_in<T>(samples, m, centre, unit, n_threads, mass, weight, first, second,
                          background, likelihood, classified) &&
       sizeof(T) < sizeof(double))
+    expectation_in<double>(samples, m, centre, unit, n_threads, mass, weight, first, second,
+                           background, likelihood, classified);
+}
+
+void rounded_expectation(const Samples<double>& samples, const Mixtures& m, const double* centre,
+                         double unit, int n_threads, double* mass, double* weight, double* first,
+                         double* second, double* background, double* likelihood,
+                         double* classified) {
+  n_threads = useful_threads(n_threads, multiply_adds(samples.n, m, samples.d));
+  if (!expectation_in<float>(samples, m, centre, unit, n_threads, mass, weight, first, second,
+                             background, likelihood, classified))
     expectation_in<double>(samples, m, centre, unit, n_threads, mass, weight, first, second,
                            background, likelihood, classified);
 }

@@ -39,6 +39,13 @@ void expectation(const Samples<T>& samples, const Mixtures& mixtures, const doub
                  double unit, int n_threads, double* mass, double* weight, double* first,
                  double* second, double* background, double* likelihood, double* classified);
 
+// The same sums, computed in float from rows that are centred and then rounded to it. Those that float
+// cannot hold are computed in double.
+void rounded_expectation(const Samples<double>& samples, const Mixtures& mixtures,
+                         const double* centre, double unit, int n_threads, double* mass,
+                         double* weight, double* first, double* second, double* background,
+                         double* likelihood, double* classified);
+
 // IN  one mixture, centre (d,), unit
 // OUT joint (N, k) = log pi_k f_k, labels (N,) the largest of them, the first of equals, or -1 if the
 //     background's is larger, largest (N,) that number, density (N,) = log sum_k pi_k f_k. What is null

@@ -178,6 +178,7 @@ def expectation_maximization(
     least_scatter: float,
     most_background: float,
     regularization: float | None,
+    rounded: bool,
     n_threads: int,
 ) -> tuple[
     tuple[_Double, _Double, _Double, _Double, _Double],

@@ -765,6 +765,53 @@ def test_a_fit_ends_with_the_rows_in_float64(dtypes_read):
     assert model.lower_bound_ == pytest.approx(model.score(X), abs=1e-12)
 
 
+@pytest.fixture
+def narrowed_passes(monkeypatch):
+    """Whether passes over all rows computed in float32, in order."""
+    found, iterate = [], ScaledRows.iterate
+
+    def recording(self, *args, **settings):
+        if self.n_rows == 400:
+            found.append(self.narrowed)
+        return iterate(self, *args, **settings)
+
+    monkeypatch.setattr(ScaledRows, "iterate", recording)
+    monkeypatch.setattr("ekmfast.estimators.mixture.SEARCH_ROWS", 200)
+    return found
+
+
+@pytest.mark.parametrize("covariance_type", KINDS)
+def test_a_fit_of_more_rows_than_the_search_ends_in_float64(covariance_type, narrowed_passes):
+    X, y = two_clusters()
+    weight = np.random.default_rng(0).integers(0, 3, 400).astype(float)
+    parameters = {"covariance_type": covariance_type, "tol": 1e-4, "random_state": 0}
+    for s in (None, weight):
+        model = EquilibriumMixture(2, **parameters).fit(1e6 + X, sample_weight=s)
+        assert narrowed_passes == [True, False]
+        narrowed_passes.clear()
+        assert model.converged_
+        assert adjusted_rand_score(y, model.labels_) == 1
+        densities = model.score_samples(1e6 + X)
+        assert model.lower_bound_ == pytest.approx(np.average(densities, weights=s), rel=1e-9)
+
+
+def test_passes_stay_in_float64_where_float32_saves_or_loses_too_much(narrowed_passes):
+    X, _ = two_clusters(scale=1e-5)
+    EquilibriumMixture(2, random_state=0).fit(X)
+    assert narrowed_passes == [False]
+    narrowed_passes.clear()
+    X, _ = two_clusters()
+    EquilibriumMixture(2, tol=1e-6, random_state=0).fit(X)
+    with pytest.warns(ConvergenceWarning, match="max_iter=1"):
+        EquilibriumMixture(2, max_iter=1, random_state=0).fit(X)
+    EquilibriumMixture(2, random_state=0).fit(X.astype(np.float32))
+    assert narrowed_passes == [False] * 3
+    narrowed_passes.clear()
+    model = EquilibriumMixture(2, max_iter=2, tol=1e-5, random_state=0).fit(X)
+    assert narrowed_passes == [True, False]
+    assert model.n_iter_ == 2
+
+
 def test_runs_that_are_far_behind_end_early():
     X, y = two_clusters()
     other = (X[:, 0] > X[:, 0].mean()) * (np.arange(400) % 2)

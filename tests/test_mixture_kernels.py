@@ -473,6 +473,42 @@ def test_of_runs_with_the_same_degrees_that_meet_the_first_one_goes_on(kind):
     assert [fitted.n_iter for fitted in single] == [9, 9, 4, 4]
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_narrowed_iterations_are_those_of_float64_to_the_digits_of_float32(kind, offset, isa):
+    """Also far from the origin, since rows are centred before they are rounded."""
+    rows, _, _ = rows_of(3_001, 9, weighted=True)
+    rows = replace(rows, X=rows.X + offset, centre=rows.centre + offset)
+    mixtures = stacked([mixture_of(kind, v, 4, 9, seed=i) for i, v in enumerate((5.0, math.inf))])
+    settings = {"max_iter": 4, "tol": 0.0}
+    exact = expectation_maximization(mixtures, rows, **settings)
+    narrowed = replace(rows, narrowed=True)
+    found = expectation_maximization(mixtures, narrowed, **settings)
+    for one, other in zip(found, exact, strict=True):
+        assert one.likelihood != other.likelihood
+        assert one.likelihood == pytest.approx(other.likelihood, rel=1e-5)
+        assert one.classified == pytest.approx(other.classified, rel=1e-5)
+        for name in PARAMETERS:
+            wanted = getattr(other.mixture, name)
+            atol = 1e-4 * np.abs(wanted).max()
+            np.testing.assert_allclose(getattr(one.mixture, name), wanted, atol=atol, err_msg=name)
+    for threads in (1, 5):
+        again = expectation_maximization(mixtures, replace(narrowed, n_threads=threads), **settings)
+        assert [one.likelihood for one in again] == [one.likelihood for one in found]
+
+
+def test_sums_that_float32_cannot_hold_are_those_of_float64():
+    X = np.random.default_rng(0).normal(size=(500, 3))
+    X[7] = 1e30
+    mixtures = mixture_of("diag", 5.0, 2, 3)[None]
+    rows = ScaledRows(X, None, np.zeros(3), 1.0, n_threads=2)
+    (exact,), (found,) = (
+        expectation_maximization(mixtures, replace(rows, narrowed=narrowed), max_iter=1, tol=0.0)
+        for narrowed in (False, True)
+    )
+    assert found.likelihood == exact.likelihood
+
+
 @pytest.mark.parametrize("kind", ["tied", "full"])
 def test_iterations_go_on_after_a_step_by_eigenvectors(kind):
     rows, mixtures = starts_of(kind)
@@ -549,6 +585,7 @@ GOOD_ITERATIONS = {
     "whiteners": np.ones((1, 3, 2)),
     "degrees": np.ones(1),
     "constants": np.zeros(1),
+    "rounded": False,
     "log_volume": math.inf,
     "likelihood": np.zeros(1),
     "first": 1,
@@ -604,6 +641,10 @@ def test_bad_arguments_of_a_step(changed, message):
         ({"last": 1001, "max_iter": 1001}, "at most 1000 passes apart"),
         ({"max_iter": 2}, "last must be at most max_iter"),
         ({"log_volume": math.nan}, "log_volume must be a number"),
+        (
+            {"X": np.zeros((5, 2), np.float32), "rounded": True},
+            "only rows in float64 can be rounded",
+        ),
         ({"n_threads": 0}, "n_threads must be >= 1"),
     ],
 )

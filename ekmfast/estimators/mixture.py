@@ -38,7 +38,7 @@ from ekmfast.fit.mixture import (
     ScaledRows,
     StudentMixture,
     densities,
-    expectation_maximization,
+    last_maximization,
 )
 from ekmfast.fit.mixture_rows import OfRows, ScaledBlocks, map_rows, scaled
 from ekmfast.fit.mixture_search import SEARCH_ROWS, MixtureSearch, centre_and_unit
@@ -290,9 +290,11 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
                 mixture = fitted.mixture
                 if self.background:
                     mixture = mixture.in_box(self._box, survey.total_weight)
-                (fitted,) = expectation_maximization(
-                    mixture[None],
+                widths = np.maximum(survey.high - self._centre, self._centre - survey.low)
+                fitted = last_maximization(
+                    mixture,
                     scaled(rows, survey.total_weight, self._centre, self._unit),
+                    largest=float(widths.max()) / self._unit,
                     max_iter=self.max_iter,
                     tol=self.tol,
                 )

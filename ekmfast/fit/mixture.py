@@ -47,7 +47,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,8 @@ class ScaledRows:
     centre : ndarray of shape (D,)
     unit : float > 0
     n_threads : int
+    narrowed : bool
+        Whether passes over float64 compute in float32, from rows that are centred and then rounded.
     """
 
     # Whether all passes of a run are one call of compiled code.
@@ -113,6 +115,7 @@ class ScaledRows:
     centre: Float64
     unit: float
     n_threads: int
+    narrowed: bool = False
 
     @property
     def n_rows(self) -> int:
@@ -143,11 +146,17 @@ class ScaledRows:
     @cached_property
     def rounding_error(self) -> float:
         """That of a value in float32, at most; infinite if float32 cannot hold the weights."""
+        return self.rounding_error_of(float(np.abs(self.X).max()))
+
+    def rounding_error_of(self, largest: float) -> float:
+        """The same where the largest value is known."""
         float32, s = np.finfo(np.float32), self.sample_weight
         # Their sum must not overflow either.
-        if s is not None and (s.min() < float(float32.tiny) or self.total > float(float32.max)):
+        if s is not None and (
+            s[s > 0].min() < float(float32.tiny) or self.total > float(float32.max)
+        ):
             return math.inf
-        return float(float32.eps * np.abs(self.X).max())
+        return float(float32.eps) * largest
 
     def expectation(self, mixtures: StudentMixture) -> Sums:
         """The sums of one pass over the rows for several mixtures."""
@@ -175,6 +184,7 @@ class ScaledRows:
             centre=self.centre,
             unit=self.unit,
             log_volume=mixtures.log_volume,
+            rounded=self.narrowed,
             n_threads=self.n_threads,
             **arguments,
         )
@@ -755,17 +765,18 @@ def expectation_maximization(
     tol: float,
     step: Callable[[StudentMixture, Sums], StudentMixture] = SHRUNK,
     behind: Race | None = None,
+    likelihood_before: float = -np.inf,
 ) -> list[Fitted]:
     """Iterate each of several mixtures until its mean log density rises by less than ``tol``.
 
     One pass over the rows serves all that still go on. A result is the mixture of which the
     likelihoods are known, that is the last but one. With ``behind``, runs also end that are far
-    behind others.
+    behind others. ``likelihood_before`` is the mean log density of an earlier pass.
     """
+    before = np.full(len(mixtures.weights), likelihood_before)
     if isinstance(rows, ScaledRows) and rows.compiled and isinstance(step, Step):
-        return _compiled(mixtures, rows, max_iter, tol, step, behind)
+        return _compiled(mixtures, rows, max_iter, tol, step, behind, before)
     going = np.arange(len(mixtures.weights))
-    before = np.full(len(going), -np.inf)
     found: list[Fitted | None] = [None] * len(going)
     for i in range(1, max_iter + 1):
         sums = rows.expectation(mixtures)
@@ -800,10 +811,11 @@ def _compiled(
     tol: float,
     step: Step,
     behind: Race | None,
+    before: Float64,
 ) -> list[Fitted]:
     """`expectation_maximization` of rows in memory, whose iterations are compiled."""
     race = behind or Race(max_iter + 1, 0.0, 0.0, 0.0)
-    going, before = np.arange(len(mixtures.weights)), np.full(len(mixtures.weights), -np.inf)
+    going = np.arange(len(mixtures.weights))
     found: list[Fitted | None] = [None] * len(going)
     n_passes = 0
     while len(going):
@@ -850,13 +862,42 @@ def quick_maximization(
     are of float64. The rows given must not be scaled any more.
     """
 
-    def exact(mixture: StudentMixture) -> bool:
-        narrowest = np.abs(mixture.whiteners).max()  # one over a standard deviation
-        return bool(rows.rounding_error * narrowest <= ROUNDING)
-
-    if tol >= QUICK_TOL and exact(mixtures):
+    if tol >= QUICK_TOL and _survives(mixtures, rows.rounding_error):
         fits = expectation_maximization(mixtures, rows.rounded, tol=tol, **settings)
         # A component may have become so narrow that its matrix is lost in rounding errors.
-        if all(exact(fitted.mixture) for fitted in fits):
+        if all(_survives(fitted.mixture, rows.rounding_error) for fitted in fits):
             return fits
     return expectation_maximization(mixtures, rows, tol=tol, **settings)
+
+
+def last_maximization(
+    mixture: StudentMixture, rows: RowsOfMixtures, *, largest: float, max_iter: int, tol: float
+) -> Fitted:
+    """As `expectation_maximization` of one mixture over all rows, to the end of a fit.
+
+    Passes over float64 compute in float32 until the iteration ends, in half of the time, and then
+    in float64 until it ends again, mostly after one pass. No value of a row is larger than
+    ``largest``, in units.
+    """
+    start, n_iter, before = mixture[None], 0, -np.inf
+    if _can_narrow(rows) and tol >= QUICK_TOL and max_iter > 1:
+        error = rows.rounding_error_of(largest)
+        if _survives(start, error):
+            narrowed = replace(rows, narrowed=True)
+            (first,) = expectation_maximization(start, narrowed, max_iter=max_iter - 1, tol=tol)
+            if _survives(first.mixture, error):
+                start, n_iter, before = first.mixture[None], first.n_iter, first.likelihood
+    (fitted,) = expectation_maximization(
+        start, rows, max_iter=max_iter - n_iter, tol=tol, likelihood_before=before
+    )
+    return replace(fitted, n_iter=n_iter + fitted.n_iter)
+
+
+def _can_narrow(rows: RowsOfMixtures) -> TypeGuard[ScaledRows]:
+    return isinstance(rows, ScaledRows) and rows.compiled and rows.X.dtype == np.float64
+
+
+def _survives(mixtures: StudentMixture, rounding_error: float) -> bool:
+    """Whether no component is so narrow that this error of a value would change it."""
+    narrowest = np.abs(mixtures.whiteners).max()  # one over a standard deviation
+    return bool(rounding_error * narrowest <= ROUNDING)
