@@ -389,8 +389,7 @@ bool expectation_maximization(const Samples<T>& samples, const double* centre, d
     std::vector<std::int64_t> distinct;
     const auto same = [&](std::int64_t p) {
       return std::any_of(distinct.begin(), distinct.end(), [&](std::int64_t q) {
-        return own_degrees[at(p)] == own_degrees[at(q)] &&
-               std::abs(likely[at(p)] - likely[at(q)]) < ends.same &&
+        return std::abs(likely[at(p)] - likely[at(q)]) < ends.same &&
                std::abs(own[at(p)] - own[at(q)]) < ends.same;
       });
     };

@@ -66,8 +66,7 @@ struct Ends {
   // margin. The limits are at least the largest value among the runs of this pass.
   std::int64_t race;
   double margin, least_likelihood, least_classified;
-  // From this pass on a run also ends if both differ by less from those of a run before it with the same
-  // degrees of freedom.
+  // From this pass on a run also ends if both differ by less from those of a run before it.
   double same;
 };
 

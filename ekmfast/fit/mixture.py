@@ -725,7 +725,7 @@ class Race:
     From the pass ``first`` on, those end of which both the likelihood and the classification
     likelihood (see `Fitted`) are lower by more than ``margin`` than the largest of the runs that go
     on, or than these limits if they are larger. Those also end of which both differ by less than
-    ``same`` from those of a run before them with the same degrees of freedom: the two go to the
+    ``same`` from those of a run before them: with the same degrees of freedom the two go to the
     same maximum.
     """
 
@@ -736,7 +736,7 @@ class Race:
     same: float = 0.0
 
     def __call__(
-        self, iteration: int, likelihood: Float64, classified: Float64, degrees: Any
+        self, iteration: int, likelihood: Float64, classified: Float64
     ) -> NDArray[np.bool_]:
         """Which of the runs that go on end after so many passes."""
         if iteration < self.first:
@@ -746,8 +746,7 @@ class Race:
         distinct: list[int] = []
         for i in range(len(likelihood)):
             if any(
-                degrees[i] == degrees[j]
-                and abs(likelihood[i] - likelihood[j]) < self.same
+                abs(likelihood[i] - likelihood[j]) < self.same
                 and abs(classified[i] - classified[j]) < self.same
                 for j in distinct
             ):
@@ -784,7 +783,7 @@ def expectation_maximization(
         converged = np.abs(likelihood - before) < tol
         ends = converged if i < max_iter else np.ones(len(going), bool)
         if behind is not None:
-            ends = ends | behind(i, likelihood, classified, mixtures.degrees)
+            ends = ends | behind(i, likelihood, classified)
         for j in np.flatnonzero(ends):
             found[going[j]] = Fitted(
                 mixtures[j],

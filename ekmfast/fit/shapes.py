@@ -11,9 +11,9 @@ classification likelihood prefers components that overlap little even where heav
 Among mixtures with light tails the classification likelihood decides. Which runs go on is decided
 by both.
 
-Of the runs that go on, those end from the fifth iteration on that are far below the best by both,
-and those that come as near to another one with the same degrees of freedom as if they went to the
-same maximum. So do short runs from the third one on, with a wider margin.
+Of the runs that go on, those end from the fifth iteration on that are far below the best by both.
+So do short runs from the third one on, with a wider margin, and those that come as near to another
+run as if they went to the same maximum.
 
 Further starts have one component too many at first: from the best short runs with k + 1 components,
 pairs of components are joined (`joining`).
@@ -47,17 +47,16 @@ where full matrices have too many parameters, the few alphas of equilibrium k-me
 component more, its large tolerance, and fewer iterations of the Gaussian mixture came last. On 800
 problems of 300 to 6,000 rows these changed the mean ARI by .0004 (.0015), on 180 problems of 20,000
 rows by .0000 (.0015), and by .0002 (.0025) with a background (104 problems), whose short runs must
-come to their ends. That runs which go on, and restarts of the Gaussian mixture, end near another
-one was added later still: +.0006 (.0004) on 480 of the smaller problems and +.0005 (.0010) on 160
-of 20,000 rows, in .93 and .80 of the time. Tried without success: a Gaussian mixture that begins
-from equilibrium k-means (-.012 +- .006, 240 problems) or from hard k-means on 2,000 of 20,000 rows
-(-.0049 +- .0023, 180 problems), short runs on 2,000 rows (-.009 +- .004, 40 problems of 20,000
-rows), the same rows for k and for k + 1 components (-.0024 +- .0012), and, for one component more,
-two alphas (-.0033 +- .0016, 240 problems) or no Gaussian mixture (-.0024 +- .0019, 160 problems).
-On 320 problems of 20,000 rows a search in 5,000 in place of 10,000 rows took .57 of the time (-.003
-+- .004; -.018 +- .011 where features are correlated), and short runs alone on 5,000 rows .66 (-.007
-+- .004). Full matrices that begin only from those labels from which variances came to their ends
-took .96 of the time of small problems (-.0009 +- .0008) and .85 of larger ones (-.0015 +- .0007).
+come to their ends. Tried without success: a Gaussian mixture that begins from equilibrium k-means
+(-.012 +- .006, 240 problems) or from hard k-means on 2,000 of 20,000 rows (-.0049 +- .0023, 180
+problems), short runs on 2,000 rows (-.009 +- .004, 40 problems of 20,000 rows), the same rows for k
+and for k + 1 components (-.0024 +- .0012), and, for one component more, two alphas (-.0033 +-
+.0016, 240 problems) or no Gaussian mixture (-.0024 +- .0019, 160 problems). On 320 problems of
+20,000 rows a search in 5,000 in place of 10,000 rows took .63 of the time (-.003 +- .004; -.018 +-
+.011 where features are correlated), and short runs alone on 5,000 rows .72 (-.007 +- .004). Full
+matrices that begin only from those labels from which variances came to their ends took .94 of the
+time (-.0015 +- .0007, 160 of these problems). That runs which go on end near another one of the
+same degrees of freedom took .98 (-.0004 +- .0002, 800 smaller problems).
 """
 
 from __future__ import annotations
@@ -159,7 +158,7 @@ class Runs:
         # The group of the best one goes first, so that others are compared with it.
         groups = [(start.kind, start.labels.max()) for start in found]
         starts = sorted(found, key=lambda one: groups.index((one.kind, one.labels.max())))
-        settings = {"first": FAIR, "margin": MARGIN, "same": SAME, "tails": self.tails}
+        settings = {"first": FAIR, "margin": MARGIN, "tails": self.tails}
         fits = self._run(starts, self.max_iter, self.tol, settings if self.races else None)
         return self._ended(chosen(fits) if self.tails else best_of(fits)[0])
 
