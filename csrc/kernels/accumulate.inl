@@ -27,7 +27,7 @@ static void add_columns(const T* weights, i64 n, i64 k, double* sums) {
     i64 row = 0;
     for (; row + W <= n; row += W)
       for (int v = 0; v < k; ++v) sum[v] = sum[v] + F64::load(weights + row * k + v * W);
-    double elements[W * W];
+    double elements[W * W] = {};
     for (int v = 0; v < k; ++v) sum[v].store(elements + v * W);
     for (i64 e = 0; e < k * W; ++e) sums[e % k] += elements[e];
     for (i64 e = row * k; e < n * k; ++e) sums[e % k] += static_cast<double>(weights[e]);
