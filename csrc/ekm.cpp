@@ -389,10 +389,17 @@ void label_each(const Samples<T>& samples, const double* centroids, const std::i
   for (std::int64_t r = 0; r < n_results; ++r)
     prepared.emplace_back(centroids + r * k * d, 1.0, k, d, reference, kernels.tile_k);
   const Cut cut(samples.n, Cut::rows_in_cache<T>(d + k), 1);
+  const std::int64_t packed = n_results > 1 ? kernels.packed_rows(cut.slice_rows, d, k) : 0;
   for_chunks(kernels, samples, reference, cut, k, n_threads,
              [&](std::int64_t chunk, auto slice_of, void* scratch) {
+    const Scratch memory = allocate_scratch((d + 1) * packed * static_cast<std::int64_t>(sizeof(T)));
     cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-      const Slice<T> slice = slice_of(begin, end);
+      Slice<T> slice = slice_of(begin, end);
+      if (packed > 0) {  // once for all results
+        slice.rows.panels = static_cast<T*>(memory.get());
+        slice.rows.half_norm = slice.rows.panels + d * packed;
+        kernels.pack(slice.rows, slice.begin, slice.end);
+      }
       for (std::int64_t r = 0; r < n_results; ++r) {
         std::int32_t* own = labels + r * samples.n + slice.offset;
         kernels.nearest(slice.rows, slice.begin, slice.end,

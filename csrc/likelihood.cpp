@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -48,8 +49,11 @@ class Unit {
 
   // OUT row (width,): row i of the samples. Behind its features there must be zeros already.
   void copy(std::int64_t i, T* row) const {
-    if (keeps_all) std::copy_n(rows_.data() + i * width, width, row);
-    else convert(i, row);
+    if (!keeps_all) return convert(i, row);
+    // Pieces whose length the compiler knows: a call for each row took longer than copying it.
+    const T* from = rows_.data() + i * width;
+    for (std::int64_t j = 0; j < width; j += kLanes<T>)
+      std::memcpy(row + j, from + j, kLanes<T> * sizeof(T));
   }
 
  private:
@@ -93,7 +97,7 @@ class Labelling {
         model_(model),
         first_(at(k + 1), 0),
         order_(at(x_.n)),
-        own_weight_(at(x_.n)),
+        own_weight_(at(x_.n), T(1)),
         size_(zeros(k)),
         scale_(at(k), 1.0),
         centres_(zeros(k * width_)),
@@ -107,13 +111,13 @@ class Labelling {
     for (std::int64_t c = 0; c < k; ++c) first_[at(c + 1)] += first_[at(c)];
     std::vector<std::int64_t> next(first_.begin(), first_.end() - 1);
     for (std::int64_t i = 0; i < x_.n; ++i) order_[at(next[at(labels[i])]++)] = i;
-    for (std::int64_t i = 0; i < x_.n; ++i)
-      own_weight_[at(i)] =
-          x_.sample_weight ? x_.sample_weight[order_[at(i)]] : T(1);
+    for (std::int64_t i = 0; x_.sample_weight && i < x_.n; ++i)
+      own_weight_[at(i)] = x_.sample_weight[order_[at(i)]];
     weight_ = own_weight_;
     distances_.resize(at(x_.n));
     for (std::int64_t c = 0; c < k; ++c) {
-      for (std::int64_t i = first_[at(c)]; i < first_[at(c + 1)]; ++i)
+      if (!x_.sample_weight) size_[at(c)] = static_cast<double>(first_[at(c + 1)] - first_[at(c)]);
+      for (std::int64_t i = first_[at(c)]; x_.sample_weight && i < first_[at(c + 1)]; ++i)
         size_[at(c)] += static_cast<double>(own_weight_[at(i)]);
       total_ += size_[at(c)];
     }

@@ -62,12 +62,12 @@ static void weighted_sums(const typename F::T* x, i64 n, i64 width, const typena
     sum_vectors<F, 1, kSquares>(x + j, n, width, weights, centre + j, sums + j);
 }
 
-// R rows at a time, which share the loads of the centre and of the precisions.
+// R rows at a time, which share the loads of the centre and of the precisions. OUT sum[R] vectors, of
+// which the sums across are the distances.
 template <class F, int R>
 static inline void distances_of(const typename F::T* x, i64 width, const typename F::T* centre,
-                                const typename F::T* precisions, typename F::T* squared) {
-  F sum[R];
-  for (int r = 0; r < R; ++r) sum[r] = F::all(0);
+                                const typename F::T* precisions, F* sum) {
+  EKMFAST_UNROLL for (int r = 0; r < R; ++r) sum[r] = F::all(0);
   for (i64 j = 0; j < width; j += F::W) {
     const F own = F::load(centre + j), precision = F::load(precisions + j);
     EKMFAST_UNROLL for (int r = 0; r < R; ++r) {
@@ -75,16 +75,21 @@ static inline void distances_of(const typename F::T* x, i64 width, const typenam
       sum[r] = F::fma(apart * precision, apart, sum[r]);
     }
   }
-  for (int r = 0; r < R; ++r) squared[r] = sum_across(sum[r]);
 }
 
 template <class F>
 static void scaled_distances(const typename F::T* x, i64 n, i64 width, const typename F::T* centre,
                              const typename F::T* precisions, typename F::T* squared) {
   i64 i = 0;
-  for (; i + 4 <= n; i += 4)
-    distances_of<F, 4>(x + i * width, width, centre, precisions, squared + i);
-  for (; i < n; ++i) distances_of<F, 1>(x + i * width, width, centre, precisions, squared + i);
+  F sum[F::W];
+  for (; i + F::W <= n; i += F::W) {
+    distances_of<F, F::W>(x + i * width, width, centre, precisions, sum);
+    sums_across<F>(sum).store(squared + i);
+  }
+  for (; i < n; ++i) {
+    distances_of<F, 1>(x + i * width, width, centre, precisions, sum);
+    squared[i] = sum_across(sum[0]);
+  }
 }
 
 // Weights s (tail + D) / (tail + q), of which the sum is returned.
