@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 
 from ekmfast import _core
 from ekmfast.rows.batches import ShuffledBatches
@@ -284,7 +283,8 @@ class ArrayRows:
         s, f = self.sample_weight, self.factor
         own = None if s is None else s[numbers], None if f is None else f[numbers]
         # Of an array, `take` needs a third of the time.
-        X = self.X[numbers] if issparse(self.X) else self.X.take(numbers, axis=0)
+        array = isinstance(self.X, np.ndarray)
+        X = self.X.take(numbers, axis=0) if array else self.X[numbers]
         return self._of(X, *own)
 
     def fetch(self, numbers: NDArray[np.intp]) -> Self:
