@@ -11,8 +11,8 @@
 
 #include "driver.h"
 #include "kernels/kernels.h"
-#include "kept_rows.h"
 #include "kernels/tuning.h"
+#include "kept_rows.h"
 #include "narrowing.h"
 #include "ordered_sum.h"
 #include "parallel.h"

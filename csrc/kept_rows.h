@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
 #include "chunks.h"
 #include "ekm.h"
 #include "kernels/kernels.h"
+#include "narrowing.h"
 #include "simd/dispatch.h"
 
 namespace ekmfast {
@@ -27,51 +29,45 @@ class KeptRows {
   KeptRows(const Samples<U>& samples, const U* reference, const Cut& cut, std::int64_t k)
       : slice_rows_(cut.slice_rows) {
     const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
-    const std::int64_t n = samples.n, d = samples.d, size = static_cast<std::int64_t>(sizeof(T));
-    const std::int64_t slice = kernels.packed_rows(slice_rows_, d, k);
-    const std::int64_t bytes = (d + 1) * slice * cut.n_slices * size;
-    constexpr bool narrowed = !std::is_same<T, U>::value;
-    if (slice == 0 || bytes + (narrowed || samples.factor ? n * d * size : 0) > kMostBytes) return;
-    if constexpr (narrowed) {
-      zeros_.resize(static_cast<std::size_t>(d));
-      copy_.resize(static_cast<std::size_t>(n * d));
-      kernel_table(isa_in_use())
-          .narrow(samples.x, n, d, samples.stride, samples.factor, reference, copy_.data());
-      if (samples.sample_weight)
-        for (std::int64_t i = 0; i < n; ++i)
-          weight_.push_back(static_cast<T>(samples.sample_weight[i]));
-      rows_ = {copy_.data(), d, d, weight_.empty() ? nullptr : weight_.data(), zeros_.data()};
+    const std::int64_t packed = kernels.packed_rows(slice_rows_, samples.d, k);
+    if (packed == 0) return;
+    // Panels take the place of scratch memory of the kernels, before the copies of a slice.
+    const std::int64_t bytes = (samples.d + 1) * packed * static_cast<std::int64_t>(sizeof(T));
+    if constexpr (std::is_same<T, U>::value) {
+      keep(Slices<T>(samples, reference, cut, bytes), cut, packed, kernels);
     } else {
-      rows_ = rows_of(samples, reference);
-      if (samples.factor) {
-        copy_.resize(static_cast<std::size_t>(n * d));
-        for (std::int64_t i = 0; i < n; ++i) copy_row(samples, i, copy_.data() + i * d);
-        rows_.x = copy_.data();
-        rows_.stride = d;
-      }
+      narrowing_.emplace(samples, reference, cut, bytes);
+      keep(*narrowing_, cut, packed, kernels);
     }
-    packed_ = slice;
-    memory_ = allocate_scratch(bytes);
-    for (std::int64_t begin = 0; begin < n; begin += slice_rows_)
-      kernels.pack(at(begin), begin, std::min(n, begin + slice_rows_));
   }
 
-  explicit operator bool() const { return packed_ > 0; }
+  explicit operator bool() const { return !slices_.empty(); }
 
-  Slice<T> operator()(std::int64_t begin, std::int64_t end) const { return {at(begin), begin, end, 0}; }
+  // The slice whose first row this is.
+  const Slice<T>& operator()(std::int64_t begin, std::int64_t) const {
+    return slices_[static_cast<std::size_t>(begin / slice_rows_)];
+  }
 
  private:
-  Rows<T> at(std::int64_t begin) const {
-    Rows<T> rows = rows_;
-    rows.panels = static_cast<T*>(memory_.get()) + begin / slice_rows_ * packed_ * (rows.d + 1);
-    rows.half_norm = rows.panels + packed_ * rows.d;
-    return rows;
+  template <class SliceOf>
+  void keep(const SliceOf& slice_of, const Cut& cut, std::int64_t packed, const Kernels<T>& kernels) {
+    const std::int64_t each = (slice_of.bytes + 63) / 64 * 64;
+    if (each * cut.n_slices > kMostBytes) return;
+    memory_ = allocate_scratch(each * cut.n_slices);
+    for (std::int64_t begin = 0; begin < cut.n; begin += slice_rows_) {
+      char* const here = static_cast<char*>(memory_.get()) + begin / slice_rows_ * each;
+      Slice<T> slice = slice_of(begin, std::min(cut.n, begin + slice_rows_), here);
+      slice.rows.panels = reinterpret_cast<T*>(here);
+      slice.rows.half_norm = slice.rows.panels + packed * slice.rows.d;
+      kernels.pack(slice.rows, slice.begin, slice.end);
+      slices_.push_back(slice);
+    }
   }
 
-  std::int64_t slice_rows_, packed_ = 0;  // of a slice
-  Rows<T> rows_{};
-  std::vector<T> copy_, weight_, zeros_;
+  const std::int64_t slice_rows_;
+  std::optional<Narrowing> narrowing_;  // the slices read its reference
   Scratch memory_;
+  std::vector<Slice<T>> slices_;
 };
 
 }  // namespace ekmfast

@@ -5,6 +5,17 @@
 
 namespace ekmfast {
 
+GroupedRows::GroupedRows(const std::int32_t* labels, std::int64_t n, std::int64_t k)
+    : first(static_cast<std::size_t>(k + 1), 0), order(static_cast<std::size_t>(n)) {
+  for (std::int64_t i = 0; i < n; ++i)
+    if (labels[i] >= 0) ++first[static_cast<std::size_t>(labels[i]) + 1];
+  for (std::size_t c = 1; c < first.size(); ++c) first[c] += first[c - 1];
+  std::vector<std::int64_t> next(first.begin(), first.end() - 1);
+  for (std::int64_t i = 0; i < n; ++i)
+    if (labels[i] >= 0)
+      order[static_cast<std::size_t>(next[static_cast<std::size_t>(labels[i])]++)] = i;
+}
+
 void renumber(std::int32_t* labels, std::int64_t n_labellings, std::int64_t n, std::int64_t k,
               std::int64_t* distinct) {
   constexpr std::int32_t kNone = -1;

@@ -2,8 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace ekmfast {
+
+// The rows of one labelling (n,), those of each label in [0, k) together, in their order. Rows with a
+// negative label are left out.
+struct GroupedRows {
+  std::vector<std::int64_t> first, order;  // (k + 1,) where each label begins, (n,) numbers of rows
+
+  GroupedRows(const std::int32_t* labels, std::int64_t n, std::int64_t k);
+};
 
 // Numbers the clusters of each labelling from 0 on without gaps, in the order of their first rows.
 // IN/OUT labels (n_labellings, n), each in [0, k); OUT distinct (n_labellings,), how many there are.

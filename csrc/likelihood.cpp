@@ -9,6 +9,7 @@
 #include "chunks.h"
 #include "ekm.h"
 #include "kernels/kernels.h"
+#include "labels.h"
 #include "parallel.h"
 #include "simd/dispatch.h"
 
@@ -95,8 +96,7 @@ class Labelling {
         d_(samples.d),
         width_(unit.width),
         model_(model),
-        first_(at(k + 1), 0),
-        order_(at(x_.n)),
+        grouped_(labels, x_.n, k),
         own_weight_(at(x_.n), T(1)),
         size_(zeros(k)),
         scale_(at(k), 1.0),
@@ -107,17 +107,14 @@ class Labelling {
         precisions_(at(k * width_)),
         keeps_all_(unit.keeps_all),
         rows_(at(width_ * (keeps_all_ ? x_.n : kBlockRows))) {
-    for (std::int64_t i = 0; i < x_.n; ++i) ++first_[at(labels[i] + 1)];
-    for (std::int64_t c = 0; c < k; ++c) first_[at(c + 1)] += first_[at(c)];
-    std::vector<std::int64_t> next(first_.begin(), first_.end() - 1);
-    for (std::int64_t i = 0; i < x_.n; ++i) order_[at(next[at(labels[i])]++)] = i;
     for (std::int64_t i = 0; x_.sample_weight && i < x_.n; ++i)
-      own_weight_[at(i)] = x_.sample_weight[order_[at(i)]];
+      own_weight_[at(i)] = x_.sample_weight[grouped_.order[at(i)]];
     weight_ = own_weight_;
     distances_.resize(at(x_.n));
     for (std::int64_t c = 0; c < k; ++c) {
-      if (!x_.sample_weight) size_[at(c)] = static_cast<double>(first_[at(c + 1)] - first_[at(c)]);
-      for (std::int64_t i = first_[at(c)]; x_.sample_weight && i < first_[at(c + 1)]; ++i)
+      const std::int64_t begin = grouped_.first[at(c)], end = grouped_.first[at(c + 1)];
+      if (!x_.sample_weight) size_[at(c)] = static_cast<double>(end - begin);
+      for (std::int64_t i = begin; x_.sample_weight && i < end; ++i)
         size_[at(c)] += static_cast<double>(own_weight_[at(i)]);
       total_ += size_[at(c)];
     }
@@ -161,18 +158,20 @@ class Labelling {
   // Copies some rows, of numbers in the order of their clusters, to the beginning of rows_.
   void copy(std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
-      unit_.copy(order_[at(i)], rows_.data() + (i - begin) * width_);
+      unit_.copy(grouped_.order[at(i)], rows_.data() + (i - begin) * width_);
   }
 
   template <class Body>  // body(cluster, number of the first row, how many, the rows in T)
   void for_blocks(Body body) {
     checkpoint();
-    for (std::int64_t c = 0; c < k_; ++c)
-      for (std::int64_t begin = first_[at(c)]; begin < first_[at(c + 1)]; begin += kBlockRows) {
-        const std::int64_t n = std::min(kBlockRows, first_[at(c + 1)] - begin);
+    for (std::int64_t c = 0; c < k_; ++c) {
+      const std::int64_t end = grouped_.first[at(c + 1)];
+      for (std::int64_t begin = grouped_.first[at(c)]; begin < end; begin += kBlockRows) {
+        const std::int64_t n = std::min(kBlockRows, end - begin);
         if (!keeps_all_) copy(begin, begin + n);
         body(c, begin, n, rows_.data() + (keeps_all_ ? begin * width_ : 0));
       }
+    }
   }
 
   void divide(Vector& sums, const Vector& mass) {
@@ -236,8 +235,7 @@ class Labelling {
   const std::int64_t k_, d_, width_;
   const LikelihoodModel& model_;
   double total_ = 0;                 // of the sample weights
-  std::vector<std::int64_t> first_;  // (k + 1,) of the rows of each cluster, in their order
-  std::vector<std::int64_t> order_;  // (n,)
+  const GroupedRows grouped_;
   // Of rows, in the order of their clusters: sample weights, weights by distance, and squared
   // distances in units of the variances.
   std::vector<T> own_weight_, weight_, distances_;

@@ -5,6 +5,7 @@
 
 #include "chunks.h"
 #include "kernels/kernels.h"
+#include "labels.h"
 #include "parallel.h"
 #include "simd/dispatch.h"
 
@@ -20,28 +21,13 @@ std::int64_t block_rows(std::int64_t width) {
   return std::clamp(kNumbers / width, kLeast, kMost);
 }
 
-// The rows of one labelling that count, those of each cluster together.
-struct Grouped {
-  std::vector<std::int64_t> first, order;  // (k + 1,) of the rows of each cluster, in their order
-
-  Grouped(const std::int32_t* labels, std::int64_t n, std::int64_t k)
-      : first(at(k + 1), 0), order(at(n)) {
-    for (std::int64_t i = 0; i < n; ++i)
-      if (labels[i] >= 0) ++first[at(labels[i] + 1)];
-    for (std::int64_t c = 0; c < k; ++c) first[at(c + 1)] += first[at(c)];
-    std::vector<std::int64_t> next(first.begin(), first.end() - 1);
-    for (std::int64_t i = 0; i < n; ++i)
-      if (labels[i] >= 0) order[at(next[at(labels[i])]++)] = i;
-  }
-};
-
 // Of one labelling. The first reading of the rows gives the means, the second the moments about them.
 void moments(const Labellings& all, const std::int32_t* labels, bool full, double* means, double* mass,
              double* second) {
   const std::int64_t d = all.d, k = all.k, size = full ? d * d : d;
   const std::int64_t width = (d + kLaneUnit - 1) / kLaneUnit * kLaneUnit, most = block_rows(width);
   const KernelTable& kernels = kernel_table(isa_in_use());
-  const Grouped rows(labels, all.n, k);
+  const GroupedRows rows(labels, all.n, k);
   std::vector<double> x(at(most * width)), weight(at(most)), centre(at(width)),
       sums(at(full ? width * width : width));
   // body(n): the rows of cluster c, at most so many at a time, are the first n of x.
