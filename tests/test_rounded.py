@@ -115,7 +115,7 @@ def test_a_fit_ends_in_float64(estimator, weighted, solved, monkeypatch):
     assert len(fitted.objective_history_) <= fitted.n_iter_ <= fitted.max_iter
     assert (np.diff(fitted.objective_history_) <= 1e-6 * fitted.objective_).all()
     # It is where a fit ends that computes in float64 from the first pass on.
-    monkeypatch.setattr(Problem, "_rounded", lambda self, alpha: None)
+    monkeypatch.setattr(Problem, "_rounded", lambda self, alpha, n_runs: None)
     whole = estimator.fit(X, sample_weight=weight)
     assert solved[-1] == ("float64", len(X))
     assert_allclose(whole.objective_, fitted.objective_, rtol=1e-6)
@@ -150,14 +150,14 @@ def test_nothing_is_rounded_where_that_would_lose_or_save_nothing(X, changes, al
     def problem(X, n_clusters=9, tol=1e-4, max_iter=100):
         return Problem(ArrayRows(X), n_clusters, tol=tol, max_iter=max_iter)
 
-    assert problem(clusters())._rounded(0.1) is not None
-    assert problem(X, **changes)._rounded(alpha) is None
+    assert problem(clusters())._rounded(0.1, 1) is not None
+    assert problem(X, **changes)._rounded(alpha, 1) is None
 
 
 @pytest.mark.parametrize("extreme", [1e-42, 1e40])
 def test_weights_beyond_float32_are_not_rounded(extreme):
     X = clusters()
     weight = np.ones(len(X))
-    assert Problem(ArrayRows(X, weight), 9, tol=1e-4, max_iter=9)._rounded(0.1) is not None
+    assert Problem(ArrayRows(X, weight), 9, tol=1e-4, max_iter=9)._rounded(0.1, 1) is not None
     weight[5] = extreme
-    assert Problem(ArrayRows(X, weight), 9, tol=1e-4, max_iter=9)._rounded(0.1) is None
+    assert Problem(ArrayRows(X, weight), 9, tol=1e-4, max_iter=9)._rounded(0.1, 1) is None

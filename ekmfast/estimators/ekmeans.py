@@ -86,7 +86,8 @@ callable, default='auto'
     tol : float, default=1e-4
         A run ends when the root mean square of its step, over the centroids, is at most ``tol``
         times the root mean square distance of the samples from their mean. So ``tol`` does not
-        depend on the units and the origin of the data.
+        depend on the units and the origin of the data. If it is below 1e-5, all passes over float64
+        rows compute in float64; else most of them compute in float32, and the last ones in float64.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
     device : {'cpu', 'cuda', 'auto'}, default='cpu'
@@ -116,7 +117,8 @@ callable, default='auto'
     n_clusters_effective_ : int
         The number of distinct centroids, where coincident ones count once.
     objective_history_ : ndarray of float64
-        J after each accepted step of the best run.
+        J after each accepted step of the best run. Where passes compute in float32, it has the
+        digits of float32.
     n_features_in_ : int
     feature_names_in_ : ndarray of str, only where X has column names
 
@@ -217,4 +219,4 @@ callable, default='auto'
         centroids, alpha = find_clusters(problem, self.init, self.n_init, random_state, self.scale)
         if problem.survey.whole:
             problem = problem.at_hand()
-        return problem.finish(centroids[None], alpha)
+        return problem.best(centroids[None], np.array([alpha]))[0]

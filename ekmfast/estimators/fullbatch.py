@@ -77,8 +77,9 @@ class FullBatchEstimator(CentroidEstimator):
         n_rows = search_rows(problem.n_clusters)
         if isinstance(self.init, str) and is_worth_a_sample(problem, n_rows, n_init):
             starts = coarse_starts(problem, n_rows, self.init, n_init, alpha, random_state)
-            return problem.finish(starts, alpha)
-        return problem.best(self._starts(problem, random_state), np.array([alpha]))[0]
+        else:
+            starts = self._starts(problem, random_state)
+        return problem.best(starts, np.array([alpha]))[0]
 
     def _alpha(self, problem: Problem) -> float:
         raise NotImplementedError

@@ -33,8 +33,10 @@ FAR_SHARE = 5
 # The rows whose clusters they are far from, at most.
 CENTRES_ROWS, CENTRES_ROWS_PER_CLUSTER = 2_000, 50
 
-# Passes over rows in float64 compute in float32 at first if there are at least so many clusters and
-# features: then they take .6 to .8 of the time (Zen 5, AVX-512), with fewer up to as much.
+# Passes over rows in float64 compute in float32 at first if S runs of K clusters and D features are
+# enough: if S K, S D and K D are at least this. One run takes .6 to .8 of the time then (Zen 5,
+# AVX-512), sixteen .5 to .8. Fewer or smaller ones take up to as much time, or more, since the last
+# passes in float64 are further ones.
 LEAST_ROUNDED = 8
 # The least tolerance for this. Steps have errors of some 1e-6 times the radius of the data.
 ROUNDED_TOL = 1e-5
@@ -287,28 +289,15 @@ class Problem:
             checkpoint.end(runs)
         return runs
 
-    def finish(self, starts: Float64, alpha: float) -> Run:
-        """The best run from the starts (S, K, D).
-
-        If the rows are in float64, passes compute in float32 until the runs end, and then in
-        float64 until the best of them ends, mostly after one or two passes.
-        """
-        rounded = self._rounded(alpha)
-        if rounded is None:
-            return self.best(starts, np.array([alpha]))[0]
-        first = rounded.solve(starts, alpha, max_iter=self.max_iter - 1).best
-        run = self.solve(first.centroids[None], alpha, max_iter=self.max_iter - first.n_iter).best
-        run.n_iter += first.n_iter
-        run.history[:0] = first.history[:-1]
-        return run
-
-    def _rounded(self, alpha: float) -> Problem | None:
+    def _rounded(self, alpha: float, n_runs: int) -> Problem | None:
         """The problem with passes in float32, if these save time and lose nothing that matters."""
         rows, survey, compiled = self.rows, self.survey, as_compiled(self.rows)
         if compiled is None or self.dtype != np.float64:
             return None
-        sizes = min(self.n_clusters, rows.n_features)
-        if sizes < LEAST_ROUNDED or self.tol < ROUNDED_TOL or self.max_iter < 2:
+        k, d = self.n_clusters, rows.n_features
+        if min(n_runs * k, n_runs * d, k * d) < LEAST_ROUNDED:
+            return None
+        if self.tol < ROUNDED_TOL or self.max_iter < 2:
             return None
         if self.checkpoint is not None or self.sums is not rows:
             return None
@@ -327,10 +316,31 @@ class Problem:
         other = copy(self)
         other.rows = other.sums = compiled.rounded()
         other.dtype = np.dtype(np.float32)  # that of J
+        other.max_iter -= 1  # at least one pass is in float64
         return other
 
     def best(self, starts: Float64, alphas: Float64) -> list[Run]:
         """The best run at each alpha (A,), of those from every start (S, K, D).
+
+        If the rows are in float64, passes compute in float32 until the runs end, and then in
+        float64 until the best of them ends, mostly after one or two passes.
+        """
+        rounded = self._rounded(float(alphas.max()), len(starts) * len(alphas))
+        if rounded is None:
+            return self._best(starts, alphas)
+        return list(map(self._ended, rounded._best(starts, alphas)))
+
+    def _ended(self, first: Run) -> Run:
+        """The end of a run that has ended in passes that compute in float32."""
+        run = self.solve(
+            first.centroids[None], first.alpha, max_iter=self.max_iter - first.n_iter
+        ).best
+        run.n_iter += first.n_iter
+        run.history[:0] = first.history[:-1]
+        return run
+
+    def _best(self, starts: Float64, alphas: Float64) -> list[Run]:
+        """The same with all passes in one precision.
 
         If problems do not share passes, as those of sparse rows do not, the alphas are run one
         after another. A fit with a checkpoint runs all at a time.
