@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans, _core
+from ekmfast import EKMeans, FuzzyCMeans, HardKMeans, MaximumEntropyKMeans, _core, alpha_path
 from ekmfast.fit.problem import Problem
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.unit import UnitRows
@@ -92,6 +92,7 @@ def solved(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize("n_rows", [900, 16_000])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     "estimator",
@@ -104,12 +105,13 @@ def solved(monkeypatch):
         FuzzyCMeans(9, fuzzifier=1.3, random_state=0, tol=1e-5),
     ],
 )
-def test_a_fit_ends_in_float64(estimator, weighted, solved, monkeypatch):
-    X = clusters(16_000, 12)
+def test_a_fit_ends_in_float64(estimator, weighted, n_rows, solved, monkeypatch):
+    X = clusters(n_rows, 12)
     weight = np.arange(len(X)) % 3 + 0.5 if weighted else None
     fitted = estimator.fit(X, sample_weight=weight)
     centroids = fitted.cluster_centers_
     assert solved[-2:] == [("float32", len(X)), ("float64", len(X))]
+    assert {dtype for dtype, _ in solved[:-1]} == {"float32"}
     assert fitted.converged_
     assert centroids.dtype == np.float64
     assert len(fitted.objective_history_) <= fitted.n_iter_ <= fitted.max_iter
@@ -122,6 +124,44 @@ def test_a_fit_ends_in_float64(estimator, weighted, solved, monkeypatch):
     # Several ends may have the same J, up to rounding, with the centroids in another order.
     in_order = [C[C[:, 0].argsort()] for C in (whole.cluster_centers_, centroids)]
     assert_allclose(*in_order, atol=1e-2)
+
+
+def test_every_run_of_a_path_ends_in_float64(solved):
+    X = clusters(900, n_features=3, k=3)
+    found = alpha_path(X, 3, random_state=0)
+    n_alphas = len(found.alphas)
+    assert solved == [("float32", len(X))] + [("float64", len(X))] * n_alphas
+    assert found.converged.all()
+    exact = alpha_path(X, 3, random_state=0, tol=1e-9)  # float64 from the first pass on
+    assert solved[n_alphas + 1 :] == [("float64", len(X))]
+    assert_allclose(found.objective, exact.objective, rtol=1e-6)
+    assert found.best == exact.best
+
+
+def test_starts_are_those_of_float64_to_the_digits_of_float32():
+    X = clusters(900) + 1e3
+    found, exact = (
+        Problem(ArrayRows(X), 9, tol=tol, max_iter=99).starts("auto", 16, np.random.RandomState(0))
+        for tol in (1e-4, 1e-9)
+    )
+    assert_allclose(found, exact, rtol=0, atol=1e-4)
+    assert (found != exact).any()
+
+
+@pytest.mark.parametrize(
+    ("n_clusters", "n_features", "n_runs", "rounds"),
+    [
+        (9, 10, 1, True),
+        (2, 2, 16, False),  # too little arithmetic for float32 to save time
+        (3, 3, 16, True),
+        (3, 10, 1, False),  # the last passes in float64 are too many of all
+        (3, 10, 4, True),
+    ],
+)
+def test_passes_are_rounded_where_that_saves_time(n_clusters, n_features, n_runs, rounds):
+    X = clusters(n_features=n_features)
+    problem = Problem(ArrayRows(X), n_clusters, tol=1e-4, max_iter=100)
+    assert (problem._rounded(0.1, n_runs) is not None) == rounds
 
 
 def test_the_number_of_passes_is_limited_over_both_parts():

@@ -63,8 +63,8 @@ LABELS = np.repeat([0, 1, 2], SIZES)
 WEIGHT = np.random.default_rng(1).integers(0, 3, N).astype(np.float64)
 KNOWN = np.where(np.arange(N) % 40 == 5, LABELS, -1)
 
-# With so small a tol passes over arrays compute in float64 from the first one on, as those over
-# sparse rows do. Of several runs with the same J or labels rounding decides which is kept, but all of
+# With so small a tol, passes over arrays compute in float64 from the first one on, as those over
+# sparse rows do. Rounding decides which of several runs with the same J or labels is kept, but all
 # them end at the same centroids.
 EXACT = {"tol": 1e-11}
 ESTIMATORS = {

@@ -221,7 +221,9 @@ class Problem:
         from rows that a few passes over all rows find far from the starts of the sample. Such rows
         may belong to clusters that are too small to appear in the sample.
         """
-        sample = self.survey.sample
+        sample, compiled = self.survey.sample, as_compiled(self.survey.sample)
+        if compiled is not None and sample is self.rows and self._rounded(0.0, n_init):
+            sample = compiled.rounded()  # for Lloyd's iteration, whose weights no alpha sharpens
         draw = partial(
             initial_centroids,
             n_clusters=self.n_clusters,
@@ -368,11 +370,12 @@ class Problem:
         They begin from the starts (S, K, D) in turn, again and again if there are fewer of them.
         """
         n_runs = len(alphas)
+        problem = self._rounded(float(alphas.max()), n_runs) or self
         centroids, objectives = np.empty((n_runs, *starts.shape[1:])), np.empty(n_runs)
         for part in self._groups(n_runs, starts[0].size):
             numbers = np.arange(n_runs)[part]
             own = starts[part] if len(starts) == n_runs else starts[numbers % len(starts)]
-            runs = self.solve(own, alphas[part], tol=tol, max_iter=max_iter)
+            runs = problem.solve(own, alphas[part], tol=tol, max_iter=max_iter)
             if len(numbers) == n_runs:
                 return runs.positions, runs.objectives
             centroids[part], objectives[part] = runs.positions, runs.objectives

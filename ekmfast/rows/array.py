@@ -78,6 +78,11 @@ class ArrayRows:
         return self.X.dtype
 
     @property
+    def precision(self) -> np.dtype[Any]:
+        """The dtype in which passes compute: that of X, or float32 if they are `rounded`."""
+        return np.dtype(np.float32) if self._rounds else self.dtype
+
+    @property
     def weighted(self) -> bool:
         return self.sample_weight is not None
 

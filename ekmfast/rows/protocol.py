@@ -44,6 +44,11 @@ class Compiled(Iterated, Protocol):
 
     compiled: bool
 
+    @property
+    def precision(self) -> np.dtype[Any]:
+        """The dtype in which passes compute."""
+        ...
+
     def choose(self, first: Float64, uniform: Float64) -> NDArray[np.intp]:
         """Numbers (S, K) of the rows that are chosen for S starts, one after another.
 
@@ -52,7 +57,7 @@ class Compiled(Iterated, Protocol):
         """
         ...
 
-    def rounded(self) -> Rows:
+    def rounded(self) -> RowsAtHand:
         """The same rows in float64, whose sums are computed in float32: see `ArrayRows`."""
         ...
 
