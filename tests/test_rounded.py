@@ -111,7 +111,8 @@ def test_a_fit_ends_in_float64(estimator, weighted, n_rows, solved, monkeypatch)
     fitted = estimator.fit(X, sample_weight=weight)
     centroids = fitted.cluster_centers_
     assert solved[-2:] == [("float32", len(X)), ("float64", len(X))]
-    assert {dtype for dtype, _ in solved[:-1]} == {"float32"}
+    if getattr(estimator, "alpha", None) != "auto":  # whose search has passes of its own
+        assert {dtype for dtype, _ in solved[:-1]} == {"float32"}
     assert fitted.converged_
     assert centroids.dtype == np.float64
     assert len(fitted.objective_history_) <= fitted.n_iter_ <= fitted.max_iter
