@@ -14,7 +14,9 @@ from conftest import N_THREADS
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from ekmfast.fit.mixture import ScaledRows, StudentMixture, maximization
+from ekmfast.fit.mixture.rows import ScaledRows
+from ekmfast.fit.mixture.step import maximization
+from ekmfast.fit.mixture.student import StudentMixture
 
 OUR_ITERATIONS = 5
 ROUNDS = 5

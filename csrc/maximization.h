@@ -1,5 +1,5 @@
 // The maximization step of mixtures of Student distributions, and whole runs of expectation
-// maximization (ekmfast/fit/mixture.py has the formulas). Results do not depend on the number of
+// maximization (ekmfast/fit/mixture has the formulas). Results do not depend on the number of
 // threads.
 #pragma once
 
@@ -11,7 +11,7 @@ namespace ekmfast {
 
 enum class Kind { spherical, diag, tied, full };
 
-// How sums become scatter matrices, as ekmfast/fit/mixture.py names the constants.
+// How sums become scatter matrices, as ekmfast/fit/mixture/kinds.py names the constants.
 struct StepModel {
   Kind kind;
   bool shrunk;             // towards the common scatter matrix; if not, only `regularization` counts

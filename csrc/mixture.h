@@ -2,7 +2,7 @@
 // do not depend on the number of threads.
 //
 // With y = (x - centre) / unit and the mean m_k, whitener W_k, offset a_k and degrees of freedom v of
-// component k (ekmfast/fit/mixture.py says which), q_nk = ||(y_n - m_k) W_k||^2 and
+// component k (ekmfast/fit/mixture says which), q_nk = ||(y_n - m_k) W_k||^2 and
 //   log pi_k f_k(y_n) = a_k - (v + D)/2 log(1 + q_nk / v),   or a_k - q_nk / 2 if v is infinite
 //   r_nk = pi_k f_k(y_n) / sum_i pi_i f_i(y_n),   w_nk = r_nk (v + D) / (v + q_nk),   r_nk if infinite
 // The sums over components include a background, whose log pi_0 f_0 is the same for all rows. It has

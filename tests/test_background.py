@@ -14,9 +14,12 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import ekmfast
 from ekmfast import EquilibriumMixture, cluster_path
-from ekmfast.fit.background import MOST_BACKGROUND, Box
-from ekmfast.fit.joining import joined_labels
-from ekmfast.fit.mixture import KINDS, ScaledRows, from_labels, maximization
+from ekmfast.fit.mixture.background import MOST_BACKGROUND, Box
+from ekmfast.fit.mixture.joining import joined_labels
+from ekmfast.fit.mixture.kinds import KINDS
+from ekmfast.fit.mixture.labelled import from_labels
+from ekmfast.fit.mixture.rows import ScaledRows
+from ekmfast.fit.mixture.step import maximization
 
 TYPES = ("auto", *KINDS)
 

@@ -15,9 +15,11 @@ import ekmfast.fit.cluster_path
 from ekmfast import EKMeans, EquilibriumMixture, cluster_path
 from ekmfast.fit.apart import APART, PARTS, least_distance, preferring_apart
 from ekmfast.fit.cluster_path import relaxed
-from ekmfast.fit.joining import joined_labels
-from ekmfast.fit.mixture import ScaledRows, from_labels, maximization
-from ekmfast.fit.mixture_search import MixtureSearch
+from ekmfast.fit.mixture.joining import joined_labels
+from ekmfast.fit.mixture.labelled import from_labels
+from ekmfast.fit.mixture.rows import ScaledRows
+from ekmfast.fit.mixture.search import MixtureSearch
+from ekmfast.fit.mixture.step import maximization
 
 ONE_THREAD = {"random_state": 0, "n_threads": 1}
 

@@ -17,24 +17,19 @@ from sklearn.utils.estimator_checks import check_estimator
 import ekmfast
 from ekmfast import EKMeans, EquilibriumMixture
 from ekmfast._reference import mixture_log_joint, mixture_sums
-from ekmfast.fit import gaussian, mixture_search
-from ekmfast.fit import shapes as shapes_module
-from ekmfast.fit.gaussian import gaussian_labels
-from ekmfast.fit.mixture import (
-    KINDS,
-    ScaledRows,
-    StudentMixture,
-    Sums,
-    expectation_maximization,
-    from_labels,
-    label,
-    maximization,
-    moments_of_labels,
-    quick_maximization,
-    stacked,
-)
-from ekmfast.fit.mixture_rows import ScaledBlocks
-from ekmfast.fit.shapes import FAIR, MARGIN, SHORT, SHORT_FAIR, Runs, _far, chosen, compact
+from ekmfast.fit.mixture import gaussian
+from ekmfast.fit.mixture import search as mixture_search
+from ekmfast.fit.mixture import shapes as shapes_module
+from ekmfast.fit.mixture.blocks import ScaledBlocks
+from ekmfast.fit.mixture.gaussian import gaussian_labels
+from ekmfast.fit.mixture.iteration import expectation_maximization, quick_maximization
+from ekmfast.fit.mixture.kinds import KINDS
+from ekmfast.fit.mixture.labelled import from_labels
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.shapes import FAIR, MARGIN, SHORT, SHORT_FAIR, Runs, _far, chosen, compact
+from ekmfast.fit.mixture.step import maximization
+from ekmfast.fit.mixture.student import StudentMixture, stacked
+from ekmfast.fit.mixture.sums import Sums, moments_of_labels
 from ekmfast.rows.blockwise import BlockRows
 from ekmfast.rows.source import LocalSource
 
@@ -178,7 +173,7 @@ def test_gaussian_labels_are_those_of_gaussian_mixture(seed, monkeypatch):
 
 def test_a_component_without_shrinkage_is_the_maximum(monkeypatch):
     # One Gaussian component: the sample's mean and covariance.
-    monkeypatch.setattr("ekmfast.fit.mixture.MATRIX_PRIOR", 0.0)
+    monkeypatch.setattr("ekmfast.fit.mixture.kinds.MATRIX_PRIOR", 0.0)
     X = np.random.default_rng(0).normal(size=(300, 3)) @ np.array(
         [[2, 0, 0], [1, 1, 0], [0, 1, 3.0]]
     )

@@ -11,21 +11,12 @@ import pytest
 
 from ekmfast import _core
 from ekmfast._reference import mixture_log_joint, mixture_step, mixture_sums
-from ekmfast.fit.mixture import (
-    KINDS,
-    PARAMETERS,
-    SHRUNK,
-    Race,
-    ScaledRows,
-    Step,
-    StudentMixture,
-    Sums,
-    densities,
-    expectation_maximization,
-    label,
-    moments_of_labels,
-    stacked,
-)
+from ekmfast.fit.mixture.iteration import Race, expectation_maximization
+from ekmfast.fit.mixture.kinds import KINDS
+from ekmfast.fit.mixture.rows import ScaledRows, densities, label
+from ekmfast.fit.mixture.step import SHRUNK, Step
+from ekmfast.fit.mixture.student import PARAMETERS, StudentMixture, stacked
+from ekmfast.fit.mixture.sums import Sums, moments_of_labels
 
 NAMES = ("mass", "weight", "first", "second", "background", "likelihood", "classified")
 # Around the edges of panels (24, 48), slices (1536) and vectors of features.
@@ -510,7 +501,7 @@ def test_more_iterations_than_one_call_makes(monkeypatch):
     rows, mixtures = starts_of("full")
     settings = {"max_iter": 23, "tol": 0.0}
     whole = expectation_maximization(mixtures, rows, **settings)
-    monkeypatch.setattr("ekmfast.fit.mixture.MOST_PASSES", 5)
+    monkeypatch.setattr("ekmfast.fit.mixture.iteration.MOST_PASSES", 5)
     parts = expectation_maximization(mixtures, rows, **settings)
     assert [one.n_iter for one in parts] == [23, 23, 23]
     assert [one.likelihood for one in parts] == [one.likelihood for one in whole]

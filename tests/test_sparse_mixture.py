@@ -15,9 +15,10 @@ from test_sparse import LABELS, WEIGHT, N, X, data, frame_of, indices, makers, o
 
 from ekmfast import EKMeans, EquilibriumMixture, _core, cluster_path, load, save
 from ekmfast.fit import directions
-from ekmfast.fit.mixture import ScaledRows, StudentMixture, densities
-from ekmfast.fit.mixture_search import MixtureSearch
-from ekmfast.fit.mixture_sparse import ScaledSparseRows
+from ekmfast.fit.mixture.rows import ScaledRows, densities
+from ekmfast.fit.mixture.search import MixtureSearch
+from ekmfast.fit.mixture.sparse import ScaledSparseRows
+from ekmfast.fit.mixture.student import StudentMixture
 
 METHODS = "predict", "predict_proba", "score_samples", "score", "bic", "aic", "icl"
 KINDS = "diag", "spherical"

@@ -29,19 +29,14 @@ from ekmfast._parameters import (
     check_seed,
 )
 from ekmfast.estimators.base import check_columns, check_data, check_weight
-from ekmfast.fit.background import Box, box_of
 from ekmfast.fit.cluster_path import MAX_CLUSTERS, NumberSearch, n_init_of_path
-from ekmfast.fit.mixture import (
-    KINDS,
-    MATRICES,
-    Fitted,
-    ScaledRows,
-    StudentMixture,
-    densities,
-    last_maximization,
-)
-from ekmfast.fit.mixture_rows import OfRows, ScaledBlocks, map_rows, scaled
-from ekmfast.fit.mixture_search import SEARCH_ROWS, MixtureSearch, centre_and_unit
+from ekmfast.fit.mixture.background import Box, box_of
+from ekmfast.fit.mixture.blocks import OfRows, ScaledBlocks, map_rows, scaled
+from ekmfast.fit.mixture.iteration import Fitted, last_maximization
+from ekmfast.fit.mixture.kinds import KINDS, MATRICES
+from ekmfast.fit.mixture.rows import ScaledRows, densities
+from ekmfast.fit.mixture.search import SEARCH_ROWS, MixtureSearch, centre_and_unit
+from ekmfast.fit.mixture.student import StudentMixture
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import N_INIT
 from ekmfast.rows.array import ArrayRows

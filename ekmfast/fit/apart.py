@@ -18,7 +18,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.fit.mixture import ScaledRows, from_labels
+from ekmfast.fit.mixture.labelled import from_labels
+from ekmfast.fit.mixture.rows import ScaledRows
 
 Float64 = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """The search for the number of clusters: mixtures of 1, 2, 3 ... components of one sample.
 
-Of each number the best mixture is kept that `mixture_search` finds, where fewer runs go on than in
+Of each number the best mixture is kept that `mixture.search` finds, where fewer runs go on than in
 a fit. Of N rows the number with the lowest
 
     -2 sum_n log f(x_n) + (p + SHAPE q) log N
@@ -58,19 +58,22 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from ekmfast.fit.apart import least_distance, preferring_apart
-from ekmfast.fit.background import Box
 from ekmfast.fit.clusterings import Clusterings
 from ekmfast.fit.directions import InDirections
 from ekmfast.fit.evidence import components_of
 from ekmfast.fit.likeliest import dense_rows
-from ekmfast.fit.mixture import Fitted, ScaledRows, StudentMixture, label, maximization
-from ekmfast.fit.mixture_search import (
+from ekmfast.fit.mixture.background import Box
+from ekmfast.fit.mixture.iteration import Fitted
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.search import (
     N_INIT,
     SEARCH_ROWS,
     MixtureSearch,
     centre_and_unit,
     kinds_of,
 )
+from ekmfast.fit.mixture.step import maximization
+from ekmfast.fit.mixture.student import StudentMixture
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.wide import as_wide

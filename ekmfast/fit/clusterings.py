@@ -17,9 +17,9 @@ from ekmfast.fit.correlated import find_in_components
 from ekmfast.fit.evidence import Components
 from ekmfast.fit.likeliest import in_float32, rows_of_runs
 from ekmfast.fit.merging import merge_all
+from ekmfast.fit.mixture.shapes import compact
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import AUTO_RULES, initial_centroids
-from ekmfast.fit.shapes import compact
 
 
 class Clusterings:

@@ -62,14 +62,11 @@ from ekmfast.fit.likelihood import (
     distinct_labels,
 )
 from ekmfast.fit.merging import merge_all
-from ekmfast.fit.mixture import (
-    ScaledRows,
-    expectation_maximization,
-    from_moments,
-    label,
-    moments_of_labels,
-    stacked,
-)
+from ekmfast.fit.mixture.iteration import expectation_maximization
+from ekmfast.fit.mixture.labelled import from_moments
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.student import stacked
+from ekmfast.fit.mixture.sums import moments_of_labels
 from ekmfast.fit.moved import moved
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand

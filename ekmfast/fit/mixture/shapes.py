@@ -69,22 +69,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.fit.background import FIRST_BACKGROUND, Box
-from ekmfast.fit.mixture import (
-    MATRICES,
+from ekmfast.fit.mixture.background import FIRST_BACKGROUND, Box
+from ekmfast.fit.mixture.iteration import (
     QUICK_TOL,
     Fitted,
     Race,
-    ScaledRows,
-    StudentMixture,
-    Sums,
     expectation_maximization,
-    from_labels,
-    from_moments,
-    label,
     quick_maximization,
-    stacked,
 )
+from ekmfast.fit.mixture.kinds import MATRICES
+from ekmfast.fit.mixture.labelled import from_labels, from_moments
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.student import StudentMixture, stacked
+from ekmfast.fit.mixture.sums import Sums
 
 Float64 = NDArray[np.float64]
 

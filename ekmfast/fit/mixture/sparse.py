@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from ekmfast.fit.mixture import TINY, ScaledRows, StudentMixture, Sums, for_kernels
+from ekmfast.fit.mixture.rows import ScaledRows
+from ekmfast.fit.mixture.student import StudentMixture, for_kernels
+from ekmfast.fit.mixture.sums import TINY, Sums
 from ekmfast.rows.sparse import SparseRows
 
 Float64 = NDArray[np.float64]

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-from ekmfast.fit.mixture import ScaledRows, StudentMixture, Sums
-from ekmfast.fit.mixture_sparse import ScaledSparseRows
+from ekmfast.fit.mixture.rows import ScaledRows
+from ekmfast.fit.mixture.sparse import ScaledSparseRows
+from ekmfast.fit.mixture.student import StudentMixture
+from ekmfast.fit.mixture.sums import Sums
 from ekmfast.rows.array import ArrayRows
 from ekmfast.rows.blocks import Block
 from ekmfast.rows.blockwise import BlockRows, aligned

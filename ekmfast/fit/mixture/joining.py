@@ -7,14 +7,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.fit.mixture import (
-    MATRIX_PRIOR,
-    VARIANCE_PRIOR,
-    ScaledRows,
-    StudentMixture,
-    label,
-    moments_of_labels,
-)
+from ekmfast.fit.mixture.kinds import MATRIX_PRIOR, VARIANCE_PRIOR
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.student import StudentMixture
+from ekmfast.fit.mixture.sums import moments_of_labels
 
 Float64 = NDArray[np.float64]
 

@@ -2,9 +2,9 @@
 
 They are one of the starts of the search for a mixture. The iteration and the choice between
 restarts are those of ``GaussianMixture(k, n_init=restarts)`` with full matrices, but the kernels of
-`fit.mixture` compute it, and all restarts share one reading of the rows. To save time, restarts end
-early whose likelihood is far below the best one or nearly that of another, and there are fewer
-iterations at most.
+`rows` compute it, and all restarts share one reading of the rows. To save time, restarts end early
+whose likelihood is far below the best one or nearly that of another, and there are fewer iterations
+at most.
 """
 
 from __future__ import annotations
@@ -15,16 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ekmfast.fit.mixture import (
-    Race,
-    ScaledRows,
-    Step,
-    StudentMixture,
-    label,
-    moments_of_labels,
-    quick_maximization,
-    stacked,
-)
+from ekmfast.fit.mixture.iteration import Race, quick_maximization
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.step import Step
+from ekmfast.fit.mixture.student import StudentMixture, stacked
+from ekmfast.fit.mixture.sums import moments_of_labels
 
 # The defaults of ``GaussianMixture``.
 REGULARIZATION = 1e-6  # added to variances

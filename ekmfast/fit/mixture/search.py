@@ -50,26 +50,22 @@ from scipy.sparse import issparse
 
 from ekmfast.fit.alpha import MULTIPLES, resolve_alpha
 from ekmfast.fit.auto import find_clusters
-from ekmfast.fit.background import Box
 from ekmfast.fit.directions import is_wide
 from ekmfast.fit.evidence import evidence_features
-from ekmfast.fit.gaussian import gaussian_labels
-from ekmfast.fit.joining import joined_labels
 from ekmfast.fit.likeliest import dense_rows
 from ekmfast.fit.merging import merge_all
-from ekmfast.fit.mixture import (
-    Fitted,
-    ScaledRows,
-    expectation_maximization,
-    from_labels,
-    label,
-    stacked,
-)
-from ekmfast.fit.mixture_sparse import ScaledSparseRows
+from ekmfast.fit.mixture.background import Box
+from ekmfast.fit.mixture.gaussian import gaussian_labels
+from ekmfast.fit.mixture.iteration import Fitted, expectation_maximization
+from ekmfast.fit.mixture.joining import joined_labels
+from ekmfast.fit.mixture.labelled import from_labels
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.shapes import DEGREES, KEPT, Runs, best_of, compact
+from ekmfast.fit.mixture.sparse import ScaledSparseRows
+from ekmfast.fit.mixture.student import stacked
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.rand import adjusted_rand
 from ekmfast.fit.seeding import initial_centroids
-from ekmfast.fit.shapes import DEGREES, KEPT, Runs, best_of, compact
 from ekmfast.rows.array import ArrayRows
 
 Float64 = NDArray[np.float64]

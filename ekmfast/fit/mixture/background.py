@@ -11,8 +11,8 @@ estimates the others: pi_0 = sum_n r_n0 / N. Its density stays as it is.
 A side of the box is 0 where a feature is constant, and then f_0 would be infinite. Such a feature
 does not tell a background from components, so their densities along it should be alike. The
 variances of the common scatter have a least value c, a share of the mean variance
-(`mixture.LEAST_VARIANCE`), to which those of a component are shrunk as if by a rows
-(`mixture.maximization`). Along a constant feature a component of N / K rows has the variance
+(`kinds.LEAST_VARIANCE`), to which those of a component are shrunk as if by a rows
+(`step.maximization`). Along a constant feature a component of N / K rows has the variance
 c a / (N / K + a) then, or c if it is of the kind 'tied'. At its mean a Gaussian of this variance v
 has the density (2 pi v)^(-1/2) along the feature, so each side is at least (2 pi v)^(1/2). Rows are
 in units of their root mean square deviation, so that the mean variance of all rows is 1. That
