@@ -43,6 +43,9 @@ class KeptRows {
 
   explicit operator bool() const { return !slices_.empty(); }
 
+  // Whether the slices of this cut are kept.
+  bool holds(const Cut& cut) const { return *this && cut.slice_rows == slice_rows_; }
+
   // The slice whose first row this is.
   const Slice<T>& operator()(std::int64_t begin, std::int64_t) const {
     return slices_[static_cast<std::size_t>(begin / slice_rows_)];

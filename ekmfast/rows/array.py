@@ -357,7 +357,7 @@ class ArrayRows:
         """Numbers (S, K) of the rows that seeding chooses: see `Compiled`."""
         weight, reference = self.sample_weight, self._reference
         return _core.choose_rows(
-            self.X, weight, first, uniform, reference, self.n_threads, self.factor
+            self.X, weight, first, uniform, reference, self.n_threads, self.factor, self._rounds
         )
 
     def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:
