@@ -28,7 +28,7 @@ APART = 5.0
 # The largest distance of clusters that may be parts of one.
 PARTS = math.sqrt(12)
 # By how much the criterion of another number must be lower, for each row.
-OVERLAP_GAIN = 0.5
+OVERLAP_GAIN = 0.75
 # Fewer rows are outliers rather than a cluster.
 LEAST_ROWS = 5
 
@@ -57,14 +57,19 @@ def preferring_apart(criteria: Float64, distances: Float64, n_rows: float) -> Fl
     """Criteria (P,) of 1, 2, 3 ... clusters, raised where more or fewer of them stand apart.
 
     The largest number whose clusters all stand apart keeps its criterion. A larger number is only
-    chosen if its own is lower by `OVERLAP_GAIN` for each row. A smaller one is not chosen. If all
-    numbers have clusters that may be parts of one, so it is for one cluster.
+    chosen if none of its clusters may be parts of one, and its own criterion is lower by
+    `OVERLAP_GAIN` for each row. A smaller one is not chosen. If clusters of no number stand apart,
+    those that may be parts of one are only chosen if their criterion is lower by as much.
     """
+    gain = OVERLAP_GAIN * n_rows
+    parts = distances <= PARTS
+    parts[0] = False
     apart = np.flatnonzero(distances > APART)
-    if len(apart) == 0 and distances.max() > PARTS:
-        return criteria
-    most = int(apart[-1]) if len(apart) else 0
-    raised = criteria + OVERLAP_GAIN * n_rows
-    raised[:most] = np.maximum(raised[:most], raised[most])
+    if len(apart) == 0:
+        return criteria + gain * parts
+    most = int(apart[-1])
+    raised = criteria + gain
+    refused = parts | (np.arange(len(parts)) < most)
+    raised[refused] = np.maximum(raised[refused], raised[most])
     raised[most] = criteria[most]
     return raised

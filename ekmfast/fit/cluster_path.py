@@ -135,9 +135,9 @@ class ClusterPath:
     distances : ndarray of shape (P,) or None
         Where features are strongly correlated, the smallest Mahalanobis distance of two of the
         clusters from which the mixtures began; 0 for one cluster, and where one has fewer than five
-        rows. The largest number with more than 5 is chosen, unless ``icl`` of a larger number is
-        lower by a half for each row. If no distance is larger than that of the halves of a
-        uniform cluster, 3.46, this holds for one cluster.
+        rows. The largest number with more than 5 is chosen, unless a larger number has more than
+        3.46, the distance of the halves of a uniform cluster, and its ``icl`` is lower by more than
+        .75 for each row. If no number has more than 5, those with at most 3.46 are charged as much.
     stability : ndarray of shape (P,)
         The adjusted Rand index of the labels that two mixtures give to the rows, each found in one
         half of these. It is near 1 if other rows of the same kind would give the same clusters,
