@@ -399,9 +399,8 @@ template <class T>
 py::array_t<std::int64_t> choose_rows_of(const py::array& X, const MaybeArray& sample_weight,
                                          const DoubleArray& first, const DoubleArray& uniform,
                                          const std::optional<DoubleArray>& reference, int n_threads,
-                                         const MaybeArray& factor, bool rounded) {
+                                         const MaybeArray& factor) {
   const Samples<T> s = samples_of<T>(X, sample_weight, factor);
-  if (rounded && sizeof(T) < sizeof(double)) refuse("only rows in float64 can be rounded");
   if (s.n < 1) refuse("X must have a row");
   if (first.ndim() != 1 || first.shape(0) < 1) refuse("first must have shape (s,)");
   if (uniform.ndim() != 3 || uniform.shape(1) != first.shape(0))
@@ -418,13 +417,7 @@ py::array_t<std::int64_t> choose_rows_of(const py::array& X, const MaybeArray& s
   const double *f = first.data(), *u = uniform.data(), *m = s.sample_weight ? mass.data() : nullptr;
   std::int64_t* rows = out.mutable_data();
   without_gil([&] {
-    if constexpr (sizeof(T) == sizeof(double)) {
-      if (rounded) {
-        ekmfast::choose_rows<float>(s, m, n_seedings, k, l, f, u, ref.data(), n_threads, rows);
-        return;
-      }
-    }
-    ekmfast::choose_rows<T>(s, m, n_seedings, k, l, f, u, ref.data(), n_threads, rows);
+    ekmfast::choose_rows(s, m, n_seedings, k, l, f, u, ref.data(), n_threads, rows);
   });
   return out;
 }
@@ -432,9 +425,9 @@ py::array_t<std::int64_t> choose_rows_of(const py::array& X, const MaybeArray& s
 py::array_t<std::int64_t> choose_rows(const py::array& X, const MaybeArray& sample_weight,
                                       const DoubleArray& first, const DoubleArray& uniform,
                                       const std::optional<DoubleArray>& reference, int n_threads,
-                                      const MaybeArray& factor, bool rounded) {
+                                      const MaybeArray& factor) {
   return (is_float32(X) ? choose_rows_of<float> : choose_rows_of<double>)(
-      X, sample_weight, first, uniform, reference, n_threads, factor, rounded);
+      X, sample_weight, first, uniform, reference, n_threads, factor);
 }
 
 template <class T>
@@ -1602,7 +1595,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("n_threads"));
   m.def("choose_rows", &choose_rows, py::arg("X").noconvert(), py::arg("sample_weight").none(true),
         py::arg("first").noconvert(), py::arg("uniform").noconvert(), py::arg("reference").none(true),
-        py::arg("n_threads"), py::arg("factor") = py::none(), py::arg("rounded") = false);
+        py::arg("n_threads"), py::arg("factor") = py::none());
   m.def("accumulate", &accumulate, py::arg("X").noconvert(), py::arg("weights").noconvert(),
         py::arg("n_threads"));
   m.def("survey", &survey, py::arg("X").noconvert(), py::arg("sample_weight").none(true),

@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
 #include "chunks.h"
 #include "kept_rows.h"
-#include "narrowing.h"
 #include "parallel.h"
 #include "prepared.h"
 #include "simd/dispatch.h"
@@ -74,9 +72,9 @@ void draw_some(const T* closest, const double* weight, std::int64_t n, const dou
 }
 
 // The first of the rows with weight that are farthest away; row 0 if there is none.
-template <class S, class T>
-std::int64_t farthest_of(const S* closest, const T* weight, std::int64_t n) {
-  const auto distance = [&](std::int64_t i) { return weight && !(weight[i] > 0) ? S(-1) : closest[i]; };
+template <class T>
+std::int64_t farthest_of(const T* closest, const T* weight, std::int64_t n) {
+  const auto distance = [&](std::int64_t i) { return weight && !(weight[i] > 0) ? T(-1) : closest[i]; };
   std::int64_t best = 0;
   for (std::int64_t i = 1; i < n; ++i)
     if (distance(i) > distance(best)) best = i;
@@ -84,20 +82,20 @@ std::int64_t farthest_of(const S* closest, const T* weight, std::int64_t n) {
 }
 
 // How a pass for `each` rows of each of so many seedings reads the rows.
-template <class S>
+template <class T>
 Cut cut_of(std::int64_t n, std::int64_t d, std::int64_t n_seedings, std::int64_t each) {
   const std::int64_t all = n_seedings * each;
-  return Cut(n, Cut::rows_in_cache<S>(d + all), all);
+  return Cut(n, Cut::rows_in_cache<T>(d + all), all);
 }
 
 // The passes of some of all seedings. Sums are formed as closest() of ekm.h does for all of them.
-template <class S, class T>
+template <class T>
 class Passes {
  public:
   Passes(const Samples<T>& samples, const T* reference, std::int64_t n_seedings, std::int64_t of_all,
-         const KeptRows<S>& kept)
+         const KeptRows<T>& kept)
       : samples_(samples), reference_(reference), n_seedings_(n_seedings), of_all_(of_all), kept_(kept),
-        closest(static_cast<std::size_t>(n_seedings * samples.n), std::numeric_limits<S>::infinity()) {}
+        closest(static_cast<std::size_t>(n_seedings * samples.n), std::numeric_limits<T>::infinity()) {}
 
   // Potentials (n_seedings, n_candidates) of rows with these numbers; with `update` the distances to
   // them are kept.
@@ -109,10 +107,10 @@ class Passes {
       copy_row(samples_, number, row.data());
       centroids.insert(centroids.end(), row.begin(), row.end());
     }
-    const Kernels<S>& kernels = kernels_of<S>(kernel_table(isa_in_use()));
-    const Prepared<S> prepared(centroids.data(), 2.0, k, d, reference_, kernels.tile_k);
-    const Cut cut = cut_of<S>(samples_.n, d, of_all_, k / n_seedings_);
-    const SliceMaker slices(samples_, reference_, cut, kernels.scratch_bytes(cut.slice_rows, d, k));
+    const Kernels<T>& kernels = kernels_of<T>(kernel_table(isa_in_use()));
+    const Prepared<T> prepared(centroids.data(), 2.0, k, d, reference_, kernels.tile_k);
+    const Cut cut = cut_of<T>(samples_.n, d, of_all_, k / n_seedings_);
+    const Slices<T> slices(samples_, reference_, cut, kernels.scratch_bytes(cut.slice_rows, d, k));
     if (slices.bytes > bytes_) {
       scratch_ = allocate_scratch(slices.bytes);
       bytes_ = slices.bytes;
@@ -122,7 +120,7 @@ class Passes {
     for (std::int64_t chunk = 0; chunk < cut.n_chunks; ++chunk) {
       std::fill(part.begin(), part.end(), 0.0);
       cut.for_slices(chunk, [&](std::int64_t begin, std::int64_t end) {
-        const Slice<S> slice = kept ? kept_(begin, end) : slices(begin, end, scratch_.get());
+        const Slice<T> slice = kept ? kept_(begin, end) : slices(begin, end, scratch_.get());
         kernels.closest(slice.rows, slice.begin, slice.end, prepared.view, n_seedings_,
                         closest.data() + slice.offset, samples_.n, update, part.data(), scratch_.get());
       });
@@ -132,17 +130,15 @@ class Passes {
   }
 
  private:
-  typedef std::conditional_t<std::is_same<S, T>::value, Slices<T>, Narrowing> SliceMaker;
-
   const Samples<T>& samples_;
   const T* reference_;
   const std::int64_t n_seedings_, of_all_;
-  const KeptRows<S>& kept_;
+  const KeptRows<T>& kept_;
   Scratch scratch_;
   std::int64_t bytes_ = 0;
 
  public:
-  std::vector<S> closest;  // (n_seedings, n), squared distances to the nearest chosen row
+  std::vector<T> closest;  // (n_seedings, n), squared distances to the nearest chosen row
 };
 
 }  // namespace
@@ -159,7 +155,7 @@ void draw_rows(const T* closest, const double* sample_weight, std::int64_t n,
   });
 }
 
-template <class S, class T>
+template <class T>
 void choose_rows(const Samples<T>& samples, const double* mass, std::int64_t n_seedings, std::int64_t k,
                  std::int64_t n_candidates, const double* first, const double* uniform,
                  const T* reference, int n_threads, std::int64_t* rows) {
@@ -169,12 +165,12 @@ void choose_rows(const Samples<T>& samples, const double* mass, std::int64_t n_s
   const std::vector<T> ones(static_cast<std::size_t>(n), T(1));
   std::vector<std::int64_t> firsts(static_cast<std::size_t>(n_seedings));
   draw_some(ones.data(), mass, n, first, n_seedings, firsts.data());
-  const KeptRows<S> kept(samples, reference, cut_of<S>(n, samples.d, n_seedings, tries), n_seedings * tries);
+  const KeptRows<T> kept(samples, reference, cut_of<T>(n, samples.d, n_seedings, tries), n_seedings * tries);
   const std::int64_t n_groups = std::min<std::int64_t>(n_seedings, n_threads);
   parallel_for(n_groups, n_threads, [&](std::int64_t group, int) {
     const std::int64_t begin = group * n_seedings / n_groups, end = (group + 1) * n_seedings / n_groups;
     const std::int64_t own = end - begin;
-    Passes<S, T> pass(samples, reference, own, n_seedings, kept);
+    Passes<T> pass(samples, reference, own, n_seedings, kept);
     std::vector<std::int64_t> last(firsts.begin() + begin, firsts.begin() + end);
     std::vector<std::int64_t> candidates(static_cast<std::size_t>(own * n_candidates));
     for (std::int64_t step = 1;; ++step) {
@@ -182,7 +178,7 @@ void choose_rows(const Samples<T>& samples, const double* mass, std::int64_t n_s
         rows[(begin + i) * k + step - 1] = last[static_cast<std::size_t>(i)];
       if (step == k) break;
       pass(last, true);
-      const S* closest = pass.closest.data();
+      const T* closest = pass.closest.data();
       if (n_candidates == 0) {
         for (std::int64_t i = 0; i < own; ++i)
           last[static_cast<std::size_t>(i)] = farthest_of(closest + i * n, samples.sample_weight, n);
@@ -202,18 +198,12 @@ void choose_rows(const Samples<T>& samples, const double* mass, std::int64_t n_s
   });
 }
 
-#define EKMFAST_INSTANTIATE(S, T)                                                                   \
-  template void choose_rows<S, T>(const Samples<T>&, const double*, std::int64_t, std::int64_t,     \
-                                  std::int64_t, const double*, const double*, const T*, int,        \
-                                  std::int64_t*);
-EKMFAST_INSTANTIATE(float, float)
-EKMFAST_INSTANTIATE(float, double)
-EKMFAST_INSTANTIATE(double, double)
-#undef EKMFAST_INSTANTIATE
-
 #define EKMFAST_INSTANTIATE(T)                                                                   \
   template void draw_rows<T>(const T*, const double*, std::int64_t, std::int64_t, const double*, \
-                             std::int64_t, int, std::int64_t*);
+                             std::int64_t, int, std::int64_t*);                                  \
+  template void choose_rows<T>(const Samples<T>&, const double*, std::int64_t, std::int64_t,     \
+                               std::int64_t, const double*, const double*, const T*, int,        \
+                               std::int64_t*);
 EKMFAST_INSTANTIATE(float)
 EKMFAST_INSTANTIATE(double)
 

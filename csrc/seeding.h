@@ -24,8 +24,8 @@ void draw_rows(const T* closest, const double* sample_weight, std::int64_t n,
 // IN mass (n,): the weights in double, or null for ones; first (n_seedings,) and uniform
 // (k - 1, n_seedings, n_candidates), random numbers in [0, 1); reference (d,).
 // OUT rows (n_seedings, k), their numbers, as from calls of draw_rows() and closest() for each step.
-// Distances are computed in S, float or T. Each thread works on some of the seedings.
-template <class S, class T>
+// Each thread works on some of the seedings.
+template <class T>
 void choose_rows(const Samples<T>& samples, const double* mass, std::int64_t n_seedings, std::int64_t k,
                  std::int64_t n_candidates, const double* first, const double* uniform,
                  const T* reference, int n_threads, std::int64_t* rows);

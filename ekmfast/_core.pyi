@@ -65,7 +65,6 @@ def choose_rows(
     reference: _Double | None,
     n_threads: int,
     factor: _Samples | None = None,
-    rounded: bool = False,
 ) -> NDArray[int64]: ...
 def draw_rows(
     closest: _Samples, sample_weight: _Double | None, uniform: _Double, n_threads: int

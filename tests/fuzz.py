@@ -603,7 +603,6 @@ def core_choose_rows(a: Arguments) -> Call:
         "reference": a.maybe(a.array(a.d)),
         "n_threads": a.threads,
         "factor": a.sample_weight(),
-        "rounded": bool(a.dtype == np.float64 and a.rng.random() < 0.3),
     }
     return Call(_core.choose_rows, arguments, check)
 

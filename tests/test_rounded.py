@@ -139,14 +139,29 @@ def test_every_run_of_a_path_ends_in_float64(solved):
     assert found.best == exact.best
 
 
-def test_starts_are_those_of_float64_to_the_digits_of_float32():
-    X = clusters(900) + 1e3
-    found, exact = (
-        Problem(ArrayRows(X), 9, tol=tol, max_iter=99).starts("auto", 16, np.random.RandomState(0))
-        for tol in (1e-4, 1e-9)
-    )
-    assert_allclose(found, exact, rtol=0, atol=1e-4)
-    assert (found != exact).any()
+@pytest.mark.parametrize("n_rows", [600, 20_000])
+@pytest.mark.parametrize("estimator", [HardKMeans(4), FuzzyCMeans(4, fuzzifier=1.3)])
+def test_float32_does_not_choose_between_runs_where_its_errors_hide_j(
+    estimator, n_rows, solved, monkeypatch
+):
+    X = clusters(n_rows, n_features=5, k=5)
+    X[0] *= 1e6  # alone in its cluster, so that J is that of the other rows
+    estimator.set_params(random_state=0)
+    found = estimator.fit(X).objective_
+    assert solved[0][0] == "float32"
+    assert solved[-1] == ("float64", n_rows)
+    monkeypatch.setattr(Problem, "_rounded", lambda self, alpha, n_runs: None)
+    assert found == estimator.fit(X).objective_
+
+
+def test_j_is_lost_where_it_is_small_beside_the_squares_of_the_rows():
+    X = clusters(1000)
+    problem = Problem(ArrayRows(X), 9, tol=1e-4, max_iter=9)
+    all_squares = np.square(X - X.mean(axis=0)).sum()
+    least = np.finfo(np.float32).eps * all_squares / 1e-4
+    assert problem._loses([least * 0.99, all_squares])
+    assert problem._loses([-least * 0.99])  # a free energy may be negative
+    assert not problem._loses([least * 1.01, -all_squares])
 
 
 @pytest.mark.parametrize(

@@ -244,25 +244,6 @@ def test_rows_are_chosen_as_by_single_passes(n, d, seedings, k, farthest, kind, 
         assert found[-1] == found[1]  # as many random numbers are drawn
 
 
-@pytest.mark.parametrize("kind", ["rows", "weights", "cosine"])
-@pytest.mark.parametrize("draws", [0, 3])
-@pytest.mark.parametrize(("n", "d", "k"), [(9, 1, 4), (2500, 6, 5), (9001, 33, 6)])
-def test_rounded_rows_are_chosen_as_centred_ones_in_float32(n, d, k, draws, kind, isa):
-    rng = np.random.default_rng(n)
-    X = 1e4 + rng.normal(size=(n, d))
-    weight = np.arange(n) % 3 + 0.0 if kind == "weights" else None
-    factor = rng.uniform(0.9, 1.1, n) if kind == "cosine" else None
-    centre = X.mean(axis=0)
-    first, uniform = rng.uniform(size=7), rng.uniform(size=(k - 1, 7, draws))
-    found = _core.choose_rows(X, weight, first, uniform, centre, 1, factor, rounded=True)
-    centred = ((X if factor is None else X * factor[:, None]) - centre).astype(np.float32)
-    narrow = None if weight is None else weight.astype(np.float32)
-    wanted = _core.choose_rows(centred, narrow, first, uniform, np.zeros(d), 1)
-    np.testing.assert_array_equal(found, wanted)
-    again = _core.choose_rows(X, weight, first, uniform, centre, 3, factor, rounded=True)
-    np.testing.assert_array_equal(found, again)
-
-
 def test_rows_to_choose_that_do_not_fit_are_refused():
     X, first, uniform = np.ones((5, 2)), np.zeros(3), np.zeros((1, 3, 2))
     for bad, message in (
@@ -275,8 +256,6 @@ def test_rows_to_choose_that_do_not_fit_are_refused():
         given = {"X": X, "sample_weight": None, "first": first, "uniform": uniform}
         with pytest.raises(ValueError, match=message):
             _core.choose_rows(**given | bad, reference=None, n_threads=1)
-    with pytest.raises(ValueError, match="only rows in float64 can be rounded"):
-        _core.choose_rows(X.astype(np.float32), None, first, uniform, None, 1, rounded=True)
     # Where nothing has a mass all rows are equally likely. The product with n is rounded up here.
     last = np.full((1, 1, 1), np.nextafter(1, 0))
     chosen = _core.choose_rows(np.ones((3, 1)), np.zeros(3), last[0, 0], last, None, 1)

@@ -44,6 +44,9 @@ ROUNDED_TOL = 1e-5
 ROUNDED_SCORES = 1e-2
 # The share of the range of float32 that squared distances, weights and their sums may take.
 ROUNDED_RANGE = 1e-6
+# How large the errors of J may be, relative to it, where it decides between runs. If clusters are
+# narrow beside their distances, J is small beside the squares of which it is the difference.
+ROUNDED_OBJECTIVE = 1e-4
 
 
 class Problem:
@@ -221,9 +224,7 @@ class Problem:
         from rows that a few passes over all rows find far from the starts of the sample. Such rows
         may belong to clusters that are too small to appear in the sample.
         """
-        sample, compiled = self.survey.sample, as_compiled(self.survey.sample)
-        if compiled is not None and sample is self.rows and self._rounded(0.0, n_init):
-            sample = compiled.rounded()  # for Lloyd's iteration, whose weights no alpha sharpens
+        sample = self.survey.sample
         draw = partial(
             initial_centroids,
             n_clusters=self.n_clusters,
@@ -325,12 +326,21 @@ class Problem:
         """The best run at each alpha (A,), of those from every start (S, K, D).
 
         If the rows are in float64, passes compute in float32 until the runs end, and then in
-        float64 until the best of them ends, mostly after one or two passes.
+        float64 until the best of them ends, mostly after one or two passes. If errors of float32
+        may have decided which is the best, all passes are made again in float64.
         """
         rounded = self._rounded(float(alphas.max()), len(starts) * len(alphas))
-        if rounded is None:
-            return self._best(starts, alphas)
-        return list(map(self._ended, rounded._best(starts, alphas)))
+        if rounded is not None:
+            runs = rounded._best(starts, alphas)
+            if len(starts) == 1 or not self._loses([run.objective for run in runs]):
+                return list(map(self._ended, runs))
+        return self._best(starts, alphas)
+
+    def _loses(self, objectives: ArrayLike) -> bool:
+        """Whether one of these J may be lost in errors of passes that compute in float32."""
+        squares = 2 * self.dispersion * self.survey.total_weight
+        error = float(np.finfo(np.float32).eps) * squares
+        return bool(np.min(np.abs(objectives)) * ROUNDED_OBJECTIVE < error)
 
     def _ended(self, first: Run) -> Run:
         """The end of a run that has ended in passes that compute in float32."""
@@ -370,12 +380,16 @@ class Problem:
         They begin from the starts (S, K, D) in turn, again and again if there are fewer of them.
         """
         n_runs = len(alphas)
-        problem = self._rounded(float(alphas.max()), n_runs) or self
+        rounded = self._rounded(float(alphas.max()), n_runs)
+        if rounded is not None:
+            found = rounded.ends(starts, alphas, tol=tol, max_iter=max_iter)
+            if not self._loses(found[1]):
+                return found
         centroids, objectives = np.empty((n_runs, *starts.shape[1:])), np.empty(n_runs)
         for part in self._groups(n_runs, starts[0].size):
             numbers = np.arange(n_runs)[part]
             own = starts[part] if len(starts) == n_runs else starts[numbers % len(starts)]
-            runs = problem.solve(own, alphas[part], tol=tol, max_iter=max_iter)
+            runs = self.solve(own, alphas[part], tol=tol, max_iter=max_iter)
             if len(numbers) == n_runs:
                 return runs.positions, runs.objectives
             centroids[part], objectives[part] = runs.positions, runs.objectives

@@ -135,15 +135,13 @@ def _starts(
 
 def lloyd(rows: RowsAtHand, starts: Float64) -> Float64:
     """The centroids (S, K, D) after some iterations of hard k-means from the starts (S, K, D)."""
-    compiled = as_compiled(rows)
-    precision = rows.dtype if compiled is None else compiled.precision
     runs = solve(
         rows.with_weighting("hard"),
         starts,
         1.0,
         tol=0.0,
         radius=0.0,
-        resolution=OBJECTIVE_RESOLUTION[precision.itemsize],
+        resolution=OBJECTIVE_RESOLUTION[rows.dtype.itemsize],
         max_iter=LLOYD_PASSES,
         window=0,
         space=rows.space,

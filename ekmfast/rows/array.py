@@ -78,11 +78,6 @@ class ArrayRows:
         return self.X.dtype
 
     @property
-    def precision(self) -> np.dtype[Any]:
-        """The dtype in which passes compute: that of X, or float32 if they are `rounded`."""
-        return np.dtype(np.float32) if self._rounds else self.dtype
-
-    @property
     def weighted(self) -> bool:
         return self.sample_weight is not None
 
@@ -357,7 +352,7 @@ class ArrayRows:
         """Numbers (S, K) of the rows that seeding chooses: see `Compiled`."""
         weight, reference = self.sample_weight, self._reference
         return _core.choose_rows(
-            self.X, weight, first, uniform, reference, self.n_threads, self.factor, self._rounds
+            self.X, weight, first, uniform, reference, self.n_threads, self.factor
         )
 
     def draw(self, closest: NDArray[Any] | None, uniform: Float64) -> NDArray[np.intp]:

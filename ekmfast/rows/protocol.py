@@ -44,11 +44,6 @@ class Compiled(Iterated, Protocol):
 
     compiled: bool
 
-    @property
-    def precision(self) -> np.dtype[Any]:
-        """The dtype in which passes compute."""
-        ...
-
     def choose(self, first: Float64, uniform: Float64) -> NDArray[np.intp]:
         """Numbers (S, K) of the rows that are chosen for S starts, one after another.
 
@@ -57,7 +52,7 @@ class Compiled(Iterated, Protocol):
         """
         ...
 
-    def rounded(self) -> RowsAtHand:
+    def rounded(self) -> Rows:
         """The same rows in float64, whose sums are computed in float32: see `ArrayRows`."""
         ...
 
