@@ -22,16 +22,13 @@ static void nearest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   constexpr int P = panel_rows<F>();
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = c.k;
   const Scratch<F> s(scratch, n, d, k);
-  const bool dots = by_dots<T>(k, d), packed = rows.panels;
-  Panels<F> panels(rows, begin, end, packed ? rows.panels : s.panels,
-                   packed ? rows.half_norm : s.half_norm, packed ? Keep::slice : Keep::panel, k);
+  const bool dots = by_dots<T>(k, d);
+  Panels<F> panels(rows, begin, end, s, Keep::panel, k);
   for (i64 p = 0; p < n_padded; p += P) {
     const i64 count = n - p < P ? n - p : P;
     F best[kPanelVectors];
     if (dots)
       dot_panel<F, kDotMaxK>(rows, begin + p, count, c, s.weights, panels.half_norm + p, best);
-    else if (packed)
-      score_panel<F>(panels.at(p), d, c, Prefetch(), s.weights, best);
     else
       score_panel<F>(panels.pack(p), d, c, panels.prefetch(p), s.weights, best);
     // Two float vectors carry the search; a label is exact in a float up to 2^24 centroids.

@@ -46,16 +46,14 @@ static void closest(const Rows<typename F::T>& rows, i64 begin, i64 end,
   const i64 n = end - begin, n_padded = round_up(n, P), d = rows.d, k = candidates.k;
   const i64 each = k / n_seedings;
   const Scratch<F> s(scratch, n, d, k);
-  const bool packed = rows.panels;
-  Panels<F> panels(rows, begin, end, packed ? rows.panels : s.panels,
-                   packed ? rows.half_norm : s.half_norm, packed ? Keep::slice : Keep::panel, k);
+  Panels<F> panels(rows, begin, end, s, Keep::panel, k);
   pack_weights<F>(rows, begin, n, n_padded, s);
   for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = 0;
   for (i64 p = 0; p < n_padded; p += P) {
     const i64 count = n - p < P ? n - p : P;
-    const T* panel = packed ? panels.at(p) : panels.pack(p);
+    const T* panel = panels.pack(p);
     F norm[kPanelVectors], weight[kPanelVectors], unused[kPanelVectors];
-    score_panel<F>(panel, d, candidates, packed ? Prefetch() : panels.prefetch(p), s.weights, unused);
+    score_panel<F>(panel, d, candidates, panels.prefetch(p), s.weights, unused);
     for (int v = 0; v < kPanelVectors; ++v) {
       const F half = F::load(panels.half_norm + p + v * F::W);
       norm[v] = half + half;

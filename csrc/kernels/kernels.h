@@ -278,8 +278,8 @@ struct Kernels {
   // Bytes of 64-byte-aligned scratch that the functions below need for slices of these sizes.
   std::int64_t (*scratch_bytes)(std::int64_t slice_rows, std::int64_t d, std::int64_t k);
 
-  // How many rows the panels of a slice of n rows have, some of them empty; 0 where `statistics` makes no
-  // panels.
+  // How many rows the panels of a slice of n rows have, some of them empty; 0 where `statistics` or
+  // `nearest` makes no panels.
   std::int64_t (*packed_rows)(std::int64_t n, std::int64_t d, std::int64_t k);
 
   // IN rows, begin, end; OUT rows.panels (d packed_rows numbers, at a multiple of 64 bytes) and

@@ -155,9 +155,9 @@ struct Panels {
   T *panels, *half_norm;
   const Keep keep;
 
-  Panels(const Rows<T>& rows, i64 from, i64 to, T* panels_to, T* half_norm_to, Keep kept, i64 k)
+  Panels(const Rows<T>& rows, i64 from, i64 to, T* panels_to, T* half_norm_to, Keep keeps, i64 k)
       : in(rows), begin(from), n(to - from), panels(panels_to), half_norm(half_norm_to),
-        keep(kept), pack_rows(packer<F>(rows.d)), part_end(n) {
+        keep(keeps), pack_rows(packer<F>(rows.d)), part_end(n) {
     const i64 bytes = P * in.d * static_cast<i64>(sizeof(T));
     if (uses(Path::short_rows) && uses(Path::very_short) && in.d < F::W && in.d <= kVeryShort)
       rows_at_once = kPrefetchBytes / 4 / bytes * P;
@@ -169,6 +169,13 @@ struct Panels {
     plan = in.next ? Prefetch(in.next, 0, prefetches ? P * in.next_stride : 0)
                    : Prefetch(in.x, 0, prefetches ? P * in.stride : 0);
     plan.spread((k + Tuned::kTileCentroids - 1) / Tuned::kTileCentroids, in.d);
+  }
+
+  // Those that the caller has kept, if there are any; they are not packed again.
+  Panels(const Rows<T>& rows, i64 from, i64 to, const Scratch<F>& s, Keep keeps, i64 k)
+      : Panels(rows, from, to, rows.panels ? rows.panels : s.panels,
+               rows.panels ? rows.half_norm : s.half_norm, rows.panels ? Keep::slice : keeps, k) {
+    kept = rows.panels;
   }
 
   // The next panels belong to the part of these rows.
@@ -183,7 +190,7 @@ struct Panels {
 
   // In order.
   T* pack(i64 p) {
-    if (p >= packed) {
+    if (!kept && p >= packed) {
       const i64 left = part_end - p, count = left < rows_at_once ? left : rows_at_once;
       first = p;
       packed = p + count;
@@ -194,6 +201,7 @@ struct Panels {
 
   // The memory of the panel to be packed prefetch_rows after row p, or that of row p of the next slice.
   Prefetch prefetch(i64 p) const {
+    if (kept) return Prefetch();
     Prefetch later = plan;
     later.at = in.next ? Prefetch(in.next + p * in.next_stride, 0, 0).at
                        : Prefetch(in.x + (begin + p) * in.stride, prefetch_rows * in.stride, 0).at;
@@ -203,6 +211,7 @@ struct Panels {
  private:
   static constexpr i64 P = panel_rows<F>();
   const Pack<F> pack_rows;
+  bool kept = false;
   i64 part = 0, part_end;                       // rows of the part
   i64 first = 0, packed = 0, rows_at_once = P;  // those packed last
   i64 prefetch_rows;

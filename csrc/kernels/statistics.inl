@@ -59,16 +59,15 @@ static void statistics(const Rows<typename F::T>& rows, i64 begin, i64 end,
     if (try_tiny<F>(rows, begin, n, centroids, sums, n_problems, scratch)) return;
   const Scratch<F> s(scratch, n, d, k);
   const bool dots = kWeighting != Weighting::fuzzy && by_dots<T>(k, d);
-  const bool packed = rows.panels, shared = packed || (n_problems > 1 && uses(Path::shared_panels));
+  const bool shared = rows.panels || (n_problems > 1 && uses(Path::shared_panels));
   const Keep keep = shared ? Keep::slice : d < kRowProductMinD ? Keep::part : Keep::panel;
-  Panels<F> panels(rows, begin, end, packed ? rows.panels : s.panels,
-                   packed ? rows.half_norm : s.half_norm, keep, k);
+  Panels<F> panels(rows, begin, end, s, keep, k);
   pack_weights<F>(rows, begin, n, n_padded, s);
   const T least = rows.sample_weight ? least_positive(s.sample_weight, n) : T(1);
   for (i64 problem = 0; problem < n_problems; ++problem) {
     const Centroids<T>& c = centroids[problem];
     const Sums& out = sums[problem];
-    const bool packs = !packed && (problem == 0 || !shared);
+    const bool packs = problem == 0 || !shared;
     for (i64 i = 0; i < k * F::W; ++i) s.sum_w[i] = s.sum_p[i] = 0;
     for (i64 i = 0; i < s.partial_size; ++i) s.partial[i] = 0;
     // J = sum s (1/2 ||y||^2 - e / q), its two sums apart: one rounding of 1 / q for all.

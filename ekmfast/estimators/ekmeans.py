@@ -86,8 +86,8 @@ callable, default='auto'
     tol : float, default=1e-4
         A run ends when the root mean square of its step, over the centroids, is at most ``tol``
         times the root mean square distance of the samples from their mean. So ``tol`` does not
-        depend on the units and the origin of the data. If it is below 1e-5, all passes over float64
-        rows compute in float64; else most of them compute in float32, and the last ones in float64.
+        depend on the units and the origin of the data. If it is at least 1e-5, most passes over an
+        array in float64 may compute in float32, and the last ones compute in float64.
     random_state : int, RandomState instance or None, default=None
         Seed; the same seed gives the same bits for any number of threads.
     device : {'cpu', 'cuda', 'auto'}, default='cpu'

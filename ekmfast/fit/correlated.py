@@ -25,6 +25,11 @@ All starts at all alphas, as it was in these comparisons, take 1.6 (codes) to 1.
 now, and the mean ARI changed by +.003 +- .003 (126 draws of codes), -.000 +- .000 (300 draws with
 classes of 10 and 20 rows) and +.001 +- .003 (90 synthetic problems). The smallest alpha must be one
 of the four: where all starts run from the second one on, these 300 draws lost .053 +- .011.
+
+All runs from the starts go on to their ends. Where only those with the four lowest J at each alpha
+go on after eight passes, a fit takes .86 of the time, and after five .74, but the mean ARI on 60
+synthetic problems was lower by .006 +- .005 and .016 +- .010. With a tolerance of 1e-2, from which
+the best two at each alpha go on, it takes .90, and lost .002 +- .001 on 120.
 """
 
 from __future__ import annotations

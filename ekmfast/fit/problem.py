@@ -336,23 +336,8 @@ class Problem:
                 return list(map(self._ended, runs))
         return self._best(starts, alphas)
 
-    def _loses(self, objectives: ArrayLike) -> bool:
-        """Whether one of these J may be lost in errors of passes that compute in float32."""
-        squares = 2 * self.dispersion * self.survey.total_weight
-        error = float(np.finfo(np.float32).eps) * squares
-        return bool(np.min(np.abs(objectives)) * ROUNDED_OBJECTIVE < error)
-
-    def _ended(self, first: Run) -> Run:
-        """The end of a run that has ended in passes that compute in float32."""
-        run = self.solve(
-            first.centroids[None], first.alpha, max_iter=self.max_iter - first.n_iter
-        ).best
-        run.n_iter += first.n_iter
-        run.history[:0] = first.history[:-1]
-        return run
-
     def _best(self, starts: Float64, alphas: Float64) -> list[Run]:
-        """The same with all passes in one precision.
+        """The same from passes that all compute in one precision.
 
         If problems do not share passes, as those of sparse rows do not, the alphas are run one
         after another. A fit with a checkpoint runs all at a time.
@@ -371,6 +356,21 @@ class Problem:
             )
             for alpha in alphas
         ]
+
+    def _loses(self, objectives: ArrayLike) -> bool:
+        """Whether one of these J may be lost in errors of passes that compute in float32."""
+        squares = 2 * self.dispersion * self.survey.total_weight
+        error = float(np.finfo(np.float32).eps) * squares
+        return bool(np.min(np.abs(objectives)) * ROUNDED_OBJECTIVE < error)
+
+    def _ended(self, first: Run) -> Run:
+        """The end of a run that has ended in passes that compute in float32."""
+        run = self.solve(
+            first.centroids[None], first.alpha, max_iter=self.max_iter - first.n_iter
+        ).best
+        run.n_iter += first.n_iter
+        run.history[:0] = first.history[:-1]
+        return run
 
     def ends(
         self, starts: Float64, alphas: Float64, *, tol: float, max_iter: int
