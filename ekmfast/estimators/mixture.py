@@ -35,7 +35,7 @@ from ekmfast.fit.mixture.blocks import OfRows, ScaledBlocks, map_rows, scaled
 from ekmfast.fit.mixture.iteration import Fitted, last_maximization
 from ekmfast.fit.mixture.kinds import KINDS, MATRICES
 from ekmfast.fit.mixture.rows import ScaledRows, densities
-from ekmfast.fit.mixture.search import SEARCH_ROWS, MixtureSearch, centre_and_unit
+from ekmfast.fit.mixture.search import SEARCH_ROWS, MixtureSearch, centre_and_unit, restarts
 from ekmfast.fit.mixture.student import StudentMixture
 from ekmfast.fit.problem import Problem
 from ekmfast.fit.seeding import N_INIT
@@ -339,7 +339,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
             degrees_of_freedom=self.degrees_of_freedom,
             n_threads=check_n_threads(self.n_threads),
             n_rows=SEARCH_ROWS,
-            n_init=n_init_of_path(self.n_init),
+            n_init=restarts(self.n_init),
             max_iter=self.max_iter,
             tol=self.tol,
             box=self._box if self.background else None,

@@ -68,8 +68,6 @@ from ekmfast.fit.mixture.background import Box
 from ekmfast.fit.mixture.iteration import Fitted
 from ekmfast.fit.mixture.rows import ScaledRows, label
 from ekmfast.fit.mixture.search import (
-    N_INIT,
-    SEARCH_ROWS,
     MixtureSearch,
     centre_and_unit,
     kinds_of,
@@ -85,11 +83,13 @@ from ekmfast.rows.protocol import RowsAtHand
 Float64 = NDArray[np.float64]
 
 PRIOR_SHARE, SHAPE = 0.1, 0.35
+# Rows of which mixtures are compared, at most.
+SEARCH_ROWS = 10_000
 # The largest number of clusters that is tried by default.
 MAX_CLUSTERS = 15
-# Each search takes less time than that of a fit: there are so many restarts of the Gaussian
-# mixture, and so many runs go on, with these degrees of freedom.
-GAUSSIAN_INIT = 1
+# Each search takes less time than that of a fit: there are so many restarts, so many runs go on, with
+# these degrees of freedom.
+N_INIT = 4
 KEPT = 2
 DEGREES = (3.0, 8.0, math.inf)
 # By how much joining two components must raise the criterion of a mixture, for each row. If less is
@@ -270,9 +270,8 @@ class NumberSearch:
             "kinds": kinds,
             "degrees": degrees,
             "n_init": n_init,
-            "joins": False,  # `_fits` joins components of the mixtures themselves
+            "moves": False,  # `_fits` joins components of the mixtures themselves
             "tails": False,
-            "gaussian_init": GAUSSIAN_INIT,
             "kept": KEPT,
             "max_iter": max_iter,
             "tol": tol,

@@ -71,18 +71,16 @@ from ekmfast.rows.array import ArrayRows
 Float64 = NDArray[np.float64]
 
 # Rows from which mixtures are searched for, at most.
-SEARCH_ROWS = 10_000
+SEARCH_ROWS = 7_000
 # Equilibrium k-means, whose labels are starts, runs on fewer, but on not fewer than so many for
 # each component.
 SKETCH_ROWS = 2_000
 ROWS_PER_COMPONENT = 100
-# There are so many restarts, at every second alpha, or at every fourth one for one component more,
-# of which joined components are all that is needed.
-N_INIT = 4
-EVERY, EVERY_OF_MORE = 2, 4
+# There are so many restarts, at every second alpha.
+N_INIT = 8
+EVERY = 2
 # Of the restarts, whose labels are all that is needed.
 TOL, PASSES = 1e-2, 20
-GAUSSIAN_INIT = 3
 # Pairs of components that are joined to find mixtures of one component less.
 JOINED = 3
 # Mixtures of one component more from which a background begins.
@@ -120,14 +118,12 @@ class MixtureSearch:
         Called for every run.
     every : int
         Only every so many of the alphas are used.
-    gaussian_init : int
-        Restarts of the Gaussian mixture whose labels are one of the starts.
     kept : int
         How many short runs go on, by each criterion.
     box : Box or None
         The box of the rows, if mixtures have a background.
-    joins : bool
-        Whether there are further starts, in which two of one component more are joined.
+    moves : bool
+        Whether moves (`moves`) end the search.
     tails : bool
         Whether the likelihood takes part in the choice (`shapes`).
     """
@@ -143,10 +139,9 @@ class MixtureSearch:
     tol: float
     report: Callable[[Fitted], None] | None = None
     every: int = EVERY
-    gaussian_init: int = GAUSSIAN_INIT
     kept: int = KEPT
     box: Box | None = None
-    joins: bool = True
+    moves: bool = True
     tails: bool = True
 
     @classmethod
@@ -210,24 +205,18 @@ class MixtureSearch:
     def _searched(self, k: int, further: Iterable[NDArray[Any]]) -> Fitted:
         """The best mixture of those that begin from the labels of many restarts."""
         runs = self._runs(self.kinds)
-        labels = [*self._labellings(k), *further]
         races = self.box is None  # a background begins from several of the short runs
-        joins = self.joins and 1 < k < len(self.rows.X) and not self._correlated
-        more: list[Fitted] = []
-        if joins or (self.box is not None and k < len(self.rows.X)):
-            every = EVERY_OF_MORE if self.box is None else self.every
-            of_more = replace(self, gaussian_init=1, every=every)
-            more = runs.short(of_more._labellings(k + 1), race=races)
-            more = [fitted for fitted in more if len(fitted.mixture.weights) == k + 1]
-        if joins:
-            labels += self._joined(more)
+        labels = [*self._labellings(k), *further]
         short = best_of(runs.short(labels, race=races))
-        found = runs.search(short, self.kept)
+        found = runs.search(short, self.kept, moves=self.moves and not self._correlated)
         if self.box is None:
             return found
         mixtures = [found.mixture, *(fitted.mixture for fitted in short[: self.kept])]
         starts = [runs.background_labels(mixture, self.box) for mixture in mixtures]
-        starts += [runs.without_widest(one.mixture) for one in best_of(more)[:WITHOUT_WIDEST]]
+        if k < len(self.rows.X):
+            more = runs.short(self._labellings(k + 1), race=False)
+            widest = [one for one in best_of(more) if len(one.mixture.weights) == k + 1]
+            starts += [runs.without_widest(one.mixture) for one in widest[:WITHOUT_WIDEST]]
         return runs.with_background(starts, self.box)
 
     def _runs(self, kinds: Sequence[str]) -> Runs:
@@ -326,14 +315,6 @@ class MixtureSearch:
         """The rows themselves, or their leading components if features are strongly correlated."""
         return evidence_features(self.rows.X, self.rows.sample_weight)
 
-    def _joined(self, more: list[Fitted]) -> list[NDArray[np.intp]]:
-        """Labels of short runs with one component more, two of which are joined."""
-        found = []
-        for kind in self.kinds:
-            for best in best_of(one for one in more if one.mixture.kind == kind)[:1]:
-                found += joined_labels(best.mixture, self.rows, JOINED)
-        return found
-
     def from_more(self, more: Fitted) -> list[Fitted]:
         """Mixtures of one component less, from this one with two of its components joined."""
         rows = self.rows
@@ -370,8 +351,8 @@ class MixtureSearch:
         for centroids, names in zip(found, merge_all(found, alphas), strict=True):
             yield rows.label(centroids, names)[self.weighted]
         if n >= k:
-            centroids = initial_centroids(rows, k, "k-means", self.gaussian_init, self.random_state)
-            nearest = [rows.nearest(each)[0][self.weighted] for each in centroids]
+            (centroids,) = initial_centroids(rows, k, "k-means", 1, self.random_state)
+            nearest = rows.nearest(centroids)[0][self.weighted]
             yield gaussian_labels(replace(self.rows, sample_weight=None), k, nearest)
 
 
@@ -390,6 +371,11 @@ def kinds_of(covariance_type: str, *, sparse: bool = False, wide: bool = False) 
 def degrees_of(degrees_of_freedom: str | float) -> tuple[float, ...]:
     """The degrees of freedom among which a parameter lets the search choose."""
     return DEGREES if isinstance(degrees_of_freedom, str) else (float(degrees_of_freedom),)
+
+
+def restarts(n_init: int | str) -> int:
+    """The number of restarts that the parameter of the estimator means."""
+    return N_INIT if isinstance(n_init, str) else n_init
 
 
 def centre_and_unit(problem: Problem) -> tuple[Float64, float]:

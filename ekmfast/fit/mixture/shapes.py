@@ -79,6 +79,7 @@ from ekmfast.fit.mixture.iteration import (
 )
 from ekmfast.fit.mixture.kinds import MATRICES
 from ekmfast.fit.mixture.labelled import from_labels, from_moments
+from ekmfast.fit.mixture.moves import moved_labels
 from ekmfast.fit.mixture.rows import ScaledRows, label
 from ekmfast.fit.mixture.student import StudentMixture, stacked
 from ekmfast.fit.mixture.sums import Sums
@@ -96,6 +97,11 @@ KEPT = 3  # how many short runs go on, by each of the two criteria
 FAIR, MARGIN = 5, 0.03
 DEGREES = (3.0, 6.0, 20.0, np.inf)
 HEAVY = 6.0  # so many degrees of freedom, at most, make heavy tails
+
+
+# Moves after one another, at most, how many are tried at once, and by how much each must raise the
+# criterion.
+MOVES, TRIED, MOVE_GAIN = 4, 3, 0.02
 
 
 class Start(NamedTuple):
@@ -137,7 +143,7 @@ class Runs:
     tails: bool = True
     _moments: dict[bytes, tuple[Float64, Sums]] = field(default_factory=dict, repr=False)
 
-    def search(self, short: Iterable[Fitted], kept: int = KEPT) -> Fitted:
+    def search(self, short: Iterable[Fitted], kept: int = KEPT, *, moves: bool = False) -> Fitted:
         """The mixture that is chosen.
 
         Parameters
@@ -146,6 +152,8 @@ class Runs:
             The results of short runs.
         kept : int
             How many of them go on, by each criterion.
+        moves : bool
+            Whether moves (`moves`) follow.
         """
         short = list(short)
         runs = self._distinct(best_of(short), kept)
@@ -155,9 +163,48 @@ class Runs:
         # The group of the best one goes first, so that others are compared with it.
         groups = [(start.kind, start.labels.max()) for start in found]
         starts = sorted(found, key=lambda one: groups.index((one.kind, one.labels.max())))
-        settings = {"first": FAIR, "margin": MARGIN, "tails": self.tails}
-        fits = self._run(starts, self.max_iter, self.tol, settings if self.races else None)
-        return self._ended(chosen(fits) if self.tails else best_of(fits)[0])
+        fits = self._run(starts, self.max_iter, self.tol, self._race)
+        best = chosen(fits) if self.tails else best_of(fits)[0]
+        return self._ended(self._moved(best, fits) if moves else best)
+
+    @property
+    def _race(self) -> dict[str, Any] | None:
+        """The settings of `_far` for runs that go on."""
+        return {"first": FAIR, "margin": MARGIN, "tails": self.tails} if self.races else None
+
+    def _moved(self, best: Fitted, fits: Iterable[Fitted]) -> Fitted:
+        """The best mixture after moves from that one and from another of those fits."""
+        heavy = self.tails and float(best.mixture.degrees) <= HEAVY
+
+        def criterion(fitted: Fitted) -> float:
+            return fitted.mixture_criterion if heavy else fitted.criterion
+
+        like = (best.mixture.degrees, best.mixture.means.shape)
+        others = [
+            one
+            for one in fits
+            if (one.mixture.degrees, one.mixture.means.shape) == like
+            and criterion(one) < criterion(best) - SAME
+        ]
+        starts = [best, *sorted(others, key=criterion)[-1:]]
+        ends = [self._after_moves(start, criterion, heavy=heavy) for start in starts]
+        return max(ends, key=criterion)
+
+    def _after_moves(
+        self, found: Fitted, criterion: Callable[[Fitted], float], *, heavy: bool
+    ) -> Fitted:
+        """The mixture after moves, each of which raises the criterion."""
+        kind, degrees = found.mixture.kind, float(found.mixture.degrees)
+        for _ in range(MOVES):
+            labellings = moved_labels(found.mixture, self.rows, TRIED, heavy=heavy)
+            starts = [Start(labels, kind, degrees) for labels in labellings]
+            race = None if heavy else self._race  # with heavy tails the rise may come late
+            fits = self._run(starts, self.max_iter, self.tol, race, [found])
+            best = max([found, *fits], key=criterion)
+            if criterion(best) < criterion(found) + MOVE_GAIN:
+                break
+            found = best
+        return found
 
     def _distinct(
         self, fits: Iterable[Fitted], count: int
@@ -285,6 +332,7 @@ class Runs:
         iterations: int,
         tol: float,
         race: dict[str, Any] | None,
+        ended: Sequence[Fitted] = (),
     ) -> list[Fitted]:
         """Runs from the starts. In a race, of which `_far` gets the settings, some end early."""
         fits: list[Fitted] = []
@@ -293,7 +341,9 @@ class Runs:
             means, sums = self._moments_of([one.labels for one in several])
             degrees = np.array([one.degrees for one in several])
             mixtures = from_moments(means, sums, kind, degrees)
-            behind = None if race is None else _far(mixtures, self.rows.total, fits, **race)
+            behind = (
+                None if race is None else _far(mixtures, self.rows.total, [*ended, *fits], **race)
+            )
             fits += self._iterate(mixtures, iterations, tol, behind)
         if self.report is not None:
             for fitted in fits:

@@ -1,0 +1,107 @@
+"""The classification likelihood of groups of rows, each with a Gaussian of its own.
+
+For a group A of n_A rows it is, without terms that any grouping of the same rows has,
+
+    L(A) = n_A log n_A - n_A/2 log |S_A| - 1/2 tr(S_A^-1 T_A).
+
+T_A is the sum of the squared deviations from the mean of A, and S_A its scatter matrix, which is
+shrunk towards the common one as in expectation maximization (Eq. 24, eq-em).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ekmfast.fit.mixture.kinds import MATRIX_PRIOR, VARIANCE_PRIOR
+from ekmfast.fit.mixture.sums import TINY, moments_of_labels
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What is known of the rows of G groups; a group without rows has zeros.
+
+    Attributes
+    ----------
+    mass : ndarray of shape (G,)
+        The sums of their weights.
+    means : ndarray of shape (G, D)
+    second : ndarray of shape (G, D), or (G, D, D)
+        The weighted sums of squared deviations from the means, or of their products.
+    """
+
+    mass: Float64
+    means: Float64
+    second: Float64
+
+    @staticmethod
+    def of(
+        X: Float64,
+        s: Float64,
+        labels: NDArray[np.intp],
+        count: int,
+        *,
+        full: bool,
+        n_threads: int = 1,
+    ) -> Groups:
+        """The rows (N, D) with each label from 0 to ``count`` - 1, of weights (N,)."""
+        means, sums = moments_of_labels(X, s, labels, count, full=full, n_threads=n_threads)
+        return Groups(sums.mass, means, sums.second)
+
+    @property
+    def common(self) -> Float64:
+        """The scatter within groups, over all rows: (D,), or a matrix (D, D)."""
+        common: Float64 = self.second.sum(axis=0) / self.mass.sum()
+        return common
+
+    @property
+    def full(self) -> bool:
+        return self.second.ndim > self.means.ndim
+
+    def __getitem__(self, which: Any) -> Groups:
+        """Some of the groups."""
+        return Groups(self.mass[which], self.means[which], self.second[which])
+
+    def united(self, i: Any, j: Any) -> Groups:
+        """The unions of groups ``i`` with groups ``j``."""
+        one, other = self[i], self[j]
+        mass = one.mass + other.mass
+        share = other.mass / np.maximum(mass, TINY)
+        apart = other.means - one.means
+        means = one.means + share[:, None] * apart
+        between = one.mass * share
+        if self.full:
+            products = apart[:, :, None] * apart[:, None, :]
+            return Groups(
+                mass, means, one.second + other.second + between[:, None, None] * products
+            )
+        return Groups(mass, means, one.second + other.second + between[:, None] * apart**2)
+
+    def joined(self, common: Float64) -> tuple[Float64, NDArray[np.intp]]:
+        """By how much L falls if two groups become one (P,), and which two (P, 2)."""
+        pairs = np.array(list(combinations(range(len(self.mass)), 2)), np.intp).reshape(-1, 2)
+        i, j = pairs.T
+        alone = self.likelihoods(common)
+        return alone[i] + alone[j] - self.united(i, j).likelihoods(common), pairs
+
+    def likelihoods(self, common: Float64) -> Float64:
+        """L (G,) of each group; 0 if it has no rows. ``common`` is the common scatter."""
+        prior = MATRIX_PRIOR * (self.means.shape[1] + 1) if self.full else VARIANCE_PRIOR
+        shape = (-1,) + (1,) * (self.second.ndim - 1)
+        scatters = (self.second + prior * common) / (self.mass + prior).reshape(shape)
+        with np.errstate(divide="ignore", invalid="ignore"):  # constant features
+            if self.full:
+                sizes = np.linalg.slogdet(scatters)[1]
+                squares = np.linalg.solve(scatters, self.second).trace(axis1=1, axis2=2)
+            else:
+                sizes = np.log(scatters).sum(axis=1)
+                squares = (self.second / scatters).sum(axis=1)
+            found = self.mass * np.log(self.mass) - (self.mass * sizes + squares) / 2
+        likelihoods: Float64 = np.where(self.mass > 0, found, 0.0)
+        return likelihoods

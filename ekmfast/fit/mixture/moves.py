@@ -1,0 +1,188 @@
+"""Moves: two components of a mixture become one, and another one becomes two.
+
+Expectation maximization cannot make such a change step by step, since the likelihood would first
+fall. So a search may end with one component for two clusters, and with two components for a cluster
+elsewhere. A move (Ueda, Nakano, Ghahramani and Hinton 2000) joins the two, or gives a small
+component up, whose rows go to the others, and splits the first. By how much the likelihood will
+rise is estimated for all moves at once, before any further iteration. To split a group of rows A
+into B and B' adds L(B) + L(B') - L(A), with L of `classified`, and to join A and B takes L(A) +
+L(B) - L(A and B). To give A up takes the sum over its rows of how much less likely their second
+component is.
+
+A component is split across the longest axis of its rows, at the threshold where two Gaussians
+describe the rows along it best, and a few iterations of hard k-means follow. Features are in units
+of their standard deviation within components. Where tails are heavy, far rows would decide all of
+this, so they are drawn towards the mean of their component first.
+
+References
+----------
+N. Ueda, R. Nakano, Z. Ghahramani and G. E. Hinton, "SMEM algorithm for mixture models", Neural
+Computation 12, 2109 (2000).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ekmfast.fit.mixture.classified import Groups
+from ekmfast.fit.mixture.rows import ScaledRows, densities
+from ekmfast.fit.mixture.student import StudentMixture
+from ekmfast.fit.mixture.sums import TINY
+
+Float64 = NDArray[np.float64]
+
+# The least number of rows of a half.
+LEAST_HALF = 3
+# The variances of halves are shrunk towards that within both as if by so many rows.
+HALF_PRIOR = 20.0
+# Eigenvalues are raised to the power of 2 to so many, until the largest one is alone.
+SQUARINGS = 5
+# Iterations of hard k-means after a split, at most.
+REFINED = 5
+# With heavy tails rows are drawn to so many times the median distance from their mean.
+FARTHEST = 1.5
+# The least variance of a feature within components, as a share of the largest one.
+LEAST_WITHIN = 1e-3
+# By so much the estimated likelihood of a row may fall.
+SLACK = 0.02
+
+
+def moved_labels(
+    mixture: StudentMixture, rows: ScaledRows, count: int, *, heavy: bool
+) -> list[NDArray[np.intp]]:
+    """Labels of the rows after each of the best moves, ``count`` of them at most.
+
+    ``heavy`` tells whether tails are heavy. There are no moves if a component has no rows.
+    """
+    k = len(mixture.weights)
+    joint = np.empty((rows.n_rows, k), rows.X.dtype)
+    densities(mixture, rows, joint=joint)
+    labels = joint.argmax(axis=1)
+    members = [np.flatnonzero(labels == i) for i in range(k)]
+    if k < 2 or not all(len(own) for own in members):
+        return []
+    s = rows.weights * (rows.n_rows / rows.total)
+    Z = _in_units_within(mixture, rows.X, labels)
+    half = np.zeros(rows.n_rows, bool)
+    for own in members:
+        Z[own], half[own] = _halved(Z[own], s[own], heavy=heavy)
+
+    halves = Groups.of(Z, s, 2 * labels + half, 2 * k, full=mixture.full, n_threads=rows.n_threads)
+    first, second = np.arange(0, 2 * k, 2), np.arange(1, 2 * k, 2)
+    groups = halves.united(first, second)
+    common = groups.common
+    of_halves = halves.likelihoods(common)
+    gains = of_halves[first] + of_halves[second] - groups.likelihoods(common)
+    gains[halves.mass[second] == 0] = -np.inf
+    falls, pairs = groups.joined(common)
+    losses = np.concatenate([falls, _losses(joint, s, members)])
+    ending = np.concatenate([pairs[:, 1], np.arange(k)])  # the component that ends
+    taking = np.concatenate(
+        [pairs[:, 0], np.full(k, -1)]
+    )  # the one that takes its rows, or several
+
+    rises = gains[:, None] - losses
+    split = np.arange(k)[:, None]
+    rises[(split == ending) | (split == taking)] = -np.inf
+    found = []
+    for move in np.argsort(-rises, axis=None, kind="stable")[:count]:
+        i, j = np.unravel_index(move, rises.shape)
+        if not rises[i, j] >= -SLACK * rows.n_rows:
+            break
+        after, end = labels.copy(), int(ending[j])
+        own = members[end]
+        after[own] = taking[j] if taking[j] >= 0 else _second(joint[own], end).argmax(axis=1)
+        after[members[i][half[members[i]]]] = end
+        found.append(after)
+    return found
+
+
+def _in_units_within(mixture: StudentMixture, X: Float64, labels: NDArray[np.intp]) -> Float64:
+    """The rows, with features in units of their standard deviation within components."""
+    scatters = mixture.scatters
+    variances = np.diagonal(scatters, axis1=1, axis2=2) if mixture.full else scatters
+    within = mixture.weights @ variances / mixture.weights.sum()
+    Z: Float64 = X / np.sqrt(np.maximum(within, LEAST_WITHIN * within.max()))
+    return Z
+
+
+def _halved(Z: Float64, s: Float64, *, heavy: bool) -> tuple[Float64, NDArray[np.bool_]]:
+    """The rows of a component, and which of them are in one half; none if it cannot be split.
+
+    If tails are heavy, far rows are drawn towards the mean.
+    """
+    n, mean = len(Z), s @ Z / s.sum()
+    Z = Z - mean
+    if heavy:
+        distances = np.sqrt(np.einsum("ij,ij->i", Z, Z))
+        far = FARTHEST * np.median(distances)
+        Z *= np.minimum(1.0, far / np.maximum(distances, TINY))[:, None]
+    whole = Z + mean
+    half = np.zeros(n, bool)
+    if n < 2 * LEAST_HALF:
+        return whole, half
+    if heavy:
+        Z -= s @ Z / s.sum()
+    half = _above(Z @ _longest_axis((Z.T * s) @ Z), s)
+    for _ in range(REFINED):
+        # The mean of all rows is 0. So the means of both halves, a and b, lie on one line through
+        # it, and (a + b)/2 = c a, where c depends on the weights of the halves.
+        mass = s[half].sum()
+        a = (s * half) @ Z / mass
+        nearer = Z @ a > (1 - mass / (s.sum() - mass)) / 2 * (a @ a)
+        changed = (nearer != half).any()
+        half = nearer
+        if not changed or not 0 < np.count_nonzero(half) < n:
+            break
+    if min(np.count_nonzero(half), n - np.count_nonzero(half)) < LEAST_HALF:
+        half = np.zeros(n, bool)
+    return whole, half
+
+
+def _longest_axis(products: Float64) -> Float64:
+    """The eigenvector (D,) of the largest eigenvalue, nearly, by some squarings of the matrix."""
+    for _ in range(SQUARINGS):
+        products = products / max(np.trace(products), TINY)
+        products = products @ products
+    axis: Float64 = products[:, products.diagonal().argmax()]
+    return axis
+
+
+def _above(z: Float64, s: Float64) -> NDArray[np.bool_]:
+    """Which values (n,) are above the threshold where two Gaussians describe the values best."""
+    order = np.argsort(z, kind="stable")
+    z, s = z[order], s[order]
+    mass, first, squares = np.cumsum(s), np.cumsum(s * z), np.cumsum(s * z * z)
+    below, above = mass[:-1], mass[-1] - mass[:-1]
+    within = [
+        squares[:-1] - first[:-1] ** 2 / below,
+        squares[-1] - squares[:-1] - (first[-1] - first[:-1]) ** 2 / above,
+    ]
+    within = [np.maximum(each, 0.0) for each in within]
+    prior = HALF_PRIOR * (within[0] + within[1]) / mass[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal values
+        fit = sum(
+            n * np.log(n) - n / 2 * np.log((each + prior) / (n + HALF_PRIOR))
+            for n, each in zip((below, above), within, strict=True)
+        )
+    least = LEAST_HALF + int(fit[LEAST_HALF - 1 : len(z) - LEAST_HALF].argmax())
+    found = np.zeros(len(z), bool)
+    found[order[least:]] = True
+    return found
+
+
+def _losses(joint: Float64, s: Float64, members: list[NDArray[np.intp]]) -> Float64:
+    """By how much the likelihood falls if a component is given up (K,)."""
+    found = []
+    for i, own in enumerate(members):
+        largest = joint[own]
+        found.append(s[own] @ (largest[:, i] - _second(largest, i).max(axis=1)))
+    return np.array(found)
+
+
+def _second(joint: Float64, i: int) -> Float64:
+    """The log densities of rows without those of one component."""
+    others = joint.copy()
+    others[:, i] = -np.inf
+    return others
