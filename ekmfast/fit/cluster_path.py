@@ -87,8 +87,8 @@ PRIOR_SHARE, SHAPE = 0.1, 0.35
 SEARCH_ROWS = 10_000
 # The largest number of clusters that is tried by default.
 MAX_CLUSTERS = 15
-# Each search takes less time than that of a fit: there are so many restarts, so many runs go on, with
-# these degrees of freedom.
+# Each search takes less time than that of a fit. There are so many restarts, and so many runs go on,
+# with these degrees of freedom.
 N_INIT = 4
 KEPT = 2
 DEGREES = (3.0, 8.0, math.inf)
