@@ -87,7 +87,7 @@ PRIOR_SHARE, SHAPE = 0.1, 0.35
 SEARCH_ROWS = 10_000
 # The largest number of clusters that is tried by default.
 MAX_CLUSTERS = 15
-# Each search takes less time than that of a fit. There are so many restarts, and so many runs go on,
+# Each search takes less time than that of a fit: it has so many restarts, and so many runs go on,
 # with these degrees of freedom.
 N_INIT = 4
 KEPT = 2

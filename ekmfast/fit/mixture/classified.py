@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
-from ekmfast.fit.mixture.kinds import MATRIX_PRIOR, VARIANCE_PRIOR
+from ekmfast.fit.mixture.kinds import LEAST_VARIANCE, MATRIX_PRIOR, VARIANCE_PRIOR
+from ekmfast.fit.mixture.step import floored
 from ekmfast.fit.mixture.sums import TINY, moments_of_labels
 
 Float64 = NDArray[np.float64]
@@ -56,9 +58,12 @@ class Groups:
 
     @property
     def common(self) -> Float64:
-        """The scatter within groups, over all rows: (D,), or a matrix (D, D)."""
-        common: Float64 = self.second.sum(axis=0) / self.mass.sum()
-        return common
+        """The scatter within groups, over all rows: (D,), or a matrix (D, D).
+
+        It has a least variance in every direction, as in expectation maximization.
+        """
+        within = self.second.sum(axis=0) / self.mass.sum()
+        return floored(within, LEAST_VARIANCE["full" if self.full else "diag"], full=self.full)[0]
 
     @property
     def full(self) -> bool:
@@ -95,13 +100,11 @@ class Groups:
         prior = MATRIX_PRIOR * (self.means.shape[1] + 1) if self.full else VARIANCE_PRIOR
         shape = (-1,) + (1,) * (self.second.ndim - 1)
         scatters = (self.second + prior * common) / (self.mass + prior).reshape(shape)
-        with np.errstate(divide="ignore", invalid="ignore"):  # constant features
-            if self.full:
-                sizes = np.linalg.slogdet(scatters)[1]
-                squares = np.linalg.solve(scatters, self.second).trace(axis1=1, axis2=2)
-            else:
-                sizes = np.log(scatters).sum(axis=1)
-                squares = (self.second / scatters).sum(axis=1)
-            found = self.mass * np.log(self.mass) - (self.mass * sizes + squares) / 2
-        likelihoods: Float64 = np.where(self.mass > 0, found, 0.0)
-        return likelihoods
+        if self.full:
+            sizes = np.linalg.slogdet(scatters)[1]
+            squares = np.linalg.solve(scatters, self.second).trace(axis1=1, axis2=2)
+        else:
+            sizes = np.log(scatters).sum(axis=1)
+            squares = (self.second / scatters).sum(axis=1)
+        found: Float64 = xlogy(self.mass, self.mass) - (self.mass * sizes + squares) / 2
+        return found

@@ -81,7 +81,7 @@ class Step:
         background = np.minimum(sums.background / (total + sums.background), MOST_BACKGROUND)
         pooled = (second / _widened(before.scales, second)).sum(axis=-3 if full else -2)
         own = pooled / _widened(total, pooled)
-        common, inverse, held = _floored(own, LEAST_VARIANCE[kind], full=full)
+        common, inverse, held = floored(own, LEAST_VARIANCE[kind], full=full)
         of_all = (..., None, slice(None), slice(None)) if full else (..., None, slice(None))
         raised = (common - own)[of_all]
         common, inverse = common[of_all], inverse[of_all]
@@ -165,7 +165,7 @@ def _widened(values: Float64, to: Float64) -> Float64:
     return widened
 
 
-def _floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Float64, Float64]:
+def floored(common: Float64, share: float, *, full: bool) -> tuple[Float64, Float64, Float64]:
     """The common scatter with a least variance in every direction, and its inverse.
 
     And how much of it the common scatter holds itself: one for each direction, less for one whose
