@@ -529,16 +529,14 @@ def test_blocks_with_nan_are_named(shapes):
         EquilibriumMixture(2).fit(in_blocks(X))
 
 
-def test_runs_race_and_components_are_joined_unless_features_are_correlated(monkeypatch):
+def test_runs_race_and_moves_are_made_unless_features_are_correlated(monkeypatch):
     called, races = [], []
-    far = shapes_module._far
-    joined = mixture_search.joined_labels
-
-    def record(*arguments):
-        called.append(arguments)
-        return joined(*arguments)
-
-    monkeypatch.setattr(mixture_search, "joined_labels", record)
+    far, moved = shapes_module._far, shapes_module.moved_labels
+    monkeypatch.setattr(
+        shapes_module,
+        "moved_labels",
+        lambda *of, **how: called.append(of) or moved(*of, **how),
+    )
     monkeypatch.setattr(
         shapes_module, "_far", lambda *of, **how: races.append(of) or far(*of, **how)
     )

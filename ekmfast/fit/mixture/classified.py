@@ -24,6 +24,10 @@ from ekmfast.fit.mixture.sums import TINY, moments_of_labels
 
 Float64 = NDArray[np.float64]
 
+# What is added to the variances of a scatter matrix, as a share of the largest one, so that it can
+# be inverted.
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -101,6 +105,8 @@ class Groups:
         shape = (-1,) + (1,) * (self.second.ndim - 1)
         scatters = (self.second + prior * common) / (self.mass + prior).reshape(shape)
         if self.full:
+            variances = np.einsum("gii->gi", scatters)  # a view
+            variances += ROUNDING * variances.max(axis=1, keepdims=True)
             sizes = np.linalg.slogdet(scatters)[1]
             squares = np.linalg.solve(scatters, self.second).trace(axis1=1, axis2=2)
         else:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from ekmfast.fit.mixture.classified import Groups
 from ekmfast.fit.mixture.rows import ScaledRows, densities
@@ -44,6 +45,8 @@ REFINED = 5
 FARTHEST = 1.5
 # The least variance of a feature within components, as a share of the largest one.
 LEAST_WITHIN = 1e-3
+# What takes the rows of a component that is given up.
+SEVERAL = -1
 # By so much the estimated likelihood of a row may fall.
 SLACK = 0.02
 
@@ -60,28 +63,20 @@ def moved_labels(
     densities(mixture, rows, joint=joint)
     labels = joint.argmax(axis=1)
     members = [np.flatnonzero(labels == i) for i in range(k)]
-    if k < 2 or not all(len(own) for own in members):
+    if k < 2 or not all(map(len, members)):
         return []
     s = rows.weights * (rows.n_rows / rows.total)
-    Z = _in_units_within(mixture, rows.X, labels)
+    X = _in_units_within(mixture, rows.X)
     half = np.zeros(rows.n_rows, bool)
     for own in members:
-        Z[own], half[own] = _halved(Z[own], s[own], heavy=heavy)
+        X[own], half[own] = _halved(X[own], s[own], heavy=heavy)
+    halves = Groups.of(X, s, 2 * labels + half, 2 * k, full=mixture.full, n_threads=rows.n_threads)
+    gains, falls, pairs = _estimates(halves)
 
-    halves = Groups.of(Z, s, 2 * labels + half, 2 * k, full=mixture.full, n_threads=rows.n_threads)
-    first, second = np.arange(0, 2 * k, 2), np.arange(1, 2 * k, 2)
-    groups = halves.united(first, second)
-    common = groups.common
-    of_halves = halves.likelihoods(common)
-    gains = of_halves[first] + of_halves[second] - groups.likelihoods(common)
-    gains[halves.mass[second] == 0] = -np.inf
-    falls, pairs = groups.joined(common)
+    # What has one component less: all joined pairs, and all that are given up.
     losses = np.concatenate([falls, _losses(joint, s, members)])
-    ending = np.concatenate([pairs[:, 1], np.arange(k)])  # the component that ends
-    taking = np.concatenate(
-        [pairs[:, 0], np.full(k, -1)]
-    )  # the one that takes its rows, or several
-
+    ending = np.concatenate([pairs[:, 1], np.arange(k)])
+    taking = np.concatenate([pairs[:, 0], np.full(k, SEVERAL)])
     rises = gains[:, None] - losses
     split = np.arange(k)[:, None]
     rises[(split == ending) | (split == taking)] = -np.inf
@@ -90,54 +85,54 @@ def moved_labels(
         i, j = np.unravel_index(move, rises.shape)
         if not rises[i, j] >= -SLACK * rows.n_rows:
             break
-        after, end = labels.copy(), int(ending[j])
-        own = members[end]
-        after[own] = taking[j] if taking[j] >= 0 else _second(joint[own], end).argmax(axis=1)
+        after, end, own = labels.copy(), int(ending[j]), members[ending[j]]
+        after[own] = _others(joint[own], end).argmax(axis=1) if j >= len(falls) else taking[j]
         after[members[i][half[members[i]]]] = end
         found.append(after)
     return found
 
 
-def _in_units_within(mixture: StudentMixture, X: Float64, labels: NDArray[np.intp]) -> Float64:
+def _in_units_within(mixture: StudentMixture, X: Float64) -> Float64:
     """The rows, with features in units of their standard deviation within components."""
     scatters = mixture.scatters
     variances = np.diagonal(scatters, axis1=1, axis2=2) if mixture.full else scatters
     within = mixture.weights @ variances / mixture.weights.sum()
-    Z: Float64 = X / np.sqrt(np.maximum(within, LEAST_WITHIN * within.max()))
-    return Z
+    found: Float64 = X / np.sqrt(np.maximum(within, LEAST_WITHIN * within.max()))
+    return found
 
 
-def _halved(Z: Float64, s: Float64, *, heavy: bool) -> tuple[Float64, NDArray[np.bool_]]:
+def _halved(X: Float64, s: Float64, *, heavy: bool) -> tuple[Float64, NDArray[np.bool_]]:
     """The rows of a component, and which of them are in one half; none if it cannot be split.
 
     If tails are heavy, far rows are drawn towards the mean.
     """
-    n, mean = len(Z), s @ Z / s.sum()
-    Z = Z - mean
+    n, total = len(X), s.sum()
+    mean = s @ X / total
+    Z = X - mean
     if heavy:
         distances = np.sqrt(np.einsum("ij,ij->i", Z, Z))
         far = FARTHEST * np.median(distances)
         Z *= np.minimum(1.0, far / np.maximum(distances, TINY))[:, None]
-    whole = Z + mean
-    half = np.zeros(n, bool)
+        X = Z + mean
+        Z -= s @ Z / total
+    none = np.zeros(n, bool)
     if n < 2 * LEAST_HALF:
-        return whole, half
-    if heavy:
-        Z -= s @ Z / s.sum()
+        return X, none
     half = _above(Z @ _longest_axis((Z.T * s) @ Z), s)
     for _ in range(REFINED):
+        mass = s[half].sum()
+        if not 0 < mass < total:
+            return X, none
         # The mean of all rows is 0. So the means of both halves, a and b, lie on one line through
         # it, and (a + b)/2 = c a, where c depends on the weights of the halves.
-        mass = s[half].sum()
         a = (s * half) @ Z / mass
-        nearer = Z @ a > (1 - mass / (s.sum() - mass)) / 2 * (a @ a)
+        nearer = Z @ a > (1 - mass / (total - mass)) / 2 * (a @ a)
         changed = (nearer != half).any()
         half = nearer
-        if not changed or not 0 < np.count_nonzero(half) < n:
+        if not changed:
             break
-    if min(np.count_nonzero(half), n - np.count_nonzero(half)) < LEAST_HALF:
-        half = np.zeros(n, bool)
-    return whole, half
+    few = min(np.count_nonzero(half), n - np.count_nonzero(half)) < LEAST_HALF
+    return X, none if few else half
 
 
 def _longest_axis(products: Float64) -> Float64:
@@ -154,35 +149,44 @@ def _above(z: Float64, s: Float64) -> NDArray[np.bool_]:
     order = np.argsort(z, kind="stable")
     z, s = z[order], s[order]
     mass, first, squares = np.cumsum(s), np.cumsum(s * z), np.cumsum(s * z * z)
-    below, above = mass[:-1], mass[-1] - mass[:-1]
-    within = [
-        squares[:-1] - first[:-1] ** 2 / below,
-        squares[-1] - squares[:-1] - (first[-1] - first[:-1]) ** 2 / above,
-    ]
-    within = [np.maximum(each, 0.0) for each in within]
-    prior = HALF_PRIOR * (within[0] + within[1]) / mass[-1]
-    with np.errstate(divide="ignore", invalid="ignore"):  # equal values
-        fit = sum(
-            n * np.log(n) - n / 2 * np.log((each + prior) / (n + HALF_PRIOR))
-            for n, each in zip((below, above), within, strict=True)
-        )
+    masses = np.stack([mass[:-1], mass[-1] - mass[:-1]])
+    firsts = np.stack([first[:-1], first[-1] - first[:-1]])
+    both = np.stack([squares[:-1], squares[-1] - squares[:-1]])
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal values, vanishing weights
+        within = np.fmax(both - firsts**2 / masses, 0.0)
+        prior = HALF_PRIOR * within.sum(axis=0) / mass[-1]
+        variances = (within + prior) / (masses + HALF_PRIOR)
+        fit = np.fmax(xlogy(masses, masses) - masses / 2 * np.log(variances), -np.inf).sum(axis=0)
     least = LEAST_HALF + int(fit[LEAST_HALF - 1 : len(z) - LEAST_HALF].argmax())
     found = np.zeros(len(z), bool)
     found[order[least:]] = True
     return found
 
 
+def _estimates(halves: Groups) -> tuple[Float64, Float64, NDArray[np.intp]]:
+    """By how much the likelihood rises if a component is split into its halves (K,).
+
+    And by how much it falls if two components become one (P,), and which two (P, 2).
+    """
+    first = np.arange(0, len(halves.mass), 2)
+    components = halves.united(first, first + 1)
+    common = components.common
+    of_halves = halves.likelihoods(common)
+    gains = of_halves[first] + of_halves[first + 1] - components.likelihoods(common)
+    whole = halves.mass[first + 1] == 0
+    return np.where(whole, -np.inf, gains), *components.joined(common)
+
+
 def _losses(joint: Float64, s: Float64, members: list[NDArray[np.intp]]) -> Float64:
     """By how much the likelihood falls if a component is given up (K,)."""
     found = []
     for i, own in enumerate(members):
-        largest = joint[own]
-        found.append(s[own] @ (largest[:, i] - _second(largest, i).max(axis=1)))
+        largest = joint[own, i]
+        found.append(s[own] @ (largest - _others(joint[own], i).max(axis=1)))
     return np.array(found)
 
 
-def _second(joint: Float64, i: int) -> Float64:
-    """The log densities of rows without those of one component."""
-    others = joint.copy()
-    others[:, i] = -np.inf
-    return others
+def _others(joint: Float64, i: int) -> Float64:
+    """Log densities of rows without those of one component; the array given is changed."""
+    joint[:, i] = -np.inf
+    return joint

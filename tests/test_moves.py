@@ -1,0 +1,186 @@
+"""Moves of the search for a mixture: two components become one, and another becomes two."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from ekmfast import EquilibriumMixture
+from ekmfast.fit.mixture import moves, shapes
+from ekmfast.fit.mixture.classified import Groups
+from ekmfast.fit.mixture.labelled import from_labels
+from ekmfast.fit.mixture.moves import moved_labels
+from ekmfast.fit.mixture.rows import ScaledRows, label
+from ekmfast.fit.mixture.shapes import Runs
+
+KINDS = ["spherical", "diag", "tied", "full"]
+
+
+def rows_of(X, weight=None):
+    return ScaledRows(np.ascontiguousarray(X), weight, np.zeros(X.shape[1]), 1.0, 1)
+
+
+def clusters(rng, far=8.0, d=4):
+    """Two clusters beside each other, one of them small, and a large one elsewhere."""
+    y = np.repeat([0, 1, 2], [200, 40, 400])
+    centres = np.zeros((3, d))
+    centres[1, 0], centres[2, 1] = far, 5 * far
+    return rng.normal(size=(len(y), d)) + centres[y], y
+
+
+def wrong(X, y):
+    """Labels with both small clusters in one, and with the large one cut into two."""
+    return np.where(y < 2, 0, 1 + (X[:, 2] > 0))
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_move_mends_a_wrong_mixture(kind, heavy):
+    X, y = clusters(np.random.default_rng(0))
+    mixture = from_labels(rows_of(X), wrong(X, y), kind, 4.0 if heavy else math.inf)
+    (labels,) = moved_labels(mixture, rows_of(X), 1, heavy=heavy)
+    assert adjusted_rand_score(y, labels) > 0.95
+    weighted = rows_of(X, np.full(len(X), 3.0))
+    mixture = from_labels(weighted, wrong(X, y), kind, 4.0 if heavy else math.inf)
+    np.testing.assert_array_equal(moved_labels(mixture, weighted, 1, heavy=heavy)[0], labels)
+
+
+def test_a_far_row_gives_its_component_up_where_tails_are_heavy():
+    X, y = clusters(np.random.default_rng(1))
+    X[-1] = 60  # the component of this row alone is needed elsewhere
+    labels = np.where(y < 2, 0, 1)
+    labels[-1] = 2
+    mixture = from_labels(rows_of(X), labels, "diag", 3.0)
+    assert np.count_nonzero(label(mixture, rows_of(X)) == 2) == 1
+    (moved,) = moved_labels(mixture, rows_of(X), 1, heavy=True)
+    assert adjusted_rand_score(y[:-1], moved[:-1]) > 0.95
+
+
+def test_of_two_components_one_may_be_given_up():
+    X, y = clusters(np.random.default_rng(2))
+    X, y = np.vstack([X[y < 2], np.full((1, 4), 60.0)]), np.append(y[y < 2], 0)
+    mixture = from_labels(rows_of(X), np.repeat([0, 1], [240, 1]), "diag", 3.0)
+    (moved,) = moved_labels(mixture, rows_of(X), 1, heavy=True)
+    assert adjusted_rand_score(y[:-1], moved[:-1]) > 0.95
+
+
+def test_there_is_no_move_where_none_can_help():
+    X, y = clusters(np.random.default_rng(0), far=12.0)
+    for kind in KINDS:
+        mixture = from_labels(rows_of(X), y, kind, math.inf)
+        assert moved_labels(mixture, rows_of(X), 3, heavy=False) == []
+    alone = from_labels(rows_of(X), np.zeros(len(X), np.intp), "diag", math.inf)
+    assert moved_labels(alone, rows_of(X), 3, heavy=False) == []
+
+
+def test_the_search_ends_with_the_mended_mixture():
+    X, y = clusters(np.random.default_rng(0))
+    rows = rows_of(X)
+    runs = Runs(rows, ("diag",), (math.inf,), 100, 1e-4)
+    short = runs.short([wrong(X, y)])
+    stuck, moved = runs.search(short), runs.search(short, moves=True)
+    assert adjusted_rand_score(y, label(stuck.mixture, rows)) < 0.7
+    assert adjusted_rand_score(y, label(moved.mixture, rows)) > 0.98
+    assert moved.criterion > stuck.criterion + shapes.MOVE_GAIN
+    again = runs.search([moved], moves=True)
+    assert again.criterion == pytest.approx(moved.criterion, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_moves_never_lower_the_criterion(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(300, 3)) * rng.uniform(0.5, 2, 3) + 3 * rng.integers(0, 3, (300, 1))
+    rows = rows_of(X)
+    runs = Runs(rows, ("diag", "full"), (4.0, math.inf), 50, 1e-4)
+    short = runs.short([rng.integers(0, 4, 300) for _ in range(3)])
+    stuck, moved = runs.search(short), runs.search(short, moves=True)
+    if moved.mixture.degrees > shapes.HEAVY:
+        assert moved.criterion >= stuck.criterion - 1e-9
+    else:
+        assert moved.mixture_criterion >= stuck.mixture_criterion - 1e-9
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.repeat([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]], [20, 20, 5], axis=0),  # equal rows
+        np.column_stack([np.arange(45.0), np.zeros(45)]),  # a constant feature
+        np.arange(90.0).reshape(45, 2) * 1e-9,
+        np.random.default_rng(0).normal(size=(45, 2)) * [1.0, 1e-12],
+    ],
+)
+@pytest.mark.parametrize("weights", ["ones", "varied"])
+def test_strange_rows_have_moves_without_a_warning(X, kind, heavy, weights):
+    s = None if weights == "ones" else np.repeat([1e-300, 1.0, 1e300], 15)
+    rows = rows_of(X, s)
+    labels = np.arange(45) // 15
+    mixture = from_labels(rows, labels, kind, 3.0 if heavy else math.inf)
+    for moved in moved_labels(mixture, rows, 3, heavy=heavy):
+        assert moved.shape == (45,)
+        assert set(moved.tolist()) <= {0, 1, 2}
+
+
+def test_units_of_features_do_not_change_moves():
+    X, y = clusters(np.random.default_rng(3), far=4.0)
+    found = []
+    for units in (np.ones(4), np.array([1.0, 0.5, 3.0, 2.0])):
+        mixture = from_labels(rows_of(X * units), wrong(X, y), "diag", math.inf)
+        found.append(moved_labels(mixture, rows_of(X * units), 3, heavy=False))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_threshold_is_the_best_of_all(seed):
+    rng = np.random.default_rng(seed)
+    z = np.concatenate([rng.normal(size=30), rng.normal(4, 0.5, 8)])
+    s = rng.uniform(0.5, 2, len(z))
+
+    def fit(above):
+        groups = [(s[own], z[own]) for own in (above, ~above)]
+        squares = [w @ (v - np.average(v, weights=w)) ** 2 for w, v in groups]
+        prior = moves.HALF_PRIOR * sum(squares) / s.sum()
+        return sum(
+            w.sum() * (np.log(w.sum()) - np.log((q + prior) / (w.sum() + moves.HALF_PRIOR)) / 2)
+            for (w, _), q in zip(groups, squares, strict=True)
+        )
+
+    thresholds = np.sort(z)[moves.LEAST_HALF : len(z) - moves.LEAST_HALF + 1]
+    best = max(thresholds, key=lambda threshold: fit(z >= threshold))
+    np.testing.assert_array_equal(moves._above(z, s), z >= best)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_groups_are_as_likely_as_their_definition_says(full):
+    rng = np.random.default_rng(0)
+    X, s, y = rng.normal(size=(60, 3)), rng.uniform(0.5, 2, 60), np.arange(60) % 4
+    groups = Groups.of(X, s, y, 5, full=full)
+    united = groups.united([0, 1, 4], [2, 3, 4])
+    both = Groups.of(X, s, y % 2, 2, full=full)
+    for name in ("mass", "means", "second"):
+        np.testing.assert_allclose(getattr(united, name)[:2], getattr(both, name), atol=1e-12)
+        assert not getattr(united, name)[2].any()  # of no rows
+
+    common = groups.common
+    prior = 2.0 * 4 if full else 100.0
+    expected = []
+    for i in range(2):
+        own = y % 2 == i
+        mass, deviations = s[own].sum(), X[own] - np.average(X[own], axis=0, weights=s[own])
+        second = (deviations.T * s[own]) @ deviations
+        second = second if full else np.diag(np.diag(second))
+        scatter = (second + prior * (common if full else np.diag(common))) / (mass + prior)
+        size, inside = np.linalg.slogdet(scatter)[1], np.trace(np.linalg.solve(scatter, second))
+        expected.append(mass * np.log(mass) - (mass * size + inside) / 2)
+    np.testing.assert_allclose(united.likelihoods(common), [*expected, 0.0], atol=1e-12)
+
+
+def test_a_fit_with_moves_is_the_same_for_any_number_of_threads():
+    rng = np.random.default_rng(0)
+    X = np.vstack(
+        [rng.standard_t(3, (400, 3)), rng.normal(5, 1, (80, 3)), rng.normal(9, 1, (9, 3))]
+    )
+    fits = [EquilibriumMixture(4, random_state=0, n_threads=n).fit(X) for n in (1, 2)]
+    np.testing.assert_array_equal(fits[0].means_, fits[1].means_)
