@@ -159,16 +159,12 @@ def test_gaussian_labels_are_those_of_gaussian_mixture(seed, monkeypatch):
     k, d = int(rng.integers(2, 5)), int(rng.integers(1, 5))
     X = np.concatenate([rng.normal(size=(200, d)) @ rng.normal(size=(d, d)) for _ in range(k)])
     X += np.repeat(rng.normal(size=(k, d)) * 2, 200, axis=0)
-    peer = GaussianMixture(k, n_init=3, random_state=np.random.RandomState(seed))
-    random_state = np.random.RandomState(seed)  # it begins from the labels of three fits of KMeans
-    means = [KMeans(k, n_init=1, random_state=random_state).fit(X).labels_ for _ in range(3)]
-    soon = gaussian_labels(as_they_are(X), k, means)
-    monkeypatch.setattr(gaussian, "MAX_ITER", 100)
-    monkeypatch.setattr(gaussian, "RACE", None)
+    peer = GaussianMixture(k, random_state=np.random.RandomState(seed))
+    random_state = np.random.RandomState(seed)  # it begins from the labels of a fit of KMeans
+    means = KMeans(k, n_init=1, random_state=random_state).fit(X).labels_
+    monkeypatch.setattr(gaussian, "MAX_ITER", 100)  # as many as the peer's
     labels = gaussian_labels(as_they_are(X), k, means)
     np.testing.assert_array_equal(labels, peer.fit(X).predict(X))
-    # In fewer iterations, and without restarts that fall behind, they are nearly the same.
-    assert adjusted_rand_score(labels, soon) > 0.97
 
 
 def test_a_component_without_shrinkage_is_the_maximum(monkeypatch):
@@ -751,7 +747,7 @@ def test_far_rows_of_tiny_weight_on_one_line():
 def test_a_fit_ends_with_the_rows_in_float64(dtypes_read):
     X, _ = two_clusters()
     model = EquilibriumMixture(2, random_state=0).fit(X)
-    assert dtypes_read.count(np.dtype(np.float32)) > 20
+    assert dtypes_read.count(np.dtype(np.float32)) > 0.8 * len(dtypes_read)
     assert dtypes_read[-2:] == [np.float64, np.float64]
     assert model.converged_
     assert model.n_iter_ <= 100
