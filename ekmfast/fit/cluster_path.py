@@ -270,7 +270,6 @@ class NumberSearch:
             "kinds": kinds,
             "degrees": degrees,
             "n_init": n_init,
-            "moves": False,  # `_fits` joins components of the mixtures themselves
             "tails": False,
             "kept": KEPT,
             "max_iter": max_iter,

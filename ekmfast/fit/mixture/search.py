@@ -122,8 +122,6 @@ class MixtureSearch:
         How many short runs go on, by each criterion.
     box : Box or None
         The box of the rows, if mixtures have a background.
-    moves : bool
-        Whether moves (`moves`) end the search.
     tails : bool
         Whether the likelihood takes part in the choice (`shapes`).
     """
@@ -141,7 +139,6 @@ class MixtureSearch:
     every: int = EVERY
     kept: int = KEPT
     box: Box | None = None
-    moves: bool = True
     tails: bool = True
 
     @classmethod
@@ -208,7 +205,7 @@ class MixtureSearch:
         races = self.box is None  # a background begins from several of the short runs
         labels = [*self._labellings(k), *further]
         short = best_of(runs.short(labels, race=races))
-        found = runs.search(short, self.kept, moves=self.moves and not self._correlated)
+        found = runs.search(short, self.kept, moves=not self._correlated)
         if self.box is None:
             return found
         mixtures = [found.mixture, *(fitted.mixture for fitted in short[: self.kept])]
