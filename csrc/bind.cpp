@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "ekm.h"
+#include "halves.h"
 #include "labels.h"
 #include "likelihood.h"
 #include "maximization.h"
@@ -712,6 +713,35 @@ py::tuple moments_of_labels(const py::array& X, const py::array& sample_weight,
   double *m = means.mutable_data(), *p = mass.mutable_data(), *q = second.mutable_data();
   without_gil([&] { ekmfast::moments_of_labels(rows, full, n_threads, m, p, q); });
   return py::make_tuple(means, mass, second);
+}
+
+py::tuple halves_of_labels(const py::array& X, const py::array& sample_weight,
+                           const py::array& labels, const py::array& factors,
+                           std::int64_t n_clusters, bool drawn, double farthest, std::int64_t least,
+                           double prior, int refined, int n_threads) {
+  if (X.ndim() != 2 || X.shape(1) < 1) refuse("X must have shape (n, d)");
+  if (n_clusters < 1 || n_clusters > std::int64_t{1} << 24)
+    refuse("n_clusters must be >= 1 and <= 2^24");
+  if (!(std::isfinite(farthest) && farthest > 0)) refuse("farthest must be finite and above 0");
+  if (!(std::isfinite(prior) && prior > 0)) refuse("prior must be finite and above 0");
+  if (least < 1) refuse("least must be >= 1");
+  const py::ssize_t n = X.shape(0), d = X.shape(1);
+  const ekmfast::Halving in{readable<double>(X, {n, d}, "X"),
+                            readable<double>(sample_weight, {n}, "sample_weight"),
+                            readable<std::int32_t>(labels, {n}, "labels"),
+                            readable<double>(factors, {d}, "factors"),
+                            n, d, n_clusters, drawn, farthest, std::min<std::int64_t>(least, n + 1),
+                            prior, refined};
+  if (std::any_of(in.labels, in.labels + n,
+                  [&](std::int32_t one) { return one < 0 || one >= n_clusters; }))
+    refuse("labels must be >= 0 and < n_clusters");
+  threads(n_threads);
+  DoubleArray rows({n, d});
+  py::array_t<bool> half(n);
+  double* scaled = rows.mutable_data();
+  bool* second = half.mutable_data();
+  without_gil([&] { ekmfast::halves_of_labels(in, n_threads, scaled, second); });
+  return py::make_tuple(rows, half);
 }
 
 std::optional<DoubleArray> whiteners(const DoubleArray& scatters) {
@@ -1622,6 +1652,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("least_variance"), py::arg("reweightings"), py::arg("n_threads"));
   m.def("moments_of_labels", &moments_of_labels, py::arg("X"), py::arg("sample_weight"),
         py::arg("labels"), py::arg("n_clusters"), py::arg("full"), py::arg("n_threads"));
+  m.def("halves_of_labels", &halves_of_labels, py::arg("X"), py::arg("sample_weight"),
+        py::arg("labels"), py::arg("factors"), py::arg("n_clusters"), py::arg("drawn"),
+        py::arg("farthest"), py::arg("least"), py::arg("prior"), py::arg("refined"),
+        py::arg("n_threads"));
   m.def("whiteners", &whiteners, py::arg("scatters").noconvert());
   m.def("maximization", &maximization, py::arg("mass"), py::arg("weight"), py::arg("first"),
         py::arg("second"), py::arg("background"), py::arg("means"), py::arg("scales"),

@@ -1,6 +1,6 @@
 from typing import Any, TypeAlias
 
-from numpy import float32, float64, int8, int32, int64
+from numpy import bool_, float32, float64, int8, int32, int64
 from numpy.typing import NDArray
 
 _Samples: TypeAlias = NDArray[float32] | NDArray[float64]
@@ -128,6 +128,19 @@ def moments_of_labels(
     full: bool,
     n_threads: int,
 ) -> tuple[_Double, _Double, _Double]: ...
+def halves_of_labels(
+    X: _Double,
+    sample_weight: _Double,
+    labels: NDArray[int32],
+    factors: _Double,
+    n_clusters: int,
+    drawn: bool,
+    farthest: float,
+    least: int,
+    prior: float,
+    refined: int,
+    n_threads: int,
+) -> tuple[_Double, NDArray[bool_]]: ...
 def whiteners(scatters: _Double) -> _Double | None: ...
 def maximization(
     mass: _Double,

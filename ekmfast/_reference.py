@@ -544,3 +544,101 @@ def classification_likelihood(
     of_label = np.log(size / s.sum()) - 0.5 * np.log(variances).sum(axis=1)
     of_row = member @ of_label - 0.5 * (tail + d) * np.log1p(distance / tail)
     return float(s @ of_row / s.sum())
+
+
+def halves_of_labels(
+    X: Array,
+    sample_weight: Array,
+    labels: npt.NDArray[np.int32],
+    n_clusters: int,
+    *,
+    drawn: bool,
+    farthest: float,
+    least: int,
+    prior: float,
+    refined: int,
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Return the rows of each label and in which half of their label they are.
+
+    The rows of a label are split across their longest axis, at the threshold where two Gaussians
+    describe the rows along it best, and iterations of hard k-means follow.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Rows.
+    sample_weight : ndarray of shape (n_samples,)
+        Their weights.
+    labels : ndarray of shape (n_samples,)
+        Numbers from 0 to ``n_clusters`` - 1.
+    n_clusters : int
+        How many labels there are.
+    drawn : bool
+        Whether rows are drawn towards the mean of their label first.
+    farthest : float
+        So many times the median distance from it, at most.
+    least : int
+        The least number of rows of a half.
+    prior : float
+        The number of rows as if by which the variances of halves are shrunk.
+    refined : int
+        The number of iterations of hard k-means, at most.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_samples, n_features)
+        The rows, drawn if so.
+    half : ndarray of shape (n_samples,)
+        Whether each is in the second half; none is if its label cannot be split.
+    """
+    rows, half = X.copy(), np.zeros(len(X), bool)
+    for label in range(n_clusters):
+        own = np.flatnonzero(labels == label)
+        s, total = sample_weight[own], sample_weight[own].sum()
+        if total <= 0:
+            continue
+        Z = X[own] - s @ X[own] / total
+        if drawn:
+            lengths = np.sqrt((Z**2).sum(axis=1))
+            far = lengths > farthest * np.median(lengths)
+            Z[far] *= (farthest * np.median(lengths) / lengths[far])[:, None]
+            rows[own] = Z + s @ X[own] / total
+            Z -= s @ Z / total
+        if len(own) < 2 * least:
+            continue
+        axis = np.linalg.eigh((Z.T * s) @ Z)[1][:, -1]
+        above = _above_threshold(Z @ axis, s, least, prior)
+        for _ in range(refined):
+            if not 0 < s[above].sum() < total:
+                break
+            one = s[above] @ Z[above] / s[above].sum()
+            other = s[~above] @ Z[~above] / s[~above].sum()
+            nearer = ((Z - one) ** 2).sum(axis=1) < ((Z - other) ** 2).sum(axis=1)
+            if (nearer == above).all():
+                break
+            above = nearer
+        if min(above.sum(), (~above).sum()) >= least:
+            half[own] = above
+    return rows, half
+
+
+def _above_threshold(z: Array, s: Array, least: int, prior: float) -> npt.NDArray[np.bool_]:
+    """Which values are above the threshold where two Gaussians describe them best."""
+    best, found = -np.inf, np.zeros(len(z), bool)
+    order = np.argsort(z, kind="stable")
+    for i in range(least, len(z) - least + 1):
+        sides = [order[:i], order[i:]]
+        masses = [s[side].sum() for side in sides]
+        squares = [
+            s[side] @ (z[side] - s[side] @ z[side] / mass) ** 2
+            for side, mass in zip(sides, masses, strict=True)
+        ]
+        within = prior * sum(squares) / s.sum()
+        fit = sum(
+            mass * np.log(mass) - mass / 2 * np.log((square + within) / (mass + prior))
+            for mass, square in zip(masses, squares, strict=True)
+        )
+        if fit > best:
+            best, found = fit, np.zeros(len(z), bool)
+            found[sides[1]] = True
+    return found

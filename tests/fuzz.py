@@ -1115,6 +1115,34 @@ def core_moments_of_labels(a: Arguments) -> Call:
     return call
 
 
+def core_halves_of_labels(a: Arguments) -> Call:
+    def check(result: Any, given: dict[str, Any]) -> None:
+        if call.replaced:
+            return
+        rows, half = result
+        assert rows.shape == given["X"].shape
+        near(rows, given["X"] * given["factors"], 1 + np.abs(given["X"]), given["X"], "rows")
+        for label in range(given["n_clusters"]):
+            own = half[given["labels"] == label]
+            assert not own.any() or given["least"] <= own.sum() <= len(own) - given["least"]
+
+    arguments = {
+        "X": a.rng.normal(size=(a.n, a.d)),
+        "sample_weight": a.rng.uniform(0, 2, a.n),
+        "labels": a.rng.integers(0, a.k, a.n).astype(np.int32),
+        "factors": a.rng.uniform(0.5, 2, a.d),
+        "n_clusters": a.k,
+        "drawn": False,
+        "farthest": 1.5,
+        "least": int(a.rng.integers(1, 5)),
+        "prior": 20.0,
+        "refined": int(a.rng.integers(0, 5)),
+        "n_threads": a.threads,
+    }
+    call = Call(_core.halves_of_labels, arguments, check)
+    return call
+
+
 def core_sparse(a: Arguments) -> Call:
     """Sparse rows of any kind, and one call of one of their methods."""
     rng = a.rng
@@ -1499,6 +1527,7 @@ MAKERS: dict[str, Callable[[Arguments], Call]] = {
     "_core.maximization": core_maximization,
     "_core.expectation_maximization": core_expectation_maximization,
     "_core.moments_of_labels": core_moments_of_labels,
+    "_core.halves_of_labels": core_halves_of_labels,
     "_core.Csr": core_sparse,
     "_core.settings": core_settings,
     "_core.Solver": core_solver,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from ekmfast import EquilibriumMixture
-from ekmfast.fit.mixture import moves, shapes
+from ekmfast import EquilibriumMixture, _core
+from ekmfast._reference import halves_of_labels
+from ekmfast.fit.mixture import shapes
 from ekmfast.fit.mixture.classified import Groups
 from ekmfast.fit.mixture.labelled import from_labels
 from ekmfast.fit.mixture.moves import moved_labels
@@ -132,24 +133,69 @@ def test_units_of_features_do_not_change_moves():
     np.testing.assert_array_equal(found[0], found[1])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_threshold_is_the_best_of_all(seed):
-    rng = np.random.default_rng(seed)
-    z = np.concatenate([rng.normal(size=30), rng.normal(4, 0.5, 8)])
-    s = rng.uniform(0.5, 2, len(z))
+HALVING = {"farthest": 1.5, "least": 3, "prior": 20.0, "refined": 5}
 
-    def fit(above):
-        groups = [(s[own], z[own]) for own in (above, ~above)]
-        squares = [w @ (v - np.average(v, weights=w)) ** 2 for w, v in groups]
-        prior = moves.HALF_PRIOR * sum(squares) / s.sum()
-        return sum(
-            w.sum() * (np.log(w.sum()) - np.log((q + prior) / (w.sum() + moves.HALF_PRIOR)) / 2)
-            for (w, _), q in zip(groups, squares, strict=True)
+
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.parametrize(("n", "d", "k"), [(5, 1, 1), (40, 2, 3), (300, 5, 4), (5000, 17, 2)])
+def test_halves_are_those_of_the_specification(n, d, k, drawn):
+    rng = np.random.default_rng(n)
+    labels = rng.integers(0, k, n).astype(np.int32)
+    X = rng.normal(size=(n, d)) + 4 * rng.integers(0, 2, (n, 1)) * np.eye(d)[0]
+    X *= rng.uniform(0.5, 3, (n, 1))
+    s, factors = rng.uniform(0, 2, n), rng.uniform(1, 1.2, d)
+    want_rows, want_half = halves_of_labels(X * factors, s, labels, k, drawn=drawn, **HALVING)
+    for n_threads in (1, 2):
+        rows, half = _core.halves_of_labels(
+            X, s, labels, factors, k, drawn, *HALVING.values(), n_threads
         )
+        np.testing.assert_allclose(rows, want_rows, atol=1e-12)
+        for c in range(k):  # either half may be the second one
+            own = labels == c
+            same = (half[own] == want_half[own]).all()
+            assert same or (half[own] != want_half[own]).all()
+    assert n < 6 or want_half.any()
 
-    thresholds = np.sort(z)[moves.LEAST_HALF : len(z) - moves.LEAST_HALF + 1]
-    best = max(thresholds, key=lambda threshold: fit(z >= threshold))
-    np.testing.assert_array_equal(moves._above(z, s), z >= best)
+
+def test_rows_that_cannot_be_split_have_no_halves():
+    def half(X, s=None, **changed):
+        s = np.ones(len(X)) if s is None else s
+        settings = (HALVING | changed).values()
+        zeros = np.zeros(len(X), np.int32)
+        return _core.halves_of_labels(X, s, zeros, np.ones(X.shape[1]), 1, True, *settings, 1)[1]
+
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    assert half(X).any()
+    assert not half(X[:5]).any()
+    assert not half(X, least=11).any()
+    assert not half(X, np.zeros(20)).any()
+    assert not half(np.ones((20, 2))).any()
+    strange = np.where(X > 1, np.nan, X)
+    strange[0] = np.inf
+    assert half(strange).shape == (20,)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"X": np.zeros(5)}, r"X must have shape \(n, d\)"),
+        ({"X": np.zeros((5, 4))[:, ::2]}, "X must be C-contiguous"),
+        ({"sample_weight": np.ones(4)}, "sample_weight must be C-contiguous"),
+        ({"labels": np.full(5, 3, np.int32)}, "labels must be >= 0 and < n_clusters"),
+        ({"labels": np.full(5, -1, np.int32)}, "labels must be >= 0 and < n_clusters"),
+        ({"factors": np.ones(3)}, "factors must be C-contiguous"),
+        ({"n_clusters": 0}, "n_clusters must be >= 1"),
+        ({"farthest": np.nan}, "farthest must be finite and above 0"),
+        ({"prior": 0.0}, "prior must be finite and above 0"),
+        ({"least": 0}, "least must be >= 1"),
+        ({"n_threads": 0}, "n_threads must be >= 1"),
+    ],
+)
+def test_bad_arguments_of_halves(changed, message):
+    good = {"X": np.zeros((5, 2)), "sample_weight": np.ones(5), "labels": np.zeros(5, np.int32)}
+    good |= {"factors": np.ones(2), "n_clusters": 3, "drawn": True, **HALVING, "n_threads": 1}
+    with pytest.raises(ValueError, match=message):
+        _core.halves_of_labels(**(good | changed))
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -24,12 +24,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import xlogy
 
+from ekmfast import _core
 from ekmfast.fit.mixture.classified import Groups
 from ekmfast.fit.mixture.rows import ScaledRows, densities
 from ekmfast.fit.mixture.student import StudentMixture
-from ekmfast.fit.mixture.sums import TINY
 
 Float64 = NDArray[np.float64]
 
@@ -37,8 +36,6 @@ Float64 = NDArray[np.float64]
 LEAST_HALF = 3
 # The variances of halves are shrunk towards that within both as if by so many rows.
 HALF_PRIOR = 20.0
-# Eigenvalues are raised to the power of 2 to so many, until the largest one is alone.
-SQUARINGS = 5
 # Iterations of hard k-means after a split, at most.
 REFINED = 5
 # With heavy tails rows are drawn to so many times the median distance from their mean.
@@ -66,10 +63,7 @@ def moved_labels(
     if k < 2 or not all(map(len, members)):
         return []
     s = rows.weights * (rows.n_rows / rows.total)
-    X = _in_units_within(mixture, rows.X)
-    half = np.zeros(rows.n_rows, bool)
-    for own in members:
-        X[own], half[own] = _halved(X[own], s[own], heavy=heavy)
+    X, half = _halved(mixture, rows, labels, s, heavy=heavy)
     halves = Groups.of(X, s, 2 * labels + half, 2 * k, full=mixture.full, n_threads=rows.n_threads)
     gains, falls, pairs = _estimates(halves)
 
@@ -92,75 +86,29 @@ def moved_labels(
     return found
 
 
-def _in_units_within(mixture: StudentMixture, X: Float64) -> Float64:
-    """The rows, with features in units of their standard deviation within components."""
+def _halved(
+    mixture: StudentMixture, rows: ScaledRows, labels: NDArray[np.intp], s: Float64, *, heavy: bool
+) -> tuple[Float64, NDArray[np.bool_]]:
+    """The rows in units of their standard deviations within components, and which half they are of.
+
+    If tails are heavy, far ones are drawn towards the mean of their component.
+    """
     scatters = mixture.scatters
     variances = np.diagonal(scatters, axis1=1, axis2=2) if mixture.full else scatters
     within = mixture.weights @ variances / mixture.weights.sum()
-    found: Float64 = X / np.sqrt(np.maximum(within, LEAST_WITHIN * within.max()))
-    return found
-
-
-def _halved(X: Float64, s: Float64, *, heavy: bool) -> tuple[Float64, NDArray[np.bool_]]:
-    """The rows of a component, and which of them are in one half; none if it cannot be split.
-
-    If tails are heavy, far rows are drawn towards the mean.
-    """
-    n, total = len(X), s.sum()
-    mean = s @ X / total
-    Z = X - mean
-    if heavy:
-        distances = np.sqrt(np.einsum("ij,ij->i", Z, Z))
-        far = FARTHEST * np.median(distances)
-        Z *= np.minimum(1.0, far / np.maximum(distances, TINY))[:, None]
-        X = Z + mean
-        Z -= s @ Z / total
-    none = np.zeros(n, bool)
-    if n < 2 * LEAST_HALF:
-        return X, none
-    half = _above(Z @ _longest_axis((Z.T * s) @ Z), s)
-    for _ in range(REFINED):
-        mass = s[half].sum()
-        if not 0 < mass < total:
-            return X, none
-        # The mean of all rows is 0. So the means of both halves, a and b, lie on one line through
-        # it, and (a + b)/2 = c a, where c depends on the weights of the halves.
-        a = (s * half) @ Z / mass
-        nearer = Z @ a > (1 - mass / (total - mass)) / 2 * (a @ a)
-        changed = (nearer != half).any()
-        half = nearer
-        if not changed:
-            break
-    few = min(np.count_nonzero(half), n - np.count_nonzero(half)) < LEAST_HALF
-    return X, none if few else half
-
-
-def _longest_axis(products: Float64) -> Float64:
-    """The eigenvector (D,) of the largest eigenvalue, nearly, by some squarings of the matrix."""
-    for _ in range(SQUARINGS):
-        products = products / max(np.trace(products), TINY)
-        products = products @ products
-    axis: Float64 = products[:, products.diagonal().argmax()]
-    return axis
-
-
-def _above(z: Float64, s: Float64) -> NDArray[np.bool_]:
-    """Which values (n,) are above the threshold where two Gaussians describe the values best."""
-    order = np.argsort(z, kind="stable")
-    z, s = z[order], s[order]
-    mass, first, squares = np.cumsum(s), np.cumsum(s * z), np.cumsum(s * z * z)
-    masses = np.stack([mass[:-1], mass[-1] - mass[:-1]])
-    firsts = np.stack([first[:-1], first[-1] - first[:-1]])
-    both = np.stack([squares[:-1], squares[-1] - squares[:-1]])
-    with np.errstate(divide="ignore", invalid="ignore"):  # equal values, vanishing weights
-        within = np.fmax(both - firsts**2 / masses, 0.0)
-        prior = HALF_PRIOR * within.sum(axis=0) / mass[-1]
-        variances = (within + prior) / (masses + HALF_PRIOR)
-        fit = np.fmax(xlogy(masses, masses) - masses / 2 * np.log(variances), -np.inf).sum(axis=0)
-    least = LEAST_HALF + int(fit[LEAST_HALF - 1 : len(z) - LEAST_HALF].argmax())
-    found = np.zeros(len(z), bool)
-    found[order[least:]] = True
-    return found
+    return _core.halves_of_labels(
+        rows.X,
+        s,
+        labels.astype(np.int32),
+        1 / np.sqrt(np.maximum(within, LEAST_WITHIN * within.max())),
+        n_clusters=len(mixture.weights),
+        drawn=heavy,
+        farthest=FARTHEST,
+        least=LEAST_HALF,
+        prior=HALF_PRIOR,
+        refined=REFINED,
+        n_threads=rows.n_threads,
+    )
 
 
 def _estimates(halves: Groups) -> tuple[Float64, Float64, NDArray[np.intp]]:

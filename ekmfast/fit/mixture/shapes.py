@@ -101,7 +101,7 @@ HEAVY = 6.0  # so many degrees of freedom, at most, make heavy tails
 
 # Moves after one another, at most, how many are tried at once, and by how much each must raise the
 # criterion.
-MOVES, TRIED, MOVE_GAIN = 4, 3, 0.02
+MOVES, TRIED, MOVE_GAIN = 4, 2, 0.02
 
 
 class Start(NamedTuple):
