@@ -22,7 +22,7 @@ from ekmfast.fit.mixture.sums import moments_of_labels
 REGULARIZATION = 1e-6  # added to variances
 TOL = 1e-3
 # Its own default is 100. Only labels are needed, from which further iterations begin.
-MAX_ITER = 30
+MAX_ITER = 8
 STEP = Step(regularization=REGULARIZATION)
 
 

@@ -94,7 +94,7 @@ SHORT_TOL = 3e-4  # at least
 SHORT_FAIR, SHORT_MARGIN, SAME = 3, 0.5, 3e-3
 KEPT = 3  # how many short runs go on, by each of the two criteria
 # From this iteration on those runs that go on end of which both criteria are so far below.
-FAIR, MARGIN = 5, 0.03
+FAIR, MARGIN = 3, 0.03
 DEGREES = (3.0, 6.0, 20.0, np.inf)
 HEAVY = 6.0  # so many degrees of freedom, at most, make heavy tails
 
@@ -102,6 +102,7 @@ HEAVY = 6.0  # so many degrees of freedom, at most, make heavy tails
 # Moves after one another, at most, how many are tried at once, and by how much each must raise the
 # criterion.
 MOVES, TRIED, MOVE_GAIN = 4, 2, 0.02
+MOVE_MARGIN = 0.0
 
 
 class Start(NamedTuple):
@@ -198,7 +199,8 @@ class Runs:
         for _ in range(MOVES):
             labellings = moved_labels(found.mixture, self.rows, TRIED, heavy=heavy)
             starts = [Start(labels, kind, degrees) for labels in labellings]
-            race = None if heavy else self._race  # with heavy tails the rise may come late
+            # With heavy tails the rise may come late.
+            race = None if heavy or self._race is None else self._race | {"margin": MOVE_MARGIN}
             fits = self._run(starts, self.max_iter, self.tol, race, [found])
             best = max([found, *fits], key=criterion)
             if criterion(best) < criterion(found) + MOVE_GAIN:
