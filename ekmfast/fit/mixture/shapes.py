@@ -71,7 +71,6 @@ from numpy.typing import NDArray
 
 from ekmfast.fit.mixture.background import FIRST_BACKGROUND, Box
 from ekmfast.fit.mixture.iteration import (
-    QUICK_TOL,
     Fitted,
     Race,
     expectation_maximization,
@@ -88,7 +87,8 @@ Float64 = NDArray[np.float64]
 
 SHORT = 12  # iterations of a short run
 SHORT_DEGREES = 8.0
-SHORT_TOL = 3e-4  # at least
+# The least tolerance of the runs that are compared. The one that is chosen goes on to its end.
+SEARCH_TOL = 3e-4
 # From this iteration on those end of which both criteria are so far below the best ones, also of
 # the kinds before, and those of which both differ so little from those of a run before it.
 SHORT_FAIR, SHORT_MARGIN, SAME = 3, 0.5, 3e-3
@@ -164,9 +164,13 @@ class Runs:
         # The group of the best one goes first, so that others are compared with it.
         groups = [(start.kind, start.labels.max()) for start in found]
         starts = sorted(found, key=lambda one: groups.index((one.kind, one.labels.max())))
-        fits = self._run(starts, self.max_iter, self.tol, self._race)
+        fits = self._run(starts, self.max_iter, self._search_tol, self._race)
         best = chosen(fits) if self.tails else best_of(fits)[0]
         return self._ended(self._moved(best, fits) if moves else best)
+
+    @property
+    def _search_tol(self) -> float:
+        return max(SEARCH_TOL, self.tol)
 
     @property
     def _race(self) -> dict[str, Any] | None:
@@ -201,7 +205,7 @@ class Runs:
             starts = [Start(labels, kind, degrees) for labels in labellings]
             # With heavy tails the rise may come late.
             race = None if heavy or self._race is None else self._race | {"margin": MOVE_MARGIN}
-            fits = self._run(starts, self.max_iter, self.tol, race, [found])
+            fits = self._run(starts, self.max_iter, self._search_tol, race, [found])
             best = max([found, *fits], key=criterion)
             if criterion(best) < criterion(found) + MOVE_GAIN:
                 break
@@ -234,8 +238,9 @@ class Runs:
         used = [labels for labels in distinct.values() if labels.max() == most]
         starts = [Start(labels, kind, degrees) for kind in self.kinds for labels in used]
         settings = {"first": SHORT_FAIR, "margin": SHORT_MARGIN, "same": SAME, "tails": True}
-        tol, iterations = max(SHORT_TOL, self.tol), min(SHORT, self.max_iter)
-        return self._run(starts, iterations, tol, settings if race and self.races else None)
+        iterations = min(SHORT, self.max_iter)
+        far = settings if race and self.races else None
+        return self._run(starts, iterations, self._search_tol, far)
 
     def with_background(self, labellings: Iterable[NDArray[Any]], box: Box) -> Fitted:
         """The mixture with the largest criterion that has a background, whose label is -1.
@@ -302,10 +307,9 @@ class Runs:
         return quick_maximization(mixtures, self.rows, max_iter=iterations, tol=tol, behind=behind)
 
     def _ended(self, fitted: Fitted) -> Fitted:
-        """What a run that read the rows in float32, or fell behind, ends with in float64."""
+        """What a run of the search, which mostly read the rows in float32, ends with in float64."""
         left = self.max_iter - fitted.n_iter
-        ended = fitted.converged and self.tol < QUICK_TOL  # in float64
-        if ended or left < 2:  # one iteration cannot tell that it converged
+        if left < 2:  # one iteration cannot tell that it converged
             return fitted
         (end,) = expectation_maximization(
             fitted.mixture[None], self.rows, max_iter=left, tol=self.tol
