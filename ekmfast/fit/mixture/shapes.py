@@ -295,7 +295,7 @@ class Runs:
         for kind in self.kinds:
             likeliest = -np.inf
             for v in sorted(self.degrees, reverse=True):
-                fits += self._run([Start(labels, kind, v)], self.max_iter, self.tol, None)
+                fits += self._run([Start(labels, kind, v)], self.max_iter, self._search_tol, None)
                 if fits[-1].mixture_criterion < likeliest:
                     break
                 likeliest = fits[-1].mixture_criterion
