@@ -717,7 +717,7 @@ py::tuple moments_of_labels(const py::array& X, const py::array& sample_weight,
 
 py::tuple halves_of_labels(const py::array& X, const py::array& sample_weight,
                            const py::array& labels, const py::array& factors,
-                           std::int64_t n_clusters, bool drawn, double farthest, std::int64_t least,
+                           std::int64_t n_clusters, double farthest, std::int64_t least,
                            double prior, int refined, int n_threads) {
   if (X.ndim() != 2 || X.shape(1) < 1) refuse("X must have shape (n, d)");
   if (n_clusters < 1 || n_clusters > std::int64_t{1} << 24)
@@ -730,7 +730,7 @@ py::tuple halves_of_labels(const py::array& X, const py::array& sample_weight,
                             readable<double>(sample_weight, {n}, "sample_weight"),
                             readable<std::int32_t>(labels, {n}, "labels"),
                             readable<double>(factors, {d}, "factors"),
-                            n, d, n_clusters, drawn, farthest, std::min<std::int64_t>(least, n + 1),
+                            n, d, n_clusters, farthest, std::min<std::int64_t>(least, n + 1),
                             prior, refined};
   if (std::any_of(in.labels, in.labels + n,
                   [&](std::int32_t one) { return one < 0 || one >= n_clusters; }))
@@ -1653,8 +1653,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("moments_of_labels", &moments_of_labels, py::arg("X"), py::arg("sample_weight"),
         py::arg("labels"), py::arg("n_clusters"), py::arg("full"), py::arg("n_threads"));
   m.def("halves_of_labels", &halves_of_labels, py::arg("X"), py::arg("sample_weight"),
-        py::arg("labels"), py::arg("factors"), py::arg("n_clusters"), py::arg("drawn"),
-        py::arg("farthest"), py::arg("least"), py::arg("prior"), py::arg("refined"),
+        py::arg("labels"), py::arg("factors"), py::arg("n_clusters"), py::arg("farthest"), py::arg("least"), py::arg("prior"), py::arg("refined"),
         py::arg("n_threads"));
   m.def("whiteners", &whiteners, py::arg("scatters").noconvert());
   m.def("maximization", &maximization, py::arg("mass"), py::arg("weight"), py::arg("first"),

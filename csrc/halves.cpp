@@ -229,11 +229,11 @@ void halves_of_labels(const Halving& in, int n_threads, double* rows, bool* half
     Members own(in, grouped.order.data() + begin, n);
     if (own.have_weight()) {
       own.centre();
-      if (in.drawn) own.draw_towards_mean();
+      own.draw_towards_mean();
     }
     own.write_to(rows);
     if (!own.have_weight()) return;
-    if (in.drawn) own.centre();
+    own.centre();
     own.halve(half);
   });
 }

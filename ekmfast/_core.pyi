@@ -134,7 +134,6 @@ def halves_of_labels(
     labels: NDArray[int32],
     factors: _Double,
     n_clusters: int,
-    drawn: bool,
     farthest: float,
     least: int,
     prior: float,

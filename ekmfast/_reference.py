@@ -552,13 +552,12 @@ def halves_of_labels(
     labels: npt.NDArray[np.int32],
     n_clusters: int,
     *,
-    drawn: bool,
     farthest: float,
     least: int,
     prior: float,
     refined: int,
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Return the rows of each label and in which half of their label they are.
+    """Return the rows drawn towards the mean of their label, and which half of it they are in.
 
     The rows of a label are split across their longest axis, at the threshold where two Gaussians
     describe the rows along it best, and iterations of hard k-means follow.
@@ -573,10 +572,8 @@ def halves_of_labels(
         Numbers from 0 to ``n_clusters`` - 1.
     n_clusters : int
         How many labels there are.
-    drawn : bool
-        Whether rows are drawn towards the mean of their label first.
     farthest : float
-        So many times the median distance from it, at most.
+        Rows are drawn to so many times the median distance from the mean of their label, at most.
     least : int
         The least number of rows of a half.
     prior : float
@@ -587,7 +584,7 @@ def halves_of_labels(
     Returns
     -------
     rows : ndarray of shape (n_samples, n_features)
-        The rows, drawn if so.
+        The rows, drawn.
     half : ndarray of shape (n_samples,)
         Whether each is in the second half; none is if its label cannot be split.
     """
@@ -598,12 +595,11 @@ def halves_of_labels(
         if total <= 0:
             continue
         Z = X[own] - s @ X[own] / total
-        if drawn:
-            lengths = np.sqrt((Z**2).sum(axis=1))
-            far = lengths > farthest * np.median(lengths)
-            Z[far] *= (farthest * np.median(lengths) / lengths[far])[:, None]
-            rows[own] = Z + s @ X[own] / total
-            Z -= s @ Z / total
+        lengths = np.sqrt((Z**2).sum(axis=1))
+        far = lengths > farthest * np.median(lengths)
+        Z[far] *= (farthest * np.median(lengths) / lengths[far])[:, None]
+        rows[own] = Z + s @ X[own] / total
+        Z -= s @ Z / total
         if len(own) < 2 * least:
             continue
         axis = np.linalg.eigh((Z.T * s) @ Z)[1][:, -1]

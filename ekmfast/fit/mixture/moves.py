@@ -11,8 +11,8 @@ component is.
 
 A component is split across the longest axis of its rows, at the threshold where two Gaussians
 describe the rows along it best, and a few iterations of hard k-means follow. Features are in units
-of their standard deviation within components. Where tails are heavy, far rows would decide all of
-this, so they are drawn towards the mean of their component first.
+of their standard deviation within components. Far rows would decide all of this, so they are drawn
+towards the mean of their component first.
 
 References
 ----------
@@ -38,7 +38,7 @@ LEAST_HALF = 3
 HALF_PRIOR = 20.0
 # Iterations of hard k-means after a split, at most.
 REFINED = 5
-# With heavy tails rows are drawn to so many times the median distance from their mean.
+# Rows are drawn to so many times the median distance from their mean, at most.
 FARTHEST = 1.5
 # The least variance of a feature within components, as a share of the largest one.
 LEAST_WITHIN = 1e-3
@@ -48,12 +48,10 @@ SEVERAL = -1
 SLACK = 0.02
 
 
-def moved_labels(
-    mixture: StudentMixture, rows: ScaledRows, count: int, *, heavy: bool
-) -> list[NDArray[np.intp]]:
+def moved_labels(mixture: StudentMixture, rows: ScaledRows, count: int) -> list[NDArray[np.intp]]:
     """Labels of the rows after each of the best moves, ``count`` of them at most.
 
-    ``heavy`` tells whether tails are heavy. There are no moves if a component has no rows.
+    There are none if a component has no rows.
     """
     k = len(mixture.weights)
     joint = np.empty((rows.n_rows, k), rows.X.dtype)
@@ -63,7 +61,7 @@ def moved_labels(
     if k < 2 or not all(map(len, members)):
         return []
     s = rows.weights * (rows.n_rows / rows.total)
-    X, half = _halved(mixture, rows, labels, s, heavy=heavy)
+    X, half = _halved(mixture, rows, labels, s)
     halves = Groups.of(X, s, 2 * labels + half, 2 * k, full=mixture.full, n_threads=rows.n_threads)
     gains, falls, pairs = _estimates(halves)
 
@@ -87,11 +85,11 @@ def moved_labels(
 
 
 def _halved(
-    mixture: StudentMixture, rows: ScaledRows, labels: NDArray[np.intp], s: Float64, *, heavy: bool
+    mixture: StudentMixture, rows: ScaledRows, labels: NDArray[np.intp], s: Float64
 ) -> tuple[Float64, NDArray[np.bool_]]:
-    """The rows in units of their standard deviations within components, and which half they are of.
+    """The rows with far ones drawn towards the mean of their component, and which half they are of.
 
-    If tails are heavy, far ones are drawn towards the mean of their component.
+    Features are in units of their standard deviation within components.
     """
     scatters = mixture.scatters
     variances = np.diagonal(scatters, axis1=1, axis2=2) if mixture.full else scatters
@@ -102,7 +100,6 @@ def _halved(
         labels.astype(np.int32),
         1 / np.sqrt(np.maximum(within, LEAST_WITHIN * within.max())),
         n_clusters=len(mixture.weights),
-        drawn=heavy,
         farthest=FARTHEST,
         least=LEAST_HALF,
         prior=HALF_PRIOR,

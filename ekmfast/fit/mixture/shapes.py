@@ -201,7 +201,7 @@ class Runs:
         """The mixture after moves, each of which raises the criterion."""
         kind, degrees = found.mixture.kind, float(found.mixture.degrees)
         for _ in range(MOVES):
-            labellings = moved_labels(found.mixture, self.rows, TRIED, heavy=heavy)
+            labellings = moved_labels(found.mixture, self.rows, TRIED)
             starts = [Start(labels, kind, degrees) for labels in labellings]
             # With heavy tails the rise may come late.
             race = None if heavy or self._race is None else self._race | {"margin": MOVE_MARGIN}
