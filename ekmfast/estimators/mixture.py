@@ -76,7 +76,8 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     of a Gaussian mixture, are the starts of expectation maximization. The result with the largest
     likelihood, minus a penalty for its parameters, is kept if its tails are heavy, and otherwise
     that with the largest classification likelihood among those with light tails. Student
-    distributions have heavier tails than Gaussians, so that far rows hardly move a component.
+    distributions have heavier tails than Gaussians, so that far rows hardly move a component. At last
+    moves are tried that join two components and split another one.
 
     The interface is that of scikit-learn's ``GaussianMixture``.
 
@@ -100,7 +101,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
         estimated, at most 1/2. Rows that most probably belong to it get the label -1, also new ones
         outside of the box.
     n_init : int or 'auto', default='auto'
-        The number of restarts of equilibrium k-means at each alpha; ``'auto'`` means 4.
+        The number of restarts of equilibrium k-means at each alpha; ``'auto'`` means 8.
     max_iter : int, default=100
         The largest number of iterations of a run of expectation maximization.
     tol : float, default=1e-4
@@ -153,7 +154,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
 
     Notes
     -----
-    The components are searched for on a sample of at most 10,000 rows, and their parameters are
+    The components are searched for on a sample of at most 7,000 rows, and their parameters are
     then computed from all rows, in their dtype.
 
     Sparse rows are read in float64 whatever their dtype is. Of at most 500 features, it

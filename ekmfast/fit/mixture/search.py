@@ -33,7 +33,7 @@ on codes without labels (+.034 +- .018, 27 draws). Of the degrees of freedom inf
 chosen on all draws that were looked at. Runs with heavier tails are ahead in the first iterations,
 so that none may end early (`Runs.from_labels`).
 
-With a background the search is that of other features, without joined components and races.
+With a background the search is that of other features, without races.
 """
 
 from __future__ import annotations
@@ -300,10 +300,10 @@ class MixtureSearch:
     def _correlated(self) -> bool:
         """Whether features are so strongly correlated that likelihoods are poor judges.
 
-        Where they are, components are not joined and runs do not race. Before there were other
-        rules for them, the mean ARI on 84 draws of codes of a neural network, with 128 features and
-        2 to 5 classes, was .94 so, .83 with joined components, whose criterion was larger, and .82
-        with the race.
+        Where they are, there are no moves and runs do not race. Before there were other rules for
+        them, the mean ARI on 84 draws of codes of a neural network, with 128 features and 2 to 5
+        classes, was .94 so, .83 with starts in which components of a larger mixture were joined,
+        although their criterion was larger, and .82 with the race.
         """
         return bool(self._evidence.shape[1] < self.rows.X.shape[1])
 
