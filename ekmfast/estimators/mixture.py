@@ -76,7 +76,7 @@ class EquilibriumMixture(Parameters, ClusterMixin, BaseEstimator):
     of a Gaussian mixture, are the starts of expectation maximization. The result with the largest
     likelihood, minus a penalty for its parameters, is kept if its tails are heavy, and otherwise
     that with the largest classification likelihood among those with light tails. Student
-    distributions have heavier tails than Gaussians, so that far rows hardly move a component. At last
+    distributions have heavier tails than Gaussians, so that far rows hardly move a component. Last,
     moves are tried that join two components and split another one.
 
     The interface is that of scikit-learn's ``GaussianMixture``.
