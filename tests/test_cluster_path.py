@@ -152,6 +152,20 @@ def test_what_the_search_for_one_more_finds_is_not_missed():
     assert adjusted_rand_score(y, model.labels_) > 0.98
 
 
+def test_a_mixture_with_a_component_of_no_row_is_not_the_best(monkeypatch, shapes):
+    X = shapes[0]
+    path = cluster_path(X, 5, **ONE_THREAD)
+    best, clusters = path.best, ekmfast.fit.cluster_path._clusters
+
+    def fewer(mixture, rows):
+        return clusters(mixture, rows) - (len(mixture.weights) == best + 1)
+
+    monkeypatch.setattr(ekmfast.fit.cluster_path, "_clusters", fewer)
+    other = cluster_path(X, 5, **ONE_THREAD)
+    np.testing.assert_array_equal(other.criterion, path.criterion)
+    assert other.best == np.delete(np.arange(5), best)[np.delete(path.criterion, best).argmin()]
+
+
 @pytest.mark.parametrize("kind", ["full", "diag"])
 def test_the_pairs_that_are_joined_are_halves_of_one_cluster(kind):
     rng = np.random.default_rng(0)

@@ -58,18 +58,23 @@ def test_a_fit_is_that_of_the_array(options, kind, weighted):
 @pytest.mark.parametrize("kind", KINDS)
 @by_options
 def test_wide_rows_end_at_the_maximum_of_the_array(options, kind, monkeypatch):
-    """Without a dense sample the start is another one, but the ends are the same."""
+    """Without a dense sample the start is another one, but the ends are the same.
+
+    Beside a background the array's search may find a likelier mixture.
+    """
     wanted = fit(X, kind, tol=1e-5, max_iter=1000, **options)
     monkeypatch.setattr(directions, "WIDE", 0)
     found = fit(csr_matrix(X), kind, tol=1e-5, max_iter=1000, **options)
-    assert adjusted_rand_score(found.labels_, wanted.labels_) > (
-        0.9 if "background" in options else 0.99
-    )
+    assert found.converged_
+    if "background" in options:
+        assert adjusted_rand_score(found.labels_, LABELS) > 0.9
+        assert wanted.lower_bound_ > found.lower_bound_ - 1e-6
+        return
+    assert adjusted_rand_score(found.labels_, wanted.labels_) > 0.99
     order = [int(np.abs(found.means_ - mean).sum(axis=1).argmin()) for mean in wanted.means_]
     assert sorted(order) == [0, 1, 2]
-    if found.degrees_of_freedom_ == wanted.degrees_of_freedom_ and "background" not in options:
+    if found.degrees_of_freedom_ == wanted.degrees_of_freedom_:
         assert_allclose(found.means_[order], wanted.means_, atol=1e-3)
-    assert found.converged_
 
 
 @makers
@@ -117,7 +122,8 @@ def test_auto_is_diag_and_matrices_are_refused():
             "'diag' or 'spherical'.*TruncatedSVD.*toarray",
         ):
             fit(rows, kind)
-    full = EquilibriumMixture(2, covariance_type="full", random_state=0).fit(X[:, :3])
+    dense = np.random.default_rng(0).normal(size=(100, 3)) + 5 * (np.arange(100) % 2)[:, None]
+    full = EquilibriumMixture(2, covariance_type="full", random_state=0).fit(dense)
     with pytest.raises(ValueError, match="this mixture has covariance_type_='full'"):
         full.predict(rows[:, :3])
 

@@ -160,8 +160,9 @@ class ClusterPath:
     background_sizes : ndarray of shape (P,)
         The number of sampled rows with the label -1, or the sum of their ``sample_weight``.
     best : int
-        The entry with the lowest ``criterion``, the first of several that are equal. This is the
-        number that ``n_clusters="auto"`` uses.
+        The entry with the lowest ``criterion``, the first of several that are equal, of those whose
+        components are each the most likely one of some row. This is the number that
+        ``n_clusters="auto"`` uses.
     n_components : int or None
         The number of principal components, if the mixtures are those of principal components; None
         if they are those of the features of X.
@@ -289,7 +290,10 @@ class NumberSearch:
             self.criterion = self._criteria(likelihoods, SHAPE)
         if self.distances is not None:
             self.criterion = preferring_apart(self.criterion, self.distances, self._total)
-        self.best = int(self.criterion.argmin())
+        # A component that is the most likely one of no row is no cluster.
+        numbers = [_clusters(fitted.mixture, own) for fitted in self.fits]
+        fewer = np.array(numbers) < np.arange(1, len(numbers) + 1)
+        self.best = int(np.where(fewer, np.inf, self.criterion).argmin())
 
     def labels_of(self, X: Float64) -> NDArray[np.int32] | None:
         """The labels of rows by the chosen mixture; None if it is one of principal components."""
@@ -383,6 +387,12 @@ class NumberSearch:
             n_components=self._n_components,
             distances=self.distances,
         )
+
+
+def _clusters(mixture: StudentMixture, rows: ScaledRows) -> int:
+    """How many components are the most likely one of some row."""
+    labels = label(mixture, rows)
+    return len(np.unique(labels[labels >= 0]))
 
 
 def relaxed(mixture: StudentMixture, rows: ScaledRows) -> float:

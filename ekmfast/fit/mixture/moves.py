@@ -78,7 +78,8 @@ def moved_labels(mixture: StudentMixture, rows: ScaledRows, count: int) -> list[
         if not rises[i, j] >= -SLACK * rows.n_rows:
             break
         after, end, own = labels.copy(), int(ending[j]), members[ending[j]]
-        after[own] = _others(joint[own], end).argmax(axis=1) if j >= len(falls) else taking[j]
+        several = taking[j] == SEVERAL
+        after[own] = _others(joint[own], end).argmax(axis=1) if several else taking[j]
         after[members[i][half[members[i]]]] = end
         found.append(after)
     return found
