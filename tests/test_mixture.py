@@ -844,7 +844,7 @@ def test_the_likelihood_decides_among_heavy_tails_and_the_classification_likelih
         (one,) = expectation_maximization(start, rows, max_iter=2, tol=0.0)
         return replace(one, likelihood=likelihood, classified=classified)
 
-    heavy = fitted(3.0, -1.5, -9.0)
+    heavy = fitted(3.0, -1.0, -9.0)
     round_, clear = fitted(np.inf, -2.0, -4.0), fitted(np.inf, -3.0, -3.5)
     assert chosen([round_, heavy, clear]) is heavy
     worse = replace(heavy, likelihood=-2.5, classified=-2.6)

@@ -4,15 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
-from scipy.integrate import quad
 from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EquilibriumMixture, _core
 from ekmfast._reference import halves_of_labels
 from ekmfast.fit.mixture import shapes
 from ekmfast.fit.mixture.classified import Groups
-from ekmfast.fit.mixture.iteration import Fitted
 from ekmfast.fit.mixture.labelled import from_labels
 from ekmfast.fit.mixture.moves import moved_labels
 from ekmfast.fit.mixture.rows import ScaledRows, label
@@ -230,31 +227,3 @@ def test_a_fit_with_moves_is_the_same_for_any_number_of_threads():
     )
     fits = [EquilibriumMixture(4, random_state=0, n_threads=n).fit(X) for n in (1, 2)]
     np.testing.assert_array_equal(fits[0].means_, fits[1].means_)
-
-
-@pytest.mark.parametrize("v", [3.0, 6.0])
-def test_the_largest_gain_is_a_divergence(v):
-    def integrand(x):
-        return stats.t.pdf(x, v) * (
-            stats.t.logpdf(x, v) - stats.norm.logpdf(x, scale=math.sqrt(v / (v - 2)))
-        )
-
-    assert shapes.largest_gain(1, v) == pytest.approx(2 * quad(integrand, 0, np.inf)[0], rel=1e-6)
-    X = stats.multivariate_t(np.zeros(4), np.eye(4), v, seed=0).rvs(400_000)
-    normal = stats.multivariate_normal(np.zeros(4), v / (v - 2) * np.eye(4))
-    gains = stats.multivariate_t(np.zeros(4), np.eye(4), v).logpdf(X) - normal.logpdf(X)
-    error = gains.std() / math.sqrt(len(X))
-    assert shapes.largest_gain(4, v) == pytest.approx(gains.mean(), abs=5 * error)
-
-
-def test_heavy_tails_are_not_chosen_for_more_than_they_explain():
-    rows = rows_of(clusters(np.random.default_rng(0))[0])
-    mixtures = [
-        from_labels(rows, clusters(np.random.default_rng(0))[1], "diag", v) for v in (3, 20)
-    ]
-    largest = shapes.largest_gain(4, 3.0)
-    for gain, degrees in ((0.9 * largest, 3), (1.1 * largest, 20), (-0.1, 20)):
-        heavy = Fitted(mixtures[0], gain, gain, 640.0, 1, True)
-        light = Fitted(mixtures[1], 0.0, -5.0, 640.0, 1, True)
-        assert shapes.chosen([heavy, light]).mixture.degrees == degrees
-        assert shapes.chosen([heavy]) is heavy
