@@ -162,7 +162,7 @@ def feature_sets() -> Iterator[tuple[str, Set]]:
         yield ("KEEL, chose the score" if i % 2 == 0 else "KEEL, others"), numeric_set
 
 
-def read_keel(path: Path) -> Set | None:
+def read_keel(path: Path, least_rows: int = LEAST_ROWS) -> Set | None:
     """Features and classes of a set; None if a feature is not numeric, or there are few rows."""
     lines = [line.strip() for line in path.read_text().splitlines()]
     cells = [line.split(",") for line in lines if line and not line.startswith("@")]
@@ -171,7 +171,7 @@ def read_keel(path: Path) -> Set | None:
     except ValueError:
         return None
     y = np.unique([row[-1].strip() for row in cells], return_inverse=True)[1]
-    return (path.stem, X, y.astype(np.int64)) if len(X) >= LEAST_ROWS else None
+    return (path.stem, X, y.astype(np.int64)) if len(X) >= least_rows else None
 
 
 def feature_problems() -> Iterator[tuple[str, str, NDArray[np.float64], NDArray[np.int64]]]:
