@@ -1653,8 +1653,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("moments_of_labels", &moments_of_labels, py::arg("X"), py::arg("sample_weight"),
         py::arg("labels"), py::arg("n_clusters"), py::arg("full"), py::arg("n_threads"));
   m.def("halves_of_labels", &halves_of_labels, py::arg("X"), py::arg("sample_weight"),
-        py::arg("labels"), py::arg("factors"), py::arg("n_clusters"), py::arg("farthest"), py::arg("least"), py::arg("prior"), py::arg("refined"),
-        py::arg("n_threads"));
+        py::arg("labels"), py::arg("factors"), py::arg("n_clusters"), py::arg("farthest"),
+        py::arg("least"), py::arg("prior"), py::arg("refined"), py::arg("n_threads"));
   m.def("whiteners", &whiteners, py::arg("scatters").noconvert());
   m.def("maximization", &maximization, py::arg("mass"), py::arg("weight"), py::arg("first"),
         py::arg("second"), py::arg("background"), py::arg("means"), py::arg("scales"),

@@ -23,7 +23,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 // Values that are no numbers could not be sorted.
 double ordered(double value) { return std::isnan(value) ? 0 : value; }
 
-double log_or_zero(double mass, double of) { return mass > 0 ? mass * std::log(of) : 0; }
+double times_log(double mass, double of) { return mass > 0 ? mass * std::log(of) : 0; }
 
 // The rows with one label.
 class Members {
@@ -183,9 +183,8 @@ class Members {
       double within() const { return mass > 0 ? std::max(second - first * first / mass, 0.0) : 0; }
     };
     Side below{0, 0, 0};
-    double best = -1;
+    double best = -HUGE_VAL;
     std::int64_t least = in_.least;
-    bool any = false;
     for (std::int64_t i = 0; i + in_.least < n_; ++i) {
       if (i % kRows == 0) checkpoint();
       const auto& [z, row] = positions[at(i)];
@@ -196,10 +195,9 @@ class Members {
       const double prior = in_.prior * (below.within() + above.within()) / total_;
       double fit = 0;
       for (const Side& side : {below, above})
-        fit += log_or_zero(side.mass, side.mass) -
-               log_or_zero(side.mass, (side.within() + prior) / (side.mass + in_.prior)) / 2;
-      if (!any || fit > best) {
-        any = true;
+        fit += times_log(side.mass, side.mass) -
+               times_log(side.mass, (side.within() + prior) / (side.mass + in_.prior)) / 2;
+      if (fit > best) {
         best = fit;
         least = i + 1;
       }

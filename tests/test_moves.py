@@ -8,7 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ekmfast import EquilibriumMixture, _core
 from ekmfast._reference import halves_of_labels
-from ekmfast.fit.mixture import shapes
+from ekmfast.fit.mixture import classified, moves, shapes
 from ekmfast.fit.mixture.classified import Groups
 from ekmfast.fit.mixture.labelled import from_labels
 from ekmfast.fit.mixture.moves import moved_labels
@@ -227,3 +227,26 @@ def test_a_fit_with_moves_is_the_same_for_any_number_of_threads():
     )
     fits = [EquilibriumMixture(4, random_state=0, n_threads=n).fit(X) for n in (1, 2)]
     np.testing.assert_array_equal(fits[0].means_, fits[1].means_)
+
+
+def test_pairs_are_compared_some_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(70, 3)), np.arange(70) % 7
+    groups = Groups.of(X, np.ones(70), y, 7, full=True)
+    falls, pairs = groups.joined(groups.common)
+    assert pairs.tolist() == [[i, j] for i in range(7) for j in range(i + 1, 7)]
+    monkeypatch.setattr(classified, "MOST_NUMBERS", 20)  # two matrices
+    np.testing.assert_array_equal(groups.joined(groups.common)[0], falls)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_best_moves_are_among_the_least_losses(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(2, 8))
+    X = rng.normal(size=(200, 2)) + 3 * rng.integers(0, 3, (200, 1))
+    mixture = from_labels(rows_of(X), np.arange(200) % k, "diag", 3.0)
+    monkeypatch.setattr(moves, "SLACK", math.inf)
+    every = moved_labels(mixture, rows_of(X), 1000)  # so many losses are compared
+    for count in (1, 2, 5):
+        found = moved_labels(mixture, rows_of(X), count)
+        np.testing.assert_array_equal(found, every[:count])

@@ -37,8 +37,9 @@ in some direction, LAPACK computes the step by eigenvectors.
 
 `student` holds the parameters, `rows`, `sparse` and `blocks` compute the `sums` of one pass, `step`
 makes the next mixture of them, and `iteration` repeats both. `labelled` makes the first mixtures,
-`shapes` searches for the best one of so many components, and `search` does so in a sample, for any
-number of them.
+and `gaussian` labels for some of them. `joining` and `moves` change labels, by the likelihoods that
+`classified` computes. `shapes` searches for the best mixture of so many components, and `search`
+does so in a sample, for any number of them.
 
 References
 ----------

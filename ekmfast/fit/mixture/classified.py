@@ -11,7 +11,6 @@ shrunk towards the common one as in expectation maximization (Eq. 24, eq-em).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,8 @@ Float64 = NDArray[np.float64]
 # What is added to the variances of a scatter matrix, as a share of the largest one, so that it can
 # be inverted.
 ROUNDING = 1e-12
+# Of unions of groups so many numbers are held at once, since there are many pairs.
+MOST_NUMBERS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,12 @@ class Groups:
 
     def joined(self, common: Float64) -> tuple[Float64, NDArray[np.intp]]:
         """By how much L falls if two groups become one (P,), and which two (P, 2)."""
-        pairs = np.array(list(combinations(range(len(self.mass)), 2)), np.intp).reshape(-1, 2)
-        i, j = pairs.T
-        alone = self.likelihoods(common)
-        return alone[i] + alone[j] - self.united(i, j).likelihoods(common), pairs
+        i, j = np.triu_indices(len(self.mass), 1)
+        alone, together = self.likelihoods(common), np.empty(len(i))
+        count = max(1, MOST_NUMBERS // self.second[0].size)
+        for some in (slice(first, first + count) for first in range(0, len(i), count)):
+            together[some] = self.united(i[some], j[some]).likelihoods(common)
+        return alone[i] + alone[j] - together, np.stack([i, j], axis=1)
 
     def likelihoods(self, common: Float64) -> Float64:
         """L (G,) of each group; 0 if it has no rows. ``common`` is the common scatter."""

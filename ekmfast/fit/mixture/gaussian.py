@@ -1,8 +1,8 @@
-"""The labels of a Gaussian mixture as scikit-learn's ``GaussianMixture`` finds it.
+"""The labels of a Gaussian mixture after the first iterations of ``GaussianMixture``.
 
-They are one of the starts of the search for a mixture. The iteration is that of
-``GaussianMixture(k)`` with full matrices, but the kernels of `rows` compute it, and there are fewer
-iterations at most.
+They are one of the starts of the search for a mixture. The start and the iteration are those of
+scikit-learn's ``GaussianMixture(k)`` with full matrices, but the kernels of `rows` compute it, and
+it mostly ends before it has converged.
 """
 
 from __future__ import annotations

@@ -65,11 +65,13 @@ def moved_labels(mixture: StudentMixture, rows: ScaledRows, count: int) -> list[
     halves = Groups.of(X, s, 2 * labels + half, 2 * k, full=mixture.full, n_threads=rows.n_threads)
     gains, falls, pairs = _estimates(halves)
 
-    # What has one component less: all joined pairs, and all that are given up.
+    # What has one component less: all joined pairs, and all that are given up. Each component takes
+    # part in K of these, so that the first ones without it are among the least K + count.
     losses = np.concatenate([falls, _losses(joint, s, members)])
-    ending = np.concatenate([pairs[:, 1], np.arange(k)])
-    taking = np.concatenate([pairs[:, 0], np.full(k, SEVERAL)])
-    rises = gains[:, None] - losses
+    least = np.argsort(losses, kind="stable")[: k + count]
+    ending = np.concatenate([pairs[:, 1], np.arange(k)])[least]
+    taking = np.concatenate([pairs[:, 0], np.full(k, SEVERAL)])[least]
+    rises = gains[:, None] - losses[least]
     split = np.arange(k)[:, None]
     rises[(split == ending) | (split == taking)] = -np.inf
     found = []

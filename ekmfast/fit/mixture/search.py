@@ -116,8 +116,6 @@ class MixtureSearch:
         Of expectation maximization.
     report : callable or None
         Called for every run.
-    every : int
-        Only every so many of the alphas are used.
     kept : int
         How many short runs go on, by each criterion.
     box : Box or None
@@ -136,7 +134,6 @@ class MixtureSearch:
     max_iter: int
     tol: float
     report: Callable[[Fitted], None] | None = None
-    every: int = EVERY
     kept: int = KEPT
     box: Box | None = None
     tails: bool = True
@@ -340,7 +337,7 @@ class MixtureSearch:
         sketch = sample.sketch(max(SKETCH_ROWS, ROWS_PER_COMPONENT * k), self.random_state)
         starts = sketch.starts("auto", self.n_init, self.random_state)
         dvariance = resolve_alpha("dvariance", 2.0, sketch.dispersion)
-        alphas = dvariance * MULTIPLES[:: self.every]
+        alphas = dvariance * MULTIPLES[::EVERY]
         ends, J = sketch.ends(starts, alphas.repeat(len(starts)), tol=TOL, max_iter=PASSES)
         lowest = J.reshape(len(alphas), -1).argmin(axis=1)
         found = ends[np.arange(len(alphas)) * len(starts) + lowest]
